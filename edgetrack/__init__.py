@@ -1,0 +1,33 @@
+"""edgetrack: export, run and measure single-object trackers on real devices.
+
+    tracker = edgetrack.load("out/smat-openvino-fp32")
+    tracker.init(frame, box)              # frame: uint8 HxWx3 as OpenCV reads it (BGR); box: x, y, w, h in pixels
+    for frame in video:
+        result = tracker.update(frame)    # result.box, result.score, result.lost, result.timing
+
+Importing this package loads nothing heavy; `load` imports the one backend that the bundle needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgetrack import errors
+from edgetrack.box import Box
+from edgetrack.errors import EdgetrackError
+
+if TYPE_CHECKING:
+    from edgetrack.runtime.session import Result, Timing, Tracker, load
+
+__version__ = "0.1.0"
+
+__all__ = ["Box", "EdgetrackError", "Result", "Timing", "Tracker", "__version__", "errors", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # numpy and OpenCV cost 0.3 s: `edgetrack --help` must not pay for them.
+    if name in ("Result", "Timing", "Tracker", "load"):
+        from edgetrack.runtime import session
+
+        return getattr(session, name)
+    raise AttributeError(f"module 'edgetrack' has no attribute {name!r}")

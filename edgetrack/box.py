@@ -1,0 +1,128 @@
+"""Box algebra. A box is (x, y, w, h): top-left corner and size, float pixels of the frame, as OTB and GOT-10k write it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from edgetrack.errors import InvalidBoxError
+
+
+class Box(NamedTuple):
+    """A box in a frame: top-left corner `x`, `y` and size `w`, `h`, in float pixels."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """(cx, cy) in pixels."""
+        return self.x + 0.5 * self.w, self.y + 0.5 * self.h
+
+    @property
+    def area(self) -> float:
+        """Square pixels; 0 for a box without extent."""
+        return max(self.w, 0.0) * max(self.h, 0.0)
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """(x1, y1, x2, y2): the corners in pixels."""
+        return self.x, self.y, self.x + self.w, self.y + self.h
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether none of the four numbers is NaN or infinite."""
+        return all(math.isfinite(v) for v in self)
+
+    @classmethod
+    def from_center(cls, cx: float, cy: float, w: float, h: float) -> Box:
+        """From (cx, cy, w, h) in pixels."""
+        return cls(cx - 0.5 * w, cy - 0.5 * h, w, h)
+
+    @classmethod
+    def from_xyxy(cls, x1: float, y1: float, x2: float, y2: float) -> Box:
+        """From corners in pixels."""
+        return cls(x1, y1, x2 - x1, y2 - y1)
+
+    @classmethod
+    def parse(cls, text: str) -> Box:
+        """From text such as `10,20,64,48`.
+
+        Raises:
+            InvalidBoxError: not four numbers, or not a box with a positive size.
+        """
+        parts = text.replace(",", " ").split()
+        try:
+            values = [float(p) for p in parts]
+        except ValueError:
+            values = []
+        if len(values) != 4:
+            raise InvalidBoxError(f"box {text!r} is not four numbers; write x,y,w,h in pixels, such as --box 120,80,64,48")
+        return validate(values)
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union, 0..1; 0 when either box has no extent or is not finite."""
+    if not (a.is_finite and b.is_finite):
+        return 0.0
+    width = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
+    height = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
+    if width <= 0 or height <= 0 or a.area == 0 or b.area == 0:
+        return 0.0
+    intersection = width * height
+    return intersection / (a.area + b.area - intersection)
+
+
+def center_error(a: Box, b: Box) -> float:
+    """Euclidean distance of the two centres, in pixels."""
+    (ax, ay), (bx, by) = a.center, b.center
+    return math.hypot(ax - bx, ay - by)
+
+
+def clip(box: Box, frame_height: int, frame_width: int, margin: float = 10.0) -> Box:
+    """Keep a box in the frame with at least `margin` pixels of it on each axis (sheet 0.4, step 5).
+
+    The right and lower edge are taken from the *unclipped* corner plus the size, and the result is at least
+    `margin` wide and high, even where the frame is smaller: the rule of the OSTrack family, kept exactly.
+    """
+    x1, y1, x2, y2 = box.xyxy
+    left = min(max(0.0, x1), frame_width - margin)
+    right = min(max(margin, x2), float(frame_width))
+    top = min(max(0.0, y1), frame_height - margin)
+    bottom = min(max(margin, y2), float(frame_height))
+    return Box(left, top, max(margin, right - left), max(margin, bottom - top))
+
+
+def validate(values: Iterable[float], frame_size: tuple[int, int] | None = None) -> Box:
+    """Four numbers as a Box, or a clear error.
+
+    Args:
+        values: x, y, w, h in pixels.
+        frame_size: (height, width) of the frame the box must touch; not checked when None.
+
+    Raises:
+        InvalidBoxError: not four finite numbers, a size that is not positive, or a box outside the frame.
+    """
+    given = list(values)
+    try:
+        numbers = [float(v) for v in given]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4:
+        raise InvalidBoxError(f"box {given!r} is not four numbers; expected (x, y, w, h) in pixels")
+    box = Box(*numbers)
+    if not box.is_finite:
+        raise InvalidBoxError(f"box {tuple(box)} holds NaN or infinity; expected four finite numbers (x, y, w, h) in pixels")
+    if box.w <= 0 or box.h <= 0:
+        raise InvalidBoxError(f"box {tuple(box)} has no area; width and height must be above 0 pixels")
+    if frame_size is not None:
+        height, width = frame_size
+        if box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0:
+            raise InvalidBoxError(
+                f"box {tuple(box)} lies outside the frame of {width}x{height} pixels; "
+                "give (x, y, w, h) with the top-left corner as origin"
+            )
+    return box

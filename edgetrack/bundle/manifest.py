@@ -1,0 +1,137 @@
+"""What a bundle's `manifest.json` says: the schema, strict on reading, deterministic on writing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgetrack.errors import BundleError
+
+SCHEMA = 1
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+# One or more plain path components: a Core ML package is a folder. `reader.py` checks that none climbs out.
+FilePath = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$", max_length=255)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Dimension = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+Shape = Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)]
+DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32"]
+Origin = Literal["official", "trained-here", "custom", "untrained"]
+Scalar = bool | int | float | str
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base: unknown fields are refused, instances do not change."""
+
+
+class TensorInfo(_Strict):
+    """A named input or output of a graph, fixed in shape."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+
+
+class GraphInfo(_Strict):
+    """A graph: which file holds it, when it runs, what goes in and out.
+
+    `flops` counts 2 per multiply-accumulate of convolutions and matrix products; 0 where it was not counted.
+    """
+
+    name: Name
+    role: Literal["init", "step"]
+    file: FilePath
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    flops: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class WeightsInfo(_Strict):
+    """Where the weights come from; `sha256` is that of the checkpoint file, None for untrained ones."""
+
+    origin: Origin
+    sha256: Sha256 | None = None
+    file: str | None = None
+    note: str = ""
+
+
+class CalibrationInfo(_Strict):
+    """How the quantization ranges were found."""
+
+    method: str
+    list_sha256: Sha256
+    size: int
+
+
+class FileInfo(_Strict):
+    """Size in bytes and hash of one file of the bundle."""
+
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: Sha256
+
+
+class PaperFigures(_Strict):
+    """Speed figures that the tracker's paper states, in frames per second of its `track()`."""
+
+    source: str = ""
+    cpu_fps: float | None = None
+    cpu: str = ""
+    gpu_fps: float | None = None
+    gpu: str = ""
+
+
+class Manifest(_Strict):
+    """All that a bundle says of itself.
+
+    `procedure` holds the per-frame procedure's numbers (crop factors, sizes, window, thresholds); the tracker's
+    runtime file states and checks which. `precision_exceptions` maps a node to the precision it was kept in.
+    """
+
+    schema: Literal[1] = 1
+    name: Name
+    tracker: Name
+    title: str
+    target: Name
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    weights: WeightsInfo
+    graphs: tuple[GraphInfo, ...]
+    procedure: dict[str, Scalar]
+    paper: PaperFigures = PaperFigures()
+    precision_exceptions: dict[str, str] = {}
+    calibration: CalibrationInfo | None = None
+    tools: dict[str, str] = {}
+    files: dict[FilePath, FileInfo] = {}
+
+    def graph(self, name: str) -> GraphInfo:
+        """The graph of that name.
+
+        Raises:
+            BundleError: there is none.
+        """
+        for graph in self.graphs:
+            if graph.name == name:
+                return graph
+        have = ", ".join(g.name for g in self.graphs) or "none"
+        raise BundleError(f"bundle {self.name!r} has no graph {name!r}; it has: {have}")
+
+    def to_json(self) -> bytes:
+        """Indented JSON, keys in a fixed order: the same manifest gives the same bytes."""
+        return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, *, source: str) -> Manifest:
+        """Parse and check a manifest.
+
+        Raises:
+            BundleError: not JSON, another schema number, a field that is missing, unknown or of the wrong kind.
+        """
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except msgspec.ValidationError as error:
+            raise BundleError(
+                f"{source}: the manifest is not one of schema {SCHEMA}: {error}; export the bundle again with this "
+                "version of edgetrack"
+            ) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BundleError(f"{source}: the manifest is not JSON: {error}") from None

@@ -1,0 +1,232 @@
+"""From a weights file to named tensors, with no code of the file's run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import safetensors
+import safetensors.torch
+import torch
+
+from edgetrack.checkpoints.containers import LegacyStorages, Storages, ZipStorages, read_legacy_head
+from edgetrack.checkpoints.interpreter import Interpreter
+from edgetrack.checkpoints.policy import shown
+from edgetrack.checkpoints.recognition import HEAD_BYTES, recognise
+from edgetrack.checkpoints.values import StorageRef, TensorRef, describe, malformed
+from edgetrack.errors import CheckpointError
+
+MAX_BYTES = 16 * 2**30
+"""Largest file, and largest total of tensor bytes, that `read_checkpoint` accepts by default."""
+
+_SHOWN_KEYS = 20
+
+# What zipfile, struct, torch and the file system raise on a file that is damaged or made to harm.
+_DAMAGE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Named tensors of a weights file, on the CPU, as they were saved (dtype, shape).
+
+    Attributes:
+        tensors: name -> tensor, in the order of the file. Tensors that shared a storage in the file share it here.
+        sha256: of the whole file, 64 lower-case hexadecimal digits.
+        format: "torch-zip", "torch-legacy" or "safetensors".
+        placeholders: unknown classes and functions that the file names, as `module.name`, in order of appearance.
+            Inert placeholders stood in for them, and nothing of them is in `tensors`.
+        other_keys: what the file holds at its top level beside the state dict that was asked for.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    sha256: str
+    format: str
+    placeholders: tuple[str, ...] = ()
+    other_keys: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: str | Path, *, key: str | None = None, max_bytes: int = MAX_BYTES) -> Checkpoint:
+    """Read the tensors of a weights file without running, importing or calling anything that the file names.
+
+    Only the state dict is read; optimizer state and the like are skipped, whatever their size.
+
+    Args:
+        path: a torch.save file (zip or legacy format) or a safetensors file, told apart by their first bytes.
+        key: the top-level entry that holds the state dict ("net" in checkpoints of the OSTrack family). None: the file
+            is the state dict itself. A safetensors file has no levels, so `key` does not apply to it.
+        max_bytes: largest file, and largest total size of the tensors, in bytes.
+
+    Raises:
+        UnsafeCheckpointError: the file asks to run code; nothing of it was run.
+        CheckpointError: no file, not a weights file, damaged, too large, or not a state dict under `key`.
+    """
+    try:
+        with _opened(Path(path)) as file:
+            return _read(file, key, max_bytes)
+    except CheckpointError as error:
+        raise type(error)(f"{shown(str(path), 1000)}: {error}") from error
+    except _DAMAGE as error:
+        reason = f"{type(error).__name__}: {shown(str(error), 200)}"
+        raise CheckpointError(
+            f"{shown(str(path), 1000)}: cannot be read, so probably damaged or cut short ({reason}). "
+            "Download or copy it again, and compare its size and checksum with the source's"
+        ) from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        if path.is_dir():
+            raise CheckpointError("a directory; give the weights file inside it")
+        if not path.exists():
+            raise CheckpointError("there is no such file; check the path, or download the weights first")
+        if not path.is_file():
+            raise CheckpointError("not a regular file; give the path of a weights file")
+        return path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"cannot be opened: {error.strerror}") from error
+
+
+def _read(file: BinaryIO, key: str | None, max_bytes: int) -> Checkpoint:
+    size = os.fstat(file.fileno()).st_size
+    if size > max_bytes:
+        raise CheckpointError(f"the file has {size} bytes, more than the limit of {max_bytes}")
+    kind = recognise(file.read(HEAD_BYTES), size)
+    sha256 = _sha256(file)
+    file.seek(0)
+    if kind == "safetensors":
+        return Checkpoint(_read_safetensors(file.read()), sha256, "safetensors")
+    storages: Storages
+    if kind == "torch-zip":
+        storages = ZipStorages(file, size)
+        machine = Interpreter(io.BytesIO(storages.pickle()))
+        top = machine.run()
+    else:
+        machine = Interpreter(file)
+        read_legacy_head(machine)
+        top = machine.run()
+        storages = LegacyStorages(file, machine)
+    refs, others = _select(top, key)
+    name = "torch-zip" if kind == "torch-zip" else "torch-legacy"
+    return Checkpoint(_materialise(refs, storages, max_bytes), sha256, name, tuple(machine.unknown), others)
+
+
+def _sha256(file: BinaryIO) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_safetensors(data: bytes) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = safetensors.torch.load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return {name: tensors[name] for name in sorted(tensors, key=lambda name: header[name]["data_offsets"])}
+
+
+def _select(top: object, key: str | None) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
+    """The state dict in the value of the file, and the names of what lies beside it."""
+    if not isinstance(top, dict):
+        raise CheckpointError(f"it holds {describe(top)} at its top level, not a dict of tensors. Save its state dict")
+    if key is None:
+        if _is_state_dict(top):
+            return top, ()
+        raise CheckpointError(_without_key(top))
+    if key not in top:
+        bare = "; it is a state dict itself, so leave the key out" if _is_state_dict(top) else ""
+        raise CheckpointError(f"it has no key {key!r} at its top level{bare}. Its keys: {_listed(top)}")
+    if not _is_state_dict(top[key]):
+        raise CheckpointError(f"under the key {key!r} is no state dict: {_why_not(top[key])}")
+    return top[key], tuple(_key_text(other) for other in top if other != key)
+
+
+def _is_state_dict(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(ref, TensorRef) for name, ref in value.items())
+    )
+
+
+def _why_not(value: object) -> str:
+    if not isinstance(value, dict):
+        return f"it is {describe(value)}"
+    if not value:
+        return "it is empty"
+    name, entry = next((n, e) for n, e in value.items() if not (isinstance(n, str) and isinstance(e, TensorRef)))
+    return f"its entry {_key_text(name)!r} is {describe(entry)}, not a tensor with a name"
+
+
+def _without_key(top: dict[object, object]) -> str:
+    candidates = {name: value for name, value in top.items() if _is_state_dict(value)}
+    if candidates:
+        return f"not a state dict but a dict around one: give one of these keys: {_listed(candidates)}"
+    return f"no state dict at its top level: {_why_not(top)}. Its keys: {_listed(top)}"
+
+
+def _listed(keys: Mapping[object, object]) -> str:
+    names = [repr(_key_text(key)) for key in keys]
+    more = f" and {len(names) - _SHOWN_KEYS} more" if len(names) > _SHOWN_KEYS else ""
+    return (", ".join(names[:_SHOWN_KEYS]) or "none") + more
+
+
+def _key_text(key: object) -> str:
+    return shown(key) if isinstance(key, (str, int, float, bytes)) else describe(key)
+
+
+def _materialise(refs: Mapping[str, TensorRef], storages: Storages, max_bytes: int) -> dict[str, torch.Tensor]:
+    spread = sum(_checked_bytes(name, ref) for name, ref in refs.items())
+    stored = sum({ref.storage.key: ref.storage.nbytes for ref in refs.values()}.values())
+    if max(stored, spread) > max_bytes:
+        raise CheckpointError(f"its tensors have {max(stored, spread)} bytes, more than the limit of {max_bytes}")
+    loaded: dict[StorageRef, torch.Tensor] = {}
+    tensors = {}
+    for name, ref in refs.items():
+        if ref.storage not in loaded:
+            loaded[ref.storage] = _flat(ref.storage, storages.read(ref.storage))
+        tensors[name] = loaded[ref.storage].as_strided(ref.size, ref.stride, ref.offset)
+    return tensors
+
+
+def _checked_bytes(name: str, ref: TensorRef) -> int:
+    """Bytes of the tensor once it is contiguous; CheckpointError unless every element lies in its storage."""
+    numel = ref.storage.numel
+    last = ref.offset + sum((size - 1) * stride for size, stride in zip(ref.size, ref.stride, strict=True))
+    if not (ref.offset <= numel if 0 in ref.size else last < numel):
+        raise malformed(
+            f"tensor {shown(name)} of sizes {ref.size} and strides {ref.stride} from element {ref.offset} on leaves "
+            f"its storage of {numel} elements"
+        )
+    try:
+        return math.prod(ref.size) * ref.storage.element.itemsize
+    except CheckpointError as error:
+        raise CheckpointError(f"tensor {shown(name)}: {error}") from error
+
+
+def _flat(ref: StorageRef, data: bytearray) -> torch.Tensor:
+    """The storage as a tensor (numel,) of its dtype, on the memory of `data`."""
+    if not data:
+        return torch.empty(0, dtype=ref.element)
+    if ref.element == torch.bool:
+        return torch.frombuffer(data, dtype=torch.uint8) != 0  # a bool byte other than 0 and 1 is undefined
+    return torch.frombuffer(data, dtype=ref.element)

@@ -1,0 +1,107 @@
+"""Every error that edgetrack raises on purpose, as one tree.
+
+    EdgetrackError                    exit code 1: a check failed, or a file is not what it should be
+      UsageError                 2    what was asked for cannot be done as asked
+        UnknownNameError              a tracker, target, scene or sequence that does not exist
+        InvalidBoxError               a box that is not four finite numbers with a positive size in the frame
+        InvalidFrameError             an image that no tracker can take
+        RecipeError                   a recipe that does not say what it must
+        SourceError                   a video, folder or camera that cannot be opened
+      SourceInterruptedError     1    a video that ended early or holds an unreadable frame
+      CheckpointError            1    a weights file that cannot be read
+        UnsafeCheckpointError         ... because it asks to run code
+        WeightsMismatchError          ... because its tensors are not the model's
+      BundleError                1    a bundle that cannot be read
+        BundleIntegrityError          ... because a file is missing, extra, changed or out of place
+      ParityError                1    an exported graph does not compute what the model computes
+      NumericalError             1    a graph returned NaN or infinity
+      WorkerError                1    a process that works for us died or broke its protocol
+      BackendMissingError        3    a backend's package, or an extra, is not installed
+      DeviceUnavailableError     4    the device that was asked for is not on this machine
+
+Messages say what was given, what was expected and what to type next. `exit_code` is the command line's.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgetrackError(Exception):
+    """Base of all errors that edgetrack raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(EdgetrackError):
+    """What was asked for cannot be done as asked."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is not in its list: tracker, target, precision, scene, sequence."""
+
+
+class InvalidBoxError(UsageError):
+    """A box that is not four finite numbers with a positive size that touches the frame."""
+
+
+class InvalidFrameError(UsageError):
+    """An image that no tracker can take."""
+
+
+class RecipeError(UsageError):
+    """A recipe that does not say what it must."""
+
+
+class SourceError(UsageError):
+    """A video, folder, glob or camera that cannot be opened."""
+
+
+class SourceInterruptedError(EdgetrackError):
+    """A video that ended before its stated length, or a frame that cannot be decoded."""
+
+
+class CheckpointError(EdgetrackError):
+    """A weights file that cannot be read."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A weights file that asks to run code while it is read; nothing of it was run."""
+
+
+class WeightsMismatchError(CheckpointError):
+    """A weights file whose tensors are not those of the model."""
+
+
+class BundleError(EdgetrackError):
+    """A bundle that cannot be read."""
+
+
+class BundleIntegrityError(BundleError):
+    """A bundle with a file that is missing, extra, changed or outside its folder."""
+
+
+class ParityError(EdgetrackError):
+    """An exported graph does not compute what the model computes."""
+
+
+class NumericalError(EdgetrackError):
+    """A graph returned NaN or infinity."""
+
+
+class WorkerError(EdgetrackError):
+    """A process that works for us died, hung or broke its protocol."""
+
+
+class BackendMissingError(EdgetrackError):
+    """The package of a backend, or an extra, is not installed."""
+
+    exit_code = 3
+
+
+class DeviceUnavailableError(EdgetrackError):
+    """The device that was asked for is not on this machine."""
+
+    exit_code = 4

@@ -1,0 +1,181 @@
+"""Anti-aliased drawing of textured shapes whose bounds are known in closed form.
+
+Coordinates are continuous: pixel (i, j) covers the square [i, i+1) x [j, j+1), so a box (x, y, w, h) covers the pixels
+from floor(x) up to but not including ceil(x + w).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from edgetrack.box import Box
+from edgetrack.media._types import Frame, Plane
+
+_POWER = 4.0
+_DUAL = _POWER / (_POWER - 1.0)
+
+
+class Region(NamedTuple):
+    """Whole pixels: columns x0..x1-1 and rows y0..y1-1."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @classmethod
+    def around(cls, box: Box) -> Region:
+        """Every pixel that the box touches."""
+        x1, y1, x2, y2 = box.xyxy
+        return cls(math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2))
+
+    def within(self, width: int, height: int) -> Region | None:
+        """The part inside a frame of that size in pixels, or None."""
+        x0, y0, x1, y1 = max(self.x0, 0), max(self.y0, 0), min(self.x1, width), min(self.y1, height)
+        return Region(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+    def slices_in(self, outer: Region) -> tuple[slice, slice]:
+        """(rows, columns) of this region in an array that spans `outer`."""
+        return (
+            slice(self.y0 - outer.y0, self.y1 - outer.y0),
+            slice(self.x0 - outer.x0, self.x1 - outer.x0),
+        )
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A superellipse |u/a|^4 + |v/b|^4 <= 1 at `cx`, `cy` (pixels), turned clockwise by `angle` (radians)."""
+
+    cx: float
+    cy: float
+    a: float
+    b: float
+    angle: float
+
+    @property
+    def bounds(self) -> Box:
+        """The axis-aligned bounds, exact: the shape's support function is the dual norm, of power 4/3."""
+        cos, sin = abs(math.cos(self.angle)), abs(math.sin(self.angle))
+        half_w = ((self.a * cos) ** _DUAL + (self.b * sin) ** _DUAL) ** (1 / _DUAL)
+        half_h = ((self.a * sin) ** _DUAL + (self.b * cos) ** _DUAL) ** (1 / _DUAL)
+        return Box.from_center(self.cx, self.cy, 2 * half_w, 2 * half_h)
+
+
+def union(poses: Sequence[Pose]) -> Box:
+    """The smallest box around all poses."""
+    corners = [pose.bounds.xyxy for pose in poses]
+    x1, y1 = min(c[0] for c in corners), min(c[1] for c in corners)
+    x2, y2 = max(c[2] for c in corners), max(c[3] for c in corners)
+    return Box.from_xyxy(x1, y1, x2, y2)
+
+
+def span_coverage(low: float, high: float, start: int, stop: int) -> Plane:
+    """How much of each pixel start..stop-1 of one axis lies between `low` and `high`: (stop - start,), 0..1."""
+    pixel = np.arange(start, stop, dtype=np.float64)
+    overlap = np.minimum(pixel + 1, high) - np.maximum(pixel, low)
+    shares: Plane = np.clip(overlap, 0, 1).astype(np.float32)
+    return shares
+
+
+def coverage(pose: Pose, region: Region) -> Plane:
+    """How much of each pixel the shape covers: (rows, columns) of the region, 0..1; 0 outside the shape's bounds."""
+    dx = np.arange(region.x0, region.x1, dtype=np.float32)[None, :] + np.float32(0.5 - pose.cx)
+    dy = np.arange(region.y0, region.y1, dtype=np.float32)[:, None] + np.float32(0.5 - pose.cy)
+    cos, sin = math.cos(pose.angle), math.sin(pose.angle)
+    u2 = np.square((dx * cos + dy * sin) / pose.a)
+    v2 = np.square((dy * cos - dx * sin) / pose.b)
+    u4, v4 = u2 * u2, v2 * v2
+    square = np.sqrt(u4 + v4)
+    gauge = np.sqrt(square)
+    slope = np.sqrt(u4 * u2 / pose.a**2 + v4 * v2 / pose.b**2)
+    distance = (gauge - 1) * gauge * square / np.maximum(slope, 1e-12)
+    x1, y1, x2, y2 = pose.bounds.xyxy
+    columns = span_coverage(x1, x2, region.x0, region.x1)
+    rows = span_coverage(y1, y2, region.y0, region.y1)
+    smooth = np.clip(0.5 - distance, 0, 1)
+    result: Plane = np.minimum(smooth, rows[:, None] * columns[None, :]).astype(np.float32)
+    return result
+
+
+def mean_coverage(poses: Sequence[Pose], region: Region) -> Plane:
+    """The coverage averaged over the poses of one exposure: (rows, columns), 0..1. The region must hold every pose."""
+    total = np.zeros((region.y1 - region.y0, region.x1 - region.x0), np.float32)
+    for pose in poses:
+        own = Region.around(pose.bounds)
+        total[own.slices_in(region)] += coverage(pose, own)
+    total /= np.float32(len(poses))
+    return total
+
+
+def pyramid(texture: Frame) -> tuple[Frame, ...]:
+    """The texture and its halvings down to 16 pixels, so that a small drawing does not alias."""
+    import cv2
+
+    levels = [texture]
+    while min(levels[-1].shape[:2]) >= 32:
+        height, width = levels[-1].shape[:2]
+        levels.append(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.uint8))
+    return tuple(levels)
+
+
+def _warped(levels: Sequence[Frame], pose: Pose, region: Region) -> Plane:
+    import cv2
+
+    ratio = levels[0].shape[1] / max(2 * pose.a, 1.0)
+    texture = levels[min(max(int(math.log2(max(ratio, 1.0)) + 0.25), 0), len(levels) - 1)]
+    height, width = texture.shape[:2]
+    cos, sin = math.cos(pose.angle), math.sin(pose.angle)
+    su, sv = width / (2 * pose.a), height / (2 * pose.b)
+    x, y = region.x0 + 0.5 - pose.cx, region.y0 + 0.5 - pose.cy
+    matrix = np.array(
+        [
+            [su * cos, su * sin, su * (x * cos + y * sin) + width / 2 - 0.5],
+            [-sv * sin, sv * cos, sv * (y * cos - x * sin) + height / 2 - 0.5],
+        ]
+    )
+    size = (region.x1 - region.x0, region.y1 - region.y0)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(texture, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return warped.astype(np.float32)
+
+
+def paint(canvas: Frame, levels: Sequence[Frame], poses: Sequence[Pose]) -> None:
+    """Draw a textured shape into the canvas, in place, averaged over the poses of one exposure."""
+    region = Region.around(union(poses)).within(canvas.shape[1], canvas.shape[0])
+    if region is None:
+        return
+    colour = np.zeros((region.y1 - region.y0, region.x1 - region.x0, 3), np.float32)
+    alpha = np.zeros(colour.shape[:2], np.float32)
+    for pose in poses:
+        own = Region.around(pose.bounds).within(canvas.shape[1], canvas.shape[0])
+        if own is not None:
+            part = coverage(pose, own) / np.float32(len(poses))
+            colour[own.slices_in(region)] += _warped(levels, pose, own) * part[..., None]
+            alpha[own.slices_in(region)] += part
+    view = canvas[region.y0 : region.y1, region.x0 : region.x1]
+    view[...] = np.clip(view * (1 - alpha[..., None]) + colour + 0.5, 0, 255).astype(np.uint8)
+
+
+def paint_bar(canvas: Frame, texture: Frame, left: float, width: float) -> None:
+    """Draw a bar over the full height, in place. `left`, `width` in pixels; its texture has 2 spare pixels a side."""
+    import cv2
+
+    height = canvas.shape[0]
+    whole = Region(math.floor(left), 0, math.ceil(left + width), height)
+    region = whole.within(canvas.shape[1], height)
+    if region is None:
+        return
+    columns = whole.x1 - whole.x0
+    center = (whole.x0 - left + 2 + (columns - 1) / 2, (height - 1) / 2)
+    patch = cv2.getRectSubPix(texture, (columns, height), center)
+    view = canvas[:, region.x0 : region.x1]
+    alpha = span_coverage(left, left + width, region.x0, region.x1)
+    edges = np.flatnonzero(alpha < 1)
+    behind, share = view[:, edges].astype(np.float32), alpha[edges][None, :, None]
+    view[...] = patch[region.slices_in(whole)]
+    view[:, edges] = (behind * (1 - share) + view[:, edges] * share + 0.5).astype(np.uint8)

@@ -1,0 +1,123 @@
+"""Where frames come from: synthetic scenes, videos, folders and patterns of images, cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from edgetrack.box import Box
+from edgetrack.errors import SourceError
+from edgetrack.media._folders import is_pattern, open_folder, open_pattern
+from edgetrack.media._source import FrameSource
+from edgetrack.media._types import Frame
+from edgetrack.media._videos import VIDEO_SUFFIXES, CameraSource, VideoSource
+from edgetrack.media.scenes import load_scene
+
+__all__ = ["FrameSource", "open_source"]
+
+_KINDS = (
+    "a video file, a folder of images, a pattern such as 'frames/*.jpg', a camera such as 0, "
+    "or a scene such as synthetic:drift"
+)
+_MOST_DIGITS = 9
+
+
+class SyntheticSource(FrameSource):
+    """A scene of `edgetrack.media.scenes`, with its exact ground truth."""
+
+    def __init__(self, rest: str) -> None:
+        name, _, query = rest.partition("?")
+        options = _scene_options(query, f"synthetic:{rest}")
+        self._scene = load_scene(name, frames=options.get("frames"), size=_size_of(options), seed=options.get("seed"))
+        self.name = f"synthetic:{name}"
+        self.length = self._scene.length
+        self.fps = self._scene.fps
+        self.size = (self._scene.width, self._scene.height)
+
+    @cached_property
+    def ground_truth(self) -> list[Box | None]:
+        return [self._scene.box(index) for index in range(self._scene.length)]
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self._scene.frame(index) for index in range(self._scene.length))
+
+
+def _size_of(options: dict[str, int]) -> tuple[int, int] | None:
+    return (options["width"], options["height"]) if "width" in options else None
+
+
+def _scene_options(query: str, spec: str) -> dict[str, int]:
+    options: dict[str, int] = {}
+    wrong = f"{spec!r} is not a scene; expected synthetic:NAME?frames=150&size=640x360&seed=0, each option at most once"
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise SourceError(wrong)
+        for key, value in pairs:
+            if key == "size":
+                options["width"], options["height"] = (int(part) for part in value.lower().split("x"))
+            elif key in ("frames", "seed"):
+                options[key] = int(value)
+            else:
+                raise SourceError(f"{wrong}; {key!r} is none of them")
+    except ValueError:
+        raise SourceError(wrong) from None
+    return options
+
+
+def open_source(spec: str | Path | int) -> FrameSource:
+    """Open what frames are to be read from.
+
+    Args:
+        spec: one of: `synthetic:NAME[?frames=N&size=WxH&seed=N]`; a video file; a folder of images, in natural order
+            (its sub-folder `img` or `imgs` where it has one); a glob pattern of images; a camera as an int, as digits
+            or as `camera:N`. A `Path` is always a file or folder; write `./0` for a folder that is called 0. The
+            `groundtruth.txt` or `groundtruth_rect.txt` of a sequence is read where it lies with the images or beside
+            their `img`.
+
+    Raises:
+        SourceError: nothing there, no images, a video or camera that cannot be opened, ground truth that does not fit.
+        UnknownNameError: no such scene.
+        UsageError: a scene's length or size outside its range.
+    """
+    if isinstance(spec, int):
+        return _camera(spec)
+    if isinstance(spec, str):
+        if spec.startswith("synthetic:"):
+            return SyntheticSource(spec.removeprefix("synthetic:"))
+        digits = spec.removeprefix("camera:")
+        if digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS:
+            return _camera(int(digits))
+        if not spec.strip() or spec.startswith("camera:"):
+            raise SourceError(f"{spec!r} is no source; expected {_KINDS}")
+    return _open_path(spec)
+
+
+def _camera(index: int) -> CameraSource:
+    if isinstance(index, bool) or not 0 <= index <= 255:
+        raise SourceError(f"camera {index} was asked for; expected an index from 0 to 255")
+    return CameraSource(index)
+
+
+def _open_path(spec: str | Path) -> FrameSource:
+    try:
+        path = Path(spec).expanduser()
+        if path.is_dir():
+            return open_folder(path)
+        is_file, exists = path.is_file(), path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SourceError(f"{str(spec)[:200]!r} is no source ({error}); expected {_KINDS}") from error
+    if is_file:
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            endings = " ".join(sorted(VIDEO_SUFFIXES))
+            raise SourceError(
+                f"{path} is not a video by its ending; expected one of {endings}; for images give their "
+                "folder or a pattern"
+            )
+        return VideoSource(path)
+    if not exists and isinstance(spec, str) and is_pattern(spec):
+        return open_pattern(spec)
+    state = "is neither a file nor a folder" if exists else "does not exist"
+    raise SourceError(f"{spec} {state}; expected {_KINDS}")

@@ -1,0 +1,146 @@
+"""MobileViTv2 building blocks as SMAT uses them: ReLU everywhere, eager PyTorch, official parameter names (sheet 1.1).
+
+These are the reference: they compute what the published code computes in the way it computes it (im2col patches,
+one q/k/v projection that is split afterwards). What ships to a device is derived from them in `smat.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH = 2
+
+
+class ConvLayer(nn.Module):
+    """Convolution, optional BatchNorm, optional ReLU; padding (k-1)/2."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        norm: bool = True,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        self.block = nn.Sequential()
+        conv = nn.Conv2d(c_in, c_out, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
+        self.block.add_module("conv", conv)
+        if norm:
+            self.block.add_module("norm", nn.BatchNorm2d(c_out, eps=1e-5))
+        if act:
+            self.block.add_module("act", nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) to (B, c_out, H/stride, W/stride)."""
+        out: Tensor = self.block(x)
+        return out
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block, expansion 2; adds its input where shape allows."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        hidden = 2 * c_in
+        self.residual = stride == 1 and c_in == c_out
+        self.block = nn.Sequential()
+        self.block.add_module("exp_1x1", ConvLayer(c_in, hidden))
+        self.block.add_module("conv_3x3", ConvLayer(hidden, hidden, 3, stride=stride, groups=hidden))
+        self.block.add_module("red_1x1", ConvLayer(hidden, c_out, act=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) to (B, c_out, H/stride, W/stride)."""
+        out: Tensor = self.block(x)
+        return x + out if self.residual else out
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with one group: statistics over the channels *and* all positions of a tensor."""
+    return nn.GroupNorm(1, channels, eps=1e-5)
+
+
+class LinearSelfAttention(nn.Module):
+    """Separable self-attention: one query weight per token, context = weighted sum of keys, gating the values."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.qkv_proj = ConvLayer(dim, 1 + 2 * dim, bias=True, norm=False, act=False)
+        self.out_proj = ConvLayer(dim, dim, bias=True, norm=False, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, P, N) to the same shape; the softmax runs over N."""
+        query, key, value = torch.split(self.qkv_proj(x), [1, self.dim, self.dim], dim=1)
+        scores = F.softmax(query, dim=-1)
+        context = (key * scores).sum(dim=-1, keepdim=True)
+        out: Tensor = self.out_proj(F.relu(value) * context.expand_as(value))
+        return out
+
+
+class SeparableAttentionBlock(nn.Module):
+    """Pre-norm separable self-attention and feed-forward layer, each with a residual."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pre_norm_attn = nn.Sequential(group_norm(dim), LinearSelfAttention(dim))
+        # Places 2 and 4 hold dropouts in the published module; they are inactive and carry no parameters.
+        self.pre_norm_ffn = nn.Sequential(
+            group_norm(dim),
+            ConvLayer(dim, 2 * dim, bias=True, norm=False),
+            nn.Identity(),
+            ConvLayer(2 * dim, dim, bias=True, norm=False, act=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, P, N) to the same shape."""
+        x = x + self.pre_norm_attn(x)
+        out: Tensor = x + self.pre_norm_ffn(x)
+        return out
+
+
+def attention_stack(dim: int, blocks: int) -> nn.Sequential:
+    """`blocks` separable attention blocks and a closing GroupNorm."""
+    return nn.Sequential(*[SeparableAttentionBlock(dim) for _ in range(blocks)], group_norm(dim))
+
+
+def unfold(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C, 4, HW/4): place in the 2x2 patch, patch (row-major), by im2col as published."""
+    batch, channels, height, width = x.shape
+    columns = F.unfold(x, kernel_size=PATCH, stride=PATCH)
+    return columns.reshape(batch, channels, PATCH * PATCH, (height // PATCH) * (width // PATCH))
+
+
+def fold(patches: Tensor, height: int, width: int) -> Tensor:
+    """Inverse of `unfold`."""
+    batch, channels, places, count = patches.shape
+    columns = patches.reshape(batch, channels * places, count)
+    return F.fold(columns, output_size=(height, width), kernel_size=PATCH, stride=PATCH)
+
+
+class MixedMobileViTBlock(nn.Module):
+    """Search and template pass a local representation each, then attend to one another as one set of tokens."""
+
+    def __init__(self, channels: int, dim: int, blocks: int) -> None:
+        super().__init__()
+        self.local_rep = nn.Sequential(
+            ConvLayer(channels, channels, 3, groups=channels),
+            ConvLayer(channels, dim, norm=False, act=False),
+        )
+        self.global_rep = attention_stack(dim, blocks)
+        self.conv_proj = ConvLayer(dim, channels, act=False)
+
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Search (B, channels, H, W) and template (B, channels, h, w) to the same shapes."""
+        x, z = self.local_rep(x), self.local_rep(z)
+        (height, width), (z_height, z_width) = x.shape[-2:], z.shape[-2:]
+        tokens_x, tokens_z = unfold(x), unfold(z)
+        tokens = self.global_rep(torch.cat([tokens_x, tokens_z], dim=-1))
+        tokens_x, tokens_z = tokens.split([tokens_x.shape[-1], tokens_z.shape[-1]], dim=-1)
+        return self.conv_proj(fold(tokens_x, height, width)), self.conv_proj(fold(tokens_z, z_height, z_width))

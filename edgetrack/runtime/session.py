@@ -1,0 +1,174 @@
+"""`load` and `Tracker`: the one way to run any bundle on any target."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgetrack import box as boxes
+from edgetrack.box import Box
+from edgetrack.bundle import Bundle, open_bundle
+from edgetrack.capabilities import backend_of
+from edgetrack.errors import UsageError
+from edgetrack.runtime.backends.base import CompiledGraph, Options
+from edgetrack.runtime.cache import cache_folder
+from edgetrack.runtime.frames import as_bgr
+from edgetrack.runtime.threads import usable_cores
+from edgetrack.runtime.trackers.base import Procedure, find_procedure
+
+STAGES = ("crop", "graphs", "decode")
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where one update's time went, in milliseconds: `total` = crop + graphs + decode."""
+
+    crop: float
+    graphs: float
+    decode: float
+
+    @property
+    def total(self) -> float:
+        """Milliseconds of `update`, from frame to box."""
+        return self.crop + self.graphs + self.decode
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `update` found.
+
+    Attributes:
+        box: x, y, w, h in pixels, inside the frame.
+        score: the tracker's confidence, 0..1.
+        lost: whether the box should not be trusted; `reason` says why.
+        timing: the waterfall of this update.
+    """
+
+    box: Box
+    score: float
+    lost: bool
+    reason: str | None
+    timing: Timing
+
+
+class Tracker:
+    """A tracker on its graphs: `init` on the first frame, `update` on every later one, `close` at the end.
+
+    Also a context manager. Not thread-safe: one tracker follows one target; load the bundle again for a second one.
+    """
+
+    def __init__(self, bundle: Bundle, options: Options, *, clock: Clock = time.perf_counter_ns) -> None:
+        self.manifest = bundle.manifest
+        self.options = options
+        self._clock = clock
+        self._started = False
+        self._closed = False
+        self._marks: dict[str, int] = {}
+        graph_class = backend_of(self.manifest.target)
+        with ExitStack() as stack:
+            stack.callback(bundle.close)
+            self.graphs: dict[str, CompiledGraph] = {}
+            for info in self.manifest.graphs:
+                graph = graph_class(info, bundle.path(info.file), options)
+                stack.callback(graph.close)
+                self.graphs[info.name] = graph
+            self._procedure: Procedure = find_procedure(self.manifest.tracker)(self.manifest, self.graphs)
+            self._resources = stack.pop_all()
+
+    def init(self, frame: Any, box: Iterable[float]) -> None:
+        """Start to follow a target.
+
+        Args:
+            frame: uint8 (H, W, 3) BGR; see `edgetrack.runtime.frames.as_bgr` for what else is taken.
+            box: x, y, w, h in pixels; it must touch the frame and have an area.
+
+        Raises:
+            InvalidFrameError, InvalidBoxError: what was given cannot be tracked; an earlier target is kept.
+        """
+        self._check_open()
+        image = as_bgr(frame)
+        target = boxes.validate(box, (image.shape[0], image.shape[1]))
+        self._procedure.init(image, target)
+        self._started = True
+
+    def update(self, frame: Any) -> Result:
+        """Find the target in the next frame.
+
+        Raises:
+            InvalidFrameError: the frame cannot be tracked; the tracker's state is unchanged, go on with the next one.
+            UsageError: `init` was not called, or the tracker is closed.
+        """
+        self._check_open()
+        if not self._started:
+            raise UsageError("update was called before init; call tracker.init(frame, box) on the first frame")
+        image = as_bgr(frame)
+        clock, marks = self._clock, self._marks
+        marks.clear()
+
+        def mark(stage: str) -> None:
+            marks[stage] = clock()
+
+        start = clock()
+        box, score, reason = self._procedure.update(image, mark)
+        end = clock()
+        return Result(box, score, reason is not None, reason, self._timing(start, end))
+
+    def _timing(self, start: int, end: int) -> Timing:
+        spans = []
+        for stage in STAGES[:-1]:
+            now = self._marks.get(stage, start)
+            spans.append((now - start) / 1e6)
+            start = now
+        return Timing(spans[0], spans[1], (end - start) / 1e6)
+
+    def close(self) -> None:
+        """Release the graphs; safe to call twice."""
+        self._closed = True
+        self._resources.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the tracker is closed; load the bundle again with edgetrack.load")
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    bundle: str | Path | Bundle,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    precision_hint: str | None = None,
+) -> Tracker:
+    """Open a bundle and make it ready to track.
+
+    Args:
+        bundle: a bundle's folder, its zip, its bare name (looked for here and in ./out), or an open `Bundle`.
+        device: `cpu`, or what the bundle's target offers (`cuda:0`).
+        threads: threads of one inference; None takes the cores that this process may use.
+        precision_hint: `bf16` asks the backend to compute in bfloat16 where the processor can; None keeps the
+            bundle's precision. Nothing is ever changed silently: what cannot be done is an error.
+
+    Raises:
+        UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    options = Options(
+        device=device,
+        threads=usable_cores() if threads is None else threads,
+        precision_hint=precision_hint,
+        cache=cache_folder(),
+    )
+    return Tracker(opened, options)

@@ -1,0 +1,88 @@
+"""What a per-frame procedure is, and how one is found."""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple, TypeVar, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.box import Box
+from edgetrack.bundle.manifest import Manifest, Scalar
+from edgetrack.errors import BundleError, UnknownNameError
+from edgetrack.runtime.backends.base import CompiledGraph
+
+ENTRY_POINT_GROUP = "edgetrack.trackers"
+Frame = NDArray[np.uint8]
+Mark = Callable[[str], None]
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
+
+class Decision(NamedTuple):
+    """What a procedure makes of a frame.
+
+    Attributes:
+        box: the new state, in pixels of the frame.
+        score: the tracker's confidence, 0..1.
+        reason: why the target counts as lost, or None while it is followed.
+    """
+
+    box: Box
+    score: float
+    reason: str | None
+
+
+class Procedure(abc.ABC):
+    """One tracker's way from frame to box, on graphs that are already open.
+
+    `mark(stage)` ends a stage of the timing waterfall: `crop`, `graphs`, `decode`.
+    """
+
+    def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
+        """Check the manifest's procedure section and find the graphs."""
+        self.graphs = graphs
+
+    @abc.abstractmethod
+    def init(self, frame: Frame, box: Box) -> None:
+        """Take the target's looks from the first frame."""
+
+    @abc.abstractmethod
+    def update(self, frame: Frame, mark: Mark) -> Decision:
+        """Find the target in the next frame."""
+
+
+def read_settings(values: Mapping[str, Scalar], kind: type[Settings]) -> Settings:
+    """A manifest's procedure section as the tracker's own settings.
+
+    Raises:
+        BundleError: a number is missing, unknown or of the wrong kind.
+    """
+    try:
+        return msgspec.convert(dict(values), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"the manifest's procedure section does not suit {kind.__name__}: {error}") from None
+
+
+def find_procedure(tracker: str) -> type[Procedure]:
+    """The procedure class of a tracker: our file of that name, or a plug-in's entry point.
+
+    Raises:
+        UnknownNameError: there is neither.
+    """
+    module_name = f"edgetrack.runtime.trackers.{tracker}"
+    if tracker.isidentifier() and tracker != "base" and importlib.util.find_spec(module_name) is not None:
+        return cast("type[Procedure]", importlib.import_module(module_name).PROCEDURE)
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == tracker:
+            plugin: Any = entry.load()
+            return cast("type[Procedure]", plugin)
+    raise UnknownNameError(
+        f"no tracker named {tracker!r} is installed; update edgetrack, or install the package that provides it "
+        f"(entry point group {ENTRY_POINT_GROUP!r})"
+    )

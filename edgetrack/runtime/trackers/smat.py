@@ -1,0 +1,73 @@
+"""SMAT's per-frame procedure (sheet 1.5): template once, then crop, step, decode, clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import msgspec
+import numpy as np
+
+from edgetrack.box import Box, clip
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.runtime.backends.base import CompiledGraph
+from edgetrack.runtime.crop import CropRule, Image, crop_square
+from edgetrack.runtime.decode import Map, decode_center, map_back
+from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
+from edgetrack.runtime.window import hann_open
+
+
+class SmatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers of the procedure.
+
+    `lost_below` is ours, the published tracker reports no confidence: a score under it flags the result as lost; the
+    box is reported and followed all the same, as published.
+    """
+
+    template_factor: float
+    template_size: int
+    search_factor: float
+    search_size: int
+    clip_margin: float
+    lost_below: float
+
+
+class SmatProcedure(Procedure):
+    """Graphs `template` (crop -> features, once) and `step` (crop, features -> score, size, offset)."""
+
+    def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
+        super().__init__(manifest, graphs)
+        settings = read_settings(manifest.procedure, SmatSettings)
+        self.template_rule = CropRule(settings.template_factor, settings.template_size)
+        self.search_rule = CropRule(settings.search_factor, settings.search_size)
+        self.margin = settings.clip_margin
+        self.lost_below = settings.lost_below
+        self.template, self.step = graphs["template"], graphs["step"]
+        self.maps = [cast(Map, self.step.outputs[name]) for name in ("score", "size", "offset")]
+        self.window = hann_open(self.maps[0].shape[-1])
+        self.response = np.empty_like(self.window)
+        self.state = Box(0.0, 0.0, 0.0, 0.0)
+
+    def init(self, frame: Frame, box: Box) -> None:
+        crop_square(frame, box, self.template_rule, cast(Image, self.template.inputs["template"]))
+        self.template.run()
+        np.copyto(self.step.inputs["template_features"], self.template.outputs["template_features"])
+        self.state = box
+
+    def update(self, frame: Frame, mark: Mark) -> Decision:
+        resize_factor = crop_square(frame, self.state, self.search_rule, cast(Image, self.step.inputs["search"]))
+        mark("crop")
+        self.step.run()
+        mark("graphs")
+        # A NaN or an infinity anywhere reaches the sum; one sum is cheaper than an array of truth values.
+        if not all(np.isfinite(values.sum()) for values in self.maps):
+            return Decision(self.state, 0.0, "the graph returned NaN or infinity; the last box is kept")
+        peak = decode_center(*self.maps, self.window, self.response)
+        box = map_back(peak, self.state, self.search_rule.size, resize_factor)
+        self.state = clip(box, *frame.shape[:2], self.margin)
+        mark("decode")
+        reason = f"score {peak.score:.3f} is below {self.lost_below:g}" if peak.score < self.lost_below else None
+        return Decision(self.state, peak.score, reason)
+
+
+PROCEDURE = SmatProcedure

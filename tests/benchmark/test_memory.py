@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import psutil
+import pytest
+
+from edgetrack.benchmark import memory
+
+STATUS = (
+    "Name:\tpython\nVmPeak:\t 9999999 kB\nVmSize:\t 8888888 kB\nVmHWM:\t  204800 kB\nVmRSS:\t  102400 kB\nThreads:\t3\n"
+)
+
+
+@pytest.fixture
+def status(tmp_path):
+    path = tmp_path / "status"
+    path.write_text(STATUS)
+    return path
+
+
+def test_linux_reads_the_resident_figures_and_not_the_virtual_ones(status):
+    assert memory.peak_rss_mb(status=status) == 200.0
+    assert memory.current_rss_mb(status=status) == 100.0
+
+
+@pytest.mark.parametrize(("platform", "mb"), [("linux", 300.0), ("darwin", 300.0 / 1024)])
+def test_without_a_status_file_rusage_stands_in_with_its_platforms_unit(tmp_path, monkeypatch, platform, mb):
+    usage = type("Usage", (), {"ru_maxrss": 300 * 1024})
+    monkeypatch.setattr(resource, "getrusage", lambda who: usage)
+    assert memory.peak_rss_mb(status=tmp_path / "missing", platform=platform) == mb
+
+
+def test_without_a_status_file_the_current_figure_is_psutils(tmp_path):
+    expected = psutil.Process().memory_info().rss / 2**20
+    assert memory.current_rss_mb(status=tmp_path / "missing") == pytest.approx(expected, rel=0.2)
+
+
+def test_holding_memory_raises_current_and_peak():
+    before = memory.current_rss_mb()
+    held = np.ones(64 * 2**20, np.uint8)
+    assert memory.current_rss_mb() >= before + 60
+    assert memory.peak_rss_mb() >= before + 60
+    del held
+    assert memory.peak_rss_mb() >= before + 60
+
+
+def test_unique_memory_is_part_of_the_resident():
+    unique = memory.uss_mb()
+    assert unique is None or 0 < unique <= memory.current_rss_mb() * 1.1
+
+
+@pytest.mark.parametrize("error", [psutil.AccessDenied(), AttributeError(), OSError()])
+def test_unique_memory_is_none_where_the_system_hides_it(monkeypatch, error):
+    def refuse(self):
+        raise error
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", refuse)
+    assert memory.uss_mb() is None

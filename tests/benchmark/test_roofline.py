@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import edgetrack.errors
+from edgetrack.benchmark import roofline
+from edgetrack.benchmark.clock import ManualClock, MonotonicClock
+from edgetrack.benchmark.roofline import (
+    CHAINS,
+    PRECISIONS,
+    Chain,
+    NumpyProbe,
+    OpenVinoProbe,
+    Roofline,
+    RooflineContestant,
+    TorchProbe,
+    blas_threads,
+    measure,
+)
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
+
+SMALL = Chain(4, (8, 16, 8))
+USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+class FakeProbe:
+    """Runs in a time that a list states, on a manual clock."""
+
+    engine = "fake"
+
+    def __init__(self, clock, seconds, chain=SMALL, error=None):
+        self.chain = chain
+        self.runs = 0
+        self._clock = clock
+        self._seconds = itertools.cycle(seconds)
+        self._error = error
+
+    def prepare(self):
+        if self._error is not None:
+            raise self._error
+
+    def run_once(self):
+        self.runs += 1
+        seconds = next(self._seconds)
+        self._clock.advance(round(seconds * 1e9))
+        return self.chain.flops, seconds
+
+
+def contestant(clock, *probes):
+    made = RooflineContestant("fp32", 1, clock=clock, probes=probes)
+    made.prepare()
+    return made
+
+
+class TestChain:
+    def test_counts_two_per_multiply_accumulate(self):
+        assert Chain(32, (128, 256)).flops == 2 * 128 * 256 * 1024
+        assert SMALL.flops == 2 * 16 * (8 * 16 + 16 * 8)
+
+    def test_shape(self):
+        assert Chain(32, (128, 512, 128)).shape == "1x128x32x32 -> 512 -> 128"
+
+    def test_shipped_chains_fit_a_cache_and_outweigh_their_input(self):
+        for chain in CHAINS:
+            weights = sum(c * d for c, d in itertools.pairwise(chain.widths))
+            assert 4 * weights < 16 * 2**20
+            assert chain.flops > 100 * chain.size**2 * chain.widths[0]
+
+
+class TestContestant:
+    def test_best_of_all_runs_is_the_roof(self):
+        clock = ManualClock()
+        made = contestant(clock, FakeProbe(clock, [0.02, 0.01, 0.04]))
+        made.slice(0.13)
+        result = made.result()
+        assert result.gflops == pytest.approx(SMALL.flops / 0.01 / 1e9)
+        assert (result.engine, result.shape, result.runs, result.reason) == ("fake", SMALL.shape, 6, None)
+
+    def test_every_chain_gets_a_turn_and_the_fastest_is_named(self):
+        clock = ManualClock()
+        slow, fast = FakeProbe(clock, [0.002]), FakeProbe(clock, [0.001], Chain(4, (8, 32)))
+        made = contestant(clock, slow, fast)
+        made.slice(1.0)
+        assert made.result().shape == "1x8x4x4 -> 32"
+        assert abs(slow.runs - fast.runs) <= 8
+
+    @given(st.lists(st.floats(0.0, 0.2), min_size=1, max_size=8))
+    def test_slices_add_up_and_the_roof_never_falls(self, slices):
+        clock = ManualClock()
+        made = contestant(clock, FakeProbe(clock, [0.03, 0.05, 0.01, 0.02]))
+        seen = []
+        for seconds in slices:
+            made.slice(seconds)
+            seen.append(made.result())
+        assert all(a.gflops <= b.gflops and a.runs < b.runs for a, b in itertools.pairwise(seen))
+        assert seen[0].runs >= 1
+
+    def test_a_slice_lasts_until_its_time_is_over(self):
+        clock = ManualClock()
+        made = contestant(clock, FakeProbe(clock, [0.01]))
+        made.slice(0.1)
+        assert clock.now_ns() == 100_000_000
+
+    def test_a_run_too_short_for_the_clock_is_no_infinite_rate(self):
+        clock = ManualClock(step_ns=1000)
+        made = contestant(clock, FakeProbe(clock, [0.0]))
+        made.slice(0.0)
+        assert made.result().gflops == 0.0
+
+    def test_a_precision_that_the_engine_lacks_is_a_reason_and_not_a_rate(self):
+        clock = ManualClock(step_ns=1)
+        probe = FakeProbe(clock, [0.01], error=DeviceUnavailableError("no such arithmetic"))
+        made = contestant(clock, probe)
+        made.slice(0.1)
+        assert made.result() == Roofline("fp32", 1, None, "fake", None, 0, "no such arithmetic")
+        assert probe.runs == 0
+
+    def test_before_any_run_the_result_says_so(self):
+        clock = ManualClock()
+        unprepared = RooflineContestant("fp32", 1, clock=clock, probes=[FakeProbe(clock, [0.01])])
+        assert unprepared.result().reason == "not measured yet"
+        unprepared.prepare()
+        assert unprepared.result().reason == "no run yet"
+
+    def test_a_missing_engine_is_an_error(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        with pytest.raises(BackendMissingError, match="pip install openvino"):
+            measure("fp32", 1, engine="openvino")
+
+    @pytest.mark.parametrize("installed", [("openvino", "torch", "numpy"), ("torch", "numpy"), ("numpy",)])
+    def test_the_first_installed_engine_is_taken(self, monkeypatch, installed):
+        monkeypatch.setattr(roofline.importlib.util, "find_spec", lambda name: name in installed or None)
+        assert RooflineContestant("fp32", 1).result().engine == installed[0]
+
+    @pytest.mark.parametrize(
+        ("precision", "threads", "engine", "error", "message"),
+        [
+            ("fp64", 1, None, UnknownNameError, "expected one of fp32, fp16, bf16, int8"),
+            ("fp32", 1, "cuda", UnknownNameError, "expected one of openvino, torch, numpy"),
+            ("fp32", 0, None, UsageError, "expected 1 or more"),
+        ],
+    )
+    def test_refuses(self, precision, threads, engine, error, message):
+        with pytest.raises(error, match=message):
+            RooflineContestant(precision, threads, engine=engine)
+
+    def test_result_survives_json(self):
+        result = Roofline("bf16", 2, 1.5, "fake", SMALL.shape, 3)
+        assert msgspec.json.decode(msgspec.json.encode(result), type=Roofline) == result
+
+
+def test_blas_threads_follow_the_variables_that_blas_reads():
+    assert blas_threads({"OMP_NUM_THREADS": "3"}) == 3
+    assert blas_threads({"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "5"}) == 5
+    assert blas_threads({"OMP_NUM_THREADS": "all"}) == blas_threads({}) >= 1
+
+
+@pytest.mark.parametrize("probe", [OpenVinoProbe, TorchProbe, NumpyProbe])
+def test_a_probe_that_was_not_prepared_says_what_to_do(probe):
+    if probe is TorchProbe:
+        pytest.importorskip("torch")
+    with pytest.raises(UsageError, match="call prepare first"):
+        probe("fp32", 1, SMALL, ManualClock()).run_once()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_openvino_measures_or_says_why_not(precision):
+    pytest.importorskip("openvino")
+    result = measure(precision, 1, duration_s=0.05, engine="openvino")
+    assert (result.precision, result.threads, result.engine) == (precision, 1, "openvino")
+    if result.gflops is None:
+        assert precision in result.reason
+        assert result.runs == 0
+    else:
+        assert result.gflops > 0
+        assert result.shape in {chain.shape for chain in CHAINS}
+
+
+def test_openvino_fp32_is_always_measured():
+    pytest.importorskip("openvino")
+    probe = OpenVinoProbe("fp32", 1, SMALL, ManualClock(step_ns=500))
+    probe.prepare()
+    assert probe.run_once() == (SMALL.flops, 500 / 1e9)
+
+
+def test_openvino_refuses_more_threads_than_it_would_run():
+    pytest.importorskip("openvino")
+    probe = OpenVinoProbe("fp32", USABLE + 500, SMALL, MonotonicClock())
+    with pytest.raises(DeviceUnavailableError, match="threads here where"):
+        probe.prepare()
+
+
+def test_torch_measures_and_puts_the_thread_count_back():
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    probe = TorchProbe("fp32", before + 1, SMALL, ManualClock(step_ns=500))
+    probe.prepare()
+    assert probe.run_once() == (SMALL.flops, 500 / 1e9)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("flags", "works"), [((), False), (("avx512_bf16",), True), (("bf16",), True)])
+def test_torch_bf16_needs_a_processor_that_has_it(monkeypatch, flags, works):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(roofline, "cpu_flags", lambda: flags)
+    probe = TorchProbe("bf16", 1, SMALL, ManualClock(step_ns=1))
+    if works:
+        probe.prepare()
+        assert probe.run_once()[0] == SMALL.flops
+    else:
+        with pytest.raises(DeviceUnavailableError, match="BF16"):
+            probe.prepare()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_torch_has_no_rate_for_the_others(precision):
+    pytest.importorskip("torch")
+    with pytest.raises(DeviceUnavailableError, match=precision):
+        TorchProbe(precision, 1, SMALL, ManualClock()).prepare()
+
+
+def test_numpy_measures_fp32_at_the_threads_that_blas_has():
+    probe = NumpyProbe("fp32", blas_threads(os.environ), SMALL, ManualClock(step_ns=500))
+    probe.prepare()
+    assert probe.run_once() == (SMALL.flops, 500 / 1e9)
+
+
+@pytest.mark.parametrize(("precision", "more", "message"), [("bf16", 0, "FP32 only"), ("fp32", 1, "OMP_NUM_THREADS")])
+def test_numpy_refuses_what_it_cannot_do(precision, more, message):
+    probe = NumpyProbe(precision, blas_threads(os.environ) + more, SMALL, MonotonicClock())
+    with pytest.raises(DeviceUnavailableError, match=message):
+        probe.prepare()
+
+
+@given(st.sampled_from(CHAINS))
+def test_values_neither_fade_nor_overflow_along_a_chain(chain):
+    flow = roofline._pixels(chain)[:8]
+    for kernel in roofline._kernels(chain):
+        flow = flow @ kernel
+    assert 0.05 < np.abs(flow).mean() < 20
+
+
+def test_importing_the_package_loads_no_backend():
+    modules = ["clock", "machine", "memory", "roofline", "statistics"]
+    code = (
+        f"import importlib, sys; [importlib.import_module('edgetrack.benchmark.' + m) for m in {modules}]; "
+        "print({'torch', 'onnx', 'openvino', 'onnxruntime'} & set(sys.modules))"
+    )
+    root = Path(edgetrack.errors.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+class TestManualClock:
+    def test_steps_after_each_reading_and_when_told(self):
+        clock = ManualClock(step_ns=5, start_ns=100)
+        assert [clock.now_ns(), clock.now_ns()] == [100, 105]
+        clock.advance(1000)
+        assert clock.now_ns() == 1110
+
+    def test_never_goes_back(self):
+        with pytest.raises(ValueError, match="0 or more"):
+            ManualClock(step_ns=-1)
+        with pytest.raises(ValueError, match="0 or more"):
+            ManualClock().advance(-1)
+
+
+def test_monotonic_clock_never_goes_back():
+    clock = MonotonicClock()
+    readings = [clock.now_ns() for _ in range(100)]
+    assert readings == sorted(readings)

@@ -1,0 +1,406 @@
+"""Sound weights files: every tensor comes out as it went in, and the right one of several state dicts is read."""
+
+from __future__ import annotations
+
+import ast
+import collections
+import hashlib
+import pickle
+import sys
+import types
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from edgetrack.checkpoints import read_checkpoint
+from edgetrack.errors import CheckpointError, UnsafeCheckpointError
+
+Writer = Callable[..., Path]
+LEGACY = {"_use_new_zipfile_serialization": False}
+DTYPES = (
+    torch.float16,
+    torch.float32,
+    torch.float64,
+    torch.bfloat16,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+)
+
+
+def various_tensors() -> dict[str, torch.Tensor]:
+    base = torch.arange(24, dtype=torch.float32) - 7.5
+    tensors = {
+        "z.first": base.view(2, 3, 4),
+        "a.view": base[5:11].view(2, 3),
+        "transposed": base.view(4, 6).t(),
+        "strided": base.view(4, 6)[1:, ::2],
+        "expanded": base[3:4].expand(5),
+        "parameter": torch.nn.Parameter(torch.randn(3, 2)),
+        "frozen": torch.nn.Parameter(torch.randn(2), requires_grad=False),
+        "bn.num_batches_tracked": torch.tensor(123456789012),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.empty(0, 3),
+    }
+    tensors.update({f"of.{dtype}": (torch.arange(6) % 2 * 3).to(dtype).view(3, 2) for dtype in DTYPES})
+    return tensors
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        assert found[name].shape == tensor.shape, name
+        assert torch.equal(found[name], tensor.detach()), name
+        assert not found[name].requires_grad
+
+
+@pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_tensors_of_every_kind(tmp_path: Path, options: dict[str, bool], protocol: int) -> None:
+    path = tmp_path / "w.pth"
+    tensors = various_tensors()
+    torch.save(tensors, path, pickle_protocol=protocol, **options)
+    checkpoint = read_checkpoint(path)
+    assert_same(checkpoint.tensors, tensors)
+    assert checkpoint.format == ("torch-legacy" if options else "torch-zip")
+    assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert checkpoint.placeholders == ()
+    assert checkpoint.other_keys == ()
+
+
+@pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
+def test_shared_storage_stays_shared(tmp_path: Path, options: dict[str, bool]) -> None:
+    base = torch.arange(6.0)
+    torch.save({"a": base, "tied": base, "tail": base[4:]}, tmp_path / "w.pth", **options)
+    found = read_checkpoint(tmp_path / "w.pth").tensors
+    assert found["a"].data_ptr() == found["tied"].data_ptr()
+    found["a"][5] = 9
+    assert found["tail"].tolist() == [4, 9]
+
+
+def test_tensors_can_be_written_to(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(3)}, tmp_path / "w.pth")
+    found = read_checkpoint(tmp_path / "w.pth").tensors["a"]
+    found += 1
+    assert found.tolist() == [1, 1, 1]
+
+
+def test_a_modules_state_dict_with_its_metadata(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    torch.save(module.state_dict(), tmp_path / "w.pth")
+    assert_same(read_checkpoint(tmp_path / "w.pth").tensors, dict(module.state_dict()))
+
+
+def test_bool_bytes_other_than_one_are_true(torch_zip: Writer, tensor_pickle: Callable[..., bytes]) -> None:
+    path = torch_zip(tensor_pickle(kind="BoolStorage"), {"archive/data/0": b"\x00\x01\x02\xff"})
+    assert read_checkpoint(path).tensors["w"].tolist() == [[False, True], [True, True]]
+
+
+def test_ordered_dict_of_python_2_and_storage_on_a_gpu(torch_legacy: Writer) -> None:
+    storage = b"(U\x07storagectorch.cuda\nFloatStorage\nU\x011U\x06cuda:0K\x02NtQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x02\x85K\x01\x85\x89NtR"
+    pickled = b"\x80\x02ccollections\nOrderedDict\n](](U\x01a" + tensor + b"ee\x85R."
+    path = torch_legacy(pickled, [("1", 2, np.array([1.5, 2.5], "<f4").tobytes())])
+    assert read_checkpoint(path).tensors["a"].tolist() == [1.5, 2.5]
+
+
+def test_safetensors_in_the_order_of_the_file(tmp_path: Path) -> None:
+    tensors = {"b": torch.ones(2, 2), "a": torch.arange(3), "c": torch.zeros(0, dtype=torch.float16)}
+    safetensors.torch.save_file(tensors, tmp_path / "w.bin", {"origin": "here"})
+    found = read_checkpoint(tmp_path / "w.bin", key="net")
+    assert found.format == "safetensors"
+    assert found.sha256 == hashlib.sha256((tmp_path / "w.bin").read_bytes()).hexdigest()
+    assert_same(dict(sorted(found.tensors.items())), dict(sorted(tensors.items())))
+    assert list(found.tensors).index("a") < list(found.tensors).index("b")  # wider elements come first
+
+
+class TestKey:
+    @pytest.fixture
+    def trained(self, tmp_path: Path) -> Path:
+        net = {"w": torch.ones(2)}
+        torch.save({"epoch": 3, "net": net, "net_type": "X", "optimizer": {"state": {0: net}}}, tmp_path / "t.pth")
+        return tmp_path / "t.pth"
+
+    def test_picks_the_state_dict(self, trained: Path) -> None:
+        found = read_checkpoint(trained, key="net")
+        assert_same(found.tensors, {"w": torch.ones(2)})
+        assert found.other_keys == ("epoch", "net_type", "optimizer")
+
+    def test_absent_lists_the_keys(self, trained: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"no key 'model'.*'epoch', 'net', 'net_type', 'optimizer'"):
+            read_checkpoint(trained, key="model")
+
+    def test_needed_lists_the_candidates(self, trained: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"give one of these keys: 'net'$"):
+            read_checkpoint(trained)
+
+    def test_no_candidate_lists_the_keys(self, tmp_path: Path) -> None:
+        torch.save({"epoch": 3, "names": ["a"]}, tmp_path / "t.pth")
+        with pytest.raises(CheckpointError, match=r"'epoch' is a int.*Its keys: 'epoch', 'names'"):
+            read_checkpoint(tmp_path / "t.pth")
+
+    def test_more_than_twenty_keys_are_counted(self, tmp_path: Path) -> None:
+        torch.save({f"k{number:02}": number for number in range(25)}, tmp_path / "t.pth")
+        with pytest.raises(CheckpointError, match="'k19' and 5 more"):
+            read_checkpoint(tmp_path / "t.pth", key="net")
+
+    def test_not_needed_says_so(self, tmp_path: Path) -> None:
+        torch.save({"w": torch.ones(2)}, tmp_path / "t.pth")
+        with pytest.raises(CheckpointError, match="leave the key out"):
+            read_checkpoint(tmp_path / "t.pth", key="net")
+
+    @pytest.mark.parametrize(
+        ("value", "why"),
+        [
+            (3, "it is a int"),
+            ({}, "it is empty"),
+            ({"w": torch.ones(1), "n": 3}, "its entry 'n' is a int"),
+            ({1: torch.ones(1)}, "its entry '1' is a tensor"),
+            ({"w": torch.ones(1), "sub": {"v": torch.ones(1)}}, "its entry 'sub' is a dict"),
+            ({"w": torch.ones(1, dtype=torch.uint16)}, "_rebuild_tensor_v3"),
+        ],
+    )
+    def test_holds_no_state_dict(self, tmp_path: Path, value: object, why: str) -> None:
+        torch.save({"net": value, (1, 2): 3, None: 4}, tmp_path / "t.pth")
+        with pytest.raises(CheckpointError, match=why):
+            read_checkpoint(tmp_path / "t.pth", key="net")
+
+    @pytest.mark.parametrize("value", [torch.ones(2), [torch.ones(2)], None, 3, "text"])
+    def test_top_level_is_no_dict(self, tmp_path: Path, value: object) -> None:
+        torch.save(value, tmp_path / "t.pth")
+        with pytest.raises(CheckpointError, match="at its top level, not a dict"):
+            read_checkpoint(tmp_path / "t.pth", key="net")
+
+    def test_unsupported_dtype_names_the_tensor(self, tmp_path: Path) -> None:
+        torch.save({"c": torch.ones(2, dtype=torch.complex64)}, tmp_path / "t.pth")
+        with pytest.raises(CheckpointError, match=r"tensor c: .*torch\.ComplexFloatStorage"):
+            read_checkpoint(tmp_path / "t.pth")
+
+    def test_unsupported_dtype_beside_the_state_dict_does_not_matter(self, tmp_path: Path) -> None:
+        torch.save({"net": {"w": torch.ones(2)}, "c": torch.ones(2, dtype=torch.complex64)}, tmp_path / "t.pth")
+        assert list(read_checkpoint(tmp_path / "t.pth", key="net").tensors) == ["w"]
+
+
+@pytest.fixture
+def trainer() -> Iterator[types.ModuleType]:
+    """A trainer's module that exists while the file is written only; building an object of it is counted."""
+    module = types.ModuleType("vanished_trainer.settings")
+    source = """
+import collections, enum
+revived = []
+class Settings:
+    def __init__(self): self.lr = 1e-4; self.env = None
+    def __setstate__(self, state): revived.append(state)
+class EasyDict(dict):
+    def __init__(self, *a, **k): super().__init__(*a, **k); self.__dict__ = self
+class Slotted:
+    __slots__ = ("a",)
+    def __init__(self): self.a = 1
+class Reduced:
+    def __reduce__(self): return build, (1,), {"s": 2}, iter([3]), iter([(4, 5)])
+    def append(self, item): revived.append(item)
+    def __setitem__(self, key, item): revived.append(item)
+class NewEx:
+    def __new__(cls, *, a): revived.append(a); return super().__new__(cls)
+    def __getnewargs_ex__(self): return (), {"a": 1}
+class Outer:
+    class Inner: pass
+class Color(enum.Enum): RED = 1
+Point = collections.namedtuple("Point", "x y")
+def build(*a): revived.append(a)
+"""
+    exec(compile(source, "settings.py", "exec"), module.__dict__)
+    for value in list(vars(module).values()):
+        if isinstance(value, (type, types.FunctionType)):
+            value.__module__ = module.__name__
+    module.Outer.Inner.__module__ = module.__name__
+    sys.modules["vanished_trainer"] = types.ModuleType("vanished_trainer")
+    sys.modules[module.__name__] = module
+    yield module
+    sys.modules.pop(module.__name__, None)
+    sys.modules.pop("vanished_trainer", None)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
+def test_trainers_own_classes(
+    tmp_path: Path, trainer: types.ModuleType, protocol: int, options: dict[str, bool]
+) -> None:
+    weights = {"w": torch.arange(4.0), "n": torch.tensor(3)}
+    net = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(net.parameters())
+    net(torch.ones(2)).sum().backward()
+    optimizer.step()
+    saved = {
+        "settings": trainer.Settings(),
+        "env": trainer.EasyDict(a=1, b=trainer.EasyDict(c=[2])),
+        "objects": [trainer.Slotted(), trainer.Reduced()],
+        # Before protocol 4, Python itself writes these two with getattr and functools.partial, which are refused.
+        "newer": [trainer.NewEx(a=1), trainer.Outer.Inner()] if protocol >= 4 else [],
+        "names": (trainer.Settings, trainer.build, trainer.Color.RED, trainer.Point(1, 2)),
+        "stats": collections.defaultdict(list, loss=[0.5]),
+        "plain": [{1, 2}, frozenset({3}), b"\xff", bytearray(b"x"), slice(1, 2), range(3), 1j, 2**80, -1.5, None, True],
+        "torch": [torch.float16, torch.device("cpu"), torch.Size([1, 2]), torch.ones(1).untyped_storage()],
+        "numpy": [np.float64(0.5), np.arange(3), np.random.Generator(np.random.PCG64(0))],
+        "path": Path("runs/1"),
+        "net": weights,
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(saved, tmp_path / "t.pth.tar", pickle_protocol=protocol, **options)
+    trainer.revived.clear()
+    del sys.modules[trainer.__name__], sys.modules["vanished_trainer"]
+
+    found = read_checkpoint(tmp_path / "t.pth.tar", key="net")
+
+    assert_same(found.tensors, weights)
+    assert found.other_keys == tuple(name for name in saved if name != "net")
+    ours = [name for name in found.placeholders if name.startswith("vanished_trainer.")]
+    names = ["Settings", "EasyDict", "Slotted", "build", *(["NewEx", "Outer.Inner"] if protocol >= 4 else [])]
+    assert ours == [f"vanished_trainer.settings.{name}" for name in (*names, "Color", "Point")]
+    assert "collections.defaultdict" in found.placeholders
+    assert not any(name.startswith(("builtins.", "__builtin__.", "torch._utils")) for name in found.placeholders)
+    assert trainer.revived == []
+    assert "vanished_trainer" not in sys.modules
+
+
+@pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
+def test_a_whole_module_beside_the_state_dict(tmp_path: Path, options: dict[str, bool]) -> None:
+    torch.save({"net": {"w": torch.ones(2)}, "criterion": torch.nn.Linear(2, 2)}, tmp_path / "t.pth", **options)
+    found = read_checkpoint(tmp_path / "t.pth", key="net")
+    assert list(found.tensors) == ["w"]
+    assert "torch.nn.modules.linear.Linear" in found.placeholders
+    with pytest.raises(CheckpointError, match=r"'criterion' is no state dict: it is an object of torch\.nn\.modules"):
+        read_checkpoint(tmp_path / "t.pth", key="criterion")
+
+
+class TestWrongFiles:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "empty"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+            (b"<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
+            (b"\n  <html lang='en'>", "web page"),
+            (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
+            (b"epoch,loss\n1,0.5\n", "text.*epoch,loss"),
+            (b"\x1b[31mred\x1b[0m" + b"a" * 20, "not a file that torch.save or safetensors wrote"),
+            (b"\x1f\x8b\x08\x00rest", "gzip"),
+            (b"x" * 257 + b"ustar\x00" + b"\x00" * 300, "tar archive"),
+            (b"\x93NUMPY\x01\x00", "numpy"),
+            (b"\x00\x01\x02\x03garbage", "start with 00 01 02 03"),
+            (b"PK\x03\x04", "cut short"),
+            (b"PK\x03\x04" + b"\x00" * 500, "cut short"),
+            (b"\x80", "damaged"),
+            (b"\x80\x02.", "damaged"),
+            (b"\x80\x7f}.", "damaged"),
+            (b"\x40\x00\x00\x00\x00\x00\x00\x00{", "cut short"),
+            (b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "^"),
+        ],
+    )
+    def test_content(self, tmp_path: Path, content: bytes, message: str) -> None:
+        path = tmp_path / "weights.pth"
+        path.write_bytes(content)
+        if content.endswith(b"{}"):
+            assert read_checkpoint(path).tensors == {}
+            return
+        with pytest.raises(CheckpointError, match=message) as caught:
+            read_checkpoint(path, key="net")
+        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).isprintable()
+
+    @pytest.mark.parametrize("protocol", [2, 4])
+    def test_bare_pickle(self, tmp_path: Path, protocol: int) -> None:
+        (tmp_path / "w.pkl").write_bytes(pickle.dumps({"w": [1.0, 2.0]}, protocol))
+        with pytest.raises(CheckpointError, match=r"a pickle that torch\.save did not write"):
+            read_checkpoint(tmp_path / "w.pkl")
+
+    def test_bare_pickle_with_code_is_unsafe(self, tmp_path: Path) -> None:
+        (tmp_path / "w.pkl").write_bytes(pickle.dumps(sys.exit, 2))
+        with pytest.raises(UnsafeCheckpointError, match=r"sys\.exit"):
+            read_checkpoint(tmp_path / "w.pkl")
+
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="no such file"):
+            read_checkpoint(tmp_path / "absent.pth")
+
+    def test_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="a directory"):
+            read_checkpoint(tmp_path)
+
+    def test_device(self) -> None:
+        with pytest.raises(CheckpointError, match="not a regular file"):
+            read_checkpoint("/dev/null")
+
+    @pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
+    def test_impossible_path(self, path: str) -> None:
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
+
+    def test_zip_of_something_else(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "w.npz", a=np.ones(2))
+        with zipfile.ZipFile(tmp_path / "nested.zip", "w") as archive:
+            archive.writestr("weights/model.pth", b"123")
+        for name, message in (("w.npz", "more than one folder|no data.pkl"), ("nested.zip", "no data.pkl")):
+            with pytest.raises(CheckpointError, match=message):
+                read_checkpoint(tmp_path / name)
+
+    def test_torchscript(self, torch_zip: Writer) -> None:
+        with pytest.raises(CheckpointError, match="TorchScript"):
+            read_checkpoint(torch_zip(b"\x80\x02}.", {"archive/constants.pkl": b"\x80\x02)."}))
+
+    def test_big_endian(self, torch_zip: Writer, torch_legacy: Writer) -> None:
+        for path in (torch_zip(b"\x80\x02}.", {"archive/byteorder": b"big"}), torch_legacy(b"\x80\x02}.", [], False)):
+            with pytest.raises(CheckpointError, match="big-endian"):
+                read_checkpoint(path)
+
+    def test_too_large(self, tmp_path: Path) -> None:
+        torch.save({"w": torch.zeros(1000)}, tmp_path / "w.pth")
+        with pytest.raises(CheckpointError, match="more than the limit of 3000"):
+            read_checkpoint(tmp_path / "w.pth", max_bytes=3000)
+
+    def test_too_large_once_expanded(self, tmp_path: Path) -> None:
+        torch.save({"w": torch.zeros(1).expand(10**9)}, tmp_path / "w.pth")
+        with pytest.raises(CheckpointError, match="tensors have 4000000000 bytes, more than the limit"):
+            read_checkpoint(tmp_path / "w.pth", max_bytes=2**30)
+
+
+def test_no_warnings_and_no_new_imports(tmp_path: Path) -> None:
+    torch.save(various_tensors(), tmp_path / "w.pth")
+    before = set(sys.modules)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_checkpoint(tmp_path / "w.pth")
+    assert set(sys.modules) == before
+
+
+class TestSmatPilot:
+    @pytest.fixture
+    def path(self, shared: Path) -> Path:
+        path = shared / "data/smat_pilot/MobileViTv2_Track_pilot.pth.tar"
+        if not path.is_file():
+            pytest.skip(f"REFERENCE FILE ABSENT: {path}")
+        return path
+
+    def test_is_the_official_state_dict(self, path: Path, shared: Path) -> None:
+        lines = (shared / "spec/statedict_smat.txt").read_text().splitlines()
+        spec = [line.split("\t") for line in lines if not line.startswith("#")]
+        found = read_checkpoint(path, key="net")
+        described = [[name, tuple(tensor.shape), str(tensor.dtype)] for name, tensor in found.tensors.items()]
+        expected = [[name, ast.literal_eval(shape), f"torch.{dtype}"] for name, shape, dtype, _ in spec]
+        assert len(described) == 371
+        assert sorted(described) == sorted(expected)
+        assert found.format == "torch-zip"
+
+    def test_values(self, path: Path) -> None:
+        expected = torch.load(path, weights_only=True)["net"]
+        assert_same(read_checkpoint(path, key="net").tensors, dict(expected))

@@ -1,0 +1,195 @@
+"""Box files: the three formats, and what is left when a run fails or is killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetrack.box import Box
+from edgetrack.errors import UsageError
+from edgetrack.media import BoxRecord, BoxWriter
+
+RECORDS = [
+    BoxRecord(0, Box(1, 2, 30, 40), None, False, None),
+    BoxRecord(1, Box(1.5, 2.25, 30.00004, 40), 0.875, False, 12.5),
+    BoxRecord(2, Box(-3, 2, 30, 40), 0.125, True, 11.0),
+]
+
+
+def write_all(path: Path, **options) -> None:
+    with BoxWriter(path, **options) as writer:
+        for record in RECORDS:
+            writer.write(record)
+
+
+def test_text_is_one_line_of_four_numbers_per_frame(tmp_path):
+    write_all(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == (
+        "1.0000,2.0000,30.0000,40.0000\n1.5000,2.2500,30.0000,40.0000\n-3.0000,2.0000,30.0000,40.0000\n"
+    )
+
+
+def test_csv_has_a_header_and_empty_cells_for_what_is_not_known(tmp_path):
+    write_all(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["frame", "x", "y", "w", "h", "score", "lost", "track_ms"]
+    assert (rows[0]["score"], rows[0]["track_ms"]) == ("", "")
+    assert [float(rows[1][key]) for key in ("x", "y", "w", "h", "score", "track_ms")] == [
+        1.5,
+        2.25,
+        30,
+        40,
+        0.875,
+        12.5,
+    ]
+    assert [row["lost"] for row in rows] == ["0", "0", "1"]
+
+
+def test_json_holds_schema_source_and_boxes(tmp_path):
+    write_all(tmp_path / "a.json", source='a "quoted" source ü')
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["schema"] == 1
+    assert document["source"] == 'a "quoted" source ü'
+    assert document["boxes"][2] == {"frame": 2, "box": [-3, 2, 30, 40], "score": 0.125, "lost": True, "track_ms": 11.0}
+
+
+def test_json_without_a_record_is_valid(tmp_path):
+    with BoxWriter(tmp_path / "a.json"):
+        pass
+    assert json.loads((tmp_path / "a.json").read_text()) == {"schema": 1, "source": "", "boxes": []}
+
+
+@given(values=st.lists(st.floats(width=32), min_size=6, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_json_stays_valid_whatever_the_numbers(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    with BoxWriter(path) as writer:
+        writer.write(BoxRecord(0, Box(*values[:4]), values[4], True, values[5]))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    (row,) = json.loads(path.read_text(), parse_constant=refuse)["boxes"]
+    assert [value is None for value in row["box"]] == [not math.isfinite(value) for value in values[:4]]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".json"])
+def test_a_failing_run_keeps_what_was_written_and_the_error_goes_on(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+
+    def fail() -> None:
+        with BoxWriter(path) as writer:
+            writer.write(RECORDS[0])
+            writer.write(RECORDS[1])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    if suffix == ".json":
+        assert [row["frame"] for row in json.loads(path.read_text())["boxes"]] == [0, 1]
+    else:
+        assert len(path.read_text().splitlines()) == (2 if suffix == ".txt" else 3)
+
+
+def test_a_run_that_fails_before_the_first_record_leaves_nothing(tmp_path):
+    def fail() -> None:
+        with BoxWriter(tmp_path / "a.json"):
+            raise RuntimeError("no frame")
+
+    with pytest.raises(RuntimeError, match="no frame"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lines_are_on_disk_before_the_writer_closes(tmp_path):
+    with BoxWriter(tmp_path / "a.txt") as writer:
+        writer.write(RECORDS[0])
+        assert not (tmp_path / "a.txt").exists()
+        assert (tmp_path / "a.txt.partial").read_text() == "1.0000,2.0000,30.0000,40.0000\n"
+    assert not (tmp_path / "a.txt.partial").exists()
+
+
+def test_a_killed_process_leaves_its_lines_in_the_partial_file(tmp_path):
+    path = tmp_path / "a.csv"
+    code = (
+        "import sys\n"
+        "from edgetrack.box import Box\n"
+        "from edgetrack.media import BoxRecord, BoxWriter\n"
+        "with BoxWriter(sys.argv[1]) as writer:\n"
+        "    for i in range(5): writer.write(BoxRecord(i, Box(i, 2, 3, 4), 0.5, False, 1.0))\n"
+        "    print('ready', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.readline() == "ready\n"
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait(30) == -signal.SIGKILL
+    assert not path.exists()
+    assert len((tmp_path / "a.csv.partial").read_text().splitlines()) == 6
+    with pytest.raises(UsageError, match=r"a\.csv\.partial was left by a run.*--overwrite"):
+        BoxWriter(path)
+    write_all(path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_an_existing_file_is_refused_unless_told_to_overwrite(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="exists; give another name or add --overwrite"):
+        BoxWriter(path)
+    assert path.read_text() == "mine"
+    write_all(path, overwrite=True)
+    assert path.read_text().startswith("1.0000,")
+
+
+def test_an_old_file_stays_until_its_replacement_is_complete(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("mine")
+    with BoxWriter(path, overwrite=True) as writer:
+        writer.write(RECORDS[0])
+        assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a.xml", "a", "a.json.gz"])
+def test_an_unknown_ending_is_refused_and_nothing_is_made(tmp_path, name):
+    with pytest.raises(UsageError, match=r"\.txt, \.csv, \.json"):
+        BoxWriter(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_made(tmp_path):
+    write_all(tmp_path / "out" / "with space" / "ü.json")
+    assert (tmp_path / "out" / "with space" / "ü.json").is_file()
+
+
+def test_a_folder_or_a_place_below_a_file_is_refused(tmp_path):
+    (tmp_path / "d.txt").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        BoxWriter(tmp_path / "d.txt")
+    (tmp_path / "f").write_text("")
+    with pytest.raises(UsageError, match="cannot be made"):
+        BoxWriter(tmp_path / "f" / "a.txt")
+
+
+def test_closing_twice_is_harmless_and_writing_after_it_is_not(tmp_path):
+    writer = BoxWriter(tmp_path / "a.txt")
+    writer.write(RECORDS[0])
+    writer.close()
+    writer.close()
+    assert writer.count == 1
+    with pytest.raises(ValueError, match="closed"):
+        writer.write(RECORDS[1])
