@@ -7,7 +7,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from edgetrack.runtime.backends.base import CompiledGraph
@@ -26,6 +26,7 @@ class Target:
         hints: what `load(precision_hint=...)` offers.
         tested: versions that the test-suite ran with.
         about: one line for people.
+        reference: whether it is the published computation, which others are held against.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Target:
     aliases: tuple[str, ...] = ()
     tested: str = ""
     about: str = ""
+    reference: bool = False
 
     @property
     def installed(self) -> bool:
@@ -52,17 +54,6 @@ class Target:
 
 TARGETS = (
     Target(
-        name="onnx",
-        aliases=("onnxruntime", "ort"),
-        backend="onnxruntime",
-        exporter="onnx",
-        packages=("onnxruntime",),
-        extra="onnx",
-        precisions=("fp32",),
-        tested="onnxruntime 1.31",
-        about="ONNX Runtime on the CPU",
-    ),
-    Target(
         name="openvino",
         aliases=("ov",),
         backend="openvino",
@@ -75,6 +66,17 @@ TARGETS = (
         about="OpenVINO on x86 and Arm CPUs",
     ),
     Target(
+        name="onnx",
+        aliases=("onnxruntime", "ort"),
+        backend="onnxruntime",
+        exporter="onnx",
+        packages=("onnxruntime",),
+        extra="onnx",
+        precisions=("fp32",),
+        tested="onnxruntime 1.31",
+        about="ONNX Runtime on the CPU",
+    ),
+    Target(
         name="torch",
         aliases=("pytorch",),
         backend="torch",
@@ -84,6 +86,7 @@ TARGETS = (
         precisions=("fp32",),
         tested="torch 2.13",
         about="eager PyTorch, the published network: the reference that others are measured against",
+        reference=True,
     ),
     Target(
         name="fake",
@@ -132,3 +135,21 @@ def backend_of(target: str) -> type[CompiledGraph]:
     """The class that opens a target's graphs; its package is imported only when a graph is opened."""
     module = importlib.import_module(f"edgetrack.runtime.backends.{find_target(target).backend}")
     return cast("type[CompiledGraph]", module.Graph)
+
+
+def best_target() -> Target:
+    """The target to export to on this machine when none is named: the first installed one of the table.
+
+    Raises:
+        BackendMissingError: none is installed.
+    """
+    for target in TARGETS:
+        if target.exporter is not None and target.installed and target is not reference_target():
+            return target
+    offers = " or ".join(t.install_command for t in TARGETS if t.exporter is not None)
+    raise BackendMissingError(f"no target's package is installed; type one of: {offers}")
+
+
+def reference_target() -> Target:
+    """The target that others are measured against."""
+    return next(target for target in TARGETS if target.reference)

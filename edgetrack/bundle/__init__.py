@@ -1,0 +1,31 @@
+"""The artifact that an export makes and a device runs: a folder, or one zip of it, that proves what it is.
+
+    out/smat-openvino-fp32/
+      manifest.json      what it is, how it is run, and the size and sha256 of every file   (`manifest.py`)
+      template.xml ...   the graphs
+      golden.npz         inputs and outputs that re-prove parity anywhere
+      parity.json        how far the export was from the model
+      calibration.json   where quantized
+
+`BundleWriter` makes one, whole or not at all; `open_bundle` checks one before anything of it is loaded; `pack` and
+`unpack` turn it into a zip and back; `find_bundles` lists what is in a folder.
+"""
+
+from edgetrack.bundle.archive import pack, unpack
+from edgetrack.bundle.listing import ListedBundle, find_bundles
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.reader import Bundle, open_bundle, read_json, read_npz
+from edgetrack.bundle.writer import BundleWriter
+
+__all__ = [
+    "Bundle",
+    "BundleWriter",
+    "ListedBundle",
+    "Manifest",
+    "find_bundles",
+    "open_bundle",
+    "pack",
+    "read_json",
+    "read_npz",
+    "unpack",
+]

@@ -18,6 +18,7 @@ Dimension = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Shape = Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)]
 DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32"]
 Origin = Literal["official", "trained-here", "custom", "untrained"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Scalar = bool | int | float | str
 
 
@@ -25,7 +26,7 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base: unknown fields are refused, instances do not change."""
 
 
-class TensorInfo(_Strict):
+class TensorInfo(_Strict, frozen=True, kw_only=True):
     """A named input or output of a graph, fixed in shape."""
 
     name: str
@@ -33,7 +34,7 @@ class TensorInfo(_Strict):
     shape: Shape
 
 
-class GraphInfo(_Strict):
+class GraphInfo(_Strict, frozen=True, kw_only=True):
     """A graph: which file holds it, when it runs, what goes in and out.
 
     `flops` counts 2 per multiply-accumulate of convolutions and matrix products; 0 where it was not counted.
@@ -47,7 +48,7 @@ class GraphInfo(_Strict):
     flops: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class WeightsInfo(_Strict):
+class WeightsInfo(_Strict, frozen=True, kw_only=True):
     """Where the weights come from; `sha256` is that of the checkpoint file, None for untrained ones."""
 
     origin: Origin
@@ -56,7 +57,7 @@ class WeightsInfo(_Strict):
     note: str = ""
 
 
-class CalibrationInfo(_Strict):
+class CalibrationInfo(_Strict, frozen=True, kw_only=True):
     """How the quantization ranges were found."""
 
     method: str
@@ -64,14 +65,14 @@ class CalibrationInfo(_Strict):
     size: int
 
 
-class FileInfo(_Strict):
+class FileInfo(_Strict, frozen=True, kw_only=True):
     """Size in bytes and hash of one file of the bundle."""
 
     size: Annotated[int, msgspec.Meta(ge=0)]
     sha256: Sha256
 
 
-class PaperFigures(_Strict):
+class PaperFigures(_Strict, frozen=True, kw_only=True):
     """Speed figures that the tracker's paper states, in frames per second of its `track()`."""
 
     source: str = ""
@@ -81,7 +82,7 @@ class PaperFigures(_Strict):
     gpu: str = ""
 
 
-class Manifest(_Strict):
+class Manifest(_Strict, frozen=True, kw_only=True):
     """All that a bundle says of itself.
 
     `procedure` holds the per-frame procedure's numbers (crop factors, sizes, window, thresholds); the tracker's
@@ -93,7 +94,7 @@ class Manifest(_Strict):
     tracker: Name
     title: str
     target: Name
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    precision: Precision
     weights: WeightsInfo
     graphs: tuple[GraphInfo, ...]
     procedure: dict[str, Scalar]

@@ -140,6 +140,8 @@ def _sha256(file: BinaryIO) -> str:
 
 def _read_safetensors(data: bytes) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = safetensors.torch.load(data)
+    if not tensors:
+        raise CheckpointError("a safetensors file without tensors. Download or save it again")
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return {name: tensors[name] for name in sorted(tensors, key=lambda name: header[name]["data_offsets"])}
 

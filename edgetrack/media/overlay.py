@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -34,9 +35,9 @@ def draw(
 ) -> Frame:
     """A copy of the frame with the result on it; the frame itself stays as it is.
 
-    The tracker's box is green, or red where the target is lost, with the score above it; ground truth is thin and light
-    blue; the frame rate stands in the upper left corner. Lines and letters have a dark edge, to be read on any ground,
-    and grow with the frame.
+    The tracker's box is green, or red where the target is lost, with the score above or below it; ground truth is thin
+    and light blue; the frame rate stands in the upper left corner. Lines and letters have a dark edge,
+    to be read on any ground, and grow with the frame.
 
     Args:
         frame: uint8, (height, width, 3), BGR.
@@ -56,7 +57,7 @@ def draw(
     if box is not None and box.is_finite:
         _outline(image, box, colour, thick)
         if label:
-            _text(image, label, (box.x, box.y - 6 * scale), scale, colour)
+            _text(image, label, (box.x, _label_height(box, scale)), scale, colour)
     elif label:
         _text(image, label, (8 * scale, image.shape[0] - 8 * scale), scale, colour)
     if fps is not None:
@@ -78,18 +79,25 @@ def _outline(image: Frame, box: Box, colour: tuple[int, int, int], thick: int) -
     cv2.rectangle(image, (left, top), (right, bottom), colour, thick)
 
 
+def _label_height(box: Box, scale: float) -> float:
+    """The label's base line: above the box, or below it where the frame rate's line is in the way."""
+    above = box.y - 6 * scale
+    return above if above > 64 * scale else box.y + box.h + 30 * scale
+
+
 def _text(image: Frame, text: str, at: tuple[float, float], scale: float, colour: tuple[int, int, int]) -> None:
     """Write with the lower left corner `at`, moved so that all of it is inside the frame."""
     import cv2
 
-    font, size, thick = cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale, max(round(1.4 * scale), 1)
+    font, size, thick = cv2.FONT_HERSHEY_SIMPLEX, 0.85 * scale, max(round(1.6 * scale), 1)
     (width, height), below = cv2.getTextSize(text, font, size, thick)
-    edge = thick + 1
+    edge = max(round(1.5 * scale), 1)
     x = min(max(at[0], edge), max(image.shape[1] - width - edge, edge))
     y = min(max(at[1], height + edge), max(image.shape[0] - below - edge, height + edge))
-    corner = (round(x), round(y))
-    cv2.putText(image, text, corner, font, size, _DARK, thick + 2 * edge, cv2.LINE_AA)
-    cv2.putText(image, text, corner, font, size, colour, thick, cv2.LINE_AA)
+    # OpenCV 5 draws Hershey text with a font whose weight hardly follows the thickness: shifted copies make the edge.
+    for dx, dy in product((-edge, 0, edge), repeat=2):
+        cv2.putText(image, text, (round(x) + dx, round(y) + dy), font, size, _DARK, thick, cv2.LINE_AA)
+    cv2.putText(image, text, (round(x), round(y)), font, size, colour, thick, cv2.LINE_AA)
 
 
 class VideoWriter:

@@ -304,15 +304,12 @@ class TestWrongFiles:
             (b"\x80\x02.", "damaged"),
             (b"\x80\x7f}.", "damaged"),
             (b"\x40\x00\x00\x00\x00\x00\x00\x00{", "cut short"),
-            (b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "^"),
+            (b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "without tensors"),
         ],
     )
     def test_content(self, tmp_path: Path, content: bytes, message: str) -> None:
         path = tmp_path / "weights.pth"
         path.write_bytes(content)
-        if content.endswith(b"{}"):
-            assert read_checkpoint(path).tensors == {}
-            return
         with pytest.raises(CheckpointError, match=message) as caught:
             read_checkpoint(path, key="net")
         assert str(caught.value).startswith(f"{path}: ")

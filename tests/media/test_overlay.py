@@ -69,6 +69,16 @@ def test_text_grows_with_the_frame():
     assert share(720, 1280) == pytest.approx(share(1440, 2560), rel=0.1)
 
 
+@pytest.mark.parametrize("box", [Box(-20, 2, 100, 60), Box(5, 40, 60, 60), Box(0, 0, 640, 360), Box(600, 300, 60, 80)])
+def test_label_and_frame_rate_do_not_cover_each_other(box):
+    def ink(**what) -> np.ndarray:
+        return changed(draw(GREY, box), draw(GREY, box, **what))
+
+    label, rate = ink(score=0.93), ink(fps=123.4)
+    assert label.sum() > 100
+    assert not (label & rate).any()
+
+
 def test_ground_truth_is_drawn_apart_from_the_box():
     truth = Box(400, 40, 60, 60)
     mask = changed(draw(GREY, BOX), draw(GREY, BOX, ground_truth=truth))

@@ -45,5 +45,5 @@ class Graph(CompiledGraph):
         if isinstance(rule, list):
             return rule[min(self.runs, len(rule) - 1)]
         if isinstance(rule, str):
-            return math.nan if rule == "nan" else float(np.mean(self.inputs[rule.removeprefix("input:")]) / 255)
+            return math.nan if rule == "nan" else float(self.inputs[rule.removeprefix("input:")].astype(np.float64).mean() / 255)
         return rule

@@ -43,8 +43,8 @@ class SmatProcedure(Procedure):
         self.margin = settings.clip_margin
         self.lost_below = settings.lost_below
         self.template, self.step = graphs["template"], graphs["step"]
-        self.maps = [cast(Map, self.step.outputs[name]) for name in ("score", "size", "offset")]
-        self.window = hann_open(self.maps[0].shape[-1])
+        self.score, self.size, self.offset = (cast(Map, self.step.outputs[name]) for name in ("score", "size", "offset"))
+        self.window = hann_open(self.score.shape[-1])
         self.response = np.empty_like(self.window)
         self.state = Box(0.0, 0.0, 0.0, 0.0)
 
@@ -60,11 +60,11 @@ class SmatProcedure(Procedure):
         self.step.run()
         mark("graphs")
         # A NaN or an infinity anywhere reaches the sum; one sum is cheaper than an array of truth values.
-        if not all(np.isfinite(values.sum()) for values in self.maps):
+        if not all(np.isfinite(values.sum()) for values in (self.score, self.size, self.offset)):
             return Decision(self.state, 0.0, "the graph returned NaN or infinity; the last box is kept")
-        peak = decode_center(*self.maps, self.window, self.response)
+        peak = decode_center(self.score, self.size, self.offset, self.window, self.response)
         box = map_back(peak, self.state, self.search_rule.size, resize_factor)
-        self.state = clip(box, *frame.shape[:2], self.margin)
+        self.state = clip(box, frame.shape[0], frame.shape[1], self.margin)
         mark("decode")
         reason = f"score {peak.score:.3f} is below {self.lost_below:g}" if peak.score < self.lost_below else None
         return Decision(self.state, peak.score, reason)

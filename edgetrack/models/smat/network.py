@@ -1,8 +1,4 @@
-"""SMAT (arXiv 2309.03979): MobileViTv2 with mixed separable attention; sheet 1.
-
-`Smat` is the published network with the published parameter names. `TemplateGraph` and `StepGraph`, in
-`smat_graphs.py`, are what ships: derived from a `Smat` by algebra alone.
-"""
+"""SMAT (arXiv 2309.03979) as published: MobileViTv2 with mixed separable attention, official parameter names; sheet 1."""
 
 from __future__ import annotations
 

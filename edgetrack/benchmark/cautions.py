@@ -1,0 +1,56 @@
+"""Warnings that go with a measurement: a closed list, each with what to do about it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.record import Caution, Latencies
+
+NOISY_CV = 0.15
+"""Standard deviation over mean of the track latencies above which a machine counts as noisy."""
+_BUSY_SHARE = 0.5
+
+
+class Code(enum.Enum):
+    """All warnings; the value is the advice."""
+
+    FEW_SAMPLES = "measure more frames: raise --iterations or --duration"
+    NOISY = "end other programs and measure again, or raise --rounds; compare medians, not extremes"
+    BUSY_MACHINE = "wait until the machine is idle and measure again"
+    GOVERNOR = "fix the clock: sudo cpupower frequency-set -g performance"
+    TOO_MANY_THREADS = "ask for no more threads than usable cores: lower --threads"
+    UNTRAINED_WEIGHTS = "speed and memory hold for any weights, boxes and scores do not: export with --weights"
+    REFERENCE_WEIGHTS_DIFFER = "nothing to do for speed: it does not depend on the weights' values"
+    NO_REFERENCE = "install PyTorch with pip install 'edgetrack[export]', or give a bundle with --reference"
+    NO_ROOFLINE = "export the bundle again so that its operations are counted, and install openvino for the best rate"
+    NEVER_RESTED = "its process kept computing while others were measured: measure it alone"
+
+    def caution(self, detail: str) -> Caution:
+        """This warning for one case."""
+        return Caution(self.name.lower().replace("_", "-"), detail, self.value)
+
+
+def of_machine(machine: MachineRecord, threads: int) -> Iterator[Caution]:
+    """What about the machine makes figures doubtful, as it was before the first frame."""
+    cores = machine.usable_cores
+    if cores is not None and threads > cores:
+        yield Code.TOO_MANY_THREADS.caution(f"{threads} threads on {cores} usable cores")
+    load = machine.load_average[0] if machine.load_average else 0.0
+    if cores is not None and load > _BUSY_SHARE * cores:
+        yield Code.BUSY_MACHINE.caution(f"load average {load:.1f} on {cores} cores before the start")
+    if machine.governor is not None and machine.governor != "performance":
+        yield Code.GOVERNOR.caution(f"the frequency governor is {machine.governor}")
+
+
+def of_latencies(latencies: Latencies) -> Iterator[Caution]:
+    """What the samples themselves warn of."""
+    speeds = {"model": latencies.model, "track": latencies.track, "camera": latencies.camera}
+    for name, speed in speeds.items():
+        missing = [p for p in ("p90", "p95", "p99") if speed is not None and getattr(speed, p) is None]
+        if speed is not None and missing:
+            yield Code.FEW_SAMPLES.caution(f"{name} has {speed.count} samples, too few for {', '.join(missing)}")
+    cv = latencies.track.cv
+    if cv is not None and cv > NOISY_CV:
+        yield Code.NOISY.caution(f"track latency varies by {cv:.0%} (standard deviation over mean)")

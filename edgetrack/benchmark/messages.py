@@ -1,0 +1,152 @@
+"""What the benchmark and its worker processes say to each other: one JSON object per line, tagged by `type`."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from edgetrack.benchmark.roofline import Roofline
+from edgetrack.errors import WorkerError
+
+Kind = Literal["track", "camera"]
+_SHOWN = 120
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """Open a bundle as `edgetrack.load` does and follow the box through the first frames of the source.
+
+    `source` is as `open_source` takes it, `box` (x, y, w, h) in pixels of its first frame; frames kept decoded in
+    memory are at most `keep_frames` and `keep_mb` (of 2**20 bytes).
+    """
+
+    bundle: str
+    device: str
+    threads: int
+    hint: str | None
+    source: str
+    box: tuple[float, float, float, float]
+    keep_frames: int
+    keep_mb: float
+
+
+class LoadRoofline(msgspec.Struct, frozen=True, tag="load-roofline"):
+    """Prepare the search for the machine's roof."""
+
+    precision: str
+    threads: int
+
+
+class Memory(msgspec.Struct, frozen=True, tag="memory"):
+    """Track `frames` frames as they come from the source and tell the peak memory; asked before any slice."""
+
+    frames: int
+
+
+class Run(msgspec.Struct, frozen=True, tag="run"):
+    """Track from the first frame on: `unrecorded` frames, then until `seconds` and `frames` are both reached.
+
+    `track` takes frames that lie decoded in memory, `camera` reads and decodes each one from the source.
+    """
+
+    kind: Kind
+    seconds: float
+    frames: int
+    unrecorded: int
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe"):
+    """Search for the roof for about `seconds`."""
+
+    seconds: float
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """`load_ms` from the bundle's path to a tracker, `first_ms` of `init` and the first `update`."""
+
+    load_ms: float
+    first_ms: float
+    threads: int
+    versions: dict[str, str]
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The roof can be searched for."""
+
+
+class Peak(msgspec.Struct, frozen=True, tag="peak"):
+    """Peak resident memory in MB of 2**20 bytes."""
+
+    peak_rss_mb: float
+
+
+class Slice(msgspec.Struct, frozen=True, tag="slice"):
+    """One entry per recorded frame, in milliseconds, in the order in which they ran.
+
+    `read` is the time to get the frame from the source (for `track`: from memory) and `whole` runs from asking for
+    the frame to having its box. `cpu_s` and `wall_s` are what the process computed and how long it took.
+    """
+
+    kind: Kind
+    crop: list[float]
+    graphs: list[float]
+    decode: list[float]
+    read: list[float]
+    whole: list[float]
+    cpu_s: float
+    wall_s: float
+
+
+class Rate(msgspec.Struct, frozen=True, tag="rate"):
+    """The roof as far as it is known."""
+
+    roofline: Roofline
+
+
+class Failure(msgspec.Struct, frozen=True, tag="failure"):
+    """The request could not be done; `error` is the name of the exception's class."""
+
+    error: str
+    message: str
+
+
+Request = Load | LoadRoofline | Memory | Run | Probe
+Reply = Loaded | Ready | Peak | Slice | Rate | Failure
+AnyReply = TypeVar("AnyReply", Loaded, Ready, Peak, Slice, Rate)
+
+_REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_REPLIES: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+
+
+def encode(message: Request | Reply) -> bytes:
+    """One line, with its line feed."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """The request of a line.
+
+    Raises:
+        WorkerError: it is none.
+    """
+    try:
+        return _REQUESTS.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WorkerError(f"{_start(line)} is no request: {error}") from None
+
+
+def decode_reply(line: bytes) -> Reply:
+    """The reply of a line.
+
+    Raises:
+        WorkerError: it is none.
+    """
+    try:
+        return _REPLIES.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WorkerError(f"broke its protocol: {_start(line)} is no reply: {error}") from None
+
+
+def _start(line: bytes) -> str:
+    text = line[:_SHOWN].decode("utf-8", "replace").rstrip("\n")
+    return repr(text + ("..." if len(line) > _SHOWN else ""))

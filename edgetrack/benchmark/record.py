@@ -1,0 +1,236 @@
+"""What a benchmark found, as JSON: machine, settings, frames, one result per contestant with every sample.
+
+Times are in milliseconds, sizes and memory in MB of 2**20 bytes. null means: not measured, or too few samples.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.errors import BundleError
+
+Rounds = list[list[float]]
+"""Samples in the order in which they ran, one list per round."""
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """All samples of one speed; `interval` holds the median with 95 % probability or more."""
+
+    p50: float
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    mean: float
+    min: float
+    max: float
+    cv: float | None
+    count: int
+    interval: tuple[float, float] | None
+
+
+class Latencies(msgspec.Struct, frozen=True, kw_only=True):
+    """The three speeds: graphs only; crop, graphs and decode; frame source to box."""
+
+    model: Latency
+    track: Latency
+    camera: Latency | None
+
+
+class Fps(msgspec.Struct, frozen=True, kw_only=True):
+    """1000 / p50 of each speed."""
+
+    model: float | None
+    track: float | None
+    camera: float | None
+
+
+class Waterfall(msgspec.Struct, frozen=True, kw_only=True):
+    """Medians of the stages; `outside` is that of crop + decode, `read` of getting a frame from the source."""
+
+    crop: float
+    graphs: float
+    decode: float
+    outside: float
+    read: float | None
+
+
+class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Peak resident memory of the process that tracks straight from the source."""
+
+    peak_rss: float
+
+
+class VersusPytorch(msgspec.Struct, frozen=True, kw_only=True):
+    """PyTorch's p50 over ours, above 1 is faster; `peak_rss` is ours over PyTorch's, below 1 is smaller."""
+
+    model: float | None = None
+    track: float | None = None
+    peak_rss: float | None = None
+
+
+class PytorchInterval(msgspec.Struct, frozen=True, kw_only=True):
+    """95 % bootstrap intervals of the speed ratios; null where there are too few rounds."""
+
+    model: tuple[float, float] | None = None
+    track: tuple[float, float] | None = None
+
+
+class VersusPaper(msgspec.Struct, frozen=True, kw_only=True):
+    """The paper's frames per second on its `cpu`, and ours (track) over it."""
+
+    fps: float | None = None
+    ratio: float | None = None
+    cpu: str | None = None
+    source: str | None = None
+
+
+class RooflineRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """`model`: our p50 over the limit, 1 is perfect; the limit is the step graphs' FLOPs at the best rate found."""
+
+    model: float | None = None
+    limit_ms: float | None = None
+    gflops: float | None = None
+    precision: str | None = None
+    engine: str | None = None
+
+
+class SamplesMs(msgspec.Struct, frozen=True, kw_only=True):
+    """Every sample, by round; `read` is the camera frames' share of `camera`."""
+
+    model: Rounds
+    track: Rounds
+    camera: Rounds
+    crop: Rounds
+    decode: Rounds
+    read: Rounds
+
+
+class Caution(msgspec.Struct, frozen=True):
+    """Something to know before a figure is trusted; see `edgetrack.benchmark.cautions.Code`."""
+
+    code: str
+    detail: str
+    advice: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One contestant. `cores_busy` is processor time over wall time while track was measured."""
+
+    bundle: str
+    tracker: str
+    target: str
+    precision: str
+    hint: str | None
+    weights: str
+    device: str
+    threads: int
+    versions: dict[str, str]
+    latency_ms: Latencies
+    fps: Fps
+    waterfall_ms: Waterfall
+    memory_mb: MemoryUse
+    size_mb: float
+    load_ms: float
+    first_ms: float
+    cores_busy: float
+    vs_pytorch: VersusPytorch
+    vs_pytorch_interval: PytorchInterval
+    vs_paper: VersusPaper
+    roofline: RooflineRatio
+    warnings: list[Caution]
+    samples_ms: SamplesMs
+
+    @property
+    def label(self) -> str:
+        """The bundle's name, with its hint where it has one."""
+        return self.bundle if self.hint is None else f"{self.bundle}@{self.hint}"
+
+
+class ContestantFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A contestant that did not finish; `error` is the exception's class, `rounds_done` counts full track slices."""
+
+    contestant: str
+    error: str
+    message: str
+    rounds_done: int
+
+
+class SourceNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What was tracked: the source as given, its frame size (width, height) and the box (x, y, w, h), in pixels."""
+
+    spec: str
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+    camera: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How it was measured; `duration_s` and `iterations` are for each contestant and speed, over all rounds."""
+
+    scenario: str
+    device: str
+    threads: int
+    warmup_s: float
+    duration_s: float
+    iterations: int
+    rounds: int
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A benchmark. `complete` is false while rounds are missing, as after an interruption."""
+
+    schema: int = 1
+    complete: bool
+    machine: MachineRecord
+    settings: Settings
+    source: SourceNote
+    results: list[Result]
+    failures: list[ContestantFailure]
+
+    def to_json(self) -> bytes:
+        """The record as one line of UTF-8 JSON."""
+        return msgspec.json.encode(self) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes | str, *, source: str) -> Record:
+        """The record that `to_json` wrote.
+
+        Args:
+            data: JSON.
+            source: where it comes from, for the error's message.
+
+        Raises:
+            BundleError: not such a record.
+        """
+        try:
+            record = msgspec.json.decode(data, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise BundleError(f"{source} is not a benchmark's record: {error}") from None
+        if record.schema != 1:
+            raise BundleError(f"{source} is a benchmark's record of schema {record.schema}; this version reads schema 1")
+        return record
+
+
+def save(record: Record, path: Path) -> None:
+    """Write a record so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        OSError: it cannot be written; what was there is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(record.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

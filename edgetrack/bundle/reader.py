@@ -1,0 +1,206 @@
+"""Opening a bundle as if an enemy had made it: names, sizes and hashes are checked before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import shutil
+import tempfile
+import weakref
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.lib import format as npy_format
+
+from edgetrack.bundle.archive import extract
+from edgetrack.bundle.listing import LIMITS, MANIFEST_FILE, Limits, open_plain, open_zip, os_errors, read_folder
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.writer import check_content, hash_file
+from edgetrack.errors import BundleError, UsageError
+
+MAX_JSON_BYTES = 64 << 20
+NPZ_LIMITS = Limits(total_bytes=1 << 30, file_bytes=1 << 30, files=4096, ratio=2000)
+"""Deflate packs a constant array about 1000 times smaller, which is no bomb here: a GiB is the limit."""
+
+_T = TypeVar("_T")
+
+
+class _PrivateFolder:
+    """A temporary folder for this user only, removed by `remove()`, when nothing refers to it, or at exit."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="edgetrack-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was checked, open; also a context manager.
+
+    Attributes:
+        folder: where its files are; for a zip a private temporary folder, gone after `close` or with the Bundle.
+        manifest: what it says of itself.
+        source: the folder or zip that was opened.
+    """
+
+    folder: Path
+    manifest: Manifest
+    source: Path
+    _private: _PrivateFolder | None = field(default=None, repr=False, compare=False)
+
+    def path(self, file: str) -> Path:
+        """Where a file of the manifest is, or a folder with such files (a Core ML package).
+
+        Raises:
+            BundleError: no such file in the manifest, or the bundle was a zip and is closed.
+        """
+        if self._private is not None and not self._private.remove.alive:
+            raise BundleError(f"{self.source}: the bundle is closed; open it again")
+        files = self.manifest.files
+        if file not in files and not any(name.startswith(f"{file}/") for name in files):
+            raise BundleError(f"{self.source}: has no file {file!r}; it has: {', '.join(files) or 'none'}")
+        return self.folder / file
+
+    def close(self) -> None:
+        """Remove the temporary folder of an opened zip; any number of times."""
+        if self._private is not None:
+            self._private.remove()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_bundle(path: str | Path, *, verify_files: bool = True, limits: Limits = LIMITS) -> Bundle:
+    """Open a bundle's folder or zip after checking it.
+
+    Args:
+        path: a folder, a zip (`.zip` may be left out), or a bare name, looked for here and in ./out.
+        verify_files: hash every file; without it names and sizes are checked alone.
+        limits: what the bundle may weigh.
+
+    Raises:
+        UsageError: there is no such bundle.
+        BundleError: it cannot be read, its manifest is not sound, or it breaks a limit.
+        BundleIntegrityError: a file is missing, extra, changed or out of place, or a link or special file.
+    """
+    source = _locate(Path(path))
+    if source.is_dir():
+        manifest = read_folder(source, limits)
+        if verify_files:
+            _verify(source, manifest)
+        return Bundle(source, manifest, source)
+    if not source.is_file():
+        raise BundleError(f"{source}: neither a folder nor a zip; give a bundle's folder or its zip")
+    return _open_zip(source, verify_files, limits)
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    with os_errors(folder, "cannot be read"):
+        for name, expected in manifest.files.items():
+            check_content(hash_file(folder / name, expected.size), expected, name, folder)
+
+
+def _open_zip(source: Path, verify_files: bool, limits: Limits) -> Bundle:
+    with os_errors(source, "cannot be unpacked"):
+        private = _PrivateFolder()
+        try:
+            manifest = extract(source, private.path, verify_files=verify_files, limits=limits)
+            (private.path / MANIFEST_FILE).write_bytes(manifest.to_json())
+        except BaseException:
+            private.remove()
+            raise
+    return Bundle(private.path, manifest, source, private)
+
+
+def _locate(path: Path) -> Path:
+    """The first candidate that looks like a bundle, else the first that is there at all."""
+    bases = [path] if len(path.parts) != 1 or path.is_absolute() else [path, Path("out") / path]
+    candidates = [name for base in bases for name in (base, *_zip_of(base))]
+    there = [candidate for candidate in candidates if os.path.lexists(candidate)]
+    if not there:
+        raise UsageError(_absent(path, candidates))
+    return next((one for one in there if one.is_file() or os.path.lexists(one / MANIFEST_FILE)), there[0])
+
+
+def _zip_of(base: Path) -> list[Path]:
+    return [base.with_name(f"{base.name}.zip")] if base.name not in ("", "..") and base.suffix != ".zip" else []
+
+
+def _absent(path: Path, candidates: list[Path]) -> str:
+    names = {name for folder in {candidate.parent for candidate in candidates} for name in _bundle_names(folder)}
+    near = difflib.get_close_matches(path.name, sorted(names), n=3, cutoff=0.5)
+    return (
+        f"there is no bundle {str(path)!r}; looked for {', '.join(map(str, candidates))}. "
+        + (f"Near in name: {', '.join(near)}. " if near else "")
+        + "`edgetrack list` shows the bundles that are there, `edgetrack export TRACKER --target TARGET` makes one"
+    )
+
+
+def _bundle_names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir() if path.suffix == ".zip" or (path / MANIFEST_FILE).is_file()]
+    except OSError:
+        return []
+
+
+def read_json(path: Path, type_: type[_T]) -> _T:
+    """Decode a JSON file of at most 64 MiB as `type_` (a msgspec Struct, dict[str, float], ...), strictly.
+
+    Raises:
+        BundleError: it cannot be read, is not JSON, or is not of that type.
+    """
+    with os_errors(path, "cannot be read"), open_plain(path) as file:
+        data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise BundleError(f"{path}: larger than the {MAX_JSON_BYTES} bytes that a bundle's JSON may have")
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path}: not the JSON that was expected: {error}; export the bundle again") from None
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+    """The arrays of an .npz file by name: numbers and bool only, 1 GiB in all, no pickle.
+
+    Each header is held against the bytes that are there before anything is allocated for it.
+
+    Raises:
+        BundleError: it cannot be read, is damaged or too large, or holds anything but plain arrays of numbers.
+        BundleIntegrityError: a link or special file, or the same name twice.
+    """
+    with os_errors(path, "cannot be read"):
+        open_plain(path).close()
+    with open_zip(path, NPZ_LIMITS, allowed=lambda name: name.endswith(".npy")) as (archive, entries):
+        return {name.removesuffix(".npy"): _read_array(archive, info, path) for name, info in entries.items()}
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    with archive.open(info) as member:
+        _check_array(member, info, path)
+    with archive.open(info) as member:
+        array: np.ndarray[Any, np.dtype[Any]] = npy_format.read_array(member, allow_pickle=False)
+    return array
+
+
+def _check_array(member: IO[bytes], info: zipfile.ZipInfo, path: Path) -> None:
+    version = npy_format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise BundleError(f"{path}: {info.filename!r} has format version {version}; plain arrays have 1.0 or 2.0")
+    read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, _, dtype = read_header(member)
+    if dtype.kind not in "biuf":
+        raise BundleError(f"{path}: {info.filename!r} holds {dtype}; only numbers and bool are read: export it again")
+    expected, found = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+    if min(shape, default=0) < 0 or expected != found:
+        raise BundleError(f"{path}: {info.filename!r} says shape {shape} of {dtype} but holds {found} bytes of it")

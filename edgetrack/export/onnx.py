@@ -1,0 +1,76 @@
+"""Torch module to ONNX: static shapes, named inputs and outputs, checked and shape-inferred. The ONNX is the artifact."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetrack.errors import BackendMissingError, EdgetrackError
+from edgetrack.models.base import GraphModule
+
+OPSETS = (17, 18)
+
+
+def _import() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise BackendMissingError(
+            f"the onnx package is not installed ({error}); install it with: pip install 'edgetrack[export]'"
+        ) from error
+    return onnx
+
+
+def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str, str]) -> None:
+    """Write one graph as ONNX.
+
+    The TorchScript exporter is used on purpose: it names every node by its module (`/head/score/score.0/Conv`), which
+    sensitivity maps and precision lists need, and asks for no further package.
+
+    Raises:
+        BackendMissingError: the onnx package is missing.
+        EdgetrackError: the result does not pass ONNX's checker or is not static.
+    """
+    onnx = _import()
+    import torch
+
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The exporter warns of its own deprecation and of every shape that is a constant here.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.module,
+            graph.example(),
+            str(path),
+            dynamo=False,
+            opset_version=opset,
+            input_names=[t.name for t in graph.inputs],
+            output_names=[t.name for t in graph.outputs],
+        )
+    model = onnx.load(str(path))
+    model.graph.name = graph.name
+    onnx.helper.set_model_props(model, dict(metadata))
+    try:
+        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise EdgetrackError(f"the ONNX of graph {graph.name!r} is not valid: {error}") from error
+    _check_static(model, graph)
+    onnx.save(model, str(path))
+
+
+def _check_static(model: Any, graph: GraphModule) -> None:
+    for declared, expected in zip((*model.graph.input, *model.graph.output), (*graph.inputs, *graph.outputs), strict=True):
+        shape = tuple(d.dim_value for d in declared.type.tensor_type.shape.dim)
+        if declared.name != expected.name or shape != expected.shape:
+            raise EdgetrackError(
+                f"the ONNX of graph {graph.name!r} has {declared.name!r} {shape}, expected {expected.name!r} {expected.shape}"
+            )
+
+
+def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
+    """The exporter's face: write the graph's files into `folder`, return the file that the manifest names."""
+    file = f"{graph.name}.onnx"
+    to_onnx(graph, folder / file, opset=opset, metadata=metadata)
+    return file

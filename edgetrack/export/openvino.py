@@ -1,0 +1,33 @@
+"""ONNX to OpenVINO IR; weights keep their precision."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgetrack.errors import BackendMissingError
+from edgetrack.export.onnx import to_onnx
+from edgetrack.models.base import GraphModule
+
+
+def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
+    """Write `<graph>.xml` and `<graph>.bin` into `folder`, return the former's name.
+
+    Raises:
+        BackendMissingError: OpenVINO is missing.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendMissingError(
+            f"OpenVINO is not installed ({error}); install it with: pip install 'edgetrack[openvino]'"
+        ) from error
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / f"{graph.name}.onnx"
+        to_onnx(graph, source, opset=opset, metadata=metadata)
+        model = openvino.Core().read_model(source)
+        for key, value in metadata.items():
+            model.set_rt_info(value, ["edgetrack", key])
+        openvino.save_model(model, folder / f"{graph.name}.xml", compress_to_fp16=False)
+    return f"{graph.name}.xml"

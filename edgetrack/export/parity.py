@@ -1,0 +1,126 @@
+"""Proof that an exported bundle computes what the model computes; a part of every export.
+
+Two claims, each for every sample:
+
+* `graph`: each exported graph, fed what PyTorch's shipped module is fed, returns what it returns;
+* `whole`: the exported graphs chained (state from the exported `init` graphs) return what the published network returns
+  from the same images in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgetrack.errors import ParityError
+from edgetrack.export.recipe import Tolerance
+from edgetrack.export.samples import Sample
+from edgetrack.models.base import GraphModule
+from edgetrack.runtime.backends.base import CompiledGraph
+from edgetrack.runtime.parity import Comparison, compare, run_graph
+
+Array = NDArray[np.generic]
+Runner = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
+
+
+class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All comparisons of one export; kept in the bundle as `parity.json`."""
+
+    schema: int = 1
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all passed; a report without comparisons proves nothing."""
+        return bool(self.comparisons) and all(c.ok for c in self.comparisons)
+
+    @property
+    def worst(self) -> Comparison:
+        """The one nearest to, or furthest past, its tolerance."""
+        return max(self.comparisons, key=lambda c: c.smallest_atol)
+
+    def require(self) -> None:
+        """Raise ParityError, with the failures and what would have passed, unless all passed."""
+        failed = [c for c in self.comparisons if not c.ok]
+        if not failed:
+            return
+        lines = [
+            f"  {c.name}: max {c.max_abs:.3g}, 99.9 % {c.q999_abs:.3g}, mean {c.mean_abs:.3g}; allowed "
+            f"{c.atol:g} + {c.rtol:g} x |reference|; atol {c.smallest_atol:.3g} would have passed"
+            for c in sorted(failed, key=lambda c: -c.smallest_atol)[:12]
+        ]
+        raise ParityError(
+            f"{len(failed)} of {len(self.comparisons)} comparisons with PyTorch fail; nothing was written.\n"
+            + "\n".join(lines)
+            + f"\nthe smallest --atol that passes them all is {self.worst.smallest_atol:.3g} (with --rtol "
+            f"{self.worst.rtol:g}); raise it only if you know why the difference is harmless"
+        )
+
+
+def torch_runner(modules: Sequence[GraphModule]) -> Runner:
+    """Run a torch graph by name."""
+    by_name = {module.name: module for module in modules}
+
+    def run(name: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        module = by_name[name]
+        found = module(*[torch.from_numpy(np.ascontiguousarray(inputs[t.name])) for t in module.inputs])
+        return {key: value.numpy() for key, value in found.items()}
+
+    return run
+
+
+def exported_runner(graphs: Mapping[str, CompiledGraph]) -> Runner:
+    """Run an exported graph by name."""
+    return lambda name, inputs: run_graph(graphs[name], inputs)
+
+
+def chained(modules: Sequence[GraphModule], run: Runner, sample: Sample) -> dict[str, dict[str, dict[str, Array]]]:
+    """Run all graphs in order, each fed with the sample's images and what earlier graphs returned.
+
+    Returns:
+        graph -> "in" or "out" -> tensor name -> array.
+    """
+    known: dict[str, Array] = dict(sample.images)
+    record: dict[str, dict[str, dict[str, Array]]] = {}
+    for module in modules:
+        inputs = {t.name: known[t.name] for t in module.inputs}
+        outputs = dict(run(module.name, inputs))
+        known.update(outputs)
+        record[module.name] = {"in": inputs, "out": outputs}
+    return record
+
+
+def prove(
+    shipped: Sequence[GraphModule],
+    published: Sequence[GraphModule],
+    exported: Runner,
+    samples: Sequence[Sample],
+    tolerance: Tolerance,
+) -> tuple[ParityReport, list[dict[str, dict[str, dict[str, Array]]]]]:
+    """Compare on all samples.
+
+    Returns:
+        The report, and for each sample what PyTorch's shipped modules took and gave: the golden record.
+    """
+    comparisons: list[Comparison] = []
+    golden = []
+    limits = {"atol": tolerance.atol, "rtol": tolerance.rtol}
+    for sample in samples:
+        own = chained(shipped, torch_runner(shipped), sample)
+        golden.append(own)
+        for module in shipped:
+            found = exported(module.name, own[module.name]["in"])
+            for name, reference in own[module.name]["out"].items():
+                comparisons.append(compare(f"graph {module.name}/{name} on {sample.name}", found[name], reference, **limits))
+        whole = chained(published, torch_runner(published), sample)
+        pieces = chained(shipped, exported, sample)
+        for module in shipped:
+            if module.role == "step":
+                for name, reference in whole[module.name]["out"].items():
+                    value = pieces[module.name]["out"][name]
+                    comparisons.append(compare(f"whole {module.name}/{name} on {sample.name}", value, reference, **limits))
+    return ParityReport(comparisons=tuple(comparisons)), golden

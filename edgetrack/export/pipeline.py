@@ -1,0 +1,239 @@
+"""`export`: recipe -> network -> graphs -> conversion -> parity -> bundle. Nothing is left on disk unless all of it worked."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+import msgspec
+import numpy as np
+
+from edgetrack import __version__
+from edgetrack.bundle import BundleWriter
+from edgetrack.bundle.arrays import write_npz
+from edgetrack.bundle.manifest import GraphInfo, Manifest, Precision, WeightsInfo
+from edgetrack.capabilities import Target, backend_of, find_target, require_precision
+from edgetrack.errors import BackendMissingError, UsageError
+from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
+from edgetrack.runtime.backends.base import Array, CompiledGraph, Options
+from edgetrack.runtime.threads import usable_cores
+from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
+
+if TYPE_CHECKING:
+    from edgetrack.export.parity import ParityReport
+    from edgetrack.models.base import GraphModule
+
+GOLDEN_SAMPLES = 3
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export.
+
+    Attributes:
+        tracker: a recipe's name, or the path of a recipe file.
+        target, precision: a row and a column of the capability table.
+        weights: path of a checkpoint, or `untrained`.
+        output: the bundle's folder; None: `out/<tracker>-<target>-<precision>`.
+        opset: ONNX operator set, 17 or 18.
+        atol, rtol: in place of the recipe's parity tolerance.
+        parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
+    """
+
+    tracker: str
+    target: str
+    precision: str = "fp32"
+    weights: str = "untrained"
+    output: Path | None = None
+    overwrite: bool = False
+    opset: int = 17
+    atol: float | None = None
+    rtol: float | None = None
+    parity_sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, resolved and checked; nothing was computed yet."""
+
+    request: ExportRequest
+    recipe: Recipe
+    target: Target
+    name: str
+    output: Path
+    tolerance: Tolerance
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """A finished export: where the bundle is, what it says, and how near to PyTorch it came."""
+
+    path: Path
+    manifest: Manifest
+    comparisons: int
+    worst: str
+    worst_abs: float
+
+
+class Exporter(Protocol):
+    """The face of `edgetrack.export.<target>`."""
+
+    def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
+        """Write a graph's files, return the one that the manifest names."""
+
+
+def plan(request: ExportRequest) -> Plan:
+    """Resolve and check a request.
+
+    Raises:
+        UsageError, UnknownNameError, RecipeError: what was asked for does not exist or is not supported.
+        BackendMissingError: a package is missing; the message says which extra installs it.
+    """
+    recipe, target = find_recipe(request.tracker), find_target(request.target)
+    if target.exporter is None:
+        raise UsageError(f"nothing is exported to target {target.name!r}: {target.about}")
+    require_precision(target, request.precision)
+    if request.opset not in (17, 18):
+        raise UsageError(f"opset {request.opset} is not supported; expected 17 or 18")
+    for name, value in (("--atol", request.atol), ("--rtol", request.rtol)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise UsageError(f"{name} is {value}; expected a finite number of at least 0")
+    tolerance = recipe.tolerance(request.precision)
+    tolerance = Tolerance(
+        tolerance.atol if request.atol is None else request.atol, tolerance.rtol if request.rtol is None else request.rtol
+    )
+    name = f"{recipe.name}-{target.name}-{request.precision}"
+    output = request.output or Path("out") / name
+    _require_packages(target)
+    return Plan(request, recipe, target, name, output, tolerance)
+
+
+def _require_packages(target: Target) -> None:
+    for package in ("torch", "onnx", "safetensors"):
+        if importlib.util.find_spec(package) is None:
+            raise BackendMissingError(f"exporting needs {package}; install it with: pip install 'edgetrack[export]'")
+    if not target.installed:
+        raise BackendMissingError(f"target {target.name!r} needs its package; install it with: {target.install_command}")
+
+
+def export(request: ExportRequest, *, progress: Progress = lambda stage: None) -> ExportReport:
+    """Export a tracker.
+
+    Args:
+        request: what to export.
+        progress: called with a line of text at the start of every stage.
+
+    Raises:
+        ParityError: the exported graphs differ from PyTorch by more than the tolerance; nothing is left on disk.
+        EdgetrackError: see `plan`, `edgetrack.checkpoints` and `edgetrack.bundle`.
+    """
+    work = plan(request)
+    from edgetrack.export.weights import fill
+    from edgetrack.models.base import find_model
+
+    progress(f"weights: {request.weights}")
+    model = find_model(work.recipe.name)
+    network = model.Network()
+    weights = fill(network, work.recipe, request.weights)
+    published = model.reference(network)
+    shipped = published if work.target.reference else model.deploy(network)
+    with BundleWriter(work.output, overwrite=request.overwrite) as writer:
+        manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
+        report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
+        report.require()
+        progress("writing the bundle")
+        write_npz(writer.folder / GOLDEN_FILE, _golden_arrays(golden))
+        (writer.folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+        path = writer.commit(manifest)
+    return ExportReport(path, manifest, len(report.comparisons), report.worst.name, report.worst.max_abs)
+
+
+def _convert(
+    work: Plan, shipped: Sequence[GraphModule], weights: WeightsInfo, folder: Path, progress: Progress
+) -> tuple[GraphInfo, ...]:
+    from edgetrack.export.flops import count_flops
+
+    exporter = cast(Exporter, importlib.import_module(f"edgetrack.export.{work.target.exporter}"))
+    infos = []
+    for graph in shipped:
+        progress(f"converting graph {graph.name} for {work.target.name}")
+        metadata = {
+            "edgetrack": __version__,
+            "tracker": work.recipe.name,
+            "graph": graph.name,
+            "weights": weights.origin,
+            "weights_sha256": weights.sha256 or "",
+        }
+        file = exporter.convert(graph, folder, opset=work.request.opset, metadata=metadata)
+        infos.append(
+            GraphInfo(
+                name=graph.name, role=graph.role, file=file, inputs=graph.inputs, outputs=graph.outputs,
+                flops=count_flops(graph),
+            )  # fmt: skip
+        )
+    return tuple(infos)
+
+
+def _manifest(work: Plan, weights: WeightsInfo, graphs: tuple[GraphInfo, ...]) -> Manifest:
+    return Manifest(
+        name=work.name,
+        tracker=work.recipe.name,
+        title=work.recipe.title,
+        target=work.target.name,
+        precision=cast(Precision, work.request.precision),
+        weights=weights,
+        graphs=graphs,
+        procedure=work.recipe.procedure,
+        paper=work.recipe.paper,
+        tools={"edgetrack": __version__, **_versions(("torch", "onnx", *work.target.packages))},
+    )
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in dict.fromkeys(packages)}
+
+
+def _prove(
+    work: Plan,
+    manifest: Manifest,
+    shipped: Sequence[GraphModule],
+    published: Sequence[GraphModule],
+    folder: Path,
+    progress: Progress,
+) -> tuple[ParityReport, list[dict[str, dict[str, dict[str, Array]]]]]:
+    from edgetrack.export.parity import exported_runner, prove
+    from edgetrack.export.samples import DEFAULT_SOURCES, Sample, noise_sample, real_samples
+
+    sources = (*DEFAULT_SOURCES, *work.request.parity_sources)
+    samples: list[Sample] = []
+    for source in sources:
+        progress(f"parity: tracking {source} in PyTorch")
+        samples.extend(real_samples(manifest, shipped, source))
+    samples.append(noise_sample(shipped))
+    progress(f"parity: {len(samples)} samples, {work.target.name} against PyTorch")
+    options = Options(threads=usable_cores())
+    with ExitStack() as stack:
+        graphs: dict[str, CompiledGraph] = {}
+        for info in manifest.graphs:
+            graphs[info.name] = backend_of(work.target.name)(info, folder / info.file, options)
+            stack.callback(graphs[info.name].close)
+        return prove(shipped, published, exported_runner(graphs), samples, work.tolerance)
+
+
+def _golden_arrays(golden: Sequence[Mapping[str, Mapping[str, Mapping[str, Array]]]]) -> dict[str, Array]:
+    """Spread over the samples: array names `<sample>/<graph>/<in|out>/<tensor>`."""
+    chosen = sorted({round(i) for i in np.linspace(0, len(golden) - 1, GOLDEN_SAMPLES)})
+    return {
+        f"{index}/{graph}/{side}/{name}": array
+        for index in chosen
+        for graph, sides in golden[index].items()
+        for side, tensors in sides.items()
+        for name, array in tensors.items()
+    }

@@ -1,0 +1,92 @@
+"""Inputs on which an exported graph is held against PyTorch: real crops, taken by running the tracker, and noise."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.errors import SourceError
+from edgetrack.media.sources import open_source
+from edgetrack.models.base import GraphModule
+from edgetrack.runtime.backends.base import CompiledGraph, allocate
+from edgetrack.runtime.trackers.base import find_procedure
+
+Array = NDArray[np.generic]
+# Two scenes, three moments each: the first frame, one soon after, one where the target has moved and changed.
+DEFAULT_SOURCES = ("synthetic:drift?frames=25", "synthetic:scale?frames=25")
+MOMENTS = (1, 8, 20)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images that the graphs see at one frame: input name -> array; state is not among them."""
+
+    name: str
+    images: Mapping[str, Array]
+
+
+class _Recorder(CompiledGraph):
+    """A torch graph behind the runtime's face, so that the tracker itself cuts the crops."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self.module = module
+        self.inputs = allocate(module.inputs)
+        self.outputs = allocate(module.outputs)
+        self._closed = False
+
+    def _open(self, path: object, options: object) -> None:
+        """There is no file."""
+
+    def _infer(self) -> None:
+        import torch
+
+        found = self.module(*[torch.from_numpy(self.inputs[t.name]) for t in self.module.inputs])
+        for name, value in found.items():
+            np.copyto(self.outputs[name], value.numpy())
+
+
+def image_names(modules: Sequence[GraphModule]) -> list[tuple[str, tuple[int, ...]]]:
+    """The inputs that are images (uint8) of all graphs, with their shapes."""
+    return [(t.name, t.shape) for graph in modules for t in graph.inputs if t.dtype == "uint8"]
+
+
+def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str) -> Iterator[Sample]:
+    """Crops of a source, cut by the tracker's own procedure while PyTorch tracks.
+
+    Raises:
+        SourceError: the source cannot be read or has no box for its first frame.
+    """
+    graphs = {module.name: _Recorder(module) for module in modules}
+    procedure = find_procedure(manifest.tracker)(manifest, graphs)
+    with open_source(source) as frames:
+        start = frames.ground_truth[0] if frames.ground_truth else None
+        if start is None:
+            raise SourceError(f"{source!r} has no ground-truth box for its first frame, which parity needs to start from")
+        for index, frame in enumerate(itertools.islice(frames, max(MOMENTS) + 1)):
+            if index == 0:
+                procedure.init(frame, start)
+                continue
+            procedure.update(frame, lambda stage: None)
+            if index in MOMENTS:
+                images = {
+                    name: buffer.copy()
+                    for graph in graphs.values()
+                    for name, buffer in graph.inputs.items()
+                    if buffer.dtype == np.uint8
+                }
+                yield Sample(f"{frames.name}#{index}", images)
+
+
+def noise_sample(modules: Sequence[GraphModule]) -> Sample:
+    """Images of normal noise around mid-grey, each drawn from its input's name: harder on a graph than any photo."""
+    images: dict[str, Array] = {}
+    for name, shape in image_names(modules):
+        rng = np.random.Generator(np.random.PCG64(zlib.crc32(f"input:{name}".encode())))
+        images[name] = np.clip(np.rint(128 + 48 * rng.standard_normal(shape)), 0, 255).astype(np.uint8)
+    return Sample("noise", images)

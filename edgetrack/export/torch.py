@@ -1,0 +1,23 @@
+"""The reference bundle: the published network's tensors as safetensors, run by eager PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from edgetrack.checkpoints import save_safetensors
+from edgetrack.models.base import GraphModule
+
+FILE = "weights.safetensors"
+
+
+def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
+    """Write the network's tensors once for all graphs; `opset` has no meaning here."""
+    path = folder / FILE
+    if not path.exists():
+        network = cast(nn.Module, graph.module.network)
+        save_safetensors(network.state_dict(), path, {"tracker": metadata["tracker"]})
+    return FILE

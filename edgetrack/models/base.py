@@ -1,0 +1,77 @@
+"""What a tracker's package under `edgetrack.models` offers, and how one is found.
+
+    Network             the published module, official parameter names; made without arguments
+    deploy(network)     the graphs that ship, derived from it by algebra
+    reference(network)  the same graphs (same names and maps) computed the published way, for eager PyTorch
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from edgetrack.bundle.manifest import TensorInfo
+from edgetrack.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class GraphModule:
+    """A graph as a torch module, in evaluation mode: positional inputs and outputs in the order of their names.
+
+    Attributes:
+        name: of the graph, unique in its tracker.
+        role: `init` runs once for a target, `step` for every frame.
+        module: takes one tensor for each entry of `inputs`, returns a tensor or a tuple as in `outputs`.
+    """
+
+    name: str
+    role: Literal["init", "step"]
+    module: nn.Module
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Zero tensors of the inputs' dtypes and shapes."""
+        return tuple(torch.zeros(t.shape, dtype=getattr(torch, t.dtype)) for t in self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Run without gradients; outputs by name."""
+        with torch.inference_mode():
+            out = self.module(*inputs)
+        tensors = out if isinstance(out, tuple) else (out,)
+        return {info.name: tensor for info, tensor in zip(self.outputs, tensors, strict=True)}
+
+
+class ModelPackage(Protocol):
+    """The face of a package under `edgetrack.models`."""
+
+    Network: type[nn.Module]
+
+    def deploy(self, network: nn.Module) -> tuple[GraphModule, ...]:
+        """The graphs that ship."""
+
+    def reference(self, network: nn.Module) -> tuple[GraphModule, ...]:
+        """The published computation."""
+
+
+def find_model(tracker: str) -> ModelPackage:
+    """The package of a tracker.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    name = f"edgetrack.models.{tracker}"
+    if not tracker.isidentifier() or tracker in ("base", "layers", "untrained") or importlib.util.find_spec(name) is None:
+        raise UnknownNameError(f"no network for tracker {tracker!r}; `edgetrack list --trackers` shows which there are")
+    module: Any = importlib.import_module(name)
+    return cast(ModelPackage, module)
+
+
+def bgr_image_to_rgb(image: Tensor) -> Tensor:
+    """uint8 (H, W, 3) BGR to float32 (1, 3, H, W) RGB, 0..1."""
+    return image.permute(2, 0, 1).flip(0).unsqueeze(0).float() / 255.0

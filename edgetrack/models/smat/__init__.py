@@ -1,0 +1,9 @@
+"""SMAT (arXiv 2309.03979; published code Apache-2.0): the network as published, and the graphs that ship."""
+
+from __future__ import annotations
+
+from edgetrack.models.smat.graphs import deploy
+from edgetrack.models.smat.network import Smat as Network
+from edgetrack.models.smat.reference import reference
+
+__all__ = ["Network", "deploy", "reference"]

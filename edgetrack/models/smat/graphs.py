@@ -1,0 +1,249 @@
+"""SMAT's graphs as they ship: `template` once per target, `step` per frame.
+
+Derived from the published network by algebra alone (docs/decisions/0001-smat-graphs.md): BatchNorm and GroupNorm
+affines folded; 1x1 convolutions without an activation between them merged (layer_1 into layer_2, layer_3.1 into
+layer_4, the neck into the correlation, the correlation's 1x1 into the head's 3x3); the template is kept at the deepest
+place where it does not yet depend on the search region, behind layer_3.1's local representation (sheet 1.3).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from edgetrack.bundle.manifest import TensorInfo
+from edgetrack.models.base import GraphModule
+from edgetrack.models.layers.folding import (
+    Affine,
+    after_batch_norm,
+    after_group_norm,
+    before_padded,
+    chain,
+    of_conv,
+    of_layer,
+    to_conv,
+)
+from edgetrack.models.layers.mixed_attention import deployed_stack, normalise, to_map, to_tokens
+from edgetrack.models.layers.mobilevit import ConvLayer, InvertedResidual, MixedMobileViTBlock
+from edgetrack.models.smat.network import SCORE_MIN, SeparableHead, Smat
+
+TEMPLATE = TensorInfo(name="template", dtype="uint8", shape=(128, 128, 3))
+SEARCH = TensorInfo(name="search", dtype="uint8", shape=(256, 256, 3))
+FEATURES = TensorInfo(name="template_features", dtype="float32", shape=(1, 128, 1, 256))
+MAPS = (
+    TensorInfo(name="score", dtype="float32", shape=(1, 1, 16, 16)),
+    TensorInfo(name="size", dtype="float32", shape=(1, 2, 16, 16)),
+    TensorInfo(name="offset", dtype="float32", shape=(1, 2, 16, 16)),
+)
+# (search, template) grids of tokens at strides 8 and 16.
+GRIDS_3 = ((32, 32), (16, 16))
+GRIDS_4 = ((16, 16), (8, 8))
+
+
+def _parts(block: nn.Module) -> tuple[Affine, Affine, Affine]:
+    """Expansion, depthwise and reduction of an inverted residual."""
+    layers = cast(InvertedResidual, block).block
+    expand, depthwise, reduce = (of_layer(cast(ConvLayer, layer)) for layer in layers.children())
+    return expand, depthwise, reduce
+
+
+def _depthwise(map_: Affine, stride: int = 1) -> nn.Conv2d:
+    return to_conv(map_, stride=stride, groups=map_.weight.shape[0])
+
+
+class Encoder(nn.Module):
+    """An image to layer_3.1's tokens; `template` and `step` hold one each, with the same weights."""
+
+    def __init__(self, network: Smat) -> None:
+        super().__init__()
+        backbone = network.backbone
+        stem = of_layer(backbone.conv_1)
+        # 0..255 BGR instead of 0..1 RGB: channels flipped and scaled in the first kernel. Padding stays zero.
+        self.conv_1 = to_conv(Affine(stem.weight.flip(1) / 255.0, stem.bias), stride=2)
+        expand_1, depthwise_1, reduce_1 = _parts(backbone.layer_1[0])
+        expand_2, depthwise_2, reduce_2 = _parts(backbone.layer_2[0])
+        expand_r, depthwise_r, reduce_r = _parts(backbone.layer_2[1])
+        expand_3, depthwise_3, reduce_3 = _parts(backbone.layer_3[0])
+        mixed = cast(MixedMobileViTBlock, backbone.layer_3[1])
+        local, project = mixed.local_rep
+        self.layer_1 = nn.Sequential(to_conv(expand_1), nn.ReLU(), _depthwise(depthwise_1), nn.ReLU())
+        self.layer_2 = nn.Sequential(
+            to_conv(chain(reduce_1, expand_2)), nn.ReLU(), _depthwise(depthwise_2, 2), nn.ReLU(), to_conv(reduce_2)
+        )
+        self.layer_2_residual = nn.Sequential(
+            to_conv(expand_r), nn.ReLU(), _depthwise(depthwise_r), nn.ReLU(), to_conv(reduce_r)
+        )
+        self.layer_3 = nn.Sequential(
+            to_conv(expand_3), nn.ReLU(), _depthwise(depthwise_3, 2), nn.ReLU(), to_conv(reduce_3)
+        )
+        self.local_rep = nn.Sequential(
+            _depthwise(of_layer(cast(ConvLayer, local))), nn.ReLU(), to_conv(of_layer(cast(ConvLayer, project)))
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(1, 3, H, W) BGR 0..255 to (1, 128, 1, H W / 64)."""
+        x: Tensor = self.layer_2(self.layer_1(torch.relu(self.conv_1(image))))
+        x = x + self.layer_2_residual(x)
+        tokens: Tensor = self.local_rep(self.layer_3(x))
+        return to_tokens(tokens)
+
+
+class MixedBackbone(nn.Module):
+    """Both sets of tokens from layer_3.1's attention to layer_4.1's, the closing affines left to what follows."""
+
+    def __init__(self, network: Smat) -> None:
+        super().__init__()
+        mixed_3 = cast(MixedMobileViTBlock, network.backbone.layer_3[1])
+        mixed_4 = cast(MixedMobileViTBlock, network.backbone.layer_4[1])
+        expand, depthwise, reduce = _parts(network.backbone.layer_4[0])
+        local, project = mixed_4.local_rep
+        self.attention_3 = deployed_stack(mixed_3.global_rep, GRIDS_3)
+        project_3 = after_group_norm(of_layer(mixed_3.conv_proj), cast(nn.GroupNorm, mixed_3.global_rep[-1]))
+        self.expand = to_conv(chain(project_3, expand))
+        self.reduce = nn.Sequential(_depthwise(depthwise, 2), nn.ReLU(), to_conv(reduce))
+        self.local_rep = nn.Sequential(
+            _depthwise(of_layer(cast(ConvLayer, local))), nn.ReLU(), to_conv(of_layer(cast(ConvLayer, project)))
+        )
+        self.attention_4 = deployed_stack(mixed_4.global_rep, GRIDS_4)
+
+    def _down(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        return to_tokens(self.local_rep(self.reduce(to_map(tokens, *grid))))
+
+    def forward(self, search: Tensor, template: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, 128, 1, 1024) and (1, 128, 1, 256) to (1, 192, 1, 256) and (1, 192, 1, 64)."""
+        tokens = self.attention_3(torch.cat([search, template], dim=3))
+        tokens = torch.relu(self.expand(normalise(tokens)))
+        count = GRIDS_3[0][0] * GRIDS_3[0][1]
+        down = [self._down(tokens[..., :count], GRIDS_3[0]), self._down(tokens[..., count:], GRIDS_3[1])]
+        tokens = normalise(self.attention_4(torch.cat(down, dim=3)))
+        count = GRIDS_4[0][0] * GRIDS_4[0][1]
+        return tokens[..., :count], tokens[..., count:]
+
+
+class Correlation(nn.Module):
+    """layer_4.1's projection, the neck and the pixel-wise correlation as one matrix product, then the channel gate.
+
+    With x = Wx a + bx for the search and z = Wz b + bz for the template, x.z = a.(Wx'Wz b + Wx'bz) + bx.(Wz b + bz):
+    the search tokens a are never projected to 384 channels.
+    """
+
+    def __init__(self, network: Smat) -> None:
+        super().__init__()
+        mixed = cast(MixedMobileViTBlock, network.backbone.layer_4[1])
+        project = after_group_norm(of_layer(mixed.conv_proj), cast(nn.GroupNorm, mixed.global_rep[-1]))
+        x, z = after_batch_norm(project, network.neck.BN_x), after_batch_norm(project, network.neck.BN_z)
+        kernel = Affine((x.matrix.T @ z.matrix)[:, :, None, None], x.matrix.T @ z.bias)
+        shift = Affine((x.bias @ z.matrix)[None, :, None, None], (x.bias @ z.bias)[None])
+        self.kernel, self.shift = to_conv(kernel), to_conv(shift)
+        gate = network.feature_fusor.pw_corr.CA_layer
+        self.gate_1, self.gate_2 = to_conv(of_conv(gate.fc1)), to_conv(of_conv(gate.fc2))
+
+    def forward(self, search: Tensor, template: Tensor) -> Tensor:
+        """(1, 192, 1, 256) and (1, 192, 1, 64) to (1, 64, 16, 16)."""
+        kernel, shift = self.kernel(template), self.shift(template).reshape(-1, 1)
+        corr = torch.matmul(kernel.reshape(kernel.shape[1], -1).T, search.reshape(search.shape[1], -1)) + shift
+        corr = corr.reshape(1, -1, *GRIDS_4[0])
+        gate = torch.sigmoid(self.gate_2(torch.relu(self.gate_1(corr.mean(dim=(2, 3), keepdim=True)))))
+        return corr * gate
+
+
+class Branch(nn.Module):
+    """A head's branch: fusion's 1x1 and the 3x3 behind it as one convolution, attention, the closing GroupNorm.
+
+    The closing GroupNorm's affine stays: zero-padded 3x3 convolutions follow, its shift would differ at the border.
+    """
+
+    bias: Tensor
+
+    def __init__(self, adjust: Affine, local: ConvLayer, attention: nn.Sequential) -> None:
+        super().__init__()
+        merged, bias = before_padded(adjust, of_layer(local), *GRIDS_4[0])
+        self.local = to_conv(merged, bias=False)
+        self.register_buffer("bias", bias.float())
+        self.attention = deployed_stack(attention)
+        norm = cast(nn.GroupNorm, attention[-1])
+        self.gain = nn.Parameter(norm.weight.detach().view(1, -1, 1, 1).clone())
+        self.shift = nn.Parameter(norm.bias.detach().view(1, -1, 1, 1).clone())
+
+    def forward(self, fused: Tensor) -> Tensor:
+        """(1, 64, 16, 16) to (1, 128, 16, 16)."""
+        tokens = self.attention(to_tokens(torch.relu(self.local(fused) + self.bias)))
+        return to_map(normalise(tokens) * self.gain + self.shift, *GRIDS_4[0])
+
+
+def _tower(head: SeparableHead, name: str) -> nn.Sequential:
+    *stages, last = head.tower(name)
+    layers: list[nn.Module] = []
+    for stage in stages:
+        layers += [to_conv(of_layer(cast(nn.Sequential, stage))), nn.ReLU()]
+    return nn.Sequential(*layers, to_conv(of_conv(cast(nn.Conv2d, last))))
+
+
+class Head(nn.Module):
+    """Fused features to the three maps."""
+
+    def __init__(self, network: Smat) -> None:
+        super().__init__()
+        head, adjust = network.box_head, of_conv(network.feature_fusor.adj_layer)
+        self.cls = Branch(adjust, head.pre_ssat_cls, head.global_rep_cls)
+        self.reg = Branch(adjust, head.pre_ssat_reg, head.global_rep_reg)
+        self.score, self.size, self.offset = (_tower(head, name) for name in ("ctr", "size", "offset"))
+
+    def forward(self, fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(1, 64, 16, 16) to score, size, offset."""
+        cls, reg = self.cls(fused), self.reg(fused)
+        limit = 1 - SCORE_MIN
+        score = torch.clamp(torch.sigmoid(self.score(cls)), SCORE_MIN, limit)
+        return score, torch.clamp(torch.sigmoid(self.size(reg)), SCORE_MIN, limit), self.offset(reg)
+
+
+def image_to_nchw(image: Tensor) -> Tensor:
+    """uint8 (H, W, 3) to float32 (1, 3, H, W), values as they are."""
+    return image.float().permute(2, 0, 1).unsqueeze(0)
+
+
+class TemplateGraph(nn.Module):
+    """Template crop, uint8 (128, 128, 3) BGR, to its tokens (1, 128, 1, 256)."""
+
+    def __init__(self, network: Smat) -> None:
+        super().__init__()
+        self.encoder = Encoder(network)
+
+    def forward(self, template: Tensor) -> Tensor:
+        """The only stage."""
+        tokens: Tensor = self.encoder(image_to_nchw(template))
+        return tokens
+
+
+class StepGraph(nn.Module):
+    """Search crop, uint8 (256, 256, 3) BGR, and template tokens to the score, size and offset maps."""
+
+    def __init__(self, network: Smat) -> None:
+        super().__init__()
+        self.encoder = Encoder(network)
+        self.mixed = MixedBackbone(network)
+        self.correlation = Correlation(network)
+        self.head = Head(network)
+
+    def forward(self, search: Tensor, template_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All stages in order."""
+        return self.maps(image_to_nchw(search), template_features)
+
+    def maps(self, image: Tensor, template_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From (1, 3, 256, 256) BGR 0..255, float."""
+        search, template = self.mixed(self.encoder(image), template_features)
+        maps: tuple[Tensor, Tensor, Tensor] = self.head(self.correlation(search, template))
+        return maps
+
+
+def deploy(network: Smat) -> tuple[GraphModule, ...]:
+    """Graphs `template` and `step` that ship, in evaluation mode, without gradients."""
+    template, step = TemplateGraph(network), StepGraph(network)
+    for module in (template, step):
+        module.eval().requires_grad_(False)
+    return (
+        GraphModule("template", "init", template, (TEMPLATE,), (FEATURES,)),
+        GraphModule("step", "step", step, (SEARCH, FEATURES), MAPS),
+    )

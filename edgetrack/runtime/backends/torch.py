@@ -1,0 +1,69 @@
+"""Eager PyTorch on the published network: the reference for numbers and speed, not for devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.runtime.backends.base import CompiledGraph, Options
+
+# One network for the graphs of a bundle, as in the published tracker; gone with the last of them.
+_networks: WeakValueDictionary[tuple[str, int], Any] = WeakValueDictionary()
+
+
+def _network(path: Path) -> tuple[str, Any]:
+    try:
+        import torch  # noqa: F401
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise BackendMissingError(
+            f"PyTorch is not installed ({error}); install it with: pip install 'edgetrack[export]'"
+        ) from error
+    from edgetrack.checkpoints import load_into, read_checkpoint
+    from edgetrack.models.base import find_model
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tracker = (file.metadata() or {}).get("tracker", "")
+    except (OSError, SafetensorError) as error:
+        raise BundleIntegrityError(f"{path.name} is not a safetensors file: {error}") from None
+    key = (str(path.resolve()), path.stat().st_mtime_ns)
+    network = _networks.get(key)
+    if network is None:
+        network = find_model(tracker).Network()
+        load_into(network, read_checkpoint(path), source=path.name)
+        _networks[key] = network
+    return tracker, network
+
+
+class Graph(CompiledGraph):
+    """A graph of the published network."""
+
+    def _open(self, path: Path, options: Options) -> None:
+        if options.device != "cpu":
+            raise DeviceUnavailableError(f"the PyTorch reference runs on the CPU here, not on {options.device!r}")
+        if options.precision_hint is not None:
+            raise UsageError(f"the PyTorch reference takes no precision hint, given {options.precision_hint!r}")
+        tracker, network = _network(path)
+        import torch
+
+        from edgetrack.models.base import find_model
+
+        torch.set_num_threads(options.threads)
+        modules = {graph.name: graph for graph in find_model(tracker).reference(network)}
+        if self.info.name not in modules:
+            raise BundleIntegrityError(f"{tracker} has no graph {self.info.name!r}; it has: {', '.join(modules)}")
+        self._module = modules[self.info.name]
+        for side, tensors in (("inputs", self._module.inputs), ("outputs", self._module.outputs)):
+            self._check_signature(side, {t.name: (t.dtype, t.shape) for t in tensors})
+        self._in = [torch.from_numpy(self.inputs[t.name]) for t in self._module.inputs]
+        self._out = {name: torch.from_numpy(buffer) for name, buffer in self.outputs.items()}
+
+    def _infer(self) -> None:
+        for name, value in self._module(*self._in).items():
+            self._out[name].copy_(value)
+
+    def _close(self) -> None:
+        del self._module, self._in, self._out
