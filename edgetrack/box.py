@@ -1,4 +1,4 @@
-"""Box algebra. A box is (x, y, w, h): top-left corner and size, float pixels of the frame, as OTB and GOT-10k write it."""
+"""Box algebra. A box is (x, y, w, h): top-left corner and size, float pixels, as OTB and GOT-10k write it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ class Box(NamedTuple):
         except ValueError:
             values = []
         if len(values) != 4:
-            raise InvalidBoxError(f"box {text!r} is not four numbers; write x,y,w,h in pixels, such as --box 120,80,64,48")
+            raise InvalidBoxError(
+                f"box {text!r} is not four numbers; write x,y,w,h in pixels, such as --box 120,80,64,48"
+            )
         return validate(values)
 
 
@@ -115,7 +117,9 @@ def validate(values: Iterable[float], frame_size: tuple[int, int] | None = None)
         raise InvalidBoxError(f"box {given!r} is not four numbers; expected (x, y, w, h) in pixels")
     box = Box(*numbers)
     if not box.is_finite:
-        raise InvalidBoxError(f"box {tuple(box)} holds NaN or infinity; expected four finite numbers (x, y, w, h) in pixels")
+        raise InvalidBoxError(
+            f"box {tuple(box)} holds NaN or infinity; expected four finite numbers (x, y, w, h) in pixels"
+        )
     if box.w <= 0 or box.h <= 0:
         raise InvalidBoxError(f"box {tuple(box)} has no area; width and height must be above 0 pixels")
     if frame_size is not None:

@@ -46,11 +46,10 @@ def of_machine(machine: MachineRecord, threads: int) -> Iterator[Caution]:
 
 def of_latencies(latencies: Latencies) -> Iterator[Caution]:
     """What the samples themselves warn of."""
-    speeds = {"model": latencies.model, "track": latencies.track, "camera": latencies.camera}
-    for name, speed in speeds.items():
+    for name, speed in {"track": latencies.track, "camera": latencies.camera}.items():
         missing = [p for p in ("p90", "p95", "p99") if speed is not None and getattr(speed, p) is None]
         if speed is not None and missing:
-            yield Code.FEW_SAMPLES.caution(f"{name} has {speed.count} samples, too few for {', '.join(missing)}")
+            yield Code.FEW_SAMPLES.caution(f"too few frames for the {', '.join(missing)} of {name}")
     cv = latencies.track.cv
     if cv is not None and cv > NOISY_CV:
-        yield Code.NOISY.caution(f"track latency varies by {cv:.0%} (standard deviation over mean)")
+        yield Code.NOISY.caution(f"track latency varies by more than {NOISY_CV:.0%} (standard deviation over mean)")

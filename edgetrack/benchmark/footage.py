@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from edgetrack import box as boxes
@@ -64,7 +64,7 @@ def stage(spec: str, box: Box | None, folder: Path) -> Footage:
         if source.length is None and not Path(spec).expanduser().exists():
             raise UsageError(f"{spec} is a live camera, which cannot be read twice; record a video and give its file")
         frames = iter(source)
-        head = [frame for frame, _ in zip(frames, range(_LEAST_FRAMES), strict=False)]
+        head = list(islice(frames, _LEAST_FRAMES))
         if len(head) < _LEAST_FRAMES:
             raise UsageError(f"{spec} has {len(head)} frames; speed is measured on at least {_LEAST_FRAMES}")
         height, width = head[0].shape[:2]

@@ -1,17 +1,17 @@
-"""Who takes part: the bundles that were asked for, and the PyTorch reference of each."""
+"""Who takes part: the bundles that were asked for, those at hand, or one that is made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetrack.benchmark.cautions import Code
 from edgetrack.benchmark.record import Caution
-from edgetrack.bundle import ListedBundle, find_bundles, open_bundle
+from edgetrack.bundle import find_bundles, open_bundle
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.capabilities import Target, find_target
-from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.errors import UsageError
 
 OUTPUT_FOLDER = Path("out")
 Notify = Callable[[str], None]
@@ -85,21 +85,21 @@ def choose(
     if not contestants:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
-        contestants = [_opened(export(None, target, None))]
+        contestants = [opened(export(None, target, None))]
     if hint is not None:
         contestants = _hinted(contestants, hint, notify)
     labels = [contestant.label for contestant in contestants]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise UsageError(f"{twice[0]} takes part twice; give each bundle once, and bundles of different names")
-    return [_with_cautions(contestant) for contestant in contestants]
+    return [with_cautions(contestant) for contestant in contestants]
 
 
 def _given(text: str) -> Contestant:
     path, at, hint = text.rpartition("@")
     if not at or Path(text).exists():
-        return _opened(text)
-    contestant = _opened(path)
+        return opened(text)
+    contestant = opened(path)
     target = find_target(contestant.manifest.target)
     if hint not in target.hints:
         raise UsageError(
@@ -109,17 +109,14 @@ def _given(text: str) -> Contestant:
     return replace(contestant, hint=hint)
 
 
-def _opened(path: str | Path) -> Contestant:
-    bundle = open_bundle(path)
-    try:
-        return Contestant(_lasting(path, bundle.folder), bundle.manifest)
-    finally:
-        bundle.close()
+def opened(path: str | Path) -> Contestant:
+    """A bundle as a contestant, without a hint.
 
-
-def _lasting(path: str | Path, folder: Path) -> Path:
-    """Where the bundle is after it was closed: a bare name may have been found elsewhere, a zip was unpacked."""
-    return Path(path).absolute() if Path(path).exists() else folder.absolute()
+    Raises:
+        BundleError: it cannot be opened.
+    """
+    with open_bundle(path) as bundle:
+        return Contestant(bundle.source.absolute(), bundle.manifest)
 
 
 def _found(folder: Path, notify: Notify) -> list[Contestant]:
@@ -144,52 +141,9 @@ def _hinted(contestants: list[Contestant], hint: str, notify: Notify) -> list[Co
     return hinted
 
 
-def _with_cautions(contestant: Contestant) -> Contestant:
+def with_cautions(contestant: Contestant) -> Contestant:
+    """The contestant, with the warnings that its manifest calls for."""
     if contestant.manifest.weights.origin != "untrained":
         return contestant
     caution = Code.UNTRAINED_WEIGHTS.caution("the weights are random")
     return replace(contestant, cautions=(*contestant.cautions, caution))
-
-
-def add_references(
-    contestants: Sequence[Contestant],
-    target: Target,
-    *,
-    given: str | None,
-    export: Export,
-    workshop: Path,
-    notify: Notify,
-    folder: Path = OUTPUT_FOLDER,
-) -> list[Contestant]:
-    """Give each contestant its reference: a bundle of the same tracker and weights for the reference target.
-
-    It is `given`, or among the contestants, beside one of them or in `folder`; or else exported to `workshop` with
-    untrained weights. Where even that cannot be done, the contestant gets a warning and no reference.
-
-    Raises:
-        UsageError: the given reference is of another target, or of a tracker that does not take part.
-    """
-    pool = [contestant for contestant in contestants if contestant.manifest.target == target.name]
-    if given is not None:
-        pool = [_given_reference(given, contestants, target)]
-    else:
-        pool += _beside(contestants, folder, target)
-    made: dict[str, Contestant] = {}
-    matched = []
-    for contestant in contestants:
-        reference = _match(contestant, pool, exact=given is None) or made.get(contestant.manifest.tracker)
-        if reference is None:
-            reference = _made(contestant, target, export, workshop, notify)
-        if isinstance(reference, Caution):
-            matched.append(replace(contestant, cautions=(*contestant.cautions, reference)))
-            continue
-        if reference not in pool:
-            made[contestant.manifest.tracker] = reference
-        matched.append(_referred(contestant, reference))
-        made.setdefault(reference.label, reference)
-    joined = {contestant.label for contestant in matched}
-    wanted = dict.fromkeys(contestant.reference for contestant in matched)
-    extra = {reference.label: reference for reference in made.values() if reference.label in wanted}
-    return matched + [
-        _with_cautions(replace(extra[label], reference=label)) for label in extra if label not in joined
-    ]

@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from edgetrack.benchmark.roofline import Roofline
+from edgetrack.box import Box
 from edgetrack.errors import WorkerError
 
 Kind = Literal["track", "camera"]
@@ -25,7 +26,7 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     threads: int
     hint: str | None
     source: str
-    box: tuple[float, float, float, float]
+    box: Box
     keep_frames: int
     keep_mb: float
 

@@ -48,16 +48,21 @@ class Worker(Protocol):
         """End it, however busy it is; safe to call twice."""
 
 
-Start = Callable[[int], Worker]
-"""Starts a worker for a number of threads."""
+Start = Callable[[str, int], Worker]
+"""Starts a worker for the contestant of that label, for a number of threads."""
 
 
-def start_worker(threads: int) -> Worker:
+def start_worker(label: str, threads: int) -> Worker:
     """A worker process whose libraries are told the number of threads before they are loaded.
 
     `OMP_WAIT_POLICY` is left alone: a thread pool that sleeps between layers is not the one that users run.
     """
-    return WorkerProcess(COMMAND, {**os.environ, **{name: str(threads) for name in _THREAD_VARIABLES}})
+    return WorkerProcess(COMMAND, worker_environ(threads))
+
+
+def worker_environ(threads: int) -> dict[str, str]:
+    """This process's environment with the number of threads that a worker's libraries shall take."""
+    return {**os.environ, **{name: str(threads) for name in _THREAD_VARIABLES}}
 
 
 class WorkerProcess:

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.errors import BundleError
+from edgetrack.box import Box
+from edgetrack.errors import EdgetrackError
 
 Rounds = list[list[float]]
 """Samples in the order in which they ran, one list per round."""
@@ -165,7 +166,7 @@ class SourceNote(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: str
     size: tuple[int, int]
-    box: tuple[float, float, float, float]
+    box: Box
     camera: str
 
 
@@ -205,14 +206,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             source: where it comes from, for the error's message.
 
         Raises:
-            BundleError: not such a record.
+            EdgetrackError: not such a record.
         """
         try:
             record = msgspec.json.decode(data, type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise BundleError(f"{source} is not a benchmark's record: {error}") from None
+            raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
         if record.schema != 1:
-            raise BundleError(f"{source} is a benchmark's record of schema {record.schema}; this version reads schema 1")
+            raise EdgetrackError(
+                f"{source} is a benchmark's record of schema {record.schema}; this version reads schema 1"
+            )
         return record
 
 

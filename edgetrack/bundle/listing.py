@@ -32,7 +32,6 @@ _MAX_READ = 4 << 20
 _BOMB_BYTES = 16 << 20
 _ZIP_DAMAGE = (
     zipfile.BadZipFile,
-    OSError,
     EOFError,
     ValueError,
     RuntimeError,
@@ -251,6 +250,8 @@ def open_zip(
     try:
         with _BoundedReads(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             yield archive, _checked_entries(archive.infolist(), path, limits, allowed)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read or unpacked: {error.strerror or error}") from error
     except _ZIP_DAMAGE as error:
         reason = str(error) or type(error).__name__
         raise BundleError(f"{path}: cannot be read as a zip: {reason}; copy it again from where it was made") from error
@@ -341,15 +342,16 @@ def find_bundles(folder: Path) -> list[ListedBundle]:
         return []
     try:
         paths = [folder] if _looks_like_bundle(folder) else sorted(folder.iterdir())
+        bundles = [path for path in paths if _looks_like_bundle(path) and not path.name.startswith(".")]
     except OSError as error:
         raise UsageError(f"{folder}: cannot be listed: {error.strerror}; give a folder with bundles in it") from error
-    return [_listed(path) for path in paths if _looks_like_bundle(path) and not path.name.startswith(".")]
+    return [_listed(path) for path in bundles]
 
 
 def _looks_like_bundle(path: Path) -> bool:
     if path.is_dir():
         return os.path.lexists(path / MANIFEST_FILE)
-    return path.suffix == ".zip"
+    return path.suffix == ".zip" and path.is_file()
 
 
 def _listed(path: Path) -> ListedBundle:

@@ -10,10 +10,12 @@ from edgetrack.errors import BundleError
 
 SCHEMA = 1
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
 # One or more plain path components: a Core ML package is a folder. `reader.py` checks that none climbs out.
-FilePath = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$", max_length=255)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+FilePath = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\Z", max_length=255)
+]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Shape = Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)]
 DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32"]

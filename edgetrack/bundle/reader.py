@@ -150,7 +150,7 @@ def _absent(path: Path, candidates: list[Path]) -> str:
 def _bundle_names(folder: Path) -> list[str]:
     try:
         return [path.name for path in folder.iterdir() if path.suffix == ".zip" or (path / MANIFEST_FILE).is_file()]
-    except OSError:
+    except (OSError, ValueError):
         return []
 
 
@@ -181,15 +181,27 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     """
     with os_errors(path, "cannot be read"):
         open_plain(path).close()
-    with open_zip(path, NPZ_LIMITS, allowed=lambda name: name.endswith(".npy")) as (archive, entries):
+    with open_zip(path, NPZ_LIMITS, allowed=_is_array_name) as (archive, entries):
         return {name.removesuffix(".npy"): _read_array(archive, info, path) for name, info in entries.items()}
 
 
+def _is_array_name(name: str) -> bool:
+    return name.endswith(".npy") and name.isprintable()
+
+
 def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> np.ndarray[Any, np.dtype[Any]]:
-    with archive.open(info) as member:
-        _check_array(member, info, path)
-    with archive.open(info) as member:
-        array: np.ndarray[Any, np.dtype[Any]] = npy_format.read_array(member, allow_pickle=False)
+    try:
+        with archive.open(info) as member:
+            _check_array(member, info, path)
+        with archive.open(info) as member:
+            array: np.ndarray[Any, np.dtype[Any]] = npy_format.read_array(member, allow_pickle=False)
+    except (BundleError, OSError):
+        raise
+    # A made-up header ends numpy's parser in ValueError, TypeError, KeyError, IndexError, TokenError, ...
+    except Exception as error:
+        raise BundleError(
+            f"{path}: {info.filename!r} is not a sound array: {error}; export the bundle again"
+        ) from error
     return array
 
 

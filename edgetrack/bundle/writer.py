@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import fcntl
 import hashlib
 import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol
@@ -29,8 +30,6 @@ from edgetrack.bundle.manifest import FileInfo, Manifest
 from edgetrack.errors import BundleError, BundleIntegrityError, UsageError
 
 _BLOCK = 1 << 20
-_ATTEMPTS = 16
-_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 class BundleWriter:
@@ -69,11 +68,12 @@ class BundleWriter:
         """
         if self._target.name in ("", ".."):
             raise UsageError(f"{self.destination}: not a name for a bundle; give one such as out/smat-onnx-fp32")
-        self._check_destination()
         staging = hidden_sibling(self._target, "partial")
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            sweep(self._target)
+            with _locked(self._target.parent):
+                sweep(self._target)
+                self._check_destination()
             staging.mkdir()
         except OSError as error:
             raise UsageError(f"{self.destination}: cannot be written there: {error.strerror or error}") from error
@@ -107,7 +107,8 @@ class BundleWriter:
             encoded = self._encode(msgspec.structs.replace(manifest, files=files))
             (staging / MANIFEST_FILE).write_bytes(encoded)
             _flush(staging)
-            self._install(staging)
+            with _locked(self._target.parent):
+                self._install(staging)
         return self.destination
 
     def _encode(self, manifest: Manifest) -> bytes:
@@ -119,39 +120,28 @@ class BundleWriter:
         return encoded
 
     def _install(self, staging: Path) -> None:
-        for _ in range(_ATTEMPTS):
-            aside = self._set_aside()
-            try:
-                staging.rename(self._target)
-            except OSError as error:
-                if aside is not None:
-                    self._put_back(aside)
-                if error.errno not in _OCCUPIED:
-                    raise
-                continue
-            self._staging = None
-            flush_entry(self._target.parent)
-            if aside is not None:
-                discard(aside, self._target)
-            return
-        raise BundleError(f"{self.destination}: other writers kept replacing it; run one export of it at a time")
-
-    def _set_aside(self) -> Path | None:
         self._check_destination()
-        aside = hidden_sibling(self._target, "old")
+        aside = hidden_sibling(self._target, "old") if os.path.lexists(self._target) else None
         try:
-            self._target.rename(aside)
-        except FileNotFoundError:
-            return None
-        return aside
+            if aside is not None:
+                self._target.rename(aside)
+            staging.rename(self._target)
+        except BaseException:
+            if aside is not None:
+                self._put_back(aside)
+            raise
+        self._staging = None
+        flush_entry(self._target.parent)
+        if aside is not None:
+            discard(aside, self._target)
 
     def _put_back(self, aside: Path) -> None:
         try:
             aside.rename(self._target)
+        except FileNotFoundError:
+            return
         except OSError as error:
-            if error.errno not in _OCCUPIED:
-                raise BundleError(f"{self.destination}: the bundle that was there is now {aside}: {error}") from error
-            discard(aside, self._target)
+            raise BundleError(f"{self.destination}: the bundle that was there is now {aside}: {error}") from error
 
     def _check_destination(self) -> None:
         if not os.path.lexists(self._target):
@@ -162,6 +152,18 @@ class BundleWriter:
             raise UsageError(f"{self.destination}: this bundle is there already; --overwrite replaces it")
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other writers of `folder` out; where the file system knows no such lock, go on without."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def is_bundle_folder(path: Path) -> bool:
     """Whether `path` is a folder, no link, whose manifest.json is a JSON object with a `schema`, of any version."""
     if path.is_symlink() or not path.is_dir():
@@ -169,7 +171,7 @@ def is_bundle_folder(path: Path) -> bool:
     try:
         with open_plain(path / MANIFEST_FILE) as file:
             found = msgspec.json.decode(file.read(MAX_MANIFEST_BYTES + 1))
-    except (OSError, BundleError, ValueError, RecursionError):
+    except (OSError, BundleError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(found, dict) and "schema" in found
 

@@ -1,4 +1,4 @@
-"""Torch module to ONNX: static shapes, named inputs and outputs, checked and shape-inferred. The ONNX is the artifact."""
+"""Torch module to ONNX, the artifact: static shapes, named inputs and outputs, checked and shape-inferred."""
 
 from __future__ import annotations
 
@@ -61,11 +61,14 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
 
 
 def _check_static(model: Any, graph: GraphModule) -> None:
-    for declared, expected in zip((*model.graph.input, *model.graph.output), (*graph.inputs, *graph.outputs), strict=True):
+    for declared, expected in zip(
+        (*model.graph.input, *model.graph.output), (*graph.inputs, *graph.outputs), strict=True
+    ):
         shape = tuple(d.dim_value for d in declared.type.tensor_type.shape.dim)
         if declared.name != expected.name or shape != expected.shape:
             raise EdgetrackError(
-                f"the ONNX of graph {graph.name!r} has {declared.name!r} {shape}, expected {expected.name!r} {expected.shape}"
+                f"the ONNX of graph {graph.name!r} has {declared.name!r} {shape}, "
+                f"expected {expected.name!r} {expected.shape}"
             )
 
 

@@ -115,12 +115,16 @@ def prove(
         for module in shipped:
             found = exported(module.name, own[module.name]["in"])
             for name, reference in own[module.name]["out"].items():
-                comparisons.append(compare(f"graph {module.name}/{name} on {sample.name}", found[name], reference, **limits))
+                comparisons.append(
+                    compare(f"graph {module.name}/{name} on {sample.name}", found[name], reference, **limits)
+                )
         whole = chained(published, torch_runner(published), sample)
         pieces = chained(shipped, exported, sample)
         for module in shipped:
             if module.role == "step":
                 for name, reference in whole[module.name]["out"].items():
                     value = pieces[module.name]["out"][name]
-                    comparisons.append(compare(f"whole {module.name}/{name} on {sample.name}", value, reference, **limits))
+                    comparisons.append(
+                        compare(f"whole {module.name}/{name} on {sample.name}", value, reference, **limits)
+                    )
     return ParityReport(comparisons=tuple(comparisons)), golden

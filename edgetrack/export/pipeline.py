@@ -1,4 +1,4 @@
-"""`export`: recipe -> network -> graphs -> conversion -> parity -> bundle. Nothing is left on disk unless all of it worked."""
+"""`export`: recipe, network, graphs, conversion, parity, bundle. Nothing is left on disk unless all of it worked."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def plan(request: ExportRequest) -> Plan:
             raise UsageError(f"{name} is {value}; expected a finite number of at least 0")
     tolerance = recipe.tolerance(request.precision)
     tolerance = Tolerance(
-        tolerance.atol if request.atol is None else request.atol, tolerance.rtol if request.rtol is None else request.rtol
+        tolerance.atol if request.atol is None else request.atol,
+        tolerance.rtol if request.rtol is None else request.rtol,
     )
     name = f"{recipe.name}-{target.name}-{request.precision}"
     output = request.output or Path("out") / name
@@ -120,7 +121,9 @@ def _require_packages(target: Target) -> None:
         if importlib.util.find_spec(package) is None:
             raise BackendMissingError(f"exporting needs {package}; install it with: pip install 'edgetrack[export]'")
     if not target.installed:
-        raise BackendMissingError(f"target {target.name!r} needs its package; install it with: {target.install_command}")
+        raise BackendMissingError(
+            f"target {target.name!r} needs its package; install it with: {target.install_command}"
+        )
 
 
 def export(request: ExportRequest, *, progress: Progress = lambda stage: None) -> ExportReport:
@@ -174,9 +177,13 @@ def _convert(
         file = exporter.convert(graph, folder, opset=work.request.opset, metadata=metadata)
         infos.append(
             GraphInfo(
-                name=graph.name, role=graph.role, file=file, inputs=graph.inputs, outputs=graph.outputs,
+                name=graph.name,
+                role=graph.role,
+                file=file,
+                inputs=graph.inputs,
+                outputs=graph.outputs,
                 flops=count_flops(graph),
-            )  # fmt: skip
+            )
         )
     return tuple(infos)
 

@@ -65,7 +65,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             RecipeError: the recipe states none.
         """
         if precision not in self.parity:
-            raise RecipeError(f"recipe {self.name!r} has no [parity.{precision}] section; it has: {', '.join(self.parity)}")
+            raise RecipeError(
+                f"recipe {self.name!r} has no [parity.{precision}] section; it has: {', '.join(self.parity)}"
+            )
         return self.parity[precision]
 
 

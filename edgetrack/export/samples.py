@@ -43,6 +43,9 @@ class _Recorder(CompiledGraph):
     def _open(self, path: object, options: object) -> None:
         """There is no file."""
 
+    def _close(self) -> None:
+        """There is nothing to release."""
+
     def _infer(self) -> None:
         import torch
 
@@ -67,7 +70,9 @@ def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str
     with open_source(source) as frames:
         start = frames.ground_truth[0] if frames.ground_truth else None
         if start is None:
-            raise SourceError(f"{source!r} has no ground-truth box for its first frame, which parity needs to start from")
+            raise SourceError(
+                f"{source!r} has no ground-truth box for its first frame, which parity needs to start from"
+            )
         for index, frame in enumerate(itertools.islice(frames, max(MOMENTS) + 1)):
             if index == 0:
                 procedure.init(frame, start)

@@ -1,1 +1,1 @@
-"""The trackers' networks in PyTorch, with the official parameter names. One file per tracker, same name as its recipe."""
+"""The trackers' networks in PyTorch, with the official parameter names. One folder each, named as its recipe."""

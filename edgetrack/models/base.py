@@ -1,8 +1,8 @@
 """What a tracker's package under `edgetrack.models` offers, and how one is found.
 
-    Network             the published module, official parameter names; made without arguments
-    deploy(network)     the graphs that ship, derived from it by algebra
-    reference(network)  the same graphs (same names and maps) computed the published way, for eager PyTorch
+Network             the published module, official parameter names; made without arguments
+deploy(network)     the graphs that ship, derived from it by algebra
+reference(network)  the same graphs (same names and maps) computed the published way, for eager PyTorch
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def find_model(tracker: str) -> ModelPackage:
         UnknownNameError: there is none.
     """
     name = f"edgetrack.models.{tracker}"
-    if not tracker.isidentifier() or tracker in ("base", "layers", "untrained") or importlib.util.find_spec(name) is None:
+    if (
+        not tracker.isidentifier()
+        or tracker in ("base", "layers", "untrained")
+        or importlib.util.find_spec(name) is None
+    ):
         raise UnknownNameError(f"no network for tracker {tracker!r}; `edgetrack list --trackers` shows which there are")
     module: Any = importlib.import_module(name)
     return cast(ModelPackage, module)

@@ -146,7 +146,8 @@ class Correlation(nn.Module):
         corr = torch.matmul(kernel.reshape(kernel.shape[1], -1).T, search.reshape(search.shape[1], -1)) + shift
         corr = corr.reshape(1, -1, *GRIDS_4[0])
         gate = torch.sigmoid(self.gate_2(torch.relu(self.gate_1(corr.mean(dim=(2, 3), keepdim=True)))))
-        return corr * gate
+        gated: Tensor = corr * gate
+        return gated
 
 
 class Branch(nn.Module):

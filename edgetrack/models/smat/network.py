@@ -1,4 +1,4 @@
-"""SMAT (arXiv 2309.03979) as published: MobileViTv2 with mixed separable attention, official parameter names; sheet 1."""
+"""SMAT (arXiv 2309.03979) as published: MobileViTv2 with mixed separable attention; sheet 1."""
 
 from __future__ import annotations
 
@@ -129,7 +129,11 @@ class SeparableHead(nn.Module):
             for stage in self.tower(name):
                 maps[name] = stage(maps[name])
         limit = 1 - SCORE_MIN
-        return maps["ctr"].sigmoid().clamp(SCORE_MIN, limit), maps["size"].sigmoid().clamp(SCORE_MIN, limit), maps["offset"]
+        return (
+            maps["ctr"].sigmoid().clamp(SCORE_MIN, limit),
+            maps["size"].sigmoid().clamp(SCORE_MIN, limit),
+            maps["offset"],
+        )
 
 
 class Smat(nn.Module):

@@ -1,7 +1,7 @@
 """What a backend is: a class that opens one graph file and runs it on buffers that are made once.
 
 A public method checks state and input and names the fix; a private one does the work. A new backend subclasses
-`CompiledGraph`, implements `_open`, `_infer` and, where there is something to release, `_close`, and gets a row in
+`CompiledGraph`, implements `_open`, `_infer` and `_close`, and gets a row in
 `edgetrack.capabilities`.
 """
 
@@ -85,12 +85,11 @@ class CompiledGraph(abc.ABC):
 
     def _check_signature(self, side: str, found: dict[str, tuple[str, tuple[int, ...]]]) -> None:
         """Hold what a file declares (name -> dtype, shape) against the manifest."""
-        expected = {
-            t.name: (t.dtype, t.shape) for t in (self.info.inputs if side == "inputs" else self.info.outputs)
-        }
+        expected = {t.name: (t.dtype, t.shape) for t in (self.info.inputs if side == "inputs" else self.info.outputs)}
         if found != expected:
             raise BundleIntegrityError(
-                f"graph {self.info.name!r}: the file's {side} are {found}, the manifest says {expected}; export it again"
+                f"graph {self.info.name!r}: the file's {side} are {found}, the manifest says {expected}; "
+                "export the bundle again"
             )
 
     @abc.abstractmethod
@@ -99,5 +98,5 @@ class CompiledGraph(abc.ABC):
     @abc.abstractmethod
     def _infer(self) -> None: ...
 
-    def _close(self) -> None:
-        """Nothing to release unless a backend says so."""
+    @abc.abstractmethod
+    def _close(self) -> None: ...

@@ -41,9 +41,16 @@ class Graph(CompiledGraph):
             self.outputs[name][...] = self._value(rule)
         self.runs += 1
 
+    def _close(self) -> None:
+        """There is nothing to release."""
+
     def _value(self, rule: Rule) -> float:
         if isinstance(rule, list):
             return rule[min(self.runs, len(rule) - 1)]
         if isinstance(rule, str):
-            return math.nan if rule == "nan" else float(self.inputs[rule.removeprefix("input:")].astype(np.float64).mean() / 255)
+            return (
+                math.nan
+                if rule == "nan"
+                else float(self.inputs[rule.removeprefix("input:")].astype(np.float64).mean() / 255)
+            )
         return rule

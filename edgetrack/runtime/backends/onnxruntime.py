@@ -37,9 +37,13 @@ class Graph(CompiledGraph):
     def _open(self, path: Path, options: Options) -> None:
         runtime = _import()
         if options.device != "cpu":
-            raise DeviceUnavailableError(f"ONNX bundles run on the CPU here, not on {options.device!r}; use --device cpu")
+            raise DeviceUnavailableError(
+                f"ONNX bundles run on the CPU here, not on {options.device!r}; use --device cpu"
+            )
         if options.precision_hint is not None:
-            raise UsageError(f"ONNX Runtime takes no precision hint, given {options.precision_hint!r}; export that precision")
+            raise UsageError(
+                f"ONNX Runtime takes no precision hint, given {options.precision_hint!r}; export that precision"
+            )
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1

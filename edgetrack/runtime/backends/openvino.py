@@ -29,13 +29,17 @@ class Graph(CompiledGraph):
     def _open(self, path: Path, options: Options) -> None:
         openvino = _import()
         if options.device != "cpu":
-            raise DeviceUnavailableError(f"OpenVINO bundles run on the CPU here, not on {options.device!r}; use --device cpu")
+            raise DeviceUnavailableError(
+                f"OpenVINO bundles run on the CPU here, not on {options.device!r}; use --device cpu"
+            )
         core = openvino.Core()
         config = self._config(core, options)
         try:
             self._compiled = core.compile_model(core.read_model(path), "CPU", config)
         except RuntimeError as error:
-            raise BundleIntegrityError(f"OpenVINO cannot read {path.name}: {str(error).strip().splitlines()[-1]}") from None
+            raise BundleIntegrityError(
+                f"OpenVINO cannot read {path.name}: {str(error).strip().splitlines()[-1]}"
+            ) from None
         self._check_signature("inputs", self._signature(self._compiled.inputs))
         self._check_signature("outputs", self._signature(self._compiled.outputs))
         self._request = self._compiled.create_infer_request()
@@ -50,7 +54,9 @@ class Graph(CompiledGraph):
             raise UsageError(f"precision hint {options.precision_hint!r} is not one of OpenVINO's: bf16")
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if options.precision_hint == "bf16" and "BF16" not in able:
-            raise DeviceUnavailableError(f"this CPU cannot compute in bfloat16 (OpenVINO lists {', '.join(able)}); drop the hint")
+            raise DeviceUnavailableError(
+                f"this CPU cannot compute in bfloat16 (OpenVINO lists {', '.join(able)}); drop the hint"
+            )
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,

@@ -43,7 +43,9 @@ class SmatProcedure(Procedure):
         self.margin = settings.clip_margin
         self.lost_below = settings.lost_below
         self.template, self.step = graphs["template"], graphs["step"]
-        self.score, self.size, self.offset = (cast(Map, self.step.outputs[name]) for name in ("score", "size", "offset"))
+        self.score, self.size, self.offset = (
+            cast(Map, self.step.outputs[name]) for name in ("score", "size", "offset")
+        )
         self.window = hann_open(self.score.shape[-1])
         self.response = np.empty_like(self.window)
         self.state = Box(0.0, 0.0, 0.0, 0.0)

@@ -1,0 +1,53 @@
+# Every target makes .venv first and needs nothing but python3 and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+WORKERS ?= 2
+
+.PHONY: help demo test test-full lint format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       export SMAT, track a scene, measure against PyTorch"
+	@echo "make test       the test-suite; make test-full adds the long runs"
+	@echo "make lint       ruff, mypy --strict, import contracts"
+	@echo "make bench      speed and memory of every target against PyTorch, interleaved in one run"
+	@echo "make clean      remove what these made"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/edgetrack export smat --target openvino --weights untrained --overwrite
+	$(BIN)/edgetrack track smat-openvino-fp32 synthetic:drift --output out/demo.csv --video out/demo.mp4 --overwrite
+	$(BIN)/edgetrack bench smat-openvino-fp32 --duration 4 --output out/demo.json --overwrite
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not full" -n $(WORKERS) --dist loadgroup
+
+test-full: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/edgetrack export smat --target torch --weights untrained --overwrite
+	$(BIN)/edgetrack export smat --target openvino --weights untrained --overwrite
+	$(BIN)/edgetrack export smat --target onnx --weights untrained --overwrite
+	$(BIN)/edgetrack bench smat-openvino-fp32 smat-openvino-fp32@bf16 smat-onnx-fp32 \
+		--duration 20 --iterations 300 --output out/bench.json --overwrite
+
+clean:
+	rm -rf .venv out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,59 @@
+"""Where words go: results to stdout, progress and warnings to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+T = TypeVar("T")
+# A pipe or file has no width; tables in it should not be folded to 80 columns.
+PIPE_WIDTH = 160
+
+
+def stdout() -> Console:
+    """For results that people read."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def stderr() -> Console:
+    """For progress and warnings."""
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+
+
+def print_json(value: Any) -> None:
+    """A msgspec struct or plain data as indented JSON on stdout."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2).decode() + "\n")
+
+
+@contextmanager
+def stages(title: str) -> Iterator[Callable[[str], None]]:
+    """Show the stages of a long step on stderr: a spinner on a terminal, a line each elsewhere."""
+    console = stderr()
+    if console.is_terminal:
+        with console.status(title) as status:
+            yield lambda stage: status.update(f"{title}: {stage}")
+    else:
+        yield lambda stage: console.print(f"{title}: {stage}", markup=False)
+
+
+def progress_bar(title: str) -> Callable[[Iterable[T], int | None], Iterable[T]]:
+    """A bar on stderr around an iteration; nothing where stderr is no terminal."""
+    console = stderr()
+
+    def wrap(items: Iterable[T], total: int | None) -> Iterable[T]:
+        from rich.progress import track
+
+        return track(items, title, total, console=console, transient=True, disable=not console.is_terminal)
+
+    return wrap
+
+
+def human_size(size: float) -> str:
+    """Bytes as MB (10**6), with one digit."""
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,61 @@
+"""`edgetrack doctor`: what this machine has, what is missing and what to type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgetrack.benchmark.machine import MachineRecord
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False) -> None:
+    """Show the machine, the installed packages, and for every target whether it can run here."""
+    from edgetrack.benchmark.machine import collect
+    from edgetrack.capabilities import TARGETS
+    from edgetrack.cli.console import print_json, stages, stdout
+
+    with stages("looking") as progress:
+        progress("at the machine")
+        machine = collect()
+    targets = [t for t in TARGETS if t.exporter is not None]
+    if as_json:
+        rows = [{"target": t.name, "installed": t.installed, "install": t.install_command} for t in targets]
+        print_json({"schema": 1, "machine": machine, "targets": rows})
+        return
+    from rich.table import Table
+
+    console = stdout()
+    facts = Table(show_header=False, box=None)
+    for name, value in _facts(machine):
+        facts.add_row(name, value)
+    console.print(facts, markup=False)
+    table = Table("target", "runs here", "tested with", "about")
+    for target in targets:
+        ready = "yes" if target.installed else f"no; type: {target.install_command}"
+        table.add_row(target.name, ready, target.tested, target.about)
+    console.print(table, markup=False)
+
+
+def _facts(machine: MachineRecord) -> list[tuple[str, str]]:
+    def known(value: object) -> str:
+        return "unknown" if value in (None, "", ()) else str(value)
+
+    gpus = ", ".join(g.name for g in machine.gpus)
+    return [
+        ("system", f"{machine.os}, {machine.architecture}, Python {machine.python}"),
+        ("processor", known(machine.cpu_model)),
+        (
+            "cores",
+            f"{machine.usable_cores} usable of {known(machine.logical_cores)}; governor {known(machine.governor)}",
+        ),
+        ("CPU flags", " ".join(machine.cpu_flags) or "none that matter"),
+        ("memory", f"{known(machine.memory_available_mib)} of {known(machine.memory_total_mib)} MiB free"),
+        (
+            "device",
+            known(machine.device_model) + (" (Jetson: use JetPack's own TensorRT)" if machine.is_jetson else ""),
+        ),
+        ("GPU", gpus or ("NVIDIA driver present" if machine.nvidia_present else "none found")),
+        ("packages", ", ".join(f"{name} {version}" for name, version in machine.packages.items())),
+    ]

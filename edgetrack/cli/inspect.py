@@ -1,0 +1,49 @@
+"""`edgetrack inspect`: what a bundle says of itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder, zip or name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Show a bundle's tracker, weights, graphs, procedure and files; runs nothing."""
+    from rich.table import Table
+
+    from edgetrack.bundle import open_bundle
+    from edgetrack.cli.console import human_size, print_json, stdout
+
+    with open_bundle(bundle) as opened:
+        manifest = opened.manifest
+    if as_json:
+        print_json(manifest)
+        return
+    console = stdout()
+    facts = Table(show_header=False, box=None, title=manifest.name, title_justify="left")
+    facts.add_row("tracker", manifest.title)
+    facts.add_row("target", f"{manifest.target}, {manifest.precision}")
+    weights = manifest.weights
+    facts.add_row(
+        "weights", " ".join(filter(None, (weights.origin, weights.file, weights.note and f"({weights.note})")))
+    )
+    facts.add_row("weights sha256", weights.sha256 or "none")
+    facts.add_row("made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items()))
+    facts.add_row("procedure", ", ".join(f"{k} {v}" for k, v in manifest.procedure.items()))
+    facts.add_row("size", human_size(sum(f.size for f in manifest.files.values())))
+    console.print(facts)
+    graphs = Table("graph", "runs", "inputs", "outputs", "GFLOP", "file")
+    for graph in manifest.graphs:
+        sides = [
+            "\n".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in side) for side in (graph.inputs, graph.outputs)
+        ]
+        runs = "once per target" if graph.role == "init" else "every frame"
+        graphs.add_row(graph.name, runs, *sides, f"{graph.flops / 1e9:.3f}", graph.file)
+    console.print(graphs, markup=False)
+    files = Table("file", "size", "sha256")
+    for name, info in manifest.files.items():
+        files.add_row(name, human_size(info.size), info.sha256[:16])
+    console.print(files)

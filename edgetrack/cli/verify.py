@@ -1,0 +1,40 @@
+"""`edgetrack verify`: is this bundle what it says, and does it still compute what PyTorch computed?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder, zip or name.")],
+    threads: Annotated[int | None, typer.Option(help="Threads of an inference; all usable cores if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """Check a bundle's hashes and run its graphs on the recorded inputs; needs its backend and numpy only."""
+    from edgetrack.bundle import open_bundle
+    from edgetrack.cli.console import print_json, stages, stdout
+    from edgetrack.runtime.backends.base import Options
+    from edgetrack.runtime.threads import usable_cores
+    from edgetrack.runtime.verify import verify_bundle
+
+    with open_bundle(bundle) as opened, stages(f"verifying {opened.manifest.name}") as progress:
+        progress("running the graphs")
+        found = verify_bundle(opened, Options(threads=threads if threads is not None else usable_cores()))
+    if as_json:
+        print_json(found)
+    else:
+        from rich.table import Table
+
+        table = Table(
+            "output", "max error", "99.9 %", "mean", "allowed", "verdict", title=f"{found.bundle} ({found.weights})"
+        )
+        for check in found.checks:
+            allowed = f"{check.atol:g} + {check.rtol:g}|x|"
+            errors = (f"{v:.2g}" for v in (check.max_abs, check.q999_abs, check.mean_abs))
+            table.add_row(check.name, *errors, allowed, "ok" if check.ok else "FAILED")
+        stdout().print(table)
+        stdout().print(f"{found.files} files sound; {'equal within tolerance' if found.ok else 'NOT equal to PyTorch'}")
+    if not found.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,198 @@
+"""Following one target through a source: frames to tracker to files and window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.box import Box, iou
+from edgetrack.errors import DeviceUnavailableError, UsageError
+from edgetrack.media import BoxRecord, BoxWriter, FrameSource, VideoWriter, draw, open_source
+from edgetrack.runtime.session import Tracker, load
+
+Frame = NDArray[np.uint8]
+Progress = Callable[[Iterable[Frame], "int | None"], Iterable[Frame]]
+WINDOW = "edgetrack"
+ESCAPE = 27
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to track and where the results go; see `edgetrack track --help`."""
+
+    bundle: str
+    source: str
+    box: Box | None
+    select: bool
+    boxes: Path | None
+    video: Path | None
+    show: bool
+    frames: int | None
+    overwrite: bool
+    device: str
+    threads: int | None
+    precision_hint: str | None
+
+
+@dataclass
+class Summary:
+    """What came of it. `mean_iou` is over the frames after the first that have ground truth."""
+
+    bundle: str
+    weights: str
+    source: str
+    frames: int = 0
+    lost: int = 0
+    track_ms: list[float] = field(default_factory=list)
+    overlaps: list[float] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: track_ms is the median time of an update."""
+        return {
+            "bundle": self.bundle,
+            "weights": self.weights,
+            "source": self.source,
+            "frames": self.frames,
+            "lost": self.lost,
+            "track_ms": median(self.track_ms) if self.track_ms else None,
+            "mean_iou": sum(self.overlaps) / len(self.overlaps) if self.overlaps else None,
+        }
+
+    def text(self) -> str:
+        """One line for people."""
+        parts = [f"{self.frames} frames of {self.source} with {self.bundle} ({self.weights} weights)"]
+        if self.track_ms:
+            parts.append(f"track() {median(self.track_ms):.1f} ms median = {1000 / median(self.track_ms):.0f} fps")
+        if self.overlaps:
+            parts.append(f"mean IoU with the ground truth {sum(self.overlaps) / len(self.overlaps):.3f}")
+        if self.lost:
+            parts.append(f"lost in {self.lost} frames")
+        return "; ".join(parts)
+
+
+def follow(
+    job: Job,
+    *,
+    on_record: Callable[[BoxRecord], None] = lambda record: None,
+    progress: Progress = lambda frames, total: frames,
+) -> Summary:
+    """Track; what was written before an error stays.
+
+    Args:
+        job: what to do.
+        on_record: called with every frame's result.
+        progress: wraps the frames, given how many there will be (None: unknown), to show how far the work is.
+
+    Raises:
+        EdgetrackError: the bundle, the source, the box or a file cannot be used; SourceInterruptedError when the source
+            breaks in the middle.
+    """
+    with ExitStack() as stack:
+        frames = stack.enter_context(open_source(job.source))
+        tracker = stack.enter_context(
+            load(job.bundle, device=job.device, threads=job.threads, precision_hint=job.precision_hint)
+        )
+        writer = (
+            stack.enter_context(BoxWriter(job.boxes, source=job.source, overwrite=job.overwrite)) if job.boxes else None
+        )
+        video = (
+            stack.enter_context(VideoWriter(job.video, fps=frames.fps, overwrite=job.overwrite)) if job.video else None
+        )
+        if job.show or job.select:
+            stack.callback(_close_windows)
+        summary = Summary(tracker.manifest.name, tracker.manifest.weights.origin, job.source)
+        for record, frame, truth in _records(job, frames, tracker, summary, progress):
+            if writer is not None:
+                writer.write(record)
+            on_record(record)
+            if (video is not None or job.show) and not _picture(job, video, record, frame, truth):
+                break
+    return summary
+
+
+def _records(
+    job: Job, frames: FrameSource, tracker: Tracker, summary: Summary, progress: Progress
+) -> Iterator[tuple[BoxRecord, Frame, Box | None]]:
+    truths = frames.ground_truth or []
+    total = frames.length if job.frames is None else min(job.frames, frames.length or job.frames)
+    for index, frame in enumerate(progress(frames, total)):
+        truth = truths[index] if index < len(truths) else None
+        if index == 0:
+            start = _start_box(job, frames, frame)
+            tracker.init(frame, start)
+            record = BoxRecord(0, start, None, False, None)
+        else:
+            result = tracker.update(frame)
+            record = BoxRecord(index, result.box, result.score, result.lost, result.timing.total)
+            summary.track_ms.append(result.timing.total)
+            summary.lost += result.lost
+            if truth is not None:
+                summary.overlaps.append(iou(result.box, truth))
+        summary.frames += 1
+        yield record, frame, truth
+        if job.frames is not None and index + 1 >= job.frames:
+            return
+
+
+def _start_box(job: Job, frames: FrameSource, frame: Frame) -> Box:
+    if job.box is not None:
+        return job.box
+    if job.select:
+        return _select(frame)
+    start = frames.ground_truth[0] if frames.ground_truth else None
+    if start is None:
+        raise UsageError(f"{job.source} comes without ground truth; give the target with --box x,y,w,h or --select")
+    return start
+
+
+def _select(frame: Frame) -> Box:
+    import cv2
+
+    try:
+        x, y, w, h = cv2.selectROI(WINDOW, frame, showCrosshair=False)
+    except cv2.error:
+        raise _no_window("--select", "--box x,y,w,h") from None
+    if w <= 0 or h <= 0:
+        raise UsageError("no box was drawn; draw one and press Enter, or give it with --box x,y,w,h")
+    return Box(float(x), float(y), float(w), float(h))
+
+
+def _picture(job: Job, video: VideoWriter | None, record: BoxRecord, frame: Frame, truth: Box | None) -> bool:
+    """Draw, write, show; False when the window's user wants to stop."""
+    fps = 1000 / record.track_ms if record.track_ms else None
+    image = draw(frame, record.box, score=record.score, lost=record.lost, fps=fps, ground_truth=truth)
+    if video is not None:
+        video.write(image)
+    if not job.show:
+        return True
+    import cv2
+
+    try:
+        cv2.imshow(WINDOW, image)
+        return cv2.waitKey(1) & 0xFF not in (ESCAPE, ord("q"))
+    except cv2.error:
+        raise _no_window("--show", "--video FILE.mp4") from None
+
+
+def _no_window(option: str, instead: str) -> DeviceUnavailableError:
+    return DeviceUnavailableError(
+        f"{option} needs a window and this machine or this OpenCV has none; use {instead}, or install opencv-python in "
+        "place of opencv-python-headless on a machine with a screen"
+    )
+
+
+def _close_windows() -> None:
+    import cv2
+
+    try:
+        cv2.destroyAllWindows()
+    except cv2.error:
+        # No window was ever open: the error that says so is already on its way.
+        return

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from edgetrack.benchmark import process
+from edgetrack.benchmark.messages import Memory, Peak, Rate
+from edgetrack.benchmark.process import WorkerProcess, worker_environ
+from edgetrack.errors import BundleError, WorkerError
+
+
+def program(code):
+    return [sys.executable, "-S", "-c", code]
+
+
+ANSWER = "import sys\nfor line in sys.stdin: print('{}', flush=True)"
+
+
+def test_a_request_gets_its_answer(real_worker):
+    worker = real_worker(program(ANSWER.format('{"type":"peak","peak_rss_mb":7.5}')))
+    assert worker.ask(Memory(1), Peak, 60).peak_rss_mb == 7.5
+    assert worker.ask(Memory(1), Peak, 60).peak_rss_mb == 7.5
+
+
+def test_an_error_keeps_its_class_and_the_worker_stays_usable(real_worker):
+    worker = real_worker(program(ANSWER.format('{"type":"failure","error":"BundleError","message":"damaged"}')))
+    for _ in range(2):
+        with pytest.raises(BundleError, match="damaged"):
+            worker.ask(Memory(1), Peak, 60)
+
+
+@pytest.mark.parametrize("name", ["ValueError", "annotations", "ClassVar", "no such name"])
+def test_an_error_of_any_other_class_is_the_workers(real_worker, name):
+    worker = real_worker(program(ANSWER.format(f'{{"type":"failure","error":"{name}","message":"odd"}}')))
+    with pytest.raises(WorkerError, match=f"{name}: odd"):
+        worker.ask(Memory(1), Peak, 60)
+
+
+def test_a_dead_worker_is_reported_with_its_last_words(real_worker):
+    worker = real_worker(program("import sys; sys.stdin.readline(); sys.exit('out of luck')"))
+    with pytest.raises(WorkerError, match=r"exit code 1.*out of luck"):
+        worker.ask(Memory(1), Peak, 60)
+    with pytest.raises(WorkerError, match="after it had failed"):
+        worker.ask(Memory(1), Peak, 60)
+
+
+def test_a_killed_worker_is_reported_by_the_signal(real_worker):
+    worker = real_worker(program("import sys; sys.stdin.read()"))
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match="killed by SIGKILL"):
+        worker.ask(Memory(1), Peak, 60)
+
+
+def test_a_hanging_worker_is_given_up_and_killed(real_worker):
+    worker = real_worker(program("import signal, threading; threading.Event().wait()"))
+    with pytest.raises(WorkerError, match="--timeout"):
+        worker.ask(Memory(1), Peak, 0.05)
+    worker.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker.pid, 0)
+
+
+@pytest.mark.parametrize("line", ["hello", "{}", '{"type":"peak","peak_rss_mb":"much"}', "\\x00\\xff"])
+def test_a_line_that_is_no_reply_breaks_the_protocol(real_worker, line):
+    worker = real_worker(program(ANSWER.format(line)))
+    with pytest.raises(WorkerError, match="broke its protocol"):
+        worker.ask(Memory(1), Peak, 60)
+
+
+def test_a_reply_to_something_else_breaks_the_protocol(real_worker):
+    worker = real_worker(program(ANSWER.format('{"type":"peak","peak_rss_mb":7.5}')))
+    with pytest.raises(WorkerError, match="answered Memory with Peak"):
+        worker.ask(Memory(1), Rate, 60)
+
+
+def test_a_line_without_end_is_refused(real_worker, monkeypatch):
+    monkeypatch.setattr(process, "_LONGEST_LINE", 1000)
+    worker = real_worker(program("import sys\nsys.stdin.readline()\nwhile True: sys.stdout.write('x' * 4096)"))
+    with pytest.raises(WorkerError, match="broke its protocol: a line"):
+        worker.ask(Memory(1), Peak, 60)
+
+
+def test_closing_twice_is_safe(real_worker):
+    worker = real_worker(program("import sys; sys.stdin.read()"))
+    worker.close()
+    worker.close()
+
+
+@pytest.mark.parametrize(("busy", "rested"), [(0, True), (3, True), (100, False)])
+def test_resting_waits_until_processor_time_stands_still(real_worker, monkeypatch, busy, rested):
+    slept = []
+    monkeypatch.setattr(
+        psutil.Process, "cpu_times", lambda self: SimpleNamespace(user=0.05 * min(len(slept), busy), system=0.0)
+    )
+    worker = WorkerProcess(program("import sys; sys.stdin.read()"), {}, sleep=slept.append)
+    try:
+        assert worker.rest() is rested
+        assert len(slept) == min(busy + 1, 40)
+    finally:
+        worker.close()
+
+
+def test_a_dead_worker_rests(real_worker):
+    worker = real_worker(program("pass"))
+    worker.close()
+    assert worker.rest()
+
+
+def test_threads_are_told_to_every_library():
+    environ = worker_environ(3)
+    assert environ["OMP_NUM_THREADS"] == environ["OPENBLAS_NUM_THREADS"] == environ["MKL_NUM_THREADS"] == "3"
+    assert environ["PATH"] == os.environ["PATH"]

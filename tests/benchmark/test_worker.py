@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+import pytest
+
+from edgetrack.benchmark import messages
+from edgetrack.benchmark.messages import Failure, Load, Loaded, LoadRoofline, Memory, Peak, Probe, Run, Slice
+from edgetrack.benchmark.worker import Worker, serve
+from edgetrack.box import Box
+from edgetrack.errors import BackendMissingError, WorkerError
+
+LOAD = Load("a-bundle", "cpu", 1, None, "a-source", Box(1, 2, 3, 4), 10, 10.0)
+
+
+class FakeRun:
+    def __init__(self, request):
+        self.closed = False
+
+    def first(self):
+        print("a library's greeting")
+        return Loaded(1.0, 2.0, 1, {})
+
+    def memory(self, frames):
+        raise ZeroDivisionError
+
+    def run(self, request):
+        raise BackendMissingError("install it")
+
+    def close(self):
+        self.closed = True
+
+
+def talk(*requests, worker=None):
+    replies = io.BytesIO()
+    serve(io.BytesIO(b"".join(requests)), replies, worker or Worker(open_run=FakeRun))
+    return [messages.decode_reply(line) for line in replies.getvalue().splitlines()]
+
+
+def test_errors_are_answers_and_the_worker_goes_on(capfd):
+    asked = [LOAD, Memory(3), Run("track", 0, 1, 0), LOAD]
+    replies = talk(*map(messages.encode, asked))
+    assert [type(reply) for reply in replies] == [Loaded, Failure, Failure, Loaded]
+    assert replies[1].error == "ZeroDivisionError"
+    assert replies[2] == Failure("BackendMissingError", "install it")
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_rubbish_is_answered_too():
+    (reply,) = talk(b"rubbish\n")
+    assert reply.error == "WorkerError"
+
+
+@pytest.mark.parametrize("request_", [Memory(1), Run("track", 0, 1, 0), Probe(0.1)])
+def test_nothing_runs_before_it_is_loaded(request_):
+    (reply,) = talk(messages.encode(request_))
+    assert "before anything was loaded" in reply.message
+
+
+def test_the_tracker_is_closed_at_the_end():
+    opened = []
+
+    def open_run(request):
+        opened.append(FakeRun(request))
+        return opened[0]
+
+    talk(messages.encode(LOAD), worker=Worker(open_run=open_run))
+    assert opened[0].closed
+
+
+def test_a_real_worker_tracks_a_bundle_and_prints_to_stderr_only(make_bundle, real_worker, tmp_path):
+    import cv2
+    import numpy as np
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(images / f"{index}.jpg"), np.full((64, 96, 3), 40 * index, np.uint8))
+    program = (
+        "import os, sys; from edgetrack.benchmark import worker, measuring; first = measuring.TrackerRun.first\n"
+        "def loud(self): os.write(1, b'noise'); print('noise', flush=True); return first(self)\n"
+        "measuring.TrackerRun.first = loud; worker.main()"
+    )
+    worker = real_worker([sys.executable, "-c", program])
+    load = Load(str(make_bundle("a-fake")), "cpu", 1, None, str(images), Box(20, 20, 30, 20), 10, 10.0)
+    loaded = worker.ask(load, Loaded, 60)
+    assert loaded.load_ms > 0
+    assert loaded.first_ms > 0
+    assert loaded.versions == {}
+    assert worker.ask(Memory(3), Peak, 60).peak_rss_mb > 10
+    found = worker.ask(Run("track", 0, 7, 2), Slice, 60)
+    assert len(found.crop) == len(found.graphs) == len(found.decode) == len(found.whole) == 7
+    assert all(value > 0 for value in found.graphs)
+    with pytest.raises(WorkerError, match="before anything"):
+        worker.ask(Probe(0.1), messages.Rate, 60)
+
+
+def test_a_worker_ends_with_its_parents_pipe(real_worker):
+    worker = real_worker()
+    worker.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker.pid, 0)
+
+
+def test_the_roof_is_searched_in_a_worker(monkeypatch):
+    from edgetrack.benchmark import roofline
+
+    monkeypatch.setattr(roofline, "CHAINS", (roofline.Chain(2, (4, 4)),))
+    found = roofline.RooflineContestant
+    monkeypatch.setattr(
+        "edgetrack.benchmark.measuring.RooflineContestant",
+        lambda precision, threads: found(precision, threads, engine="numpy"),
+    )
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    _, rate = talk(messages.encode(LoadRoofline("fp32", 1)), messages.encode(Probe(0.0)))
+    assert rate.roofline.gflops > 0
