@@ -184,12 +184,10 @@ def test_a_missing_reference_is_no_failure(only_scripted, make_bundle):
 
 def test_frames_are_bounded_by_the_memory_there_is(around, scripted, make_bundle):
     log = []
-    look = lambda: MachineRecord(  # noqa: E731
-        os="", kernel="", architecture="", python="", packages={}, memory_available_mib=400
-    )
+    machine = MachineRecord(os="", kernel="", architecture="", python="", packages={}, memory_available_mib=400)
     measure(
         quick(make_bundle("a"), make_bundle("b")),
-        around(start=lambda label, threads: scripted(label, log), look=look),
+        around(start=lambda label, threads: scripted(label, log), look=lambda: machine),
     )
     assert {request.keep_mb for _, request in log if hasattr(request, "keep_mb")} == {100.0}
     assert all(request.frames == 4 for _, request in log[4:] if isinstance(request, Run) and request.unrecorded)

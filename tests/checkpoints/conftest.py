@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import struct
 import zipfile
@@ -72,12 +71,3 @@ def tensor_pickle() -> Callable[..., bytes]:
         return b"\x80\x02}" + value("w") + b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
 
     return write
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of large reference files beside the repository; tests that need it are skipped without it."""
-    folder = Path(os.environ.get("EDGETRACK_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"REFERENCE FILES ABSENT: no folder {folder} (set EDGETRACK_SHARED)")
-    return folder

@@ -1,0 +1,62 @@
+"""The command as a whole: help, version, exit codes, and what it does not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("numpy", "cv2", "torch", "onnx", "onnxruntime", "openvino", "scipy", "safetensors")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from edgetrack.cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print('LOADED', [m for m in {HEAVY!r} if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.rstrip().endswith("LOADED []")
+
+
+@pytest.mark.parametrize("verb", ["export", "track", "bench", "verify", "inspect", "list", "pack", "unpack", "doctor"])
+def test_every_verb_explains_itself(run, verb: str) -> None:
+    done = run(verb, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+    assert verb in done.stdout
+
+
+def test_version_is_the_packages(run) -> None:
+    import edgetrack
+
+    assert run("--version").stdout.strip() == f"edgetrack {edgetrack.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["frob"], 2, "No such command"),
+        (["verify", "no-such-bundle"], 2, "edgetrack export"),
+        (["export", "no-such-tracker"], 2, "expected one of: smat"),
+        (["export", "smat", "--target", "toaster"], 2, "expected one of: openvino, onnx, torch"),
+        (["export", "smat", "--precision", "int4"], 2, "expected one of: fp32"),
+        (["export", "smat", "--opset", "9", "--dry-run"], 2, "expected 17 or 18"),
+        (["export", "smat", "--atol", "nan", "--dry-run"], 2, "finite"),
+        (["export", "smat", "--weights", "no-such-file.pth"], 1, "no-such-file.pth"),
+        (["track", "smat-openvino-fp32", "no-such-video.mp4"], 2, "no-such-video.mp4"),
+        (["track", "smat-openvino-fp32", "synthetic:nope"], 2, "drift"),
+        (["track", "smat-openvino-fp32", "synthetic:drift", "--box", "1,2,3"], 2, "x,y,w,h"),
+        (["track", "smat-openvino-fp32", "synthetic:drift", "--box", "5000,5000,9,9"], 2, "outside the frame"),
+        (["track", "smat-openvino-fp32", "synthetic:drift", "--device", "cuda:0"], 4, "--device cpu"),
+        (["track", "smat-openvino-fp32", "synthetic:drift", "--threads", "0"], 2, "1 or more"),
+    ],
+)
+def test_wrong_input_is_one_clear_line_and_the_right_exit_code(run, arguments, code: int, words: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,160 @@
+"""What each verb prints and writes, on a real bundle, in real processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+BUNDLE = "smat-openvino-fp32"
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path) -> None:
+    done = run("export", "smat", "--target", "onnx", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "onnx, fp32" in done.stdout
+    assert "untrained" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_export_refuses_to_replace_a_bundle_unasked(run) -> None:
+    done = run("export", "smat", "--target", "openvino")
+    assert done.returncode == 2
+    assert "--overwrite" in done.stderr
+
+
+def test_failed_parity_leaves_nothing_and_says_what_would_pass(run, tmp_path) -> None:
+    done = run("export", "smat", "--target", "onnx", "--atol", "1e-12", "--rtol", "0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "smallest --atol" in done.stderr
+    assert list((tmp_path / "out").glob("*")) == []
+
+
+def test_verify_passes_on_a_fresh_bundle(run) -> None:
+    done = run("verify", BUNDLE, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert found["ok"]
+    assert found["schema"] == 1
+    assert found["weights"] == "untrained"
+    assert len(found["checks"]) == 12
+
+
+def test_verify_refuses_a_changed_file(run, workplace, tmp_path) -> None:
+    bundle = tmp_path / BUNDLE
+    shutil.copytree(workplace / "out" / BUNDLE, bundle)
+    graph = bundle / "step.bin"
+    data = bytearray(graph.read_bytes())
+    data[1000] ^= 1
+    graph.write_bytes(data)
+    done = run("verify", str(bundle))
+    assert done.returncode == 1
+    assert "step.bin" in done.stderr
+
+
+def test_inspect_shows_the_manifest(run) -> None:
+    manifest = json.loads(run("inspect", BUNDLE, "--json").stdout)
+    assert manifest["tracker"] == "smat"
+    assert {g["name"] for g in manifest["graphs"]} == {"template", "step"}
+    text = run("inspect", BUNDLE).stdout
+    assert "untrained" in text
+    assert "template_features" in text
+
+
+def test_list_shows_bundles_and_their_problems(run, workplace, tmp_path) -> None:
+    shutil.copytree(workplace / "out" / BUNDLE, tmp_path / "good")
+    shutil.copytree(workplace / "out" / BUNDLE, tmp_path / "bad")
+    (tmp_path / "bad" / "manifest.json").write_text("{")
+    rows = {r["bundle"].rsplit("/", 1)[-1]: r for r in json.loads(run("list", str(tmp_path), "--json").stdout)["items"]}
+    assert rows["good"]["problem"] == ""
+    assert rows["bad"]["problem"] != ""
+
+
+@pytest.mark.parametrize(
+    ("option", "word"), [("--trackers", "smat"), ("--targets", "openvino"), ("--scenes", "synthetic:drift")]
+)
+def test_list_shows_what_there_is(run, option: str, word: str) -> None:
+    assert word in run("list", option).stdout
+
+
+def test_packed_bundle_verifies_and_unpacks(run, tmp_path) -> None:
+    packed = tmp_path / "b.zip"
+    assert run("pack", BUNDLE, "-o", str(packed)).returncode == 0
+    assert run("verify", str(packed)).returncode == 0
+    assert run("unpack", str(packed), "-o", str(tmp_path / "b")).returncode == 0
+    assert run("verify", str(tmp_path / "b")).returncode == 0
+
+
+def test_doctor_names_machine_and_targets(run) -> None:
+    found = json.loads(run("doctor", "--json").stdout)
+    assert found["machine"]["usable_cores"] >= 1
+    assert {t["target"] for t in found["targets"]} >= {"openvino", "onnx", "torch"}
+    assert "pip install" in found["targets"][0]["install"]
+
+
+def test_track_prints_a_box_for_every_frame(run) -> None:
+    done = run("track", BUNDLE, "synthetic:drift?frames=5")
+    rows = [[float(v) for v in line.split(",")] for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert np.array(rows).shape == (5, 4)
+    assert "untrained" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "json"])
+def test_track_writes_boxes_and_video(run, tmp_path, suffix: str) -> None:
+    boxes, video = tmp_path / f"boxes.{suffix}", tmp_path / "video.mp4"
+    done = run("track", BUNDLE, "synthetic:drift?frames=6", "-o", str(boxes), "--video", str(video), "--json")
+    summary = json.loads(done.stdout)
+    assert summary["frames"] == 6
+    assert summary["weights"] == "untrained"
+    assert boxes.stat().st_size > 0
+    capture = cv2.VideoCapture(str(video))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 6
+    capture.release()
+    again = run("track", BUNDLE, "synthetic:drift?frames=6", "-o", str(boxes))
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_track_keeps_what_it_had_when_the_source_breaks(run, tmp_path) -> None:
+    frames = tmp_path / "my frames"
+    frames.mkdir()
+    image = np.full((120, 160, 3), 90, np.uint8)
+    for index in range(4):
+        cv2.imwrite(str(frames / f"{index}.jpg"), image)
+    (frames / "2.jpg").write_bytes(b"not an image")
+    boxes = tmp_path / "boxes.txt"
+    done = run("track", BUNDLE, str(frames), "--box", "40,40,30,30", "-o", str(boxes))
+    assert done.returncode == 1
+    assert "2.jpg" in done.stderr
+    assert len(boxes.read_text().splitlines()) == 2
+
+
+def test_track_without_a_box_says_how_to_give_one(run, tmp_path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((50, 50, 3), np.uint8))
+    done = run("track", BUNDLE, str(tmp_path))
+    assert done.returncode == 2
+    assert "--box x,y,w,h" in done.stderr
+
+
+def test_closed_pipe_is_no_traceback(workplace) -> None:
+    import subprocess
+    import sys
+
+    tracking = subprocess.Popen(
+        [sys.executable, "-m", "edgetrack", "track", BUNDLE, "synthetic:drift?frames=40"],
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert tracking.stdout is not None
+    tracking.stdout.readline()
+    tracking.stdout.close()
+    assert tracking.stderr is not None
+    errors = tracking.stderr.read().decode()
+    tracking.stderr.close()
+    assert tracking.wait(timeout=120) != 0
+    assert "Traceback" not in errors

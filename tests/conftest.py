@@ -1,0 +1,85 @@
+"""What tests of several packages share: the reference files beside the repository, filled networks, exported bundles."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+PILOT_FILE = "data/smat_pilot/MobileViTv2_Track_pilot.pth.tar"
+
+
+class Golden(NamedTuple):
+    """A file of golden arrays and what it says of itself."""
+
+    arrays: dict[str, NDArray[Any]]
+    meta: dict[str, Any]
+
+    def group(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """The arrays under `prefix/`, by the rest of their names."""
+        return {key.removeprefix(f"{prefix}/"): a for key, a in self.arrays.items() if key.startswith(f"{prefix}/")}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of large reference files beside the repository; tests that need it are skipped without it."""
+    folder = Path(os.environ.get("EDGETRACK_SHARED", Path(__file__).resolve().parents[1].parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"REFERENCE FILES ABSENT: no folder {folder} (set EDGETRACK_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Callable[[str], Golden]:
+    """golden("smat") -> the arrays of shared/golden/smat.npz and its meta entry."""
+
+    @cache
+    def read(name: str) -> Golden:
+        path = shared / "golden" / f"{name}.npz"
+        if not path.is_file():
+            pytest.skip(f"REFERENCE FILES ABSENT: no file {path}")
+        with np.load(path) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        return Golden(arrays, json.loads(str(arrays.pop("meta"))))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def pilot_weights(shared: Path) -> Path:
+    """A checkpoint in the official format, trained."""
+    path = shared / PILOT_FILE
+    if not path.is_file():
+        pytest.skip(f"REFERENCE FILES ABSENT: no file {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def synthetic_image() -> NDArray[np.uint8]:
+    """The golden files' synthetic image: uint8 (240, 320, 3) RGB, blocks of 8x8 pixels."""
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(b"image:synthetic")))
+    blocks = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    image = blocks.repeat(8, axis=0).repeat(8, axis=1)
+    assert int(image.sum(dtype=np.int64)) == 29262784
+    return image
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """exported("onnx") -> a bundle of SMAT, untrained or with given weights, exported once a run; not to be changed."""
+    from edgetrack.export.pipeline import ExportRequest, export
+
+    @cache
+    def make(target: str, weights: str = "untrained") -> Path:
+        output = tmp_path_factory.mktemp("exported") / f"smat-{target}-fp32"
+        return export(ExportRequest("smat", target, weights=weights, output=output)).path
+
+    return make
