@@ -1,4 +1,4 @@
-"""What tests of several packages share: the reference files beside the repository, filled networks, exported bundles."""
+"""What tests of several packages share: the reference files beside the repository and exported bundles."""
 
 from __future__ import annotations
 

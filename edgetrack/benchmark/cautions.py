@@ -23,8 +23,8 @@ class Code(enum.Enum):
     TOO_MANY_THREADS = "ask for no more threads than usable cores: lower --threads"
     UNTRAINED_WEIGHTS = "speed and memory hold for any weights, boxes and scores do not: export with --weights"
     REFERENCE_WEIGHTS_DIFFER = "nothing to do for speed: it does not depend on the weights' values"
-    NO_REFERENCE = "install PyTorch with pip install 'edgetrack[export]', or give a bundle with --reference"
-    NO_ROOFLINE = "export the bundle again so that its operations are counted, and install openvino for the best rate"
+    NO_REFERENCE = "pip install 'edgetrack[export]', so that one can be made, or give a bundle with --reference"
+    NO_ROOFLINE = "the detail says what is missing; where it is the count of operations, export the bundle again"
     NEVER_RESTED = "its process kept computing while others were measured: measure it alone"
 
     def caution(self, detail: str) -> Caution:

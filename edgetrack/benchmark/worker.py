@@ -18,7 +18,7 @@ from edgetrack.benchmark.messages import Load, LoadRoofline, Memory, Probe, Repl
 from edgetrack.errors import EdgetrackError, WorkerError
 
 
-class Worker:
+class Server:
     """Answers requests for one contestant."""
 
     def __init__(self, *, open_run: Callable[[Load], TrackerRun] = TrackerRun) -> None:
@@ -57,17 +57,17 @@ class Worker:
         raise WorkerError(f"{type(request).__name__} before anything was loaded for it")
 
 
-def serve(requests: BinaryIO, replies: BinaryIO, worker: Worker) -> None:
+def serve(requests: BinaryIO, replies: BinaryIO, server: Server) -> None:
     """Answer line by line until the requests end; what fails is answered with a `Failure`."""
     for line in iter(requests.readline, b""):
-        replies.write(messages.encode(_answer(line, worker)))
+        replies.write(messages.encode(_answer(line, server)))
         replies.flush()
-    worker.close()
+    server.close()
 
 
-def _answer(line: bytes, worker: Worker) -> Reply:
+def _answer(line: bytes, server: Server) -> Reply:
     try:
-        return worker.answer(messages.decode_request(line))
+        return server.answer(messages.decode_request(line))
     except EdgetrackError as error:
         return messages.Failure(type(error).__name__, str(error))
     except Exception as error:
@@ -85,7 +85,7 @@ def main() -> None:
     """Serve on this process's pipes; what libraries print to stdout goes to stderr."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, replies, Worker())
+    serve(sys.stdin.buffer, replies, Server())
 
 
 if __name__ == "__main__":

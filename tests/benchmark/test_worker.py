@@ -8,7 +8,7 @@ import pytest
 
 from edgetrack.benchmark import messages
 from edgetrack.benchmark.messages import Failure, Load, Loaded, LoadRoofline, Memory, Peak, Probe, Run, Slice
-from edgetrack.benchmark.worker import Worker, serve
+from edgetrack.benchmark.worker import Server, serve
 from edgetrack.box import Box
 from edgetrack.errors import BackendMissingError, WorkerError
 
@@ -35,7 +35,7 @@ class FakeRun:
 
 def talk(*requests, worker=None):
     replies = io.BytesIO()
-    serve(io.BytesIO(b"".join(requests)), replies, worker or Worker(open_run=FakeRun))
+    serve(io.BytesIO(b"".join(requests)), replies, worker or Server(open_run=FakeRun))
     return [messages.decode_reply(line) for line in replies.getvalue().splitlines()]
 
 
@@ -66,7 +66,7 @@ def test_the_tracker_is_closed_at_the_end():
         opened.append(FakeRun(request))
         return opened[0]
 
-    talk(messages.encode(LOAD), worker=Worker(open_run=open_run))
+    talk(messages.encode(LOAD), worker=Server(open_run=open_run))
     assert opened[0].closed
 
 

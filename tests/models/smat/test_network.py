@@ -83,7 +83,7 @@ def test_every_golden_tap_is_compared(golden: Callable[[str], Any]) -> None:
     assert places == MODULE_TAPS.keys() | PAIR_TAPS.keys()
 
 
-@pytest.mark.parametrize("index, name", list(enumerate(["score_map", "size_map", "offset_map"])))
+@pytest.mark.parametrize(("index", "name"), list(enumerate(["score_map", "size_map", "offset_map"])))
 def test_maps_are_the_official_ones(
     golden: Callable[[str], Any], recorded: dict[str, list[Any]], index: int, name: str
 ) -> None:
