@@ -74,7 +74,8 @@ def iou(a: Box, b: Box) -> float:
     height = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
     if width <= 0 or height <= 0 or a.area == 0 or b.area == 0:
         return 0.0
-    intersection = width * height
+    # At large coordinates the corners round to more than the sizes say.
+    intersection = min(width, a.w, b.w) * min(height, a.h, b.h)
     return intersection / (a.area + b.area - intersection)
 
 
@@ -106,7 +107,7 @@ def validate(values: Iterable[float], frame_size: tuple[int, int] | None = None)
         frame_size: (height, width) of the frame the box must touch; not checked when None.
 
     Raises:
-        InvalidBoxError: not four finite numbers, a size that is not positive, or a box outside the frame.
+        InvalidBoxError: not four finite numbers, a size that is not positive, an infinite area, or outside the frame.
     """
     given = list(values)
     try:
@@ -122,6 +123,8 @@ def validate(values: Iterable[float], frame_size: tuple[int, int] | None = None)
         )
     if box.w <= 0 or box.h <= 0:
         raise InvalidBoxError(f"box {tuple(box)} has no area; width and height must be above 0 pixels")
+    if not math.isfinite(box.area):
+        raise InvalidBoxError(f"box {tuple(box)} is too large; its area is not a finite number of pixels")
     if frame_size is not None:
         height, width = frame_size
         if box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0:

@@ -9,6 +9,7 @@ Two claims, each for every sample:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -50,15 +51,27 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             return
         lines = [
             f"  {c.name}: max {c.max_abs:.3g}, 99.9 % {c.q999_abs:.3g}, mean {c.mean_abs:.3g}; allowed "
-            f"{c.atol:g} + {c.rtol:g} x |reference|; atol {c.smallest_atol:.3g} would have passed"
+            f"{c.atol:g} + {c.rtol:g} x |reference|; atol {_rounded_up(c.smallest_atol)} would have passed"
             for c in sorted(failed, key=lambda c: -c.smallest_atol)[:12]
         ]
         raise ParityError(
             f"{len(failed)} of {len(self.comparisons)} comparisons with PyTorch fail; nothing was written.\n"
             + "\n".join(lines)
-            + f"\nthe smallest --atol that passes them all is {self.worst.smallest_atol:.3g} (with --rtol "
+            + self._remedy()
+        )
+
+    def _remedy(self) -> str:
+        if math.isinf(self.worst.smallest_atol):
+            return "\nno tolerance passes them: a tensor holds NaN or infinity, or has another shape"
+        return (
+            f"\nthe smallest --atol that passes them all is {_rounded_up(self.worst.smallest_atol)} (with --rtol "
             f"{self.worst.rtol:g}); raise it only if you know why the difference is harmless"
         )
+
+
+def _rounded_up(value: float) -> str:
+    """Three digits, never below the value: an --atol copied from the message must pass."""
+    return f"{1.006 * value:.3g}"
 
 
 def torch_runner(modules: Sequence[GraphModule]) -> Runner:

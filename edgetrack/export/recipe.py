@@ -39,10 +39,14 @@ class Untrained(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """|a - b| <= atol + rtol |b|, b from PyTorch."""
+    """|a - b| <= atol + rtol |b|, b from PyTorch; both finite and at least 0."""
 
     atol: float
     rtol: float
+
+    def __post_init__(self) -> None:
+        if not all(0 <= value < float("inf") for value in (self.atol, self.rtol)):
+            raise ValueError(f"atol {self.atol} and rtol {self.rtol} must be finite and at least 0")
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,7 +85,7 @@ def read_recipe(path: Path) -> Recipe:
         return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Recipe)
     except OSError as error:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5000 digits, 1000 brackets
         raise RecipeError(f"recipe {path.name} is not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise RecipeError(f"recipe {path.name} is not a recipe of schema 1: {error}") from None

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from edgetrack.box import Box
 
 Image = NDArray[np.uint8]
+# A padded square is copied; from this side on (50 MB) it is sampled instead.
+LARGEST_COPY = 4096
 
 
 class CropRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +53,42 @@ def crop_square(frame: Image, box: Box, rule: CropRule, out: Image) -> float:
         out[...] = 0
         return rule.size / side
     if left or top or right or bottom:
+        if side > LARGEST_COPY:
+            _sample(cut, (y1, x1), side, out)
+            return rule.size / side
         cut = cast(Image, cv2.copyMakeBorder(cut, top, bottom, left, right, cv2.BORDER_CONSTANT))
     cv2.resize(cut, (rule.size, rule.size), dst=out, interpolation=cv2.INTER_LINEAR)
     return rule.size / side
+
+
+def _sample(cut: Image, corner: tuple[int, int], side: int, out: Image) -> None:
+    """Resize a padded square without making it: `cut` is what the frame holds of it, black is around.
+
+    The same bilinear rule in floating point; OpenCV's fixed point differs by one grey level at most.
+
+    Args:
+        cut: the part of the square that the frame holds; it starts at the square's corner or at the frame's border.
+        corner: the square's first row and column in the frame.
+        side: of the square, larger than `out`.
+        out: written in place.
+    """
+    vertical, horizontal = (
+        _taps(min(start, 0), length, side, out.shape[0]) for start, length in zip(corner, cut.shape[:2], strict=True)
+    )
+    total = np.zeros(out.shape)
+    for rows, row_weights in vertical:
+        for columns, column_weights in horizontal:
+            total += np.multiply.outer(row_weights, column_weights)[..., None] * cut[np.ix_(rows, columns)]
+    out[...] = np.rint(total)
+
+
+def _taps(start: int, length: int, side: int, size: int) -> list[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+    """Along one axis, both places that each output pixel mixes and their weights, 0 for a place that is not there."""
+    positions = start + (np.arange(size) + 0.5) * (side / size) - 0.5
+    first = np.floor(positions)
+    fraction = positions - first
+    taps = []
+    for place, weight in ((first, 1 - fraction), (first + 1, fraction)):
+        there = (place >= 0) & (place < length)
+        taps.append((np.where(there, place, 0).astype(np.intp), np.where(there, weight, 0.0)))
+    return taps

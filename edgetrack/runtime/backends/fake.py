@@ -34,6 +34,9 @@ class Graph(CompiledGraph):
             raise BundleIntegrityError(
                 f"{path.name} has rules for {sorted(self._rules)}, the manifest's outputs are {sorted(self.outputs)}"
             )
+        texts = {rule for rule in self._rules.values() if isinstance(rule, str)} - {"nan"}
+        if unknown := texts - {f"input:{name}" for name in self.inputs}:
+            raise BundleIntegrityError(f"{path.name} has rules {sorted(unknown)}, expected 'nan' or 'input:NAME'")
         self.runs = 0
 
     def _infer(self) -> None:

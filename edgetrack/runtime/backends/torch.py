@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.errors import (
+    BackendMissingError,
+    BundleIntegrityError,
+    CheckpointError,
+    DeviceUnavailableError,
+    UnknownNameError,
+    UsageError,
+)
 from edgetrack.runtime.backends.base import CompiledGraph, Options
 
 # One network for the graphs of a bundle, as in the published tracker; gone with the last of them.
@@ -32,8 +39,11 @@ def _network(path: Path) -> tuple[str, Any]:
     key = (str(path.resolve()), path.stat().st_mtime_ns)
     network = _networks.get(key)
     if network is None:
-        network = find_model(tracker).Network()
-        load_into(network, read_checkpoint(path), source=path.name)
+        try:
+            network = find_model(tracker).Network()
+            load_into(network, read_checkpoint(path), source=path.name)
+        except (UnknownNameError, CheckpointError) as error:
+            raise BundleIntegrityError(f"{path.name} does not hold a network that is known here: {error}") from None
         _networks[key] = network
     return tracker, network
 
