@@ -109,8 +109,9 @@ def validate(values: Iterable[float], frame_size: tuple[int, int] | None = None)
     Raises:
         InvalidBoxError: not four finite numbers, a size that is not positive, an infinite area, or outside the frame.
     """
-    given = list(values)
+    given: object = values
     try:
+        given = list(values)
         numbers = [float(v) for v in given]
     except (TypeError, ValueError):
         numbers = []

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.capabilities import best_target, target_names
+
 if TYPE_CHECKING:
     from edgetrack.export.pipeline import Plan
 
@@ -15,8 +17,10 @@ def export(
     tracker: Annotated[
         str, typer.Argument(help="A tracker's name (see `edgetrack list --trackers`) or a recipe file.")
     ],
-    target: Annotated[str, typer.Option(help="openvino, onnx or torch.")] = "openvino",
-    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    target: Annotated[
+        str | None, typer.Option(help=f"{', '.join(target_names())}; else the first of them that is installed.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="See `edgetrack list --targets`.")] = "fp32",
     weights: Annotated[str, typer.Option(help="Path of a checkpoint, or `untrained`.")] = "untrained",
     output: Annotated[
         Path | None,
@@ -40,7 +44,7 @@ def export(
 
     request = ExportRequest(
         tracker=tracker,
-        target=target,
+        target=best_target().name if target is None else target,
         precision=precision,
         weights=weights,
         output=output,

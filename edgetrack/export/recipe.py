@@ -85,10 +85,10 @@ def read_recipe(path: Path) -> Recipe:
         return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Recipe)
     except OSError as error:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5000 digits, 1000 brackets
-        raise RecipeError(f"recipe {path.name} is not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise RecipeError(f"recipe {path.name} is not a recipe of schema 1: {error}") from None
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5000 digits, 1000 brackets
+        raise RecipeError(f"recipe {path.name} is not TOML: {error}") from None
 
 
 def recipe_names() -> list[str]:

@@ -1,0 +1,46 @@
+"""Where compiled graphs are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgetrack.runtime.cache import cache_folder
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EDGETRACK_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+def test_chosen_folder_is_made_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGETRACK_CACHE", str(tmp_path / "a" / "b"))
+    assert cache_folder() == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o077 == 0
+
+
+def test_off_means_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGETRACK_CACHE", "off")
+    assert cache_folder() is None
+    assert not any(tmp_path.iterdir())
+
+
+def test_default_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_folder() == tmp_path / "home" / ".cache" / "edgetrack"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "edgetrack"
+
+
+def test_folder_that_cannot_be_made_means_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("EDGETRACK_CACHE", str(tmp_path / "file" / "cache"))
+    assert cache_folder() is None
+
+
+def test_folder_that_is_a_file_means_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("EDGETRACK_CACHE", str(tmp_path / "file"))
+    assert cache_folder() is None

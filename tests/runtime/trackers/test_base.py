@@ -1,0 +1,70 @@
+"""How a procedure is found, and what its settings may be."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgetrack.errors import BundleError, UnknownNameError
+from edgetrack.runtime.trackers import base
+from edgetrack.runtime.trackers.base import Procedure, find_procedure, read_settings
+from edgetrack.runtime.trackers.smat import SmatProcedure, SmatSettings
+
+SETTINGS = {
+    "template_factor": 2.0,
+    "template_size": 128,
+    "search_factor": 4,
+    "search_size": 256,
+    "clip_margin": 10.0,
+    "lost_below": 0.1,
+}
+
+
+def test_smat_is_found() -> None:
+    assert find_procedure("smat") is SmatProcedure
+
+
+@pytest.mark.parametrize("name", ["", "base", "nothing", "smat.x", "../smat", "os"])
+def test_unknown_tracker_is_named(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"no tracker named {name!r} is installed"):
+        find_procedure(name)
+
+
+def test_plugin_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        name = "other"
+
+        def load(self) -> type[Procedure]:
+            return SmatProcedure
+
+    monkeypatch.setattr(base, "entry_points", lambda group: [Entry()] if group == base.ENTRY_POINT_GROUP else [])
+    assert find_procedure("other") is SmatProcedure
+
+
+def test_settings_are_read() -> None:
+    assert read_settings(SETTINGS, SmatSettings).search_factor == 4.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"search_size": None},
+        {"search_size": 25.5},
+        {"search_size": "big"},
+        {"colour": 1},
+        {"search_size": 0},
+        {"search_factor": -4.0},
+        {"search_factor": float("nan")},
+        {"template_factor": float("inf")},
+        {"clip_margin": 0.0},
+        {"lost_below": float("nan")},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match="procedure section does not suit SmatSettings"):
+        read_settings(SETTINGS | change, SmatSettings)
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_every_setting_must_be_stated(name: str) -> None:
+    with pytest.raises(BundleError, match=f"missing required field `{name}`"):
+        read_settings({key: value for key, value in SETTINGS.items() if key != name}, SmatSettings)

@@ -1,0 +1,63 @@
+"""The house's own rules that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from edgetrack.capabilities import TARGETS
+from edgetrack.export.recipe import recipe_names
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "edgetrack"
+
+
+def _own_files(name: str) -> set[Path]:
+    return {p for p in PACKAGE.rglob("*.py") if p.stem == name or name in p.relative_to(PACKAGE).parts[:-1]}
+
+
+def _strings(path: Path) -> set[str]:
+    """String constants of a file that are not docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, documented) and _is_docstring(n)}
+    constants = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docstrings)
+    return {n.value for n in constants if isinstance(n.value, str)}
+
+
+def _is_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return bool(node.body) and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_no_file_but_its_own_names_a_tracker(name: str) -> None:
+    others = set(PACKAGE.rglob("*.py")) - _own_files(name)
+    assert [p for p in others if name in _strings(p)] == []
+
+
+def test_every_target_of_the_table_has_its_files() -> None:
+    for target in TARGETS:
+        assert (PACKAGE / "runtime" / "backends" / f"{target.backend}.py").is_file()
+        if target.exporter is not None:
+            assert (PACKAGE / "export" / f"{target.exporter}.py").is_file()
+
+
+def test_wheel_carries_the_data_and_no_tests(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for recipe in recipe_names():
+        assert f"edgetrack/_data/export_recipes/{recipe}.toml" in names
+    assert "edgetrack/py.typed" in names
+    assert not [n for n in names if n.startswith("tests/")]
