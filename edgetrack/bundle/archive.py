@@ -8,8 +8,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetrack.bundle.listing import LIMITS, MANIFEST_FILE, Limits, open_plain, open_zip, os_errors, read_zip
+from edgetrack.bundle.contents import open_zip, read_zip
 from edgetrack.bundle.manifest import FileInfo, Manifest
+from edgetrack.bundle.rules import LIMITS, MANIFEST_FILE, Limits, open_plain, os_errors
 from edgetrack.bundle.writer import (
     BundleWriter,
     check_content,

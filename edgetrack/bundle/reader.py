@@ -19,8 +19,9 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from edgetrack.bundle.archive import extract
-from edgetrack.bundle.listing import LIMITS, MANIFEST_FILE, Limits, open_plain, open_zip, os_errors, read_folder
+from edgetrack.bundle.contents import open_zip, read_folder
 from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.rules import LIMITS, MANIFEST_FILE, Limits, open_plain, os_errors
 from edgetrack.bundle.writer import check_content, hash_file
 from edgetrack.errors import BundleError, UsageError
 
@@ -209,8 +210,10 @@ def _check_array(member: IO[bytes], info: zipfile.ZipInfo, path: Path) -> None:
     version = npy_format.read_magic(member)
     if version not in ((1, 0), (2, 0)):
         raise BundleError(f"{path}: {info.filename!r} has format version {version}; plain arrays have 1.0 or 2.0")
-    read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, _, dtype = read_header(member)
+    if version == (1, 0):
+        shape, _, dtype = npy_format.read_array_header_1_0(member)
+    else:
+        shape, _, dtype = npy_format.read_array_header_2_0(member)
     if dtype.kind not in "biuf":
         raise BundleError(f"{path}: {info.filename!r} holds {dtype}; only numbers and bool are read: export it again")
     expected, found = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()

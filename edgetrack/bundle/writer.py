@@ -17,7 +17,8 @@ from typing import IO, Protocol
 import msgspec
 import psutil
 
-from edgetrack.bundle.listing import (
+from edgetrack.bundle.manifest import FileInfo, Manifest
+from edgetrack.bundle.rules import (
     LIMITS,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
@@ -26,7 +27,6 @@ from edgetrack.bundle.listing import (
     os_errors,
     scan_folder,
 )
-from edgetrack.bundle.manifest import FileInfo, Manifest
 from edgetrack.errors import BundleError, BundleIntegrityError, UsageError
 
 _BLOCK = 1 << 20

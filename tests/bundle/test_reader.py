@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetrack.bundle import BundleWriter, open_bundle, read_json, read_npz
-from edgetrack.bundle.listing import Limits
+from edgetrack.bundle.rules import Limits
 from edgetrack.errors import BundleError, BundleIntegrityError, UsageError
 
 
