@@ -38,7 +38,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle that runs without PyTorch, and prove that it computes the same."""
-    from edgetrack.cli.console import print_json, stages, stdout
+    from edgetrack.cli.console import print_json, stages
     from edgetrack.export.pipeline import ExportRequest, plan
     from edgetrack.export.pipeline import export as run
 
@@ -56,7 +56,7 @@ def export(
     )
     work = plan(request)
     if dry_run:
-        stdout().print(_plan_text(work), markup=False)
+        typer.echo(_plan_text(work))
         return
     with stages(f"exporting {work.name}") as progress:
         report = run(request, progress=progress)
@@ -71,11 +71,10 @@ def export(
             }
         )
         return
-    stdout().print(
+    typer.echo(
         f"{report.path}  ({report.manifest.weights.origin} weights)\n"
         f"parity: {report.comparisons} comparisons with PyTorch pass; largest difference {report.worst_abs:.2g} "
-        f"({report.worst})",
-        markup=False,
+        f"({report.worst})"
     )
 
 

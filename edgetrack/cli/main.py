@@ -10,6 +10,7 @@ import typer
 from edgetrack import __version__
 from edgetrack.cli.bench import bench
 from edgetrack.cli.doctor import doctor
+from edgetrack.cli.evaluate import evaluate
 from edgetrack.cli.export import export
 from edgetrack.cli.inspect import inspect
 from edgetrack.cli.list import list_bundles
@@ -45,6 +46,7 @@ def _options(
 app.command()(export)
 app.command()(track)
 app.command()(bench)
+app.command("eval")(evaluate)
 app.command()(verify)
 app.command()(inspect)
 app.command("list")(list_bundles)

@@ -18,12 +18,12 @@ def pack(
     """Pack a bundle into one zip; the same bundle gives the same bytes."""
     from edgetrack.bundle import open_bundle
     from edgetrack.bundle import pack as run
-    from edgetrack.cli.console import human_size, stdout
+    from edgetrack.cli.console import human_size
 
     with open_bundle(bundle) as opened:
         destination = output or opened.folder.with_name(opened.folder.name + ".zip")
         path = run(opened, destination, overwrite=overwrite)
-    stdout().print(f"{path}  {human_size(path.stat().st_size)}", markup=False)
+    typer.echo(f"{path}  {human_size(path.stat().st_size)}")
 
 
 def unpack(
@@ -33,6 +33,5 @@ def unpack(
 ) -> None:
     """Unpack a bundle's zip into a folder, after checking all of it."""
     from edgetrack.bundle import unpack as run
-    from edgetrack.cli.console import stdout
 
-    stdout().print(str(run(archive, output or archive.with_suffix(""), overwrite=overwrite)), markup=False)
+    typer.echo(str(run(archive, output or archive.with_suffix(""), overwrite=overwrite)))

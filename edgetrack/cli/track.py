@@ -32,7 +32,7 @@ def track(
 ) -> None:
     """Track one target through a video."""
     from edgetrack.box import Box
-    from edgetrack.cli.console import print_json, progress_bar, stderr, stdout
+    from edgetrack.cli.console import print_json, progress_bar
     from edgetrack.errors import UsageError
     from edgetrack.media import BoxRecord
     from edgetrack.tracking import Job, follow
@@ -63,4 +63,4 @@ def track(
     if as_json:
         print_json({"schema": 1, **summary.as_dict()})
     else:
-        (stderr() if print_boxes else stdout()).print(summary.text(), markup=False)
+        typer.echo(summary.text(), err=print_boxes)

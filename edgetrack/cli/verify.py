@@ -35,6 +35,6 @@ def verify(
             errors = (f"{v:.2g}" for v in (check.max_abs, check.q999_abs, check.mean_abs))
             table.add_row(check.name, *errors, allowed, "ok" if check.ok else "FAILED")
         stdout().print(table)
-        stdout().print(f"{found.files} files sound; {'equal within tolerance' if found.ok else 'NOT equal to PyTorch'}")
+        typer.echo(f"{found.files} files sound; {'equal within tolerance' if found.ok else 'NOT equal to PyTorch'}")
     if not found.ok:
         raise typer.Exit(1)

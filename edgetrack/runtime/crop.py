@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import cv2
 import msgspec
@@ -24,7 +23,21 @@ class CropRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int
 
 
-def crop_square(frame: Image, box: Box, rule: CropRule, out: Image) -> float:
+class Scratch:
+    """Memory for padded squares, kept between frames and grown when a larger square comes."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def square(self, side: int) -> Image:
+        """Uninitialised (side, side, 3), valid until the next call."""
+        needed = side * side * 3
+        if self._bytes.size < needed:
+            self._bytes = np.empty(needed, np.uint8)
+        return self._bytes[:needed].reshape(side, side, 3)
+
+
+def crop_square(frame: Image, box: Box, rule: CropRule, out: Image, scratch: Scratch | None = None) -> float:
     """Cut a square around a box, pad it with black, resize it into `out` (the OSTrack family's crop, sheet 0.1).
 
     Only the part of the square that the frame holds is resized when the square lies inside, so that a frame is
@@ -35,6 +48,7 @@ def crop_square(frame: Image, box: Box, rule: CropRule, out: Image) -> float:
         box: in pixels of the frame; its area must be positive and finite.
         rule: factor and output size.
         out: uint8 (size, size, 3), C-contiguous, written in place.
+        scratch: where a square that leaves the frame is padded; new memory when None.
 
     Returns:
         The resize factor: crop pixels per frame pixel.
@@ -56,7 +70,9 @@ def crop_square(frame: Image, box: Box, rule: CropRule, out: Image) -> float:
         if side > LARGEST_COPY:
             _sample(cut, (y1, x1), side, out)
             return rule.size / side
-        cut = cast(Image, cv2.copyMakeBorder(cut, top, bottom, left, right, cv2.BORDER_CONSTANT))
+        padded = (scratch or Scratch()).square(side)
+        cv2.copyMakeBorder(cut, top, bottom, left, right, cv2.BORDER_CONSTANT, dst=padded)
+        cut = padded
     cv2.resize(cut, (rule.size, rule.size), dst=out, interpolation=cv2.INTER_LINEAR)
     return rule.size / side
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from edgetrack.bundle import Bundle, read_npz
+from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.capabilities import backend_of
 from edgetrack.errors import BundleError
 from edgetrack.runtime.backends.base import Array, Options
@@ -73,8 +74,8 @@ def verify_bundle(bundle: Bundle, options: Options) -> Verification:
         graph = backend_of(bundle.manifest.target)(info, bundle.path(info.file), options)
         try:
             for sample, sides in samples.items():
-                _check_names(info.name, sides["in"], {t.name: t.shape for t in info.inputs})
-                _check_names(info.name, sides["out"], {t.name: t.shape for t in info.outputs})
+                _check_signature(info.name, sides["in"], info.inputs)
+                _check_signature(info.name, sides["out"], info.outputs)
                 found = run_graph(graph, sides["in"])
                 checks.extend(
                     compare(f"{info.name}/{name} #{sample}", found[name], reference, atol=limits.atol, rtol=limits.rtol)
@@ -91,7 +92,8 @@ def verify_bundle(bundle: Bundle, options: Options) -> Verification:
     )
 
 
-def _check_names(graph: str, found: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:
-    shapes = {name: array.shape for name, array in found.items()}
-    if shapes != dict(expected):
-        raise BundleError(f"{GOLDEN_FILE} records {shapes} for graph {graph!r}, the manifest says {dict(expected)}")
+def _check_signature(graph: str, found: Mapping[str, Array], expected: tuple[TensorInfo, ...]) -> None:
+    recorded = {name: (str(array.dtype), array.shape) for name, array in found.items()}
+    declared = {t.name: (t.dtype, t.shape) for t in expected}
+    if recorded != declared:
+        raise BundleError(f"{GOLDEN_FILE} records {recorded} for graph {graph!r}, the manifest says {declared}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, UsageError
 from edgetrack.runtime.backends.base import CompiledGraph, Options
 
-Rule = float | str | list[float]
+Rule = float | str | Annotated[list[float], msgspec.Meta(min_length=1)]
 
 
 class Graph(CompiledGraph):

@@ -13,7 +13,7 @@ from edgetrack.box import Box, clip
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import CropRule, Image, crop_square
+from edgetrack.runtime.crop import CropRule, Image, Scratch, crop_square
 from edgetrack.runtime.decode import Map, decode_center, map_back
 from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
 from edgetrack.runtime.window import hann_open
@@ -65,6 +65,7 @@ class SmatProcedure(Procedure):
         settings = read_settings(manifest.procedure, SmatSettings)
         self.template_rule = CropRule(settings.template_factor, settings.template_size)
         self.search_rule = CropRule(settings.search_factor, settings.search_size)
+        self.scratch = Scratch()
         self.margin = settings.clip_margin
         self.lost_below = settings.lost_below
         _check_graphs(manifest, settings)
@@ -77,13 +78,15 @@ class SmatProcedure(Procedure):
         self.state = Box(0.0, 0.0, 0.0, 0.0)
 
     def init(self, frame: Frame, box: Box) -> None:
-        crop_square(frame, box, self.template_rule, cast(Image, self.template.inputs["template"]))
+        crop_square(frame, box, self.template_rule, cast(Image, self.template.inputs["template"]), self.scratch)
         self.template.run()
         np.copyto(self.step.inputs["template_features"], self.template.outputs["template_features"])
         self.state = box
 
     def update(self, frame: Frame, mark: Mark) -> Decision:
-        resize_factor = crop_square(frame, self.state, self.search_rule, cast(Image, self.step.inputs["search"]))
+        resize_factor = crop_square(
+            frame, self.state, self.search_rule, cast(Image, self.step.inputs["search"]), self.scratch
+        )
         mark("crop")
         self.step.run()
         mark("graphs")

@@ -1,0 +1,109 @@
+"""`edgetrack eval`: how well a bundle tracks on an annotated data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgetrack.evaluation.run import Evaluation, Options
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder, zip or name.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="A data set's folder, a video with its boxes in a .txt beside it, or synthetic:[NAME]."),
+    ],
+    jobs: Annotated[int, typer.Option(help="Sequences at a time, each in a process.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of an inference; the usable cores shared among jobs if left out.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="How the data set lies on disk; found out if left out.")] = None,
+    sequences: Annotated[str | None, typer.Option(help="Only these sequences: a,b,c.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Only so many frames of each sequence.")] = None,
+    device: Annotated[str, typer.Option(help="Where to run: cpu.")] = "cpu",
+    precision_hint: Annotated[str | None, typer.Option(help="Arithmetic to ask the backend for: bf16.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Keep runs here; out/eval/BUNDLE/DATASET if left out.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Track again what is kept from an earlier run.")] = False,
+    results: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="KIND DIR", help="Write files for an official server: got10k or trackingnet."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Track every sequence of a data set from its first box; AO, SR, AUC, precision, and their intervals."""
+    from edgetrack.errors import UsageError
+    from edgetrack.evaluation.datasets import open_dataset
+    from edgetrack.evaluation.run import Options
+    from edgetrack.evaluation.submission import check_kind, write_results
+
+    if as_json and as_markdown:
+        raise UsageError("--json and --markdown exclude each other; give one of them")
+    if results is not None:
+        check_kind(results[0])
+        if frames is not None:
+            raise UsageError("--results wants whole sequences; leave --frames out")
+    opened = open_dataset(dataset, layout)
+    options = Options(
+        bundle=bundle,
+        dataset=opened if sequences is None else opened.select([name.strip() for name in sequences.split(",")]),
+        jobs=jobs,
+        threads=threads,
+        frames=frames,
+        device=device,
+        precision_hint=precision_hint,
+        output=output,
+        restart=restart,
+    )
+    found = _evaluate(options)
+    if results is not None:
+        write_results(*results, found.result.bundle, found.runs)
+    _present(found, as_json, as_markdown)
+    if found.result.failures:
+        raise typer.Exit(1)
+
+
+def _evaluate(options: Options) -> Evaluation:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from edgetrack.cli.console import stderr
+    from edgetrack.evaluation.run import evaluate as run
+
+    console = stderr()
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading the data set", total=len(options.dataset.entries))
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+            if not console.is_terminal:
+                console.print(f"{done}/{total} {what}", markup=False, soft_wrap=True)
+
+        try:
+            return run(options, progress)
+        except KeyboardInterrupt:
+            console.print("interrupted; finished sequences are kept, the same command goes on", markup=False)
+            raise
+
+
+def _present(found: Evaluation, as_json: bool, as_markdown: bool) -> None:
+    from edgetrack.cli.console import print_json, stdout
+    from edgetrack.evaluation import present
+    from edgetrack.evaluation.record import Record
+
+    if as_json:
+        print_json(Record(results=[found.result]))
+    elif as_markdown:
+        typer.echo(present.markdown(found.result))
+    else:
+        console = stdout()
+        console.print(present.table(found.result))
+        for note in present.notes(found.result):
+            console.print(note, markup=False, soft_wrap=True)
+        console.print(f"runs and {found.folder / 'results.json'} are kept", markup=False, soft_wrap=True)

@@ -1,0 +1,161 @@
+"""`verify` proves a bundle again, and finds one whose graphs were changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from edgetrack.bundle import Bundle, open_bundle, read_npz
+from edgetrack.bundle.arrays import write_npz
+from edgetrack.errors import BundleError, BundleIntegrityError
+from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.verify import verify_bundle
+
+TARGETS = ["torch", "onnx", "openvino"]
+
+
+@pytest.fixture
+def copied(exported: Callable[..., Path], tmp_path: Path) -> Callable[[str], Path]:
+    """copied("onnx") -> a bundle to spoil."""
+    return lambda target: Path(shutil.copytree(exported(target), tmp_path / f"smat-{target}-fp32"))
+
+
+def rehash(folder: Path) -> Bundle:
+    """Open a changed bundle after its manifest was made to say what is there."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for name, entry in manifest["files"].items():
+        data = (folder / name).read_bytes()
+        entry.update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return open_bundle(folder)
+
+
+def change_onnx(folder: Path) -> None:
+    model = onnx.load(str(folder / "step.onnx"))
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.reshape(-1)[::7] *= 1.5
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, str(folder / "step.onnx"))
+
+
+def change_openvino(folder: Path) -> None:
+    path = folder / "step.bin"
+    data = path.read_bytes()
+    whole = len(data) // 4 * 4
+    values = np.frombuffer(data[:whole], np.float32).copy()
+    middle = slice(len(values) // 2, len(values) // 2 + 20_000)
+    values[middle] *= 1.5
+    path.write_bytes(values.tobytes() + data[whole:])
+
+
+def change_torch(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["box_head.conv1_ctr.0.weight"] *= 1.5
+    save_file(tensors, path, metadata)
+
+
+CHANGES = {"onnx": change_onnx, "openvino": change_openvino, "torch": change_torch}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_sound_bundle_passes(exported: Callable[..., Path], target: str) -> None:
+    with open_bundle(exported(target)) as bundle:
+        found = verify_bundle(bundle, Options(threads=2))
+        record = read_npz(bundle.path("golden.npz"))
+    assert found.ok
+    assert (found.bundle, found.weights) == (f"smat-{target}-fp32", "untrained")
+    assert found.files == len(bundle.manifest.files)
+    assert len(found.checks) == sum("/out/" in key for key in record) == 3 * 4
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_changed_weights_fail_although_the_hashes_fit(copied: Callable[[str], Path], target: str) -> None:
+    folder = copied(target)
+    CHANGES[target](folder)
+    with rehash(folder) as bundle:
+        found = verify_bundle(bundle, Options(threads=2))
+    assert not found.ok
+    assert not all(check.ok for check in found.checks if check.name.startswith("step/score"))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_changed_file_is_not_even_opened_while_its_hash_stays(copied: Callable[[str], Path], target: str) -> None:
+    folder = copied(target)
+    CHANGES[target](folder)
+    with pytest.raises(BundleIntegrityError, match="was changed"):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (b"not json", r"parity\.json .* is not a parity report"),
+        (b"{}", r"parity\.json .* is not a parity report"),
+        (b'{"comparisons": [{"atol": "much", "rtol": 0}]}', r"parity\.json .* is not a parity report"),
+        (b'{"comparisons": []}', "holds no comparison; export it again"),
+    ],
+)
+def test_report_that_is_none_is_refused(copied: Callable[[str], Path], report: bytes, words: str) -> None:
+    folder = copied("onnx")
+    (folder / "parity.json").write_bytes(report)
+    with rehash(folder) as bundle, pytest.raises(BundleError, match=words):
+        verify_bundle(bundle, Options())
+
+
+def without(part: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda arrays: {key: value for key, value in arrays.items() if part not in key}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda arrays: {}, "no record of graph 'template'"),
+        (without("/step/"), "no record of graph 'step'"),
+        (without("/out/score"), "records .* for graph 'step', the manifest says"),
+        (without("/in/search"), "records .* for graph 'step', the manifest says"),
+        (lambda arrays: arrays | {"0/step/in/more": np.zeros(1)}, "records .* for graph 'step'"),
+        (lambda arrays: arrays | {"stray": np.zeros(1)}, "entry 'stray'; expected sample/graph/in|out/tensor"),
+        (lambda arrays: arrays | {"0/step/out/score": np.zeros((1, 1, 8, 8))}, "records .* for graph 'step'"),
+    ],
+)
+def test_record_that_does_not_cover_the_graphs_is_refused(
+    copied: Callable[[str], Path], change: Callable[[dict[str, Any]], dict[str, Any]], words: str
+) -> None:
+    folder = copied("onnx")
+    write_npz(folder / "golden.npz", change(read_npz(folder / "golden.npz")))
+    with rehash(folder) as bundle, pytest.raises(BundleError, match=words):
+        verify_bundle(bundle, Options())
+
+
+def test_record_without_the_files_is_refused(copied: Callable[[str], Path]) -> None:
+    folder = copied("onnx")
+    (folder / "golden.npz").unlink()
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    del manifest["files"]["golden.npz"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with open_bundle(folder) as bundle, pytest.raises(BundleError, match=r"has no file 'golden\.npz'"):
+        verify_bundle(bundle, Options())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_record_of_another_kind_of_number_is_refused(copied: Callable[[str], Path], dtype: type) -> None:
+    folder = copied("onnx")
+    arrays = read_npz(folder / "golden.npz")
+    arrays["0/step/in/search"] = arrays["0/step/in/search"].astype(dtype)
+    write_npz(folder / "golden.npz", arrays)
+    with rehash(folder) as bundle, pytest.raises(BundleError, match="for graph 'step'"):
+        verify_bundle(bundle, Options())
