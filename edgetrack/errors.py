@@ -7,7 +7,9 @@
         InvalidFrameError             an image that no tracker can take
         RecipeError                   a recipe that does not say what it must
         SourceError                   a video, folder or camera that cannot be opened
+        DatasetError                  a data set that is not there or not laid out as any that is known
       SourceInterruptedError     1    a video that ended early or holds an unreadable frame
+      SequenceError              1    a sequence of a data set whose frames and boxes cannot be evaluated
       CheckpointError            1    a weights file that cannot be read
         UnsafeCheckpointError         ... because it asks to run code
         WeightsMismatchError          ... because its tensors are not the model's
@@ -59,8 +61,16 @@ class SourceError(UsageError):
     """A video, folder, glob or camera that cannot be opened."""
 
 
+class DatasetError(UsageError):
+    """A data set that is not there, or not laid out as any that is known."""
+
+
 class SourceInterruptedError(EdgetrackError):
     """A video that ended before its stated length, or a frame that cannot be decoded."""
+
+
+class SequenceError(EdgetrackError):
+    """A sequence of a data set whose frames and boxes are missing, corrupt or do not fit each other."""
 
 
 class CheckpointError(EdgetrackError):

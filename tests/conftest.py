@@ -14,6 +14,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each xdist worker a core of its own: backends take all they may use, and two at once slow one another."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 PILOT_FILE = "data/smat_pilot/MobileViTv2_Track_pilot.pth.tar"
 
 
@@ -75,13 +84,18 @@ def synthetic_image() -> NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """exported("onnx") -> a bundle of SMAT, untrained or with given weights, exported once a run; not to be changed."""
+    import torch
+
     from edgetrack.export.pipeline import ExportRequest, export
 
     @cache
     def make(target: str, weights: str = "untrained") -> Path:
         output = tmp_path_factory.mktemp("exported") / f"smat-{target}-fp32"
         request = ExportRequest("smat", target, weights=weights, output=output)
+        # One thread: two that wait for one another on busy cores take many times as long.
+        torch.set_num_threads(1)
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
             if weights != "untrained":
                 # A short proof: whole sequences hold these bundles against the official boxes.
                 patch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))

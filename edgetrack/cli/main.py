@@ -16,6 +16,7 @@ from edgetrack.cli.inspect import inspect
 from edgetrack.cli.list import list_bundles
 from edgetrack.cli.pack import pack, unpack
 from edgetrack.cli.track import track
+from edgetrack.cli.train import train
 from edgetrack.cli.verify import verify
 from edgetrack.errors import EdgetrackError
 
@@ -47,6 +48,7 @@ app.command()(export)
 app.command()(track)
 app.command()(bench)
 app.command("eval")(evaluate)
+app.command()(train)
 app.command()(verify)
 app.command()(inspect)
 app.command("list")(list_bundles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from edgetrack.errors import BackendMissingError
 from edgetrack.export.onnx import to_onnx
 from edgetrack.models.base import GraphModule
+
+_NUMBERED = re.compile(r"[A-Za-z]+_\d+")
 
 
 def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
@@ -27,6 +30,10 @@ def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[s
         source = Path(scratch) / f"{graph.name}.onnx"
         to_onnx(graph, source, opset=opset, metadata=metadata)
         model = openvino.Core().read_model(source)
+        # OpenVINO numbers what has no name by a counter of the process: the same graph shall give the same bytes.
+        for index, node in enumerate(model.get_ordered_ops()):
+            if _NUMBERED.fullmatch(node.get_friendly_name()):
+                node.set_friendly_name(f"{node.get_type_name()}_{index}")
         for key, value in metadata.items():
             model.set_rt_info(value, ["edgetrack", key])
         openvino.save_model(model, folder / f"{graph.name}.xml", compress_to_fp16=False)

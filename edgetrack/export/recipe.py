@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -49,6 +49,55 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"atol {self.atol} and rtol {self.rtol} must be finite and at least 0")
 
 
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class LossWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Factors of the three terms of the training loss."""
+
+    focal: Share
+    l1: Share
+    giou: Share
+
+
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the weights are changed: learning rate and its course, steps of warm-up, decay, largest gradient norm.
+
+    `cosine` falls to a hundredth over the whole training, `step` to a tenth at 80 % of it.
+    """
+
+    course: Literal["cosine", "step"]
+    lr: Positive
+    warmup: Annotated[int, msgspec.Meta(ge=0)]
+    weight_decay: Share
+    clip: Positive
+
+
+class PhaseShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the training: pixels of the search crop, share of the whole, pairs a step."""
+
+    search_size: Annotated[int, msgspec.Meta(ge=32)]
+    share: Positive
+    batch: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a tracker is trained; the first of `schedules` is the default.
+
+    `backbone` is the prefix of the names of tensors that a pretrained backbone would bring, `initial` constants (by
+    name) on top of the usual initialisation.
+    """
+
+    backbone: str
+    centre_jitter: Share
+    scale_jitter: Share
+    loss: LossWeights
+    schedules: dict[str, Schedule]
+    phases: tuple[PhaseShare, ...]
+    initial: dict[str, float] = {}
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tracker's export recipe; `parity` has a tolerance for each precision that was tried."""
 
@@ -59,6 +108,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     paper: PaperFigures = PaperFigures()
     checkpoint: CheckpointFormat
     untrained: Untrained = Untrained()
+    training: Training | None = None
     procedure: dict[str, Scalar]
     parity: dict[str, Tolerance]
 

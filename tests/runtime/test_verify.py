@@ -74,7 +74,7 @@ CHANGES = {"onnx": change_onnx, "openvino": change_openvino, "torch": change_tor
 @pytest.mark.parametrize("target", TARGETS)
 def test_sound_bundle_passes(exported: Callable[..., Path], target: str) -> None:
     with open_bundle(exported(target)) as bundle:
-        found = verify_bundle(bundle, Options(threads=2))
+        found = verify_bundle(bundle, Options(threads=1))
         record = read_npz(bundle.path("golden.npz"))
     assert found.ok
     assert (found.bundle, found.weights) == (f"smat-{target}-fp32", "untrained")
@@ -87,7 +87,7 @@ def test_changed_weights_fail_although_the_hashes_fit(copied: Callable[[str], Pa
     folder = copied(target)
     CHANGES[target](folder)
     with rehash(folder) as bundle:
-        found = verify_bundle(bundle, Options(threads=2))
+        found = verify_bundle(bundle, Options(threads=1))
     assert not found.ok
     assert not all(check.ok for check in found.checks if check.name.startswith("step/score"))
 

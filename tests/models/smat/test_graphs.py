@@ -85,7 +85,7 @@ def test_exported_graphs_give_the_official_maps(
     for twin in twins(graphs):
         file = converter.convert(twin, tmp_path, opset=17, metadata={"tracker": "smat"})
         info = GraphInfo(name=twin.name, role=twin.role, file=file, inputs=twin.inputs, outputs=twin.outputs)
-        graph = backend_of(target)(info, tmp_path / file, Options(threads=2))
+        graph = backend_of(target)(info, tmp_path / file, Options(threads=1))
         known |= run_graph(graph, {t.name: known[t.name] for t in twin.inputs})
         graph.close()
     assert_golden(known, golden)

@@ -48,7 +48,7 @@ def test_untrained_tracker_gives_the_official_boxes(
 ) -> None:
     sequence = golden("seq_smat")
     cases = sequence.group(name)
-    with load(exported(target)) as tracker:
+    with load(exported(target), threads=1) as tracker:
         tracker.init(synthetic_image[..., ::-1], cases["init_xywh"].tolist())
         for t, expected in enumerate(cases["boxes_xywh"], start=1):
             frame = np.roll(synthetic_image, (2 * t, 3 * t), (0, 1))[..., ::-1]
@@ -72,7 +72,7 @@ def pilot_tracker(
 
     def make(target: str) -> Tracker:
         if target not in open_ones:
-            tracker = load(exported(target, str(pilot_weights)))
+            tracker = load(exported(target, str(pilot_weights)), threads=1)
             assert tracker.manifest.weights.sha256 == golden("seq_smat_pilot").meta["sha256"]
             open_ones[target] = tracker
         return open_ones[target]

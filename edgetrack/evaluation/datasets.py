@@ -1,0 +1,128 @@
+"""Opening a data set: which layout it has, and its sequences."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgetrack.errors import DatasetError, UnknownNameError
+from edgetrack.evaluation.layouts import LAYOUTS, Layout
+from edgetrack.evaluation.reading import Entry, read_sequence
+from edgetrack.evaluation.sequence import Protocol, Sequence
+from edgetrack.media import load_scene, scene_names
+
+SYNTHETIC = "synthetic:"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Sequences of one layout, none of them read yet.
+
+    Attributes:
+        name: for labels and folders.
+        where: the absolute path, or the text that names built-in scenes.
+        layout: name of the layout.
+        protocol: how it is scored.
+        entries: where each sequence lies.
+    """
+
+    name: str
+    where: str
+    layout: str
+    protocol: Protocol
+    entries: tuple[Entry, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the sequences, in order."""
+        return [entry.name for entry in self.entries]
+
+    def read(self, entry: Entry) -> Sequence:
+        """One sequence.
+
+        Raises:
+            SequenceError: it is not what it should be; the others are not affected.
+        """
+        return read_sequence(entry, self.protocol)
+
+    def select(self, names: Collection[str]) -> Dataset:
+        """The same with only these sequences, in the data set's order.
+
+        Raises:
+            UnknownNameError: there is no such sequence.
+        """
+        for name in names:
+            if name not in self.names:
+                near = difflib.get_close_matches(name, self.names, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise UnknownNameError(
+                    f"no sequence is called {name!r}{hint}; {self.name} has {len(self.names)}, such as "
+                    f"{', '.join(self.names[:5])}"
+                )
+        return replace(self, entries=tuple(e for e in self.entries if e.name in names))
+
+
+def layout_names() -> list[str]:
+    """What `--layout` takes."""
+    return [layout.name for layout in LAYOUTS]
+
+
+def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
+    """Find the sequences of a data set.
+
+    Args:
+        path: a folder; a video with its boxes beside it (`clip.mp4`, `clip.txt`); `synthetic:` for all built-in
+            scenes, or one of them as `synthetic:drift`, with options as `synthetic:drift?frames=50`.
+        layout: one of `layout_names()`; found out where it is None.
+
+    Raises:
+        DatasetError: nothing there, or nothing there that has the layout (any layout).
+        UnknownNameError: no such layout or scene.
+    """
+    if isinstance(path, str) and path.startswith(SYNTHETIC):
+        return _synthetic(path)
+    layouts = LAYOUTS if layout is None else (_find_layout(layout),)
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise DatasetError(f"data set {path} does not exist; give a folder, a video or {SYNTHETIC}")
+    for candidate in layouts:
+        if root.is_dir() or candidate.name == "video":
+            entries = _find(candidate, root)
+            if entries and (layout is not None or any(map(candidate.sure, entries))):
+                _check_names(entries, root)
+                root = root.resolve()
+                return Dataset(root.stem or "data", str(root), candidate.name, candidate.protocol, entries)
+    looked = "\n".join(f"  {c.name:<12}{c.looks_for}" for c in layouts)
+    raise DatasetError(f"{path} is not laid out as a data set that is known; looked for\n{looked}")
+
+
+def _find(layout: Layout, root: Path) -> tuple[Entry, ...]:
+    try:
+        return tuple(layout.find(root))
+    except OSError as error:
+        raise DatasetError(f"data set {root} cannot be listed: {error.strerror or error}") from error
+
+
+def _check_names(entries: tuple[Entry, ...], root: Path) -> None:
+    name, count = Counter(entry.name for entry in entries).most_common(1)[0]
+    if count > 1:
+        raise DatasetError(f"{root} holds {count} sequences called {name!r}; rename all but one of their folders")
+
+
+def _find_layout(name: str) -> Layout:
+    for layout in LAYOUTS:
+        if layout.name == name:
+            return layout
+    raise UnknownNameError(f"layout {name!r} is not known; expected one of: {', '.join(layout_names())}")
+
+
+def _synthetic(spec: str) -> Dataset:
+    name, mark, query = spec.removeprefix(SYNTHETIC).partition("?")
+    if name:
+        load_scene(name)
+    scenes = [name] if name else scene_names()
+    entries = tuple(Entry(scene, f"{SYNTHETIC}{scene}{mark}{query}", None) for scene in scenes)
+    return Dataset(f"synthetic-{name}" if name else "synthetic", spec, "synthetic", Protocol(), entries)

@@ -1,0 +1,89 @@
+"""An evaluation for people: one table of words, drawn by rich or as Markdown, and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from edgetrack.evaluation.metrics import Scores
+from edgetrack.evaluation.overall import FEW_SEQUENCES
+from edgetrack.evaluation.record import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLUMNS = {
+    "AO": "ao",
+    "SR0.5": "sr50",
+    "SR0.75": "sr75",
+    "AUC": "auc",
+    "P": "precision",
+    "P_norm": "p_norm",
+    "OP50": "op50",
+    "OP75": "op75",
+}
+_NONE = "-"
+
+
+def headings() -> list[str]:
+    """The columns; the first is text, the others are numbers."""
+    return ["sequence", "frames", *_COLUMNS, "track fps"]
+
+
+def rows(result: Result) -> Iterator[list[str]]:
+    """A row per sequence, one for all of them, and one for their 95 % intervals."""
+    for one in result.sequences:
+        yield [one.name, str(one.frames), *_figures(one), _number(one.fps, 1)]
+    yield ["all", str(result.frames), *_figures(result), _number(result.fps, 1)]
+    yield ["95 %", "", *(_span(result.interval[field]) for field in _COLUMNS.values()), ""]
+
+
+def notes(result: Result) -> Iterator[str]:
+    """What goes with the table, one line each: what ran, how it was averaged and timed, and what failed."""
+    cut = "" if result.limit is None else f", at most {result.limit} of each sequence"
+    yield (
+        f"{result.bundle} ({result.weights} weights) on {result.dataset} ({result.layout}): "
+        f"{len(result.sequences)} sequences, {result.frames} frames{cut}"
+    )
+    if result.ao is None:
+        yield "no frame after the first is annotated: nothing can be scored; --results writes files for the servers"
+    elif result.averaging == "frames":
+        yield "all: AO and SR over all frames, as GOT-10k's toolkit; the others over sequences"
+    few = 0 < len(result.sequences) < FEW_SEQUENCES
+    yield "95 %: bootstrap over sequences" + (
+        f"; too narrow with fewer than {FEW_SEQUENCES} sequences, none with one" if few else ""
+    )
+    share = f"; {result.jobs} jobs shared the machine, so this is no benchmark" if result.jobs > 1 else ""
+    yield f"track fps: 1 / median of crop + graphs + decode, {result.threads} threads{share}; see edgetrack bench"
+    for failure in result.failures:
+        yield f"FAILED: {failure.name}: {failure.error}"
+
+
+def markdown(result: Result) -> str:
+    """The table and its notes as GitHub's Markdown."""
+    lines = [headings(), ["---", *("---:" for _ in headings()[1:])], *rows(result)]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {note}" for note in notes(result))])
+
+
+def table(result: Result) -> Table:
+    """The table for a terminal."""
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False)
+    for index, title in enumerate(headings()):
+        drawn.add_column(title, justify="right" if index else "left", no_wrap=True)
+    for line in rows(result):
+        drawn.add_row(*line)
+    return drawn
+
+
+def _figures(scores: Scores) -> list[str]:
+    return [_number(getattr(scores, field), 3) for field in _COLUMNS.values()]
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return _NONE if interval is None else f"{interval[0]:.2f}-{interval[1]:.2f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return _NONE if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,221 @@
+"""What there is to train on: pictures, the boxes in them, and which of them are held aside."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from edgetrack.box import Box
+from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.media._images import stated_size
+from edgetrack.media._quiet import quiet_cv2
+from edgetrack.media._source import check_size
+from edgetrack.runtime.crop import Image
+from edgetrack.runtime.threads import usable_cores
+
+LARGEST_PICTURE = 64 * 2**20
+"""Bytes of one image file."""
+MOST_BAD = 0.05
+"""Share of unusable pictures from which on a collection is refused."""
+HELD_FRAMES = 10
+"""A held-aside sequence has at least this many frames."""
+_NAMED = 5
+
+
+class Picture(NamedTuple):
+    """An encoded image: `length` bytes of a file from `offset` on, and what to call it in messages."""
+
+    file: str
+    offset: int
+    length: int
+    name: str
+
+
+class View(NamedTuple):
+    """One look at an object: a picture and the object's box in it, in pixels."""
+
+    picture: Picture
+    box: Box
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One object's views in order of time. Objects of one `video` may be in each other's pictures."""
+
+    name: str
+    video: str
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Sequences, pictures without a box, and what was left out and why."""
+
+    sequences: tuple[Clip, ...] = ()
+    unlabelled: tuple[Picture, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def views(self) -> int:
+        """Labelled pictures."""
+        return sum(len(sequence.views) for sequence in self.sequences)
+
+    def text(self) -> str:
+        """For people, on one line."""
+        bad = f"; {len(self.skipped)} unusable" if self.skipped else ""
+        return (
+            f"{len(self.sequences)} sequences of {self.views} pictures, {len(self.unlabelled)} pictures without a box"
+            f"{bad}"
+        )
+
+
+@dataclass
+class Gathering:
+    """A catalog while a collection is read; bad pictures are counted, and too many of them refused."""
+
+    source: Path
+    sequences: dict[tuple[str, str], list[View]] = field(default_factory=dict)
+    unlabelled: list[Picture] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, picture: Picture, sequence: str, video: str, box: Box | None) -> None:
+        """One good picture."""
+        if box is None:
+            self.unlabelled.append(picture)
+        else:
+            self.sequences.setdefault((sequence, video), []).append(View(picture, box))
+
+    def skip(self, reason: str) -> None:
+        """One bad picture; `reason` names it."""
+        self.skipped.append(reason)
+
+    def finish(self) -> Catalog:
+        """The catalog.
+
+        Raises:
+            SourceError: nothing in it, or more than 5 % unusable.
+        """
+        sequences = tuple(Clip(name, video, tuple(views)) for (name, video), views in self.sequences.items())
+        catalog = Catalog(sequences, tuple(self.unlabelled), tuple(self.skipped))
+        _refuse_if_bad(str(self.source), catalog)
+        return catalog
+
+
+def _refuse_if_bad(source: str, catalog: Catalog) -> None:
+    bad, good = len(catalog.skipped), catalog.views + len(catalog.unlabelled)
+    if bad > MOST_BAD * (bad + good):
+        raise SourceError(
+            f"{source}: {bad} of {bad + good} pictures cannot be used, more than {MOST_BAD:.0%}: "
+            f"{'; '.join(catalog.skipped[:_NAMED])}{'; ...' if bad > _NAMED else ''}. Repair or remove them"
+        )
+    if not good:
+        raise SourceError(f"{source} holds no pictures to train on; docs/train.md shows what is expected")
+
+
+def implausible(box: Box, width: int, height: int) -> str | None:
+    """Why a box cannot be a target in an image of that size in pixels, or None where it can."""
+    if not (box.is_finite and box.w > 0 and box.h > 0 and math.isfinite(box.area)):
+        return f"its box {tuple(box)} is not four finite numbers with a positive size"
+    cx, cy = box.center
+    if not (0 <= cx <= width and 0 <= cy <= height):
+        return f"its box {tuple(box)} has its centre outside the image of {width}x{height} pixels"
+    return None
+
+
+def load(picture: Picture) -> Image:
+    """Decode: uint8 (H, W, 3) BGR.
+
+    Raises:
+        SourceInterruptedError: not there, cut short, too large or not an image.
+    """
+    try:
+        with Path(picture.file).open("rb") as file:
+            file.seek(picture.offset)
+            data = file.read(picture.length)
+        if len(data) != picture.length or not data:
+            raise SourceError(f"only {len(data)} of {picture.length} bytes are there")
+        if data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-1024:]:
+            raise SourceError("the JPEG is cut short")
+        size = stated_size(data)
+        if size is not None:
+            check_size(*size, what="the image")
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, SourceError, cv2.error) as error:
+        raise SourceInterruptedError(f"picture {picture.name} cannot be read: {error}") from error
+    if image is None:
+        raise SourceInterruptedError(f"picture {picture.name} cannot be decoded as an image")
+    return image.astype(np.uint8, copy=False)
+
+
+def verified(catalog: Catalog, source: str) -> Catalog:
+    """The catalog without the pictures that cannot be decoded or whose box has its centre outside; all are decoded.
+
+    Raises:
+        SourceError: more than 5 % of the pictures are unusable.
+    """
+    views = [(view.picture, view.box) for sequence in catalog.sequences for view in sequence.views]
+    every: list[tuple[Picture, Box | None]] = [*views, *((picture, None) for picture in catalog.unlabelled)]
+    with quiet_cv2(), ThreadPoolExecutor(usable_cores()) as pool:
+        found = list(pool.map(_problem, *zip(*every, strict=True), chunksize=16)) if every else []
+    rest = iter(found)
+    sequences = tuple(Clip(s.name, s.video, tuple(v for v in s.views if next(rest) is None)) for s in catalog.sequences)
+    unlabelled = tuple(picture for picture in catalog.unlabelled if next(rest) is None)
+    skipped = (*catalog.skipped, *(problem for problem in found if problem is not None))
+    result = Catalog(tuple(s for s in sequences if s.views), unlabelled, skipped)
+    _refuse_if_bad(source, result)
+    return result
+
+
+def _problem(picture: Picture, box: Box | None) -> str | None:
+    try:
+        height, width = load(picture).shape[:2]
+    except SourceInterruptedError as error:
+        return str(error)
+    reason = None if box is None else implausible(box, width, height)
+    return None if reason is None else f"{picture.name}: {reason}"
+
+
+def merge(catalogs: Iterable[Catalog]) -> Catalog:
+    """Several catalogs as one."""
+    parts = list(catalogs)
+    return Catalog(
+        tuple(s for part in parts for s in part.sequences),
+        tuple(p for part in parts for p in part.unlabelled),
+        tuple(reason for part in parts for reason in part.skipped),
+    )
+
+
+def hold_aside(catalog: Catalog, count: int) -> tuple[Catalog, tuple[Clip, ...]]:
+    """Take `count` sequences out, with all that comes from the same videos; which ones depends on their names alone.
+
+    Returns:
+        What is left to train on, and the sequences to track: of at least 10 frames, no two from one video.
+
+    Raises:
+        SourceError: nothing labelled and nothing unlabelled is left.
+    """
+    chosen = list(islice(_candidates(catalog.sequences), count))
+    videos = {sequence.video for sequence in chosen}
+    left = tuple(s for s in catalog.sequences if s.video not in videos)
+    if not left and not catalog.unlabelled:
+        raise SourceError(
+            f"holding {len(chosen)} sequences aside leaves nothing to train on; give more data or --hold-aside 0"
+        )
+    return Catalog(left, catalog.unlabelled, catalog.skipped), tuple(chosen)
+
+
+def _candidates(sequences: Sequence[Clip]) -> Iterable[Clip]:
+    seen: set[str] = set()
+    for sequence in sorted(sequences, key=lambda s: (zlib.crc32(s.name.encode()), s.name)):
+        if len(sequence.views) >= HELD_FRAMES and sequence.video not in seen:
+            seen.add(sequence.video)
+            yield sequence

@@ -1,0 +1,264 @@
+"""The training loop: phases, steps, saves, logs. Time and what is shown are injected."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgetrack.checkpoints import load_into, save_safetensors
+from edgetrack.errors import NumericalError, SourceInterruptedError
+from edgetrack.training.catalog import Catalog, Clip
+from edgetrack.training.device import Machine, to_images
+from edgetrack.training.heldaside import average_overlap
+from edgetrack.training.journal import PICTURE, Journal, Row, can_draw, draw_curves
+from edgetrack.training.loading import Batch, batches
+from edgetrack.training.losses import Losses, tracking_loss
+from edgetrack.training.pairs import PairMaker
+from edgetrack.training.schedule import Average, optimizer_of, rate_factor, set_rate
+from edgetrack.training.settings import Phase, Settings
+from edgetrack.training.state import Place, save_state
+
+WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
+MOST_BAD_STEPS = 20
+"""Steps in a row without a finite loss and gradient after which a training has failed."""
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often things happen: rows of the log in steps, the rest in seconds; `stop_after` ends this run."""
+
+    log_steps: int = 20
+    save_s: float = 120.0
+    validate_s: float = 600.0
+    stop_after_s: float = math.inf
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step came to, for whoever watches.
+
+    Attributes:
+        place: after the step.
+        losses: by name; `total` is what was minimised.
+        lr: of the step.
+        progress: share of the whole training that is done, 0..1.
+        pairs_per_s: since the last row of the log.
+    """
+
+    place: Place
+    losses: dict[str, float]
+    lr: float
+    progress: float
+    pairs_per_s: float
+
+
+@dataclass
+class Hooks:
+    """What the loop asks of the outside: the time in seconds, whether to stop, and somebody to tell."""
+
+    clock: Callable[[], float] = time.perf_counter
+    stop: Callable[[], bool] = lambda: False
+    on_step: Callable[[Report], None] = lambda report: None
+    on_event: Callable[[str], None] = lambda text: None
+
+
+@dataclass
+class _Means:
+    """Sums over the steps since the last row."""
+
+    since: float
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    pairs: int = 0
+
+    def add(self, losses: dict[str, float], pairs: int) -> None:
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in losses.items()}
+        self.steps += 1
+        self.pairs += pairs
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.steps for name, value in self.sums.items()}
+
+
+class Trainer:
+    """A network, its optimizer and average, and the loop over the phases.
+
+    Args:
+        network: maps (template, search), RGB 0..1, to score, size and offset maps; trained in place.
+        settings: decide the numbers.
+        machine: where it is computed.
+        folder: everything is written there; must exist.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: Settings,
+        machine: Machine,
+        folder: Path,
+        *,
+        rhythm: Rhythm | None = None,
+        hooks: Hooks | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        # Channels last: what the convolutions of CPUs and of GPUs with bfloat16 are fastest with.
+        self.network: nn.Module = network.to(machine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.settings, self.machine, self.folder = settings, machine, folder
+        self.rhythm, self.hooks = rhythm or Rhythm(), hooks or Hooks()
+        self.journal = journal or Journal(settings)
+        self.optimizer = optimizer_of(self.network, settings)
+        self.average = Average(self.network, settings.memory)
+        self.place = Place()
+        self._bad_steps = 0
+
+    def run(self, catalog: Catalog, held_aside: Sequence[Clip] = (), workers: int = 0) -> bool:
+        """Train until all phases are done, the time of this run is up, or somebody says stop; then save.
+
+        Returns:
+            Whether the training is complete.
+
+        Raises:
+            NumericalError: the loss or its gradient stayed NaN or infinite; the last saved state stays.
+            SourceInterruptedError: a picture can no longer be read; what was done is saved first.
+        """
+        self._started = self._mark = self._saved = self._validated = self.hooks.clock()
+        self._means = _Means(since=self._mark)
+        try:
+            complete = self._phases(catalog, held_aside, workers)
+        except SourceInterruptedError:
+            self._save()
+            raise
+        if not self.hooks.stop():
+            self._validate(held_aside)
+        self._save()
+        if can_draw() and self.journal.rows:
+            draw_curves(self.journal, self.folder / PICTURE)
+        return complete
+
+    @property
+    def progress(self) -> float:
+        """Share of the whole training that is done, 0..1."""
+        amounts = [phase.amount for phase in self.settings.phases]
+        return min(1.0, (sum(amounts[: self.place.phase]) + self.place.phase_done) / sum(amounts))
+
+    def _phases(self, catalog: Catalog, held_aside: Sequence[Clip], workers: int) -> bool:
+        while self.place.phase < len(self.settings.phases):
+            if not self._phase(self.settings.phases[self.place.phase], catalog, held_aside, workers):
+                return False
+            self.place.phase, self.place.phase_done = self.place.phase + 1, 0.0
+            self._save()
+            self.average.restart()
+        return True
+
+    def _phase(self, phase: Phase, catalog: Catalog, held_aside: Sequence[Clip], workers: int) -> bool:
+        maker = PairMaker(catalog, self.settings, phase.search_size)
+        on_gpu = self.machine.device.type == "cuda"
+        self.network.train()
+        for batch in batches(maker, self.place.samples, phase.batch, workers, pinned=on_gpu):
+            if self.place.phase_done >= phase.amount:
+                return True
+            if self.hooks.stop() or self.hooks.clock() - self._started >= self.rhythm.stop_after_s:
+                return False
+            self._step(batch, phase)
+            now = self.hooks.clock()
+            if now - self._validated >= self.rhythm.validate_s:
+                self._validate(held_aside)
+            if now - self._saved >= self.rhythm.save_s:
+                self._save()
+        return True
+
+    def _step(self, batch: Batch, phase: Phase) -> None:
+        device = self.machine.device
+        templates, searches = (to_images(crops, device) for crops in batch[:2])
+        boxes, positive = (part.to(device, non_blocking=True) for part in batch[2:])
+        factor = rate_factor(self.settings.schedule, self.place.step, self.progress)
+        set_rate(self.optimizer, factor)
+        with self.machine.autocast():
+            maps = self.network(templates, searches)
+        losses = tracking_loss(maps, boxes, positive, self.settings.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.schedule.clip)
+        if self._is_sound(losses.total, norm):
+            self.optimizer.step()
+            self.average.update(self.network)
+            self.place.updates += 1
+        self._advance(phase, len(positive), losses, factor * self.settings.schedule.lr)
+
+    def _is_sound(self, loss: Tensor, norm: Tensor) -> bool:
+        """Whether loss and gradient are finite; a step for which they are not changes nothing."""
+        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+            self._bad_steps = 0
+            return True
+        self._bad_steps += 1
+        if self._bad_steps >= MOST_BAD_STEPS:
+            raise NumericalError(
+                f"loss or gradient was NaN or infinite in {MOST_BAD_STEPS} steps in a row, up to step "
+                f"{self.place.step}; run the command again to go on from the last saved state, or start over with "
+                "--restart and a lower --lr or --precision fp32"
+            )
+        return False
+
+    def _advance(self, phase: Phase, pairs: int, losses: Losses, lr: float) -> None:
+        now = self.hooks.clock()
+        passed, self._mark = now - self._mark, now
+        place = self.place
+        place.step, place.samples, place.seconds = place.step + 1, place.samples + pairs, place.seconds + passed
+        place.phase_done += 1 if phase.unit == "steps" else passed
+        values = torch.stack([value.detach() for value in losses]).tolist()  # one transfer from a GPU
+        named = dict(zip(Losses._fields, values, strict=True))
+        self._means.add(named, pairs)
+        rate = self._means.pairs / max(now - self._means.since, 1e-9)
+        self.hooks.on_step(Report(place, named, lr, self.progress, rate))
+        if place.step % self.rhythm.log_steps == 0:
+            means = self._means.means()
+            means["loss"] = means.pop("total")
+            self.journal.rows.append(
+                Row(place.step, phase.search_size, round(place.seconds, 3), lr, **means, pairs_per_s=rate)
+            )
+            self._means = _Means(since=now)
+
+    def _validate(self, clips: Sequence[Clip]) -> None:
+        """Follow the held-aside sequences with the averaged weights, unless that was just done."""
+        done = self.journal.validations and self.journal.validations[-1]["step"] == self.place.step
+        if not clips or self.place.step == 0 or done:
+            return
+        raw = {name: value.clone() for name, value in self.network.state_dict().items()}
+        load_into(self.network, self.average.tensors, source="average")
+        found = average_overlap(self.network, clips, self.settings, self.machine)
+        load_into(self.network, raw, source="network")
+        ao = sum(found.values()) / len(found)
+        size = self.settings.phases[min(self.place.phase, len(self.settings.phases) - 1)].search_size
+        self.journal.validations.append({"step": self.place.step, "ao": ao, "sequences": found})
+        self.journal.rows.append(Row(self.place.step, size, round(self.place.seconds, 3), ao=ao))
+        self.hooks.on_event(f"step {self.place.step}: AO {ao:.3f} on {len(found)} held-aside sequences")
+        if self.place.best is None or ao > self.place.best:
+            self.place.best = ao
+            self._write_weights(BEST)
+        # A validation is no training time, and no gap in the rate of pairs.
+        now = self.hooks.clock()
+        self._means.since += now - self._mark
+        self._mark = self._validated = now
+
+    def _save(self) -> None:
+        save_state(self.folder, self.network, self.optimizer, self.average, self.place, self.settings)
+        self._write_weights(WEIGHTS)
+        self.journal.write(self.folder)
+        now = self.hooks.clock()
+        self._means.since += now - self._mark
+        self._mark = self._saved = now
+
+    def _write_weights(self, name: str) -> None:
+        about = {
+            "tracker": self.settings.tracker,
+            "step": str(self.place.step),
+            "pairs": str(self.place.samples),
+            "origin": "edgetrack train",
+        }
+        save_safetensors(self.average.tensors, self.folder / name, about)

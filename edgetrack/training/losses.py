@@ -1,0 +1,133 @@
+"""The loss of centre heads: focal on the score map, l1 and generalised IoU on the box at the target's cell.
+
+score is (B, 1, F, F) in 0..1, size (B, 2, F, F) in fractions of the crop, offset (B, 2, F, F) in cells; target boxes
+are (B, 4): centre x, centre y, width, height in fractions of the crop, centres inside it. Formulae: SMAT (arXiv
+2309.03979) Eq. 4; Gaussian and focal loss as in CenterNet (arXiv 1904.07850), which has them from CornerNet
+(1808.01244).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from edgetrack.export.recipe import LossWeights
+
+MIN_OVERLAP = 0.7
+SCORE_MIN = 1e-4
+_EPS = 1e-7
+
+
+class Losses(NamedTuple):
+    """Scalars: the weighted sum, its terms before weighting, the mean IoU of the boxes, and the share of pairs whose
+    highest score lies within one cell of the target's. The last two are for people and carry no gradient."""
+
+    total: Tensor
+    focal: Tensor
+    l1: Tensor
+    giou: Tensor
+    iou: Tensor
+    hit: Tensor
+
+
+def target_cells(boxes: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+    """Column and row (B,) of the cell that holds each box's centre."""
+    places = (boxes[:, :2] * cells).floor().long().clamp(0, cells - 1)
+    return places[:, 0], places[:, 1]
+
+
+def gaussian_radius(size: Tensor) -> Tensor:
+    """Radius in cells (B,), whole and at least 0, of the Gaussian of boxes with sizes (B, 2) in cells.
+
+    CornerNet asks how far both corners may move outwards with an overlap of 0.7 left, (w + 2r)(h + 2r) = wh / 0.7; the
+    published root lacks the division by the leading coefficient 4 x 0.7, and trackers are trained with that: kept.
+    """
+    around, area = size.sum(dim=1), size.prod(dim=1)
+    root = torch.sqrt((MIN_OVERLAP * around) ** 2 + 4 * MIN_OVERLAP * (1 - MIN_OVERLAP) * area)
+    return (root - MIN_OVERLAP * around).floor().clamp(min=0)
+
+
+def gaussian_target(boxes: Tensor, positive: Tensor, cells: int) -> Tensor:
+    """Score targets (B, F, F): 1 at the target's cell, a Gaussian of a sixth of 2r + 1 within r, 0 elsewhere.
+
+    Args:
+        boxes: (B, 4).
+        positive: (B,) bool; False gives zeros.
+        cells: F.
+    """
+    column, row = target_cells(boxes, cells)
+    radius = gaussian_radius(boxes[:, 2:] * cells).view(-1, 1, 1)
+    line = torch.arange(cells, device=boxes.device)
+    dx, dy = line.view(1, 1, -1) - column.view(-1, 1, 1), line.view(1, -1, 1) - row.view(-1, 1, 1)
+    sigma = (2 * radius + 1) / 6
+    value = torch.exp(-(dx * dx + dy * dy) / (2 * sigma * sigma))
+    inside = (dx.abs() <= radius) & (dy.abs() <= radius) & positive.view(-1, 1, 1)
+    return value * inside
+
+
+def focal_loss(score: Tensor, target: Tensor) -> Tensor:
+    """Sum of -(1-p)^2 log p where the target is 1, -(1-t)^4 p^2 log(1-p) elsewhere, over the number of ones (>= 1).
+
+    Args:
+        score: p, (B, F, F), strictly between 0 and 1.
+        target: t, (B, F, F).
+    """
+    one = target == 1
+    at_target = -((1 - score) ** 2) * torch.log(score)
+    elsewhere = -((1 - target) ** 4) * score**2 * torch.log(1 - score)
+    return torch.where(one, at_target, elsewhere).sum() / one.sum().clamp(min=1)
+
+
+def boxes_at(size: Tensor, offset: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """The boxes (B, 4) that the maps predict at one cell each; centre and size in fractions of the crop."""
+    cells, batch = size.shape[-1], torch.arange(size.shape[0], device=size.device)
+    shift = offset[batch, :, row, column]
+    centre = (torch.stack([column, row], dim=1) + shift) / cells
+    return torch.cat([centre, size[batch, :, row, column]], dim=1)
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """Centre and size (B, 4) to x1, y1, x2, y2."""
+    half = 0.5 * boxes[:, 2:]
+    return torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], dim=1)
+
+
+def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU (0..1) and generalised IoU (-1..1; arXiv 1902.09630) of corner boxes, each (B,)."""
+    area_a, area_b = ((c[:, 2:] - c[:, :2]).prod(dim=1) for c in (a, b))
+    common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(dim=1)
+    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
+    union = area_a + area_b - common
+    iou = common / union.clamp(min=_EPS)
+    return iou, iou - (hull - union) / hull.clamp(min=_EPS)
+
+
+def tracking_loss(maps: tuple[Tensor, Tensor, Tensor], boxes: Tensor, positive: Tensor, weights: LossWeights) -> Losses:
+    """The loss of a batch; a pair that is not positive has a score target of zero and no box loss.
+
+    Args:
+        maps: score, size, offset.
+        boxes: (B, 4) targets.
+        positive: (B,) bool.
+        weights: of the three terms.
+    """
+    score, size, offset = (m.float() for m in maps)
+    # In bfloat16 the network's own limit of 1 - 1e-4 is 1, whose logarithm the loss cannot bear.
+    score = score.clamp(SCORE_MIN, 1 - SCORE_MIN)
+    cells = score.shape[-1]
+    column, row = target_cells(boxes, cells)
+    focal = focal_loss(score[:, 0], gaussian_target(boxes, positive, cells))
+    found, wanted = corners(boxes_at(size, offset, column, row)), corners(boxes)
+    iou, giou = overlaps(found, wanted)
+    count = positive.sum().clamp(min=1)
+    l1_term = ((found - wanted).abs().mean(dim=1) * positive).sum() / count
+    giou_term = ((1 - giou) * positive).sum() / count
+    total = weights.focal * focal + weights.l1 * l1_term + weights.giou * giou_term
+    with torch.no_grad():
+        best = score[:, 0].flatten(1).argmax(dim=1)
+        near = ((best % cells - column).abs() <= 1) & ((best // cells - row).abs() <= 1)
+        hit = (near & positive).sum() / count
+        mean_iou = (iou * positive).sum() / count
+    return Losses(total, focal, l1_term, giou_term, mean_iou, hit)

@@ -1,0 +1,201 @@
+"""Pairs of a template and a search crop with the target's box, drawn from a catalog: sample i is always the same.
+
+    clip      two frames of one object, up to `gap` apart
+    still     one picture of an object, looked at twice
+    region    a random region of a picture without a box, as if it were an object
+    paste     an object cut out and laid over another picture
+    negative  template of one object, search crop around another of another video: nothing to be found
+
+Every sample has random numbers of its own, from (seed, index), so it depends on neither workers nor order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.box import Box
+from edgetrack.errors import SourceError
+from edgetrack.runtime.crop import CropRule, Image, crop_square
+from edgetrack.training import augment
+from edgetrack.training.augment import Looks
+from edgetrack.training.catalog import Catalog, Clip, Picture, View, load
+from edgetrack.training.geometry import into_square, jitter, mirrored, square_around
+from edgetrack.training.paste import paste
+from edgetrack.training.settings import Settings
+
+T = TypeVar("T")
+
+
+class Pair(NamedTuple):
+    """A training sample.
+
+    Attributes:
+        template, search: uint8 (size, size, 3) BGR.
+        box: float32 (4,): the target's centre x, y and width, height in fractions of the search crop.
+        positive: whether the search crop shows the template's object.
+    """
+
+    template: Image
+    search: Image
+    box: NDArray[np.float32]
+    positive: bool
+
+
+class _Scenes(NamedTuple):
+    """Two pictures with a box in each, before anything is cut."""
+
+    first: Image
+    first_box: Box
+    second: Image
+    second_box: Box
+    positive: bool = True
+
+
+class PairMaker:
+    """Draws pairs; cheap to copy to a worker, since pictures are read when they are needed.
+
+    Args:
+        catalog: what to draw from.
+        settings: crops, jitters, mix, gap and seed.
+        search_size: pixels of the search crop.
+        looks: augmentations.
+
+    Raises:
+        SourceError: no kind of pair with a weight can be made from the catalog.
+    """
+
+    def __init__(self, catalog: Catalog, settings: Settings, search_size: int, looks: Looks | None = None) -> None:
+        self.catalog = catalog
+        self.looks = looks or Looks()
+        self.seed, self.gap = settings.seed, settings.gap
+        self.template_rule, self.search_rule = settings.template, settings.search_rule(search_size)
+        self.centre_jitter, self.scale_jitter = settings.jitter_at(search_size), settings.scale_jitter
+        self.moving = tuple(s for s in catalog.sequences if len(s.views) > 1)
+        # Pictures of one object each; where there are only clips, their frames serve as stills.
+        self.still = tuple(s for s in catalog.sequences if len(s.views) == 1) or catalog.sequences
+        self.kinds = _possible(settings.mix, catalog, self.moving)
+        total = sum(self.kinds.values())
+        self._bounds = np.cumsum([weight / total for weight in self.kinds.values()])
+
+    def kind_of(self, rng: np.random.Generator) -> str:
+        """A kind, drawn by the weights of those that can be made."""
+        place = int(np.searchsorted(self._bounds, rng.random(), side="right"))
+        return list(self.kinds)[min(place, len(self.kinds) - 1)]
+
+    def __call__(self, index: int) -> Pair:
+        """Sample number `index`.
+
+        Raises:
+            SourceInterruptedError: a picture can no longer be read.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        draw: dict[str, Callable[[np.random.Generator], _Scenes]] = {
+            "clip": self._clip,
+            "still": self._still,
+            "region": self._region,
+            "paste": self._paste,
+            "negative": self._negative,
+        }
+        return self._finish(draw[self.kind_of(rng)](rng), rng)
+
+    def _clip(self, rng: np.random.Generator) -> _Scenes:
+        views = _one_of(self.moving, rng).views
+        first = int(rng.integers(len(views)))
+        low, high = max(0, first - self.gap), min(len(views) - 1, first + self.gap)
+        second = int(rng.integers(low, high))
+        second += second >= first
+        return _Scenes(*_look(views[first]), *_look(views[second]))
+
+    def _still(self, rng: np.random.Generator) -> _Scenes:
+        image, box = _look(_one_of(_one_of(self.still, rng).views, rng))
+        return _Scenes(image, box, image, box)
+
+    def _region(self, rng: np.random.Generator) -> _Scenes:
+        image = load(_one_of(self.catalog.unlabelled, rng))
+        height, width = image.shape[:2]
+        side = rng.uniform(0.12, 0.35) * min(height, width)
+        stretch = np.exp(0.35 * rng.standard_normal())
+        w, h = min(side * stretch, 0.8 * width), min(side / stretch, 0.8 * height)
+        box = Box(rng.uniform(0, width - w), rng.uniform(0, height - h), w, h)
+        return _Scenes(image, box, image, box)
+
+    def _paste(self, rng: np.random.Generator) -> _Scenes:
+        sequence = _one_of(self.catalog.sequences, rng)
+        image, box = _look(_one_of(sequence.views, rng))
+        background = load(self._other_picture(sequence, rng))
+        return _Scenes(image, box, *paste(image, box, background, rng))
+
+    def _negative(self, rng: np.random.Generator) -> _Scenes:
+        sequence = _one_of(self.catalog.sequences, rng)
+        other = self._other(sequence, rng)
+        return _Scenes(*_look(_one_of(sequence.views, rng)), *_look(_one_of(other.views, rng)), positive=False)
+
+    def _other_picture(self, sequence: Clip, rng: np.random.Generator) -> Picture:
+        if self.catalog.unlabelled:
+            return _one_of(self.catalog.unlabelled, rng)
+        return _one_of(self._other(sequence, rng).views, rng).picture
+
+    def _other(self, sequence: Clip, rng: np.random.Generator) -> Clip:
+        """Of another video; the first one in a random direction, so that one is always found."""
+        every = self.catalog.sequences
+        start = int(rng.integers(len(every)))
+        turned = (every[(start + step) % len(every)] for step in range(len(every)))
+        return next(s for s in turned if s.video != sequence.video)
+
+    def _finish(self, scenes: _Scenes, rng: np.random.Generator) -> Pair:
+        """Cut, mirror, recolour, blur, cover."""
+        template = _cut(scenes.first, scenes.first_box, self.template_rule)
+        place = jitter(scenes.second_box, rng, self.centre_jitter, self.scale_jitter)
+        search = _cut(scenes.second, place, self.search_rule)
+        box = into_square(scenes.second_box, square_around(place, self.search_rule.factor))
+        if rng.random() < self.looks.flip:
+            template, search = (cast(Image, cv2.flip(crop, 1)) for crop in (template, search))
+            box = mirrored(box)
+        if rng.random() < self.looks.grey:
+            template, search = augment.grey(template), augment.grey(search)
+        if rng.random() < self.looks.occlude:
+            search = augment.occluded(search, box, rng)
+        crops = [self._look_different(crop, rng) for crop in (template, search)]
+        cx, cy = box.center
+        return Pair(crops[0], crops[1], np.array([cx, cy, box.w, box.h], np.float32), scenes.positive)
+
+    def _look_different(self, crop: Image, rng: np.random.Generator) -> Image:
+        crop = augment.recolour(crop, rng, self.looks)
+        return augment.blurred(crop, rng) if rng.random() < self.looks.blur else crop
+
+
+def _possible(mix: dict[str, float], catalog: Catalog, moving: tuple[Clip, ...]) -> dict[str, float]:
+    several = len({sequence.video for sequence in catalog.sequences}) > 1
+    can = {
+        "clip": bool(moving),
+        "still": bool(catalog.sequences),
+        "region": bool(catalog.unlabelled),
+        "paste": bool(catalog.sequences) and (several or bool(catalog.unlabelled)),
+        "negative": several,
+    }
+    kinds = {kind: weight for kind, weight in mix.items() if weight > 0 and can[kind]}
+    if not kinds or set(kinds) == {"negative"}:
+        wanted = ", ".join(kind for kind, weight in mix.items() if weight > 0)
+        raise SourceError(
+            f"no pairs can be made: {catalog.text()}; the mix asks for {wanted}. Give more data or another --mix"
+        )
+    return kinds
+
+
+def _one_of(items: Sequence[T], rng: np.random.Generator) -> T:
+    return items[int(rng.integers(len(items)))]
+
+
+def _look(view: View) -> tuple[Image, Box]:
+    return load(view.picture), view.box
+
+
+def _cut(image: Image, box: Box, rule: CropRule) -> Image:
+    out = np.empty((rule.size, rule.size, 3), np.uint8)
+    crop_square(image, box, rule, out)
+    return out

@@ -1,0 +1,194 @@
+"""Figures against GOT-10k's toolkit, closed forms, and properties that hold for any boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edgetrack.box import Box, center_error
+from edgetrack.box import iou as box_iou
+from edgetrack.evaluation import metrics
+from edgetrack.evaluation.overall import FIGURES, intervals, overall
+from edgetrack.evaluation.sequence import Protocol
+
+SIZE = (300, 280)
+GOT10K = Protocol(bounded=True, over_frames=True)
+positive = st.floats(1, 100)
+place = st.floats(-200, 200)
+boxes = st.tuples(place, place, positive, positive)
+many = arrays(np.float64, st.tuples(st.integers(1, 12), st.just(4)), elements=st.floats(1, 60))
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """200 boxes and what a tracker might make of them."""
+    rng = np.random.Generator(np.random.PCG64(7))
+    truth = np.hstack([rng.integers(0, 260, (200, 2)), rng.integers(10, 60, (200, 2))]).astype(float)
+    found = truth + rng.integers(-25, 26, (200, 4))
+    found[:, 2:] = np.maximum(found[:, 2:], 1)
+    found[0] = truth[0]
+    return found, truth
+
+
+def test_overlap_and_distance_as_got10ks_toolkit_printed_them(pair) -> None:
+    # got10k 0.1.3, utils/metrics.py: rect_iou without and with bound=(300, 280), center_error.
+    ious = metrics.iou(*pair)
+    expected = [1.0, 0.3008423586040915, 0.0, 0.21660649819494585, 0.361474435196195, 0.02656546489563567]
+    np.testing.assert_allclose(ious[:6], expected, rtol=1e-12)
+    assert ious.mean() == pytest.approx(0.17693782183244636, rel=1e-12)
+    bounded = metrics.iou(*(metrics.into_frame(b, SIZE) for b in pair))
+    assert bounded.mean() == pytest.approx(0.18116894888131407, rel=1e-12)
+    assert metrics.center_distance(*pair).mean() == pytest.approx(20.226471134231637, rel=1e-12)
+
+
+def test_curves_as_got10ks_toolkit_printed_them(pair) -> None:
+    # got10k 0.1.3, experiments/otb.py: _calc_curves on the same boxes.
+    curve = [0.745, 0.645, 0.585, 0.485, 0.395, 0.31, 0.25, 0.195, 0.115, 0.08, 0.035, 0.02, 0.015, 0.015, 0.01, 0.01]
+    curve += [0.005, 0.005, 0.005, 0.005, 0.0]
+    found = metrics.success_curve(metrics.iou(*pair))
+    np.testing.assert_allclose(found, curve, rtol=1e-12)
+    everywhere = np.ones(200, bool)
+    scores = metrics.score(*pair, everywhere, Protocol(), SIZE).scores
+    assert scores.auc == pytest.approx(0.18714285714285714)
+    assert scores.precision == pytest.approx(0.53)
+    assert (scores.op50, scores.op75) == (found[10], found[15])
+
+
+def test_ao_and_sr_as_got10ks_toolkit_printed_them(pair) -> None:
+    # got10k 0.1.3, experiments/got10k.py: report() on sequences of 150 and 50 frames, every seventh without the target.
+    found, truth = pair
+    visible = np.arange(200) % 7 != 3
+    parts = [metrics.score(found[s], truth[s], visible[s], GOT10K, SIZE) for s in (slice(150), slice(150, 200))]
+    assert [p.frames for p in parts] == [128, 42]
+    assert [p.scores.ao for p in parts] == pytest.approx([0.16789977118863877, 0.20528211499412058])
+    together = overall(parts, GOT10K)
+    assert together.ao == pytest.approx(0.1771354090699931)
+    assert together.sr50 == pytest.approx(0.047058823529411764)
+    assert together.sr75 == pytest.approx(0.0058823529411764705)
+    assert overall(parts, Protocol()).ao == pytest.approx((0.16789977118863877 + 0.20528211499412058) / 2)
+
+
+def test_against_got10ks_toolkit_itself(pair) -> None:
+    reason = "OFFICIAL TOOLKIT ABSENT: pip install 'edgetrack[crosscheck]' to compare with got10k's own functions"
+    official = pytest.importorskip("got10k.utils.metrics", reason=reason)
+    otb = pytest.importorskip("got10k.experiments.otb", reason=reason)
+    ious, distances = official.rect_iou(*pair), official.center_error(*pair)
+    np.testing.assert_allclose(metrics.iou(*pair), ious, atol=1e-12)
+    np.testing.assert_allclose(metrics.center_distance(*pair), distances, atol=1e-12)
+    bounded = official.rect_iou(*(b.copy() for b in pair), bound=SIZE)
+    np.testing.assert_allclose(metrics.iou(*(metrics.into_frame(b, SIZE) for b in pair)), bounded, atol=1e-12)
+    experiment = otb.ExperimentOTB.__new__(otb.ExperimentOTB)
+    experiment.nbins_iou, experiment.nbins_ce = 21, 51
+    success, precision = experiment._calc_curves(ious, distances)
+    np.testing.assert_allclose(metrics.success_curve(ious), success)
+    np.testing.assert_allclose(metrics.precision_curve(distances), precision)
+
+
+def test_closed_forms_of_a_constant_shift() -> None:
+    # A 10x20 box shifted by 2 to the right: IoU = 8 / 12, centres 2 pixels = 0.2 widths apart.
+    truth = np.tile([50.0, 50, 10, 20], (11, 1))
+    found = truth + np.array([2, 0, 0, 0])
+    found[0] = truth[0]
+    scores = metrics.score(found, truth, np.ones(11, bool), Protocol(), SIZE).scores
+    assert scores.ao == pytest.approx(2 / 3)
+    assert (scores.sr50, scores.sr75) == (1, 0)
+    # Thresholds 0 .. 0.65 are below 2/3 for all 11 frames, 0.70 .. 0.95 below 1 for the first.
+    assert scores.auc == pytest.approx((14 * 1 + 6 / 11) / 21)
+    assert (scores.op50, scores.op75) == (1, pytest.approx(1 / 11))
+    assert scores.precision == 1
+    # 0.2 up to rounding: thresholds 0 .. 0.19 hold the first frame alone.
+    assert scores.p_norm == pytest.approx((20 / 11 + 31) / 51, abs=1 / 51)
+
+
+def test_an_iou_at_a_threshold_does_not_pass_it_and_a_distance_does() -> None:
+    curve = metrics.success_curve(np.array([0.5]))
+    assert curve.tolist() == [1.0] * 10 + [0.0] * 11
+    assert metrics.precision_curve(np.array([20.0])).tolist() == [0.0] * 20 + [1.0] * 31
+
+
+def test_a_perfect_tracker_passes_all_thresholds_but_one() -> None:
+    truth = np.tile([5.0, 5, 9, 9], (4, 1))
+    scores = metrics.score(truth, truth, np.ones(4, bool), Protocol(), SIZE).scores
+    assert scores.auc == pytest.approx(20 / 21)
+    assert [getattr(scores, name) for name in FIGURES if name != "auc"] == [1.0] * 8
+
+
+def test_absent_frames_are_left_out_or_count_as_misses() -> None:
+    truth = np.tile([5.0, 5, 9, 9], (4, 1))
+    truth[2:] = np.nan
+    found = np.tile([5.0, 5, 9, 9], (4, 1))
+    visible = np.array([True, True, False, False])
+    out = metrics.score(found, truth, visible, Protocol(), SIZE).scores
+    missed = metrics.score(found, truth, visible, Protocol(absent_fails=True), SIZE).scores
+    assert (out.ao, out.op50, out.precision, out.p_norm) == (1, 1, 1, 1)
+    assert (missed.ao, missed.op50, missed.precision, missed.p_norm) == (1, 0.5, 0.5, 0.5)
+
+
+def test_nothing_after_the_first_frame_is_no_score() -> None:
+    one = np.array([[5.0, 5, 9, 9]])
+    assert metrics.score(one, one, np.ones(1, bool), Protocol(), SIZE) == (metrics.Scores(), 0)
+    assert overall([metrics.Scored(metrics.Scores(), 0)], Protocol()) == metrics.Scores()
+
+
+def test_got10ks_bound_moves_a_box_instead_of_cutting_it() -> None:
+    assert metrics.into_frame(np.array([[-10.0, 0, 30, 20], [290, 0, 30, 20]]), SIZE).tolist() == [
+        [0, 0, 30, 20],
+        [290, 0, 10, 20],
+    ]
+
+
+@given(boxes, boxes)
+def test_overlap_and_distance_are_those_of_the_box_algebra(a, b) -> None:
+    one, other = np.array([a]), np.array([b])
+    assert metrics.iou(one, other)[0] == pytest.approx(box_iou(Box(*a), Box(*b)), abs=1e-9)
+    assert metrics.center_distance(one, other)[0] == pytest.approx(center_error(Box(*a), Box(*b)), abs=1e-9)
+
+
+@given(many, st.data())
+def test_scores_are_shares_ordered_and_blind_to_scale(truth, data) -> None:
+    found = data.draw(arrays(np.float64, truth.shape, elements=st.floats(1, 60)))
+    everywhere = np.ones(len(truth), bool)
+    one = metrics.score(found, truth, everywhere, Protocol(), SIZE).scores
+    if len(truth) == 1:
+        assert one == metrics.Scores()
+        return
+    assert all(0 <= getattr(one, name) <= 1 for name in FIGURES)
+    assert one.sr75 <= one.sr50
+    assert one.op75 <= one.op50
+    twice = metrics.score(2 * found, 2 * truth, everywhere, Protocol(), SIZE).scores
+    assert twice.ao == pytest.approx(one.ao)
+    assert twice.p_norm == pytest.approx(one.p_norm)
+
+
+@given(many)
+def test_curves_fall_and_rise(values) -> None:
+    overlaps = values[:, 0] / 60
+    assert (np.diff(metrics.success_curve(overlaps)) <= 0).all()
+    assert (np.diff(metrics.precision_curve(values[:, 1])) >= 0).all()
+
+
+def test_intervals_hold_the_mean_are_repeatable_and_narrow_with_more_sequences() -> None:
+    def scored(values):
+        return [metrics.Scored(metrics.Scores(**dict.fromkeys(FIGURES, v)), 10) for v in values]
+
+    few, lots = scored([0.2, 0.4, 0.6, 0.8]), scored([0.2, 0.4, 0.6, 0.8] * 25)
+    low, high = intervals(few, Protocol())["ao"]
+    assert 0.2 <= low < 0.5 < high <= 0.8
+    assert intervals(few, Protocol()) == intervals(few, Protocol())
+    narrow_low, narrow_high = intervals(lots, Protocol())["ao"]
+    # The standard error of the mean of 100 such values is 0.0224; a normal 95 % interval is 0.0877 wide.
+    assert narrow_high - narrow_low == pytest.approx(0.0877, abs=0.008)
+    assert intervals(few[:1], Protocol())["ao"] is None
+    assert intervals(scored([0.5] * 3), Protocol())["auc"] == (0.5, 0.5)
+
+
+def test_an_interval_over_frames_weighs_sequences_by_their_frames() -> None:
+    parts = [metrics.Scored(metrics.Scores(**dict.fromkeys(FIGURES, v)), n) for v, n in ((0.0, 1), (1.0, 999))]
+    assert overall(parts, GOT10K).ao == pytest.approx(0.999)
+    assert overall(parts, GOT10K).auc == pytest.approx(0.5)
+    low, high = intervals(parts * 5, GOT10K)["ao"]
+    assert low > 0.9
+    assert high <= 1

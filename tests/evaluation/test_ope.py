@@ -1,0 +1,82 @@
+"""One pass: what the tracker is given, and what is recorded of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edgetrack.box import Box
+from edgetrack.errors import NumericalError, SequenceError
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.ope import one_pass
+from edgetrack.evaluation.sequence import Protocol, Sequence
+
+
+class Scripted:
+    """Answers with a box that moves by one pixel a frame, lost in every third frame."""
+
+    def __init__(self, fail_at=None):
+        self.given, self.updates, self.fail_at = None, 0, fail_at
+
+    def init(self, frame, box):
+        self.given = (frame.shape, tuple(box))
+
+    def update(self, frame):
+        self.updates += 1
+        if self.updates == self.fail_at:
+            raise NumericalError("NaN")
+        box = Box(self.updates, 0, 5, 5)
+        return SimpleNamespace(box=box, score=0.5, lost=self.updates % 3 == 0, timing=SimpleNamespace(total=2.0))
+
+
+@pytest.fixture
+def sequence(plain_dataset):
+    dataset = open_dataset(plain_dataset("a", frames=5))
+    return dataset.read(dataset.entries[0])
+
+
+def test_the_first_box_is_given_and_all_else_is_recorded(sequence) -> None:
+    tracker = Scripted()
+    times = iter([1_000_000, 4_000_000])
+    run = one_pass(tracker, sequence, clock=lambda: next(times))
+    assert tracker.given == ((48, 64, 3), (10, 12, 20, 16))
+    assert run.size == (64, 48)
+    assert run.boxes == [(10, 12, 20, 16), *((i, 0, 5, 5) for i in range(1, 5))]
+    assert run.scores == [None, 0.5, 0.5, 0.5, 0.5]
+    assert run.lost == [False, False, False, True, False]
+    assert run.ms == [3.0, 2.0, 2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(("limit", "frames"), [(1, 1), (3, 3), (5, 5), (99, 5)])
+def test_a_limit_stops_early(sequence, limit, frames) -> None:
+    assert len(one_pass(Scripted(), sequence, limit).boxes) == frames
+
+
+def test_a_trackers_error_goes_through(sequence) -> None:
+    with pytest.raises(NumericalError):
+        one_pass(Scripted(fail_at=2), sequence)
+
+
+def test_a_source_with_more_frames_than_boxes_is_an_error() -> None:
+    truth = np.tile([10.0, 10, 20, 20], (3, 1))
+    wrong = Sequence("s", "synthetic:drift?frames=4&size=96x64", truth, np.ones(3, bool), Protocol())
+    with pytest.raises(SequenceError, match="4 frames and 3 boxes"):
+        one_pass(Scripted(), wrong)
+
+
+def test_withheld_truth_is_tracked_to_the_end() -> None:
+    truth = np.array([[10.0, 10, 20, 20]])
+    hidden = Sequence("s", "synthetic:drift?frames=4&size=96x64", truth, np.ones(1, bool), Protocol())
+    assert len(one_pass(Scripted(), hidden).boxes) == 4
+
+
+def test_a_digest_changes_with_boxes_visibility_and_names_of_frames(sequence) -> None:
+    def changed(**fields):
+        return Sequence(**{**vars(sequence), **fields}).digest
+
+    assert changed() == sequence.digest
+    assert changed(truth=sequence.truth + 1) != sequence.digest
+    assert changed(visible=~sequence.visible) != sequence.digest
+    assert changed(media=sequence.media[::-1]) != sequence.digest

@@ -1,0 +1,20 @@
+"""A proof that is short, for tests of everything around it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that wait for one another on busy cores take many times as long."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
+
+
+@pytest.fixture
+def short_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of this test are proved on two samples instead of seven."""
+    monkeypatch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.export.samples.MOMENTS", (1,))

@@ -1,0 +1,175 @@
+"""Parity is part of every export: what differs does not get written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgetrack.errors import ParityError
+from edgetrack.export.parity import ParityReport, chained
+from edgetrack.export.pipeline import ExportRequest, export
+from edgetrack.export.samples import Sample
+from edgetrack.models import smat
+from edgetrack.models.base import GraphModule
+from edgetrack.runtime.parity import compare
+
+TARGETS = ["torch", "onnx", "openvino"]
+short = pytest.mark.usefixtures("short_proof")
+
+
+def sabotage(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[torch.Tensor], torch.Tensor], graph: int = 1) -> None:
+    """Have `deploy` change one weight of a shipped graph."""
+    deploy = smat.deploy
+
+    def spoilt(network: smat.Network) -> tuple[GraphModule, ...]:
+        graphs = deploy(network)
+        weight = next(p for name, p in graphs[graph].module.named_parameters() if name.endswith("conv_1.weight"))
+        with torch.no_grad():
+            weight.copy_(spoil(weight))
+        return graphs
+
+    monkeypatch.setattr(smat, "deploy", spoilt)
+
+
+def one_value(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    def spoil(weight: torch.Tensor) -> torch.Tensor:
+        changed = weight.clone()
+        changed.view(-1)[5] = value
+        return changed
+
+    return spoil
+
+
+@short
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_difference_past_the_tolerance_leaves_nothing_on_disk(tmp_path: Path, target: str) -> None:
+    with pytest.raises(ParityError) as caught:
+        export(ExportRequest("smat", target, output=tmp_path / "out" / "bundle", atol=1e-12, rtol=0.0))
+    assert caught.value.exit_code == 1
+    assert "comparisons with PyTorch fail; nothing was written" in str(caught.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any((tmp_path / "out").iterdir())
+
+
+@short
+def test_atol_of_the_message_passes_and_less_fails(tmp_path: Path) -> None:
+    with pytest.raises(ParityError) as caught:
+        export(ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=0.0, rtol=0.0))
+    advised = float(re.search(r"smallest --atol that passes them all is (\S+) ", str(caught.value))[1])
+    report = export(ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=advised, rtol=0.0))
+    assert report.worst_abs <= advised
+    with pytest.raises(ParityError):
+        export(
+            ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=advised * 0.98, rtol=0.0, overwrite=True)
+        )
+    assert (tmp_path / "bundle" / "manifest.json").is_file(), "the bundle that was there stays"
+
+
+@short
+@pytest.mark.parametrize("graph", [0, 1])
+def test_shipped_graph_that_is_not_the_published_network_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: int
+) -> None:
+    sabotage(monkeypatch, one_value(0.01), graph)
+    with pytest.raises(ParityError, match="whole step/") as caught:
+        export(ExportRequest("smat", "onnx", output=tmp_path / "bundle"))
+    # What was converted is what was shipped: only the claim on the whole fails.
+    assert "  graph " not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+@short
+def test_conversion_that_is_not_the_shipped_graph_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgetrack.export import onnx as exporter
+
+    to_onnx = exporter.to_onnx
+
+    def spoilt(graph: GraphModule, *rest: Any, **options: Any) -> None:
+        weight = next(p for name, p in graph.module.named_parameters() if name.endswith("conv_1.weight"))
+        kept = weight.clone()
+        weight.copy_(one_value(0.01)(weight))
+        to_onnx(graph, *rest, **options)
+        weight.copy_(kept)
+
+    monkeypatch.setattr(exporter, "to_onnx", spoilt)
+    with pytest.raises(ParityError, match="graph template/template_features"):
+        export(ExportRequest("smat", "onnx", output=tmp_path / "bundle"))
+    assert not any(tmp_path.iterdir())
+
+
+@short
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_output_that_is_no_number_is_caught_at_any_tolerance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    sabotage(monkeypatch, one_value(value))
+    with pytest.raises(ParityError, match="no tolerance passes them: a tensor holds NaN or infinity"):
+        export(ExportRequest("smat", "onnx", output=tmp_path / "bundle", atol=1e30, rtol=1e30))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_bundle_keeps_all_comparisons(exported: Callable[..., Path], target: str) -> None:
+    report = json.loads((exported(target) / "parity.json").read_bytes())
+    # 7 samples: 1 output of template and 3 of step alone, 3 of step in the whole.
+    assert len(report["comparisons"]) == 7 * (1 + 3 + 3)
+    assert all(c["ok"] for c in report["comparisons"])
+    names = {c["name"] for c in report["comparisons"]}
+    assert "whole step/score on synthetic:drift#8" in names
+    assert "graph template/template_features on noise" in names
+
+
+def report_of(*errors: float) -> ParityReport:
+    return ParityReport(
+        comparisons=tuple(
+            compare(f"t{i}", np.array([e]), np.array([0.0]), atol=1.0, rtol=0) for i, e in enumerate(errors)
+        )
+    )
+
+
+def test_report_without_comparisons_proves_nothing() -> None:
+    assert not ParityReport(comparisons=()).ok
+
+
+def test_report_names_the_failures_and_the_worst() -> None:
+    report = report_of(0.5, 3.0, 2.0)
+    assert not report.ok
+    assert report.worst.name == "t1"
+    with pytest.raises(ParityError) as caught:
+        report.require()
+    text = str(caught.value)
+    assert text.startswith("2 of 3 comparisons")
+    assert "t0:" not in text
+    assert text.index("t1:") < text.index("t2:")
+
+
+def test_report_that_passes_is_silent() -> None:
+    report_of(0.0, 1.0).require()
+
+
+def test_chain_feeds_later_graphs_with_what_earlier_ones_returned() -> None:
+    from edgetrack.bundle.manifest import TensorInfo
+
+    def info(name: str) -> TensorInfo:
+        return TensorInfo(name=name, dtype="float32", shape=(1,))
+
+    modules = [
+        GraphModule("first", "init", torch.nn.Identity(), (info("a"),), (info("b"),)),
+        GraphModule("second", "step", torch.nn.Identity(), (info("b"), info("a")), (info("c"),)),
+    ]
+    calls = []
+
+    def run(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        calls.append((name, dict(inputs)))
+        return {"first": {"b": 10}, "second": {"c": 20}}[name]
+
+    found = chained(modules, run, Sample("s", {"a": 1}))
+    assert calls == [("first", {"a": 1}), ("second", {"b": 10, "a": 1})]
+    assert found["second"] == {"in": {"b": 10, "a": 1}, "out": {"c": 20}}

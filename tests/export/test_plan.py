@@ -1,0 +1,84 @@
+"""What `plan` resolves, and what it refuses before anything is computed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgetrack.errors import BackendMissingError, RecipeError, UnknownNameError, UsageError
+from edgetrack.export.pipeline import ExportRequest, plan
+
+
+def test_names_and_defaults_are_resolved_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    work = plan(ExportRequest("smat", "ov"))
+    assert (work.name, work.target.name, work.output) == (
+        "smat-openvino-fp32",
+        "openvino",
+        Path("out/smat-openvino-fp32"),
+    )
+    assert work.tolerance == work.recipe.tolerance("fp32")
+    assert not any(tmp_path.iterdir())
+
+
+def test_given_values_win(tmp_path: Path) -> None:
+    work = plan(ExportRequest("smat", "onnx", output=tmp_path / "b", atol=0.5, rtol=0.0))
+    assert work.output == tmp_path / "b"
+    assert (work.tolerance.atol, work.tolerance.rtol) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("kept", ["atol", "rtol"])
+def test_one_given_tolerance_leaves_the_other_to_the_recipe(kept: str) -> None:
+    given = {"atol": 0.5, "rtol": 0.5}
+    del given[kept]
+    work = plan(ExportRequest("smat", "onnx", **given))
+    assert getattr(work.tolerance, kept) == getattr(work.recipe.tolerance("fp32"), kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"tracker": "nothing"}, UnknownNameError, r"tracker 'nothing' is not known; expected one of: .*smat"),
+        ({"tracker": "absent.toml"}, RecipeError, "cannot be read"),
+        ({"target": "nothing"}, UnknownNameError, "target 'nothing' is not known; expected one of: .*openvino.*onnx"),
+        ({"target": "fake"}, UsageError, "nothing is exported to target 'fake'"),
+        (
+            {"precision": "int4"},
+            UsageError,
+            "precision 'int4' is not supported for target 'onnx'; expected one of: fp32",
+        ),
+        ({"target": "openvino", "precision": "bf16"}, UsageError, "at run time it also takes the hint bf16"),
+        ({"opset": 16}, UsageError, "opset 16 is not supported; expected 17 or 18"),
+        ({"opset": 19}, UsageError, "opset 19"),
+        ({"atol": -1.0}, UsageError, "--atol is -1.0; expected a finite number"),
+        ({"atol": float("nan")}, UsageError, "--atol is nan"),
+        ({"rtol": float("inf")}, UsageError, "--rtol is inf"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(change: dict[str, Any], error: type[Exception], words: str) -> None:
+    request = ExportRequest(**({"tracker": "smat", "target": "onnx"} | change))
+    with pytest.raises(error, match=words) as caught:
+        plan(request)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("torch", r"exporting needs torch; install it with: pip install 'edgetrack\[export\]'"),
+        ("onnx", r"exporting needs onnx; install it with: pip install 'edgetrack\[export\]'"),
+        ("safetensors", "exporting needs safetensors"),
+        ("openvino", r"target 'openvino' needs its package; .*'edgetrack\[openvino\]'"),
+    ],
+)
+def test_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, missing: str, words: str) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == missing else find(name, *rest))
+    with pytest.raises(BackendMissingError, match=words) as caught:
+        plan(ExportRequest("smat", "openvino"))
+    assert caught.value.exit_code == 3

@@ -1,0 +1,159 @@
+"""Recipes: the one that ships, and whatever else a file may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgetrack.errors import RecipeError, UnknownNameError
+from edgetrack.export import recipe as module
+from edgetrack.export.recipe import Recipe, default_tracker, find_recipe, read_recipe, recipe_names
+from edgetrack.resources import data_folder
+
+SMAT = (data_folder("export_recipes") / "smat.toml").read_text("utf-8")
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def put(text: str | bytes) -> Path:
+        path = tmp_path / "mine.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+        return path
+
+    return put
+
+
+def test_smat_is_known_and_the_default() -> None:
+    assert "smat" in recipe_names()
+    assert default_tracker() == "smat"
+    smat = find_recipe("smat")
+    assert (smat.name, smat.checkpoint.key) == ("smat", "net")
+    assert smat.tolerance("fp32").atol > 0
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_of_its_own_name(name: str) -> None:
+    assert find_recipe(name).name == name
+
+
+@pytest.mark.parametrize("name", ["nothing", "SMAT", "", "../smat", "smat.tom"])
+def test_unknown_tracker_is_named_with_those_there_are(name: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        find_recipe(name)
+    assert f"tracker {name!r} is not known; expected one of: " in str(caught.value)
+    assert "smat" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_file_is_read_by_its_path(write) -> None:
+    assert find_recipe(str(write(SMAT))) == find_recipe("smat")
+
+
+def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read: No such file"):
+        find_recipe(str(tmp_path / "absent.toml"))
+
+
+def test_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(RecipeError, match="cannot be read"):
+        find_recipe(str(tmp_path / "folder.toml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("schema = 1", "schema = 2", "schema 1"),
+        ("schema = 1", "", "missing required field `schema`"),
+        ('name = "smat"', 'name = "Smat!"', r"\$\.name"),
+        ('name = "smat"', "name = 7", r"\$\.name"),
+        ("default = true", 'default = "yes"', r"\$\.default"),
+        ("[paper]", "[papers]", "unknown field `papers`"),
+        ('key = "net"', "key = 7", r"\$\.checkpoint\.key"),
+        ("cpu_fps = 37.0", 'cpu_fps = "fast"', r"\$\.paper\.cpu_fps"),
+        ("template_size = 128", "template_size = [128]", r"\$\.procedure"),
+        ("atol = 2e-4", "", "missing required field `atol`"),
+        ("atol = 2e-4", "atol = inf", "finite and at least 0"),
+        ("atol = 2e-4", "atol = nan", "finite and at least 0"),
+        ("rtol = 1e-4", "rtol = -1e-4", "finite and at least 0"),
+    ],
+)
+def test_wrong_field_is_named(write, old: str, new: str, words: str) -> None:
+    assert old in SMAT
+    with pytest.raises(RecipeError, match=words) as caught:
+        read_recipe(write(SMAT.replace(old, new, 1)))
+    assert "mine.toml is not a recipe of schema 1" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "schema = ",
+        "[a\n",
+        "a = 1\na = 2",
+        "\x00",
+        b"\xff\xfe",
+        "a = " + "[" * 50_000,
+        "a = " + "{a=" * 50_000,
+        "a = " + "1" * 5000,
+    ],
+    ids=lambda text: repr(text)[:20],
+)
+def test_file_that_is_not_toml_is_refused(write, text: str | bytes) -> None:
+    with pytest.raises(RecipeError, match=r"mine\.toml is not TOML"):
+        read_recipe(write(text))
+
+
+PIECES = st.sampled_from(
+    [
+        "",
+        "=",
+        "\n",
+        "[",
+        "]",
+        '"',
+        "0",
+        "-1",
+        "nan",
+        "inf",
+        "1e400",
+        "true",
+        "[[x]]",
+        "9" * 30,
+        "1979-05-27",
+        "é",
+        "\x00",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.tuples(st.integers(0, len(SMAT)), st.integers(0, 12), PIECES), min_size=1, max_size=4))
+def test_mutated_recipe_is_a_recipe_or_a_clear_error(write, cuts: list[tuple[int, int, str]]) -> None:
+    text = SMAT
+    for at, length, piece in cuts:
+        text = text[:at] + piece + text[at + length :]
+    try:
+        found = read_recipe(write(text))
+    except RecipeError:
+        return
+    assert isinstance(found, Recipe)
+    assert all(0 <= t.atol < float("inf") for t in found.parity.values())
+
+
+def test_precision_without_a_tolerance_is_refused_with_those_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"no \[parity\.int8\] section; it has: fp32"):
+        msgspec.structs.replace(find_recipe("smat"), parity={"fp32": find_recipe("smat").parity["fp32"]}).tolerance(
+            "int8"
+        )
+
+
+def test_no_default_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "recipe_names", list)
+    with pytest.raises(RecipeError, match="no recipe is marked"):
+        default_tracker()

@@ -1,0 +1,102 @@
+"""Where a network's weights come from, and which are refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from edgetrack.bundle import open_bundle
+from edgetrack.errors import CheckpointError, WeightsMismatchError
+from edgetrack.export.recipe import find_recipe
+from edgetrack.export.weights import fill
+from edgetrack.models.smat import Network
+from edgetrack.models.untrained import untrained_tensors
+
+RECIPE = find_recipe("smat")
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, torch.Tensor]:
+    return untrained_tensors(Network())
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    def write(content: object) -> Path:
+        path = tmp_path / "weights.pth.tar"
+        torch.save(content, path)
+        return path
+
+    return write
+
+
+def test_untrained_weights_are_the_recipes() -> None:
+    network = Network()
+    info = fill(network, RECIPE, "untrained")
+    assert (info.origin, info.sha256, info.file) == ("untrained", None, None)
+    expected = untrained_tensors(network, RECIPE.untrained.multipliers, RECIPE.untrained.overrides)
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+    assert torch.equal(network.box_head.conv4_size.bias, torch.full((2,), -2.0))
+
+
+def test_own_checkpoint_is_custom_with_its_hash(save: Callable[..., Path], tensors: dict[str, torch.Tensor]) -> None:
+    path, network = save({"net": tensors, "epoch": 3}), Network()
+    info = fill(network, RECIPE, str(path))
+    assert (info.origin, info.file) == ("custom", "weights.pth.tar")
+    assert info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert torch.equal(network.neck.BN_x.weight, tensors["neck.BN_x.weight"])
+
+
+def test_checkpoint_of_a_known_hash_is_official(save: Callable[..., Path], tensors: dict[str, torch.Tensor]) -> None:
+    path = save({"net": tensors})
+    known = (hashlib.sha256(path.read_bytes()).hexdigest(),)
+    checkpoint = msgspec.structs.replace(RECIPE.checkpoint, official_sha256=known)
+    assert fill(Network(), msgspec.structs.replace(RECIPE, checkpoint=checkpoint), str(path)).origin == "official"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_checkpoint_with_a_number_that_is_none_is_refused(
+    save: Callable[..., Path], tensors: dict[str, torch.Tensor], bad: float
+) -> None:
+    spoilt = tensors["neck.BN_x.weight"].clone()
+    spoilt[7] = bad
+    path = save({"net": tensors | {"neck.BN_x.weight": spoilt}})
+    with pytest.raises(CheckpointError, match=r"NaN or infinite values in 1 of 371 tensors: neck\.BN_x\.weight \(1 of"):
+        fill(Network(), RECIPE, str(path))
+
+
+def test_checkpoint_of_another_network_is_refused(save: Callable[..., Path]) -> None:
+    path = save({"net": torch.nn.Linear(2, 2).state_dict()})
+    with pytest.raises(WeightsMismatchError, match=r"371 missing, 2 unexpected"):
+        fill(Network(), RECIPE, str(path))
+
+
+def test_checkpoint_without_the_key_is_refused(save: Callable[..., Path], tensors: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(CheckpointError, match="no key 'net'"):
+        fill(Network(), RECIPE, str(save({"model": tensors})))
+
+
+def test_missing_file_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        fill(Network(), RECIPE, "absent.pth")
+
+
+def test_bundle_of_untrained_weights_says_so(exported: Callable[..., Path]) -> None:
+    with open_bundle(exported("onnx")) as bundle:
+        weights = bundle.manifest.weights
+    assert (weights.origin, weights.sha256) == ("untrained", None)
+    assert "tracks nothing" in weights.note
+
+
+def test_bundle_of_trained_weights_says_which(
+    exported: Callable[..., Path], pilot_weights: Path, golden: Callable[[str], object]
+) -> None:
+    with open_bundle(exported("onnx", str(pilot_weights))) as bundle:
+        weights = bundle.manifest.weights
+    assert (weights.origin, weights.file) == ("custom", pilot_weights.name)
+    assert weights.sha256 == golden("seq_smat_pilot").meta["sha256"]

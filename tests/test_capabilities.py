@@ -1,0 +1,88 @@
+"""The table of targets: names, packages, what may be asked of which."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+from edgetrack import capabilities
+from edgetrack.capabilities import (
+    TARGETS,
+    backend_of,
+    best_target,
+    find_target,
+    reference_target,
+    require_precision,
+    target_names,
+)
+from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
+from edgetrack.runtime.backends.base import CompiledGraph
+
+
+def test_names_and_aliases_are_unique() -> None:
+    names = [name for target in TARGETS for name in (target.name, *target.aliases)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_every_row_has_a_backend_and_an_exporter_that_are_there(target: capabilities.Target) -> None:
+    assert issubclass(backend_of(target.name), CompiledGraph)
+    if target.exporter is not None:
+        assert importlib.util.find_spec(f"edgetrack.export.{target.exporter}") is not None
+    assert target.about
+    assert not set(target.hints) & set(target.precisions)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [("openvino", "openvino"), ("ov", "openvino"), ("ort", "onnx"), ("pytorch", "torch")]
+)
+def test_target_is_found_by_name_and_alias(given: str, name: str) -> None:
+    assert find_target(given).name == name
+
+
+@pytest.mark.parametrize("name", ["", "nothing", "OpenVINO"])
+def test_unknown_target_is_named_with_those_there_are(name: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        find_target(name)
+    assert f"target {name!r} is not known" in str(caught.value)
+    assert ", ".join(target_names()) in str(caught.value)
+
+
+def test_scripted_target_is_not_offered() -> None:
+    assert "fake" not in target_names()
+
+
+def test_precision_that_is_only_a_hint_says_so() -> None:
+    require_precision(find_target("openvino"), "fp32")
+    with pytest.raises(UsageError, match="at run time it also takes the hint bf16"):
+        require_precision(find_target("openvino"), "bf16")
+    with pytest.raises(UsageError, match="precision 'bf16' is not supported for target 'onnx'") as caught:
+        require_precision(find_target("onnx"), "bf16")
+    assert "hint" not in str(caught.value)
+
+
+def test_installed_looks_for_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = find_target("openvino")
+    assert target.install_command == "pip install 'edgetrack[openvino]'"
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert not target.installed
+
+
+def test_best_target_is_the_first_installed_one_but_never_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    absent: set[str] = set()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else find(name, *rest))
+    first, *others = [t for t in TARGETS if t.exporter is not None and not t.reference]
+    assert best_target() is first
+    absent.update(first.packages)
+    assert best_target() in others
+    for target in others:
+        absent.update(target.packages)
+    with pytest.raises(BackendMissingError, match="no target's package is installed; type one of: pip install"):
+        best_target()
+
+
+def test_one_target_is_the_reference() -> None:
+    assert [t for t in TARGETS if t.reference] == [reference_target()]

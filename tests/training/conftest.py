@@ -1,0 +1,163 @@
+"""A small training pack, a network that learns in milliseconds, and what tests of the loop need beside."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgetrack.export.recipe import find_recipe
+from edgetrack.media import load_scene
+from edgetrack.training.settings import Settings, Wishes, resolve
+
+FRAMES = 12
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two runs of the suite side by side would otherwise wait for each other at every layer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def picture(seed: int) -> np.ndarray:
+    """uint8 (120, 160, 3): coloured blocks."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (15, 20, 3), dtype=np.uint8)
+    return blocks.repeat(8, axis=0).repeat(8, axis=1)
+
+
+def entry(file: str, sequence: str, frame: int, box: list[float] | None) -> dict[str, Any]:
+    return {
+        "file": file,
+        "source": "test",
+        "seq": sequence,
+        "video": sequence.split("-")[0],
+        "frame": frame,
+        "width": 160,
+        "height": 120,
+        "box": box,
+    }
+
+
+def pack_parts(
+    sequences: int = 4, frames: int = FRAMES, plain: int = 4
+) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Entries and files: sequences `v0-a`, `v1-a`, ... of a block that wanders, and pictures without a box."""
+    entries, files = [], {}
+    for number in range(sequences):
+        block = np.random.default_rng(100 + number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        for frame in range(frames):
+            x, y = 20 + 5 * frame + number, 30 + 3 * frame
+            image = picture(number)
+            image[y : y + 24, x : x + 32] = block
+            name = f"v{number}/{frame:03d}.jpg"
+            entries.append(entry(name, f"v{number}-a", frame + 1, [x, y, 32, 24]))
+            files[name] = jpeg(image)
+    for number in range(plain):
+        entries.append(entry(f"plain/{number}.jpg", f"p{number}", 1, None))
+        files[f"plain/{number}.jpg"] = jpeg(picture(1000 + number))
+    return entries, files
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_pack(path: Path, entries: list[dict[str, Any]], files: dict[str, bytes]) -> Path:
+    index = {"shard": path.name, "count": len(entries), "box_format": "xywh", "entries": entries}
+    return write_tar(path, {"index.json": json.dumps(index).encode(), **files})
+
+
+class Packing(NamedTuple):
+    """Functions that make packs, good and bad."""
+
+    parts: Callable[..., tuple[list[dict[str, Any]], dict[str, bytes]]] = pack_parts
+    entry: Callable[..., dict[str, Any]] = entry
+    write: Callable[..., Path] = write_pack
+    write_tar: Callable[..., Path] = write_tar
+
+
+@pytest.fixture(scope="session")
+def packing() -> Packing:
+    """Make packs of one's own."""
+    return Packing()
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard of 4 sequences of 12 frames (160x120) and 4 pictures without a box; not to be changed."""
+    return write_pack(tmp_path_factory.mktemp("pack") / "train-000.tar", *pack_parts())
+
+
+@pytest.fixture(scope="session")
+def own_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder format: two sequences, one with its images in img/, and a folder without boxes."""
+    root = tmp_path_factory.mktemp("videos")
+    for number, place in enumerate(("street/img", "yard")):
+        folder = root / place
+        folder.mkdir(parents=True)
+        scene = load_scene("drift", frames=6, size=(160, 120), seed=number)
+        for index in range(6):
+            cv2.imwrite(str(folder / f"{index}.jpg"), scene.frame(index))
+        rows = [",".join(f"{v:.2f}" for v in scene.box(index)) for index in range(6)]
+        rows[3] = "nan,nan,nan,nan"
+        (root / place.split("/")[0] / "groundtruth.txt").write_text("\n".join(rows) + "\n")
+    (root / "textures").mkdir()
+    cv2.imwrite(str(root / "textures" / "a.png"), picture(5))
+    return root
+
+
+@pytest.fixture
+def settings() -> Callable[..., Settings]:
+    """settings(phases=("64:4",), ...) -> SMAT's settings with wishes of these."""
+
+    def make(**wishes: Any) -> Settings:
+        return resolve(find_recipe("smat"), Wishes(**wishes))
+
+    return make
+
+
+class TinyNetwork(nn.Module):
+    """Template (B, 3, 128, 128) and search (B, 3, S, S) to maps of S/16 cells, with BatchNorm as real networks have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(3, 8, 16, 16)
+        self.norm = nn.BatchNorm2d(8)
+        self.score, self.size, self.offset = nn.Conv2d(8, 1, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        template = self.look(z).mean(dim=(2, 3), keepdim=True)
+        features = torch.relu(self.norm(self.look(x) + template))
+        return self.score(features).sigmoid(), self.size(features).sigmoid(), self.offset(features)
+
+
+@pytest.fixture
+def tiny() -> Callable[[], nn.Module]:
+    """tiny() -> a new TinyNetwork, always with the same weights."""
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return TinyNetwork()
+
+    return make

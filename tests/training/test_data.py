@@ -1,0 +1,209 @@
+"""Shards, folders and the catalog: what is read, what is left out, what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgetrack.box import Box
+from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.training.catalog import Catalog, Clip, Picture, View, hold_aside, load, verified
+from edgetrack.training.folders import read_data, read_folder
+from edgetrack.training.shards import read_shard
+
+
+def test_a_shard_is_read_where_it_lies(pack: Path) -> None:
+    catalog = read_shard(pack)
+    assert [(s.name, s.video, len(s.views)) for s in catalog.sequences] == [(f"v{n}-a", f"v{n}", 12) for n in range(4)]
+    assert len(catalog.unlabelled) == 4
+    view = catalog.sequences[1].views[2]
+    assert view.box == (31, 36, 32, 24)
+    assert load(view.picture).shape == (120, 160, 3)
+    assert catalog.text() == "4 sequences of 48 pictures, 4 pictures without a box"
+
+
+def test_frames_are_in_order_whatever_the_order_of_the_index(tmp_path: Path, packing: Any) -> None:
+    entries, files = packing.parts(sequences=1)
+    catalog = read_shard(packing.write(tmp_path / "a.tar", entries[::-1], files))
+    assert [view.box.x for view in catalog.sequences[0].views] == [20 + 5 * n for n in range(12)]
+
+
+def test_a_folder_of_shards_and_single_shards_can_be_mixed(tmp_path: Path, packing: Any, own_videos: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        packing.write(tmp_path / name, *packing.parts(sequences=1))
+    assert len(read_data([tmp_path, tmp_path / "a.tar", own_videos]).sequences) == 5
+
+
+def test_bad_entries_are_named_and_left_out(tmp_path: Path, packing: Any) -> None:
+    entries, files = packing.parts()
+    entries[0]["file"] = "gone.jpg"
+    entries[1]["box"] = [500, 500, 20, 20]
+    catalog = read_shard(packing.write(tmp_path / "a.tar", entries, files))
+    assert len(catalog.skipped) == 2
+    assert "gone.jpg is in the index, not in the shard" in catalog.skipped[0]
+    assert "centre outside the image of 160x120" in catalog.skipped[1]
+
+
+def test_pictures_that_cannot_be_decoded_are_named_and_left_out(tmp_path: Path, packing: Any) -> None:
+    entries, files = packing.parts()
+    cut, noise = "v0/003.jpg", "v1/004.jpg"
+    files[cut] = files[cut][:700]
+    files[noise] = b"\x00" * 100
+    catalog = verified(read_shard(packing.write(tmp_path / "a.tar", entries, files)), "a.tar")
+    assert [len(s.views) for s in catalog.sequences] == [11, 11, 12, 12]
+    assert "v0/003.jpg cannot be read: the JPEG is cut short" in catalog.skipped[0]
+    assert "v1/004.jpg cannot be" in catalog.skipped[1]
+
+
+@pytest.mark.parametrize("bad", [2, 3])
+def test_more_than_five_percent_of_bad_pictures_are_refused(tmp_path: Path, packing: Any, bad: int) -> None:
+    entries, files = packing.parts()
+    for name in list(files)[:bad]:  # of 52
+        files[name] = b"no image"
+    catalog = read_shard(packing.write(tmp_path / "a.tar", entries, files))
+    if bad == 2:
+        assert len(verified(catalog, "a.tar").skipped) == 2
+        return
+    with pytest.raises(SourceError, match=r"a\.tar: 3 of 52 pictures cannot be used, more than 5%: .*v0/000\.jpg"):
+        verified(catalog, "a.tar")
+
+
+@pytest.mark.parametrize("name", ["../outside.jpg", "/etc/passwd", "a/../../b.jpg", "a\\b.jpg"])
+def test_names_that_lead_outside_are_refused(tmp_path: Path, packing: Any, name: str) -> None:
+    path = packing.write_tar(tmp_path / "a.tar", {"index.json": b"{}", name: b"x"})
+    with pytest.raises(SourceError, match="leads outside"):
+        read_shard(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        info = tarfile.TarInfo("x")
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    with pytest.raises(SourceError, match="not a plain file"):
+        read_shard(tmp_path / "a.tar")
+
+
+def test_a_member_larger_than_the_file_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x.jpg")
+    info.size = 10**9
+    (tmp_path / "a.tar").write_bytes(info.tobuf() + b"\0" * 1024)
+    with pytest.raises(SourceError, match="states 1000000000 bytes"):
+        read_shard(tmp_path / "a.tar")
+
+
+def test_the_same_name_twice_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for _ in range(2):
+            archive.addfile(tarfile.TarInfo("x.jpg"), io.BytesIO())
+    with pytest.raises(SourceError, match="twice"):
+        read_shard(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        (None, "holds no index.json"),
+        (b"not json", "is not what it should be"),
+        (b"\xff\xfe", "is not what it should be"),
+        (b"[" * 100_000, "a.tar"),
+        (json.dumps({"shard": "a", "count": 1, "entries": [{"file": 3}]}).encode(), r"Expected `str`, got `int`"),
+        (json.dumps({"shard": "a", "count": 7, "entries": []}).encode(), "states 7 images and lists 0"),
+        (json.dumps({"shard": "a", "count": 0, "entries": []}).encode(), "holds no pictures to train on"),
+    ],
+)
+def test_a_missing_or_wrong_index_is_refused(tmp_path: Path, packing: Any, index: bytes | None, says: str) -> None:
+    path = packing.write_tar(tmp_path / "a.tar", {"x.jpg": b"x"} if index is None else {"index.json": index})
+    with pytest.raises(SourceError, match=says):
+        read_shard(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"no tar file" * 200, b"\x1f\x8b" + b"\0" * 2000])
+def test_other_files_are_no_shards(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.tar"):
+        read_shard(tmp_path / "a.tar")
+
+
+def test_paths_that_are_not_there_or_nothing_are_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match="gone does not exist"):
+        read_data([tmp_path / "gone"])
+    with pytest.raises(SourceError, match=r"notes\.txt is not a training pack"):
+        read_data([tmp_path / "notes.txt"])
+    with pytest.raises(SourceError, match="holds no pictures to train on"):
+        read_data([tmp_path])
+
+
+def test_folders_of_own_videos(own_videos: Path) -> None:
+    catalog = verified(read_folder(own_videos), "own")
+    # Row 3 says that the object is hidden; one folder has no boxes at all.
+    assert [(s.name, len(s.views)) for s in catalog.sequences] == [
+        (f"{own_videos.name}/street", 5),
+        (f"{own_videos.name}/yard", 5),
+    ]
+    assert [Path(p.name).name for p in catalog.unlabelled] == ["a.png"]
+    assert len(read_folder(own_videos / "street").sequences) == 1
+
+
+def test_ground_truth_that_does_not_fit_its_images_is_refused(own_videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    source = own_videos / "yard" / "0.jpg"
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / "a" / name).write_bytes(source.read_bytes())
+    (tmp_path / "a" / "groundtruth.txt").write_text("1,1,5,5\n" * 3)
+    with pytest.raises(SourceError, match="has 3 rows for 2 images"):
+        read_data([tmp_path])
+
+
+def test_a_box_outside_its_image_is_found_when_the_image_is_read(own_videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").write_bytes((own_videos / "yard" / "0.jpg").read_bytes())
+    (tmp_path / "groundtruth.txt").write_text("500,500,20,20\n")
+    with pytest.raises(SourceError, match="centre outside the image of 160x120"):
+        verified(read_folder(tmp_path), "own")
+
+
+def test_a_picture_that_vanishes_is_named(pack: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "a.tar"
+    copy.write_bytes(pack.read_bytes())
+    picture = read_shard(copy).unlabelled[0]
+    copy.unlink()
+    with pytest.raises(SourceInterruptedError, match=r"a\.tar:plain/0\.jpg cannot be read"):
+        load(picture)
+
+
+def _clip(name: str, video: str, views: int) -> Clip:
+    return Clip(name, video, (View(Picture("f", 0, 1, "p"), Box(0, 0, 9, 9)),) * views)
+
+
+def test_held_aside_sequences_take_their_videos_with_them() -> None:
+    clips = [_clip(f"{video}-{number}", video, 12) for video in "abcd" for number in range(2)]
+    left, aside = hold_aside(Catalog((*clips, _clip("short", "e", 3))), 2)
+    assert len({clip.video for clip in aside}) == 2
+    assert not {clip.video for clip in aside} & {clip.video for clip in left.sequences}
+    assert len(left.sequences) == 5
+    again = hold_aside(Catalog(tuple(np.random.default_rng(0).permutation(np.array(clips, object)))), 2)[1]
+    assert again == aside
+
+
+def test_holding_everything_aside_is_refused() -> None:
+    with pytest.raises(SourceError, match="leaves nothing to train on"):
+        hold_aside(Catalog((_clip("a", "a", 12),)), 1)
+    assert hold_aside(Catalog((_clip("a", "a", 12),)), 0)[1] == ()
+
+
+def test_the_real_training_pack(shared: Path) -> None:
+    folder = shared / "data" / "train"
+    if not folder.is_dir():
+        pytest.skip(f"REFERENCE FILES ABSENT: no folder {folder}")
+    catalog = read_data([folder])
+    # data/train/README.md: 4685 JPEGs, 3685 with a box.
+    assert (catalog.views, len(catalog.unlabelled), catalog.skipped) == (3685, 1000, ())
+    assert load(catalog.unlabelled[0]).shape[2] == 3

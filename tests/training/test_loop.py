@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgetrack.checkpoints import read_checkpoint
+from edgetrack.errors import NumericalError, SourceInterruptedError
+from edgetrack.models.base import find_model
+from edgetrack.training import loop
+from edgetrack.training.catalog import hold_aside
+from edgetrack.training.device import Machine
+from edgetrack.training.folders import read_data
+from edgetrack.training.journal import read_journal
+from edgetrack.training.loop import Hooks, Report, Rhythm, Trainer
+from edgetrack.training.pairs import Pair, PairMaker
+from edgetrack.training.schedule import initialise
+from edgetrack.training.settings import Settings
+from edgetrack.training.state import load_state, read_place
+
+Make = Callable[..., Settings]
+Tiny = Callable[[], nn.Module]
+CPU = torch.device("cpu")
+
+
+def _resumed(network: nn.Module, settings: Settings, folder: Path, **options: Any) -> Trainer:
+    trainer = Trainer(network, settings, Machine(CPU, settings.precision), folder, **options)
+    place, _ = read_place(folder / "state")
+    load_state(folder / "state", trainer.network, trainer.optimizer, trainer.average, place)
+    trainer.place = place
+    return trainer
+
+
+def _watch(losses: list[dict[str, float]], **more: Any) -> Hooks:
+    return Hooks(on_step=lambda report: losses.append(dict(report.losses)), **more)
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 5])
+def test_a_resumed_training_is_the_uninterrupted_one(
+    pack: Path, tiny: Tiny, settings: Make, tmp_path: Path, stop_at: int
+) -> None:
+    # Phases of 4 and 3 steps: stopped before, at and behind the change.
+    made = settings(phases=("64:4", "128:3"), batch=4)
+    catalog = read_data([pack])
+    whole: list[dict[str, float]] = []
+    (tmp_path / "a").mkdir()
+    straight = Trainer(tiny(), made, Machine(CPU, "bf16"), tmp_path / "a", hooks=_watch(whole))
+    assert straight.run(catalog)
+    parts: list[dict[str, float]] = []
+    (tmp_path / "b").mkdir()
+    hooks = _watch(parts, stop=lambda: len(parts) == stop_at)
+    assert not Trainer(tiny(), made, Machine(CPU, "bf16"), tmp_path / "b", hooks=hooks).run(catalog)
+    second = _resumed(tiny(), made, tmp_path / "b", hooks=_watch(parts))
+    assert second.run(catalog)
+    assert parts == whole
+    assert len(whole) == 7
+    for name, tensor in straight.average.tensors.items():
+        assert torch.equal(tensor, second.average.tensors[name])
+
+
+def test_the_real_network_resumes_exactly(pack: Path, settings: Make, tmp_path: Path) -> None:
+    made, catalog = settings(phases=("64:3",), batch=2), read_data([pack])
+    whole: list[dict[str, float]] = []
+    parts: list[dict[str, float]] = []
+
+    def network() -> nn.Module:
+        made_network = find_model("smat").Network()
+        initialise(made_network, made.initial, 0)
+        return made_network
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    Trainer(network(), made, Machine(CPU, "bf16"), tmp_path / "a", hooks=_watch(whole)).run(catalog)
+    hooks = _watch(parts, stop=lambda: len(parts) == 2)
+    Trainer(network(), made, Machine(CPU, "bf16"), tmp_path / "b", hooks=hooks).run(catalog)
+    _resumed(find_model("smat").Network(), made, tmp_path / "b", hooks=_watch(parts)).run(catalog)
+    assert parts == whole
+    assert all(math.isfinite(value) for losses in whole for value in losses.values())
+
+
+def test_sixteen_pairs_are_learned_by_heart(
+    pack: Path, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sixteen(PairMaker):
+        def __call__(self, index: int) -> Pair:
+            return super().__call__(index % 16)
+
+    monkeypatch.setattr(loop, "PairMaker", Sixteen)
+    made = settings(phases=("128:50",), batch=8, lr=2e-3, mix=("negative=0",))
+    made = msgspec.structs.replace(made, schedule=msgspec.structs.replace(made.schedule, warmup=10))
+    network = find_model("smat").Network()
+    initialise(network, made.initial, made.seed)
+    ious: list[float] = []
+    hooks = Hooks(on_step=lambda report: ious.append(report.losses["iou"]))
+    Trainer(network, made, Machine(CPU, "bf16"), tmp_path, hooks=hooks).run(read_data([pack]))
+    assert np.mean(ious[-2:]) > 0.8
+
+
+def test_time_budgets_follow_the_clock(pack: Path, tiny: Tiny, settings: Make, tmp_path: Path) -> None:
+    ticks = itertools.count()
+    sizes: list[tuple[int, float]] = []
+
+    def on_step(report: Report) -> None:
+        sizes.append((report.place.phase, report.progress))
+
+    made = settings(phases=("64:60s", "128:40s"), batch=2)
+    hooks = Hooks(clock=lambda: 5.0 * next(ticks), on_step=on_step)
+    trainer = Trainer(tiny(), made, Machine(CPU, "fp32"), tmp_path, hooks=hooks)
+    assert trainer.run(read_data([pack]))
+    assert {phase for phase, _ in sizes} == {0, 1}
+    assert [progress for _, progress in sizes] == sorted(progress for _, progress in sizes)
+    assert trainer.progress == 1
+    assert trainer.place.seconds >= 100
+
+
+def test_a_run_can_be_cut_into_pieces(pack: Path, tiny: Tiny, settings: Make, tmp_path: Path) -> None:
+    made, catalog = settings(phases=("64:6",), batch=2), read_data([pack])
+    ticks = itertools.count()
+    hooks = Hooks(clock=lambda: float(next(ticks)))
+    first = Trainer(tiny(), made, Machine(CPU, "fp32"), tmp_path, hooks=hooks, rhythm=Rhythm(stop_after_s=10))
+    assert not first.run(catalog)
+    assert 0 < first.place.step < 6
+    assert _resumed(tiny(), made, tmp_path).run(catalog)
+
+
+def test_logs_weights_and_picture(pack: Path, tiny: Tiny, settings: Make, tmp_path: Path) -> None:
+    catalog, aside = hold_aside(read_data([pack]), 2)
+    made = settings(phases=("64:5",), batch=2)
+    events: list[str] = []
+    trainer = Trainer(
+        tiny(),
+        made,
+        Machine(CPU, "fp32"),
+        tmp_path,
+        rhythm=Rhythm(log_steps=2),
+        hooks=Hooks(on_event=events.append),
+    )
+    trainer.run(catalog, aside)
+    log = json.loads((tmp_path / "log.json").read_text())
+    assert [row["step"] for row in log["rows"]] == [2, 4, 5]
+    assert log["settings"]["seed"] == 0
+    (check,) = log["validations"]
+    assert set(check["sequences"]) == {clip.name for clip in aside}
+    assert events == [f"step 5: AO {check['ao']:.3f} on 2 held-aside sequences"]
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["loss"]) == pytest.approx(log["rows"][0]["loss"], rel=1e-5)
+    assert rows[2]["ao"] != ""
+    weights = read_checkpoint(tmp_path / "weights.safetensors").tensors
+    assert all(torch.equal(weights[name], tensor) for name, tensor in trainer.average.tensors.items())
+    assert (tmp_path / "best.safetensors").is_file()
+    assert cv2.imread(str(tmp_path / "curves.png")).shape == (450, 1200, 3)
+    journal = read_journal(tmp_path)
+    assert journal is not None
+    journal.cut(4)
+    assert ([row.step for row in journal.rows], journal.validations) == ([2, 4], [])
+
+
+def test_one_bad_step_changes_nothing_and_many_end_the_training(
+    pack: Path, tiny: Tiny, settings: Make, tmp_path: Path
+) -> None:
+    class Diverging(nn.Module):
+        def __init__(self, bad: range) -> None:
+            super().__init__()
+            self.inner, self.bad, self.calls = tiny(), bad, 0
+
+        def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+            maps = self.inner(z, x)
+            self.calls += 1
+            return tuple(m * math.nan for m in maps) if self.calls in self.bad else maps
+
+    made, catalog = settings(phases=("64:30",), batch=2), read_data([pack])
+    trainer = Trainer(Diverging(range(3, 4)), made, Machine(CPU, "fp32"), tmp_path)
+    trainer.run(catalog)
+    assert (trainer.place.step, trainer.place.updates) == (30, 29)
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.network.parameters())
+    with pytest.raises(NumericalError, match="--restart"):
+        Trainer(Diverging(range(5, 99)), made, Machine(CPU, "fp32"), tmp_path).run(catalog)
+
+
+def test_data_that_vanish_end_the_training_with_what_was_done_saved(
+    pack: Path, tiny: Tiny, settings: Make, tmp_path: Path
+) -> None:
+    copy = tmp_path / "a.tar"
+    copy.write_bytes(pack.read_bytes())
+    catalog = read_data([copy])
+    steps: list[int] = []
+
+    def on_step(report: Report) -> None:
+        steps.append(report.place.step)
+        if report.place.step == 2:
+            copy.unlink()
+
+    trainer = Trainer(
+        tiny(), settings(phases=("64:9",), batch=2), Machine(CPU, "fp32"), tmp_path, hooks=Hooks(on_step=on_step)
+    )
+    with pytest.raises(SourceInterruptedError, match=r"picture a\.tar:"):
+        trainer.run(catalog)
+    assert read_place(tmp_path / "state")[0].step == 2
