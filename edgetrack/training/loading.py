@@ -87,4 +87,4 @@ def batches(maker: PairMaker, first: int, batch: int, workers: int, *, pinned: b
 def _start_worker(_number: int) -> None:
     # Ctrl-C goes to the whole group; the main process decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)

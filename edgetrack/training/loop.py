@@ -152,8 +152,8 @@ class Trainer:
             if not self._phase(self.settings.phases[self.place.phase], catalog, held_aside, workers):
                 return False
             self.place.phase, self.place.phase_done = self.place.phase + 1, 0.0
-            self._save()
             self.average.restart()
+            self._save()
         return True
 
     def _phase(self, phase: Phase, catalog: Catalog, held_aside: Sequence[Clip], workers: int) -> bool:

@@ -21,7 +21,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.rstrip().endswith("LOADED []")
 
 
-@pytest.mark.parametrize("verb", ["export", "track", "bench", "verify", "inspect", "list", "pack", "unpack", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["export", "track", "bench", "eval", "train", "verify", "inspect", "list", "pack", "unpack", "doctor"]
+)
 def test_every_verb_explains_itself(run, verb: str) -> None:
     done = run(verb, "--help")
     assert done.returncode == 0

@@ -55,6 +55,7 @@ def test_a_sample_depends_on_seed_and_number_alone(pack: Path, settings: Make) -
     assert not any(np.array_equal(first[n].search, other(n).search) for n in range(8))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers, on however few cores
 def test_batches_do_not_depend_on_the_number_of_workers(pack: Path, settings: Make) -> None:
     maker = PairMaker(read_data([pack]), settings(), 64)
     alone = list(islice(batches(maker, 6, 3, 0), 4))
