@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from itertools import count
+from multiprocessing import util
 
 import cv2
 import numpy as np
@@ -87,4 +89,6 @@ def batches(maker: PairMaker, first: int, batch: int, workers: int, *, pinned: b
 def _start_worker(_number: int) -> None:
     # Ctrl-C goes to the whole group; the main process decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(1)
+    # The thread that sends batches through torch does not survive Python's shutdown: leave before it, last of all.
+    util.Finalize(None, os._exit, args=(0,), exitpriority=-100)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -56,6 +57,7 @@ def test_a_sample_depends_on_seed_and_number_alone(pack: Path, settings: Make) -
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers, on however few cores
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine with one core
 def test_batches_do_not_depend_on_the_number_of_workers(pack: Path, settings: Make) -> None:
     maker = PairMaker(read_data([pack]), settings(), 64)
     alone = list(islice(batches(maker, 6, 3, 0), 4))
@@ -63,6 +65,15 @@ def test_batches_do_not_depend_on_the_number_of_workers(pack: Path, settings: Ma
     for a, b in zip(alone, helped, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     assert torch.equal(alone[1][0], next(batches(maker, 9, 3, 0))[0])
+
+
+def test_workers_end_quietly_in_the_middle_of_their_work(
+    pack: Path, settings: Make, capfd: pytest.CaptureFixture[str]
+) -> None:
+    batch = batches(PairMaker(read_data([pack]), settings(), 256), 0, 8, 1)
+    next(batch)
+    cast("Generator[object]", batch).close()
+    assert capfd.readouterr().err == ""
 
 
 def test_an_object_keeps_its_size_in_pixels_at_every_search_size(pack: Path, settings: Make) -> None:
