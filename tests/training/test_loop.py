@@ -10,7 +10,6 @@ from typing import Any
 
 import cv2
 import msgspec
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -97,14 +96,17 @@ def test_sixteen_pairs_are_learned_by_heart(
             return super().__call__(index % 16)
 
     monkeypatch.setattr(loop, "PairMaker", Sixteen)
-    made = settings(phases=("128:50",), batch=8, lr=2e-3, mix=("negative=0",))
+    made = settings(phases=("128:60",), batch=8, lr=2e-3, mix=("negative=0",))
     made = msgspec.structs.replace(made, schedule=msgspec.structs.replace(made.schedule, warmup=10))
     network = find_model("smat").Network()
     initialise(network, made.initial, made.seed)
     ious: list[float] = []
-    hooks = Hooks(on_step=lambda report: ious.append(report.losses["iou"]))
+    # Two batches are all sixteen pairs; what is learned needs no further steps.
+    hooks = Hooks(
+        on_step=lambda report: ious.append(report.losses["iou"]), stop=lambda: len(ious) > 1 and min(ious[-2:]) > 0.8
+    )
     Trainer(network, made, Machine(CPU, "bf16"), tmp_path, hooks=hooks).run(read_data([pack]))
-    assert np.mean(ious[-2:]) > 0.8
+    assert min(ious[-2:]) > 0.8
 
 
 def test_time_budgets_follow_the_clock(pack: Path, tiny: Tiny, settings: Make, tmp_path: Path) -> None:
