@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
+
+# A slow machine is no failure.
+settings.register_profile("edgetrack", deadline=None)
+settings.load_profile("edgetrack")
 
 
 def pytest_configure(config: pytest.Config) -> None:
