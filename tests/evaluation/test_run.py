@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import pytest
 
@@ -129,16 +131,7 @@ def test_a_bundle_that_cannot_be_loaded_is_one_error_not_one_per_sequence(plain_
 
 
 def test_a_missing_package_says_what_to_type(plain_dataset, options, monkeypatch) -> None:
-    import builtins
-
-    real = builtins.__import__
-
-    def without_joblib(name, *rest):
-        if name.startswith("joblib"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_joblib)
+    monkeypatch.setitem(sys.modules, "joblib", None)  # what `import joblib` meets where it is not installed
     with pytest.raises(BackendMissingError, match=r"edgetrack\[eval\]"):
         evaluate(options(plain_dataset("a")))
 
