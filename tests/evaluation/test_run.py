@@ -131,7 +131,7 @@ def test_a_bundle_that_cannot_be_loaded_is_one_error_not_one_per_sequence(plain_
 
 
 def test_a_missing_package_says_what_to_type(plain_dataset, options, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "joblib", None)  # what `import joblib` meets where it is not installed
+    monkeypatch.setitem(sys.modules, "joblib.externals.loky", None)  # as the import system marks what is not there
     with pytest.raises(BackendMissingError, match=r"edgetrack\[eval\]"):
         evaluate(options(plain_dataset("a")))
 
