@@ -29,7 +29,9 @@ def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[s
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / f"{graph.name}.onnx"
         to_onnx(graph, source, opset=opset, metadata=metadata)
-        model = openvino.Core().read_model(source)
+        # `convert_model` folds constants and fuses normalisations, which quantization patterns need; reading the file
+        # directly leaves both to the device, and INT8 a third slower (measured: depthwise layers stay in float).
+        model = openvino.convert_model(source)
         # OpenVINO numbers what has no name by a counter of the process: the same graph shall give the same bytes.
         for index, node in enumerate(model.get_ordered_ops()):
             if _NUMBERED.fullmatch(node.get_friendly_name()):

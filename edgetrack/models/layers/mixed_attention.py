@@ -1,7 +1,8 @@
 """Separable attention as it ships: the published block rearranged so that nothing is unfolded, split or re-laid.
 
-Tokens are (1, C, 1, N): all search positions in row-major order, then all template positions. Three rewrites, exact up
-to rounding (proof and figures: docs/decisions/0001-smat-graphs.md):
+Tokens are (1, C, rows, columns), N = rows * columns of them: all search positions in row-major order, then all template
+positions, cut into rows as long as the search map's, so that joining and parting the two moves no memory. Three
+rewrites, exact up to rounding (proof and figures: docs/decisions/0001-smat-graphs.md):
 
 * The softmax runs over the tokens that share a place in the 2x2 patch. Instead of gathering them (unfold), the four
   softmaxes run over all tokens with a mask; everything else in the block is per token and needs no order.
@@ -35,14 +36,9 @@ def normalise(x: Tensor, eps: float = 1e-5) -> Tensor:
     return centred / torch.sqrt(variance + eps)
 
 
-def to_tokens(x: Tensor) -> Tensor:
-    """(1, C, H, W) to (1, C, 1, HW)."""
-    return x.reshape(1, x.shape[1], 1, -1)
-
-
-def to_map(tokens: Tensor, height: int, width: int) -> Tensor:
-    """(1, C, 1, HW) to (1, C, H, W)."""
-    return tokens.reshape(1, tokens.shape[1], height, width)
+def in_rows(x: Tensor, width: int) -> Tensor:
+    """The positions of a map (1, C, H, W) in the same order, in rows of another length: (1, C, HW / width, width)."""
+    return x if x.shape[3] == width else x.reshape(1, x.shape[1], -1, width)
 
 
 def place_in_patch(grids: Sequence[tuple[int, int]]) -> Tensor:
@@ -56,7 +52,7 @@ def place_in_patch(grids: Sequence[tuple[int, int]]) -> Tensor:
 
 
 class DeployedAttention(nn.Module):
-    """One separable attention block on tokens (1, dim, 1, N).
+    """One separable attention block on tokens (1, dim, rows, columns).
 
     Args:
         block: the published block.
@@ -85,15 +81,15 @@ class DeployedAttention(nn.Module):
             self.register_buffer("mask", (places - 1) * -MASKED)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(1, dim, 1, N) to the same shape."""
+        """(1, dim, rows, columns) to the same shape."""
         normed = normalise(x)
-        dim, count = x.shape[1], x.shape[3]
+        dim, count = x.shape[1], x.shape[2] * x.shape[3]
         logits = self.query(normed).reshape(1, count)
         scores = torch.softmax(logits + self.mask if self.patched else logits, dim=-1)
         pooled = torch.matmul(normed.reshape(dim, count), scores.T)
         gate = self.key(pooled.reshape(1, dim, 1, -1))
         if self.patched:
-            gate = torch.matmul(gate.reshape(dim, -1), self.places).reshape(1, dim, 1, count)
+            gate = torch.matmul(gate.reshape(dim, -1), self.places).reshape(x.shape)
         x = x + self.out(torch.relu(self.value(normed)) * gate)
         out: Tensor = x + self.narrow(torch.relu(self.widen(normalise(x))))
         return out

@@ -25,19 +25,19 @@ from edgetrack.models.layers.folding import (
     of_layer,
     to_conv,
 )
-from edgetrack.models.layers.mixed_attention import deployed_stack, normalise, to_map, to_tokens
+from edgetrack.models.layers.mixed_attention import deployed_stack, in_rows, normalise
 from edgetrack.models.layers.mobilevit import ConvLayer, InvertedResidual, MixedMobileViTBlock
 from edgetrack.models.smat.network import SCORE_MIN, SeparableHead, Smat
 
 TEMPLATE = TensorInfo(name="template", dtype="uint8", shape=(128, 128, 3))
 SEARCH = TensorInfo(name="search", dtype="uint8", shape=(256, 256, 3))
-FEATURES = TensorInfo(name="template_features", dtype="float32", shape=(1, 128, 1, 256))
+FEATURES = TensorInfo(name="template_features", dtype="float32", shape=(1, 128, 8, 32))
 MAPS = (
     TensorInfo(name="score", dtype="float32", shape=(1, 1, 16, 16)),
     TensorInfo(name="size", dtype="float32", shape=(1, 2, 16, 16)),
     TensorInfo(name="offset", dtype="float32", shape=(1, 2, 16, 16)),
 )
-# (search, template) grids of tokens at strides 8 and 16.
+# (search, template) grids of tokens at strides 8 and 16; both lie in rows as long as the search grid's.
 GRIDS_3 = ((32, 32), (16, 16))
 GRIDS_4 = ((16, 16), (8, 8))
 
@@ -83,11 +83,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) BGR 0..255 to (1, 128, 1, H W / 64)."""
+        """(1, 3, H, W) BGR 0..255 to (1, 128, H / 8, W / 8)."""
         x: Tensor = self.layer_2(self.layer_1(torch.relu(self.conv_1(image))))
         x = x + self.layer_2_residual(x)
         tokens: Tensor = self.local_rep(self.layer_3(x))
-        return to_tokens(tokens)
+        return tokens
 
 
 class MixedBackbone(nn.Module):
@@ -101,25 +101,27 @@ class MixedBackbone(nn.Module):
         local, project = mixed_4.local_rep
         self.attention_3 = deployed_stack(mixed_3.global_rep, GRIDS_3)
         project_3 = after_group_norm(of_layer(mixed_3.conv_proj), cast(nn.GroupNorm, mixed_3.global_rep[-1]))
-        self.expand = to_conv(chain(project_3, expand))
+        self.expand = nn.Sequential(to_conv(chain(project_3, expand)), nn.ReLU())
         self.reduce = nn.Sequential(_depthwise(depthwise, 2), nn.ReLU(), to_conv(reduce))
         self.local_rep = nn.Sequential(
             _depthwise(of_layer(cast(ConvLayer, local))), nn.ReLU(), to_conv(of_layer(cast(ConvLayer, project)))
         )
         self.attention_4 = deployed_stack(mixed_4.global_rep, GRIDS_4)
 
-    def _down(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        return to_tokens(self.local_rep(self.reduce(to_map(tokens, *grid))))
+    def _down(self, map_: Tensor) -> Tensor:
+        down: Tensor = self.local_rep(self.reduce(self.expand(map_)))
+        return down
 
     def forward(self, search: Tensor, template: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, 128, 1, 1024) and (1, 128, 1, 256) to (1, 192, 1, 256) and (1, 192, 1, 64)."""
-        tokens = self.attention_3(torch.cat([search, template], dim=3))
-        tokens = torch.relu(self.expand(normalise(tokens)))
-        count = GRIDS_3[0][0] * GRIDS_3[0][1]
-        down = [self._down(tokens[..., :count], GRIDS_3[0]), self._down(tokens[..., count:], GRIDS_3[1])]
-        tokens = normalise(self.attention_4(torch.cat(down, dim=3)))
-        count = GRIDS_4[0][0] * GRIDS_4[0][1]
-        return tokens[..., :count], tokens[..., count:]
+        """(1, 128, 32, 32) and (1, 128, 8, 32) to (1, 192, 16, 16) and (1, 192, 4, 16)."""
+        (rows, _), grid = GRIDS_3
+        tokens = normalise(self.attention_3(torch.cat([search, template], dim=2)))
+        # Parted before the expansion, where they are a quarter as wide.
+        search = self._down(tokens[:, :, :rows])
+        template = self._down(tokens[:, :, rows:].reshape(1, -1, *grid))
+        rows, columns = GRIDS_4[0]
+        tokens = normalise(self.attention_4(torch.cat([search, in_rows(template, columns)], dim=2)))
+        return tokens[:, :, :rows], tokens[:, :, rows:]
 
 
 class Correlation(nn.Module):
@@ -141,7 +143,7 @@ class Correlation(nn.Module):
         self.gate_1, self.gate_2 = to_conv(of_conv(gate.fc1)), to_conv(of_conv(gate.fc2))
 
     def forward(self, search: Tensor, template: Tensor) -> Tensor:
-        """(1, 192, 1, 256) and (1, 192, 1, 64) to (1, 64, 16, 16)."""
+        """(1, 192, 16, 16) and (1, 192, 4, 16) to (1, 64, 16, 16)."""
         kernel, shift = self.kernel(template), self.shift(template).reshape(-1, 1)
         corr = torch.matmul(kernel.reshape(kernel.shape[1], -1).T, search.reshape(search.shape[1], -1)) + shift
         corr = corr.reshape(1, -1, *GRIDS_4[0])
@@ -170,8 +172,8 @@ class Branch(nn.Module):
 
     def forward(self, fused: Tensor) -> Tensor:
         """(1, 64, 16, 16) to (1, 128, 16, 16)."""
-        tokens = self.attention(to_tokens(torch.relu(self.local(fused) + self.bias)))
-        return to_map(normalise(tokens) * self.gain + self.shift, *GRIDS_4[0])
+        tokens = self.attention(torch.relu(self.local(fused) + self.bias))
+        return normalise(tokens) * self.gain + self.shift
 
 
 def _tower(head: SeparableHead, name: str) -> nn.Sequential:
@@ -202,11 +204,11 @@ class Head(nn.Module):
 
 def image_to_nchw(image: Tensor) -> Tensor:
     """uint8 (H, W, 3) to float32 (1, 3, H, W), values as they are."""
-    return image.float().permute(2, 0, 1).unsqueeze(0)
+    return image.unsqueeze(0).permute(0, 3, 1, 2).float()
 
 
 class TemplateGraph(nn.Module):
-    """Template crop, uint8 (128, 128, 3) BGR, to its tokens (1, 128, 1, 256)."""
+    """Template crop, uint8 (128, 128, 3) BGR, to its tokens (1, 128, 8, 32)."""
 
     def __init__(self, network: Smat) -> None:
         super().__init__()
@@ -214,8 +216,11 @@ class TemplateGraph(nn.Module):
 
     def forward(self, template: Tensor) -> Tensor:
         """The only stage."""
-        tokens: Tensor = self.encoder(image_to_nchw(template))
-        return tokens
+        return self.features(image_to_nchw(template))
+
+    def features(self, image: Tensor) -> Tensor:
+        """From (1, 3, 128, 128) BGR 0..255, float."""
+        return in_rows(self.encoder(image), GRIDS_3[0][1])
 
 
 class StepGraph(nn.Module):

@@ -12,10 +12,9 @@ from edgetrack.models.layers.mixed_attention import (
     MASKED,
     DeployedAttention,
     deployed_stack,
+    in_rows,
     normalise,
     place_in_patch,
-    to_map,
-    to_tokens,
 )
 from edgetrack.models.layers.mobilevit import SeparableAttentionBlock, attention_stack, fold, unfold
 
@@ -45,12 +44,13 @@ def test_patched_attention_is_the_published_block_on_unfolded_tokens(
 ) -> None:
     block = randomise(SeparableAttentionBlock(dim), seed)
     images = maps(dim, grids, seed)
-    found = DeployedAttention(block, grids).double()(torch.cat([to_tokens(x) for x in images], dim=3))
+    # Rows of two: every grid has an even number of columns, so the maps of several grids lie one below the other.
+    found = DeployedAttention(block, grids).double()(torch.cat([in_rows(x, 2) for x in images], dim=2)).flatten(2)
     published = block.double()(torch.cat([unfold(x) for x in images], dim=3))
     start = 0
     for grid, patches in zip(grids, published.split([h * w // 4 for h, w in grids], dim=3), strict=True):
         tokens = found[..., start : start + grid[0] * grid[1]]
-        torch.testing.assert_close(to_map(tokens, *grid), fold(patches, *grid), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(tokens.reshape(1, dim, *grid), fold(patches, *grid), rtol=1e-6, atol=1e-6)
         start += grid[0] * grid[1]
 
 
@@ -115,7 +115,8 @@ def test_normalise_of_a_constant_is_zero_not_nan(value: float) -> None:
     assert torch.equal(normalise(torch.full((1, 2, 3, 4), value)), torch.zeros(1, 2, 3, 4))
 
 
-def test_tokens_and_maps_are_inverse() -> None:
+def test_rows_of_another_length_keep_the_order() -> None:
     x = torch.arange(24.0).reshape(1, 2, 3, 4)
-    assert to_tokens(x).shape == (1, 2, 1, 12)
-    assert torch.equal(to_map(to_tokens(x), 3, 4), x)
+    assert in_rows(x, 6).shape == (1, 2, 2, 6)
+    assert torch.equal(in_rows(x, 6).flatten(), x.flatten())
+    assert in_rows(x, 4) is x

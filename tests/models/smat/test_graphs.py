@@ -44,7 +44,7 @@ class _TemplateTwin(nn.Module):
         self.graph = graph
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.graph.encoder(image)
+        return self.graph.features(image)
 
 
 class _StepTwin(_TemplateTwin):
