@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgetrack.errors import InvalidBoxError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Box(NamedTuple):
@@ -97,6 +100,18 @@ def clip(box: Box, frame_height: int, frame_width: int, margin: float = 10.0) ->
     top = min(max(0.0, y1), frame_height - margin)
     bottom = min(max(margin, y2), float(frame_height))
     return Box(left, top, max(margin, right - left), max(margin, bottom - top))
+
+
+def jitter(box: Box, rng: np.random.Generator, centre: float, scale: float) -> Box:
+    """A box near another, as the OSTrack family draws the place of a search crop.
+
+    Width and height are each multiplied by exp(scale * N(0, 1)); then the centre moves by up to half of `centre` times
+    the square root of the new area, uniformly, on each axis.
+    """
+    w, h = (side * math.exp(scale * float(rng.standard_normal())) for side in (box.w, box.h))
+    reach = centre * math.sqrt(w * h)
+    cx, cy = (place + reach * (float(rng.random()) - 0.5) for place in box.center)
+    return Box.from_center(cx, cy, w, h)
 
 
 def validate(values: Iterable[float], frame_size: tuple[int, int] | None = None) -> Box:

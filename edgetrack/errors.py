@@ -8,6 +8,7 @@
         RecipeError                   a recipe that does not say what it must
         SourceError                   a video, folder or camera that cannot be opened
         DatasetError                  a data set that is not there or not laid out as any that is known
+        CalibrationError              a calibration set that is not one, or does not fit its clips
       SourceInterruptedError     1    a video that ended early or holds an unreadable frame
       SequenceError              1    a sequence of a data set whose frames and boxes cannot be evaluated
       CheckpointError            1    a weights file that cannot be read
@@ -16,6 +17,7 @@
       BundleError                1    a bundle that cannot be read
         BundleIntegrityError          ... because a file is missing, extra, changed or out of place
       ParityError                1    an exported graph does not compute what the model computes
+      AccuracyError              1    a lower precision that costs more accuracy than was allowed
       NumericalError             1    a graph returned NaN or infinity
       WorkerError                1    a process that works for us died or broke its protocol
       BackendMissingError        3    a backend's package, or an extra, is not installed
@@ -65,6 +67,10 @@ class DatasetError(UsageError):
     """A data set that is not there, or not laid out as any that is known."""
 
 
+class CalibrationError(UsageError):
+    """A calibration set that is not one, or that does not fit its clips."""
+
+
 class SourceInterruptedError(EdgetrackError):
     """A video that ended before its stated length, or a frame that cannot be decoded."""
 
@@ -95,6 +101,10 @@ class BundleIntegrityError(BundleError):
 
 class ParityError(EdgetrackError):
     """An exported graph does not compute what the model computes."""
+
+
+class AccuracyError(EdgetrackError):
+    """A lower precision costs more accuracy than was allowed."""
 
 
 class NumericalError(EdgetrackError):

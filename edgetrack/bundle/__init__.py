@@ -5,7 +5,7 @@
       template.xml ...   the graphs
       golden.npz         inputs and outputs that re-prove parity anywhere
       parity.json        how far the export was from the model
-      calibration.json   where quantized
+      calibration.toml   the list of crops, where ranges were observed
 
 `BundleWriter` makes one, whole or not at all; `open_bundle` checks one before anything of it is loaded; `pack` and
 `unpack` turn it into a zip and back; `find_bundles` lists what is in a folder.
@@ -15,13 +15,14 @@ from edgetrack.bundle.archive import pack, unpack
 from edgetrack.bundle.listing import ListedBundle, find_bundles
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.bundle.reader import Bundle, open_bundle, read_json, read_npz
-from edgetrack.bundle.writer import BundleWriter
+from edgetrack.bundle.writer import BundleWriter, check_destination
 
 __all__ = [
     "Bundle",
     "BundleWriter",
     "ListedBundle",
     "Manifest",
+    "check_destination",
     "find_bundles",
     "open_bundle",
     "pack",

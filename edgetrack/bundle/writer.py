@@ -144,12 +144,17 @@ class BundleWriter:
             raise BundleError(f"{self.destination}: the bundle that was there is now {aside}: {error}") from error
 
     def _check_destination(self) -> None:
-        if not os.path.lexists(self._target):
-            return
-        if not is_bundle_folder(self._target):
-            raise UsageError(f"{self.destination}: is there and is not a bundle; it stays. Give another name")
-        if not self._overwrite:
-            raise UsageError(f"{self.destination}: this bundle is there already; --overwrite replaces it")
+        check_destination(self._target, overwrite=self._overwrite, shown=self.destination)
+
+
+def check_destination(target: Path, *, overwrite: bool, shown: Path | None = None) -> None:
+    """Raise UsageError where a bundle cannot be put under that name; `shown` is how the message calls it."""
+    if not os.path.lexists(target):
+        return
+    if not is_bundle_folder(target):
+        raise UsageError(f"{shown or target}: is there and is not a bundle; it stays. Give another name")
+    if not overwrite:
+        raise UsageError(f"{shown or target}: this bundle is there already; --overwrite replaces it")
 
 
 @contextlib.contextmanager

@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from edgetrack.errors import BackendMissingError, EdgetrackError
+from edgetrack.export.given import GivenModule
+from edgetrack.export.precision.half import to_half
+from edgetrack.export.precision.lowering import Lowering
+from edgetrack.export.precision.methods import Ignored, quantize
+from edgetrack.export.precision.qdq import fold_weights, signed
 from edgetrack.models.base import GraphModule
 
 OPSETS = (17, 18)
+FLOAT_TYPES = ("ReduceMean", "Sub", "Div", "Sqrt", "Softmax", "Sigmoid", "Exp", "Pow")
+"""Operators that are not quantized: statistics of normalisations and what follows from exponentials."""
 
 
 def _import() -> Any:
@@ -24,7 +31,7 @@ def _import() -> Any:
 
 
 def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str, str]) -> None:
-    """Write one graph as ONNX.
+    """Write one graph as ONNX; one that was given as ONNX keeps its nodes and its operator set.
 
     The TorchScript exporter is used on purpose: it names every node by its module (`/head/score/score.0/Conv`), which
     sensitivity maps and precision lists need, and asks for no further package.
@@ -34,6 +41,23 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
         EdgetrackError: the result does not pass ONNX's checker or is not static.
     """
     onnx = _import()
+    if isinstance(graph.module, GivenModule):
+        model = graph.module.model()
+    else:
+        _trace(graph, path, opset)
+        model = onnx.load(str(path))
+    model.graph.name = graph.name
+    onnx.helper.set_model_props(model, dict(metadata))
+    try:
+        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise EdgetrackError(f"the ONNX of graph {graph.name!r} is not valid: {error}") from error
+    _check_static(model, graph)
+    onnx.save(model, str(path))
+
+
+def _trace(graph: GraphModule, path: Path, opset: int) -> None:
     import torch
 
     with warnings.catch_warnings(), torch.inference_mode():
@@ -48,16 +72,6 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
             input_names=[t.name for t in graph.inputs],
             output_names=[t.name for t in graph.outputs],
         )
-    model = onnx.load(str(path))
-    model.graph.name = graph.name
-    onnx.helper.set_model_props(model, dict(metadata))
-    try:
-        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EdgetrackError(f"the ONNX of graph {graph.name!r} is not valid: {error}") from error
-    _check_static(model, graph)
-    onnx.save(model, str(path))
 
 
 def _check_static(model: Any, graph: GraphModule) -> None:
@@ -77,3 +91,25 @@ def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[s
     file = f"{graph.name}.onnx"
     to_onnx(graph, folder / file, opset=opset, metadata=metadata)
     return file
+
+
+def lower(path: Path, wish: Lowering) -> tuple[str, ...]:
+    """Rewrite an ONNX file in place; returns names of nodes that stay in FP32 for their observed range.
+
+    `fp16` is typed: casts stand where precisions meet. `int8` has signed, symmetric quantize/dequantize pairs and
+    weights stored as INT8, which ONNX Runtime and TensorRT read alike.
+    """
+    onnx = _import()
+    model = onnx.load(str(path))
+    wide: tuple[str, ...] = ()
+    if wish.precision == "fp16":
+        model, wide = to_half(model, wish.inputs, wish.kept)
+    else:
+        model = quantize(model, wish.inputs, wish.method, Ignored(wish.kept, FLOAT_TYPES))
+        signed(model)
+        fold_weights(model)
+    # Serialised with sorted maps: the same graph gives the same bytes.
+    data = model.SerializeToString(deterministic=True)
+    onnx.checker.check_model(data, full_check=True)
+    path.write_bytes(data)
+    return wide

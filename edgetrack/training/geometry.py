@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from edgetrack.box import Box
 
 
@@ -33,15 +31,3 @@ def into_square(box: Box, square: Square) -> Box:
 def mirrored(box: Box) -> Box:
     """A box in fractions of a crop, after the crop was flipped left to right."""
     return Box(1.0 - box.x - box.w, box.y, box.w, box.h)
-
-
-def jitter(box: Box, rng: np.random.Generator, centre: float, scale: float) -> Box:
-    """A box near another, as the OSTrack family draws the place of a search crop.
-
-    Width and height are each multiplied by exp(scale * N(0, 1)); then the centre moves by up to half of `centre` times
-    the square root of the new area, uniformly, on each axis.
-    """
-    w, h = (side * math.exp(scale * float(rng.standard_normal())) for side in (box.w, box.h))
-    reach = centre * math.sqrt(w * h)
-    cx, cy = (place + reach * (float(rng.random()) - 0.5) for place in box.center)
-    return Box.from_center(cx, cy, w, h)

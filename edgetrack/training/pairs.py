@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrack.box import Box
+from edgetrack.box import Box, jitter
 from edgetrack.errors import SourceError
 from edgetrack.runtime.crop import CropRule, Image, crop_square
 from edgetrack.training import augment
 from edgetrack.training.augment import Looks
 from edgetrack.training.catalog import Catalog, Clip, Picture, View, load
-from edgetrack.training.geometry import into_square, jitter, mirrored, square_around
+from edgetrack.training.geometry import into_square, mirrored, square_around
 from edgetrack.training.paste import paste
 from edgetrack.training.settings import Settings
 

@@ -1,0 +1,60 @@
+"""`edgetrack calibrate`: calibration sets, made by running a tracker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Make and look at calibration sets: lists of the crops that INT8 ranges are observed on.", no_args_is_help=True
+)
+
+
+@app.command()
+def collect(
+    bundle: Annotated[str, typer.Argument(help="The bundle that tracks: a folder, zip or name; best an fp32 one.")],
+    dataset: Annotated[str, typer.Argument(help="Sequences with boxes, a video with its boxes, or synthetic:[NAME].")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The set's file, which must end in .toml.")],
+    calib_size: Annotated[int, typer.Option(min=1, help="Crops in all.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Of frames and jitter.")] = 0,
+    layout: Annotated[str | None, typer.Option(help="How the data set lies on disk; found out if left out.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Run a tracker over clips and list the search regions that it cuts, half of them jittered as in training."""
+    from edgetrack.cli.console import stages
+    from edgetrack.errors import UsageError
+    from edgetrack.evaluation.calibration import Sources
+    from edgetrack.export.precision.calibration import make_set, to_toml
+    from edgetrack.export.precision.collect import Wish
+    from edgetrack.files import write_whole
+    from edgetrack.runtime.session import load
+
+    name = output.stem.lower().replace(" ", "-")
+    if output.suffix != ".toml":
+        raise UsageError(f"--output {output}: a set's file ends in .toml; try {output.with_suffix('.toml')}")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} is there already; --overwrite replaces it")
+    with load(bundle) as tracker, stages("collecting") as progress:
+        found = Sources((dataset,), layout, Wish(calib_size, seed)).choose(tracker.procedure, progress)
+        weights = tracker.manifest.weights.origin
+        about = f"{tracker.manifest.tracker}, {weights} weights, tracked; seed {seed}"
+    chosen = make_set(name, found.parts, about)
+    write_whole(output, to_toml(chosen).encode())
+    typer.echo(f"{output}: {chosen.size} crops of {len({i.clip for p in chosen.parts for i in p.items})} clips")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A set's name or file.")]) -> None:
+    """Print what a set holds; its hash is checked."""
+    from edgetrack.export.precision.calibration import find_set
+
+    found = find_set(name)
+    typer.echo(f"{found.name}: {found.size} crops, sha256 {found.sha256}\n{found.about}")
+    for part in found.parts:
+        clips: dict[str, int] = {}
+        for item in part.items:
+            clips[item.clip] = clips.get(item.clip, 0) + 1
+        listed = ", ".join(f"{clip} {count}" for clip, count in clips.items())
+        typer.echo(f"{part.dataset}: {listed}")

@@ -1,0 +1,184 @@
+"""A bundle of lower precision from an FP32 one: graphs lowered, held against FP32, and their own outputs recorded."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+import msgspec
+
+from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle, read_npz
+from edgetrack.bundle.arrays import write_npz
+from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
+from edgetrack.capabilities import backend_of, find_target
+from edgetrack.export.precision.calibration import CalibrationSet, to_toml
+from edgetrack.export.precision.lowering import Lowering
+from edgetrack.export.precision.methods import Method
+from edgetrack.export.precision.replay import Inputs
+from edgetrack.export.precision.stages import Stages, patterns_of
+from edgetrack.export.recipe import Tolerance
+from edgetrack.runtime.backends.base import Array, CompiledGraph, Options
+from edgetrack.runtime.parity import Comparison, compare, run_graph
+from edgetrack.runtime.session import hint_for
+from edgetrack.runtime.threads import usable_cores
+from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
+
+CALIBRATION_FILE = "calibration.toml"
+
+
+class Lowerer(Protocol):
+    """What a target's exporter offers beside `convert`, where it has more than FP32."""
+
+    def lower(self, path: Path, wish: Lowering) -> tuple[str, ...]:
+        """Rewrite a graph's file in place; returns the nodes that stay in FP32 for what was observed."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the tracker fed its graphs on a calibration set."""
+
+    chosen: CalibrationSet
+    fed: Mapping[str, Sequence[Inputs]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A lower precision.
+
+    Attributes:
+        precision: one of the target's.
+        method: of quantization.
+        recording: needed by `int8` and `fp16`; None for what needs no calibration.
+        stages: the recipe's, and `kept`, the names of those that stay in FP32.
+        tolerance: of graph outputs against FP32; `verify` grants the same to another machine.
+        reports: further files of the bundle, such as a sensitivity map: name -> content.
+    """
+
+    precision: str
+    tolerance: Tolerance
+    method: Method = field(default_factory=Method)
+    recording: Recording | None = None
+    stages: Stages = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    reports: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class LoweredProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`parity.json` of a lowered bundle: its graphs against the FP32 ones on the same inputs; FP32's own proof."""
+
+    schema: int = 1
+    comparisons: tuple[Comparison, ...]
+    fp32: msgspec.Raw
+
+
+def lower_bundle(full: Path, output: Path, name: str, wanted: Wanted, *, overwrite: bool = False) -> Manifest:
+    """Write a bundle of lower precision.
+
+    Args:
+        full: the FP32 bundle's folder.
+        output: the new bundle's folder.
+        name: of the new bundle.
+
+    Raises:
+        ParityError: a graph differs from FP32 by more than the tolerance; nothing is left on disk.
+        BackendMissingError, BundleError: see `edgetrack.export.precision.methods` and `edgetrack.bundle`.
+    """
+    with open_bundle(full) as source, BundleWriter(output, overwrite=overwrite) as writer:
+        manifest = source.manifest
+        for file in manifest.files:
+            if file not in (GOLDEN_FILE, PARITY_FILE):
+                (writer.folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source.path(file), writer.folder / file)
+        exceptions = _lower_graphs(manifest, writer.folder, wanted)
+        lowered = msgspec.structs.replace(
+            manifest,
+            name=name,
+            precision=cast(Precision, wanted.precision),
+            precision_exceptions=exceptions,
+            calibration=_calibration(wanted),
+            tools={**manifest.tools, **_tools(wanted.precision)},
+            files={},
+        )
+        golden, comparisons = _hold_against(source, lowered, writer.folder, wanted.tolerance)
+        _require(comparisons)
+        proof = LoweredProof(comparisons=comparisons, fp32=msgspec.Raw(source.path(PARITY_FILE).read_bytes()))
+        write_npz(writer.folder / GOLDEN_FILE, golden)
+        (writer.folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(proof), indent=1) + b"\n")
+        if wanted.recording is not None:
+            (writer.folder / CALIBRATION_FILE).write_text(to_toml(wanted.recording.chosen), "utf-8")
+        for file, content in wanted.reports.items():
+            (writer.folder / file).write_bytes(content)
+        writer.commit(lowered)
+    return lowered
+
+
+def _lower_graphs(manifest: Manifest, folder: Path, wanted: Wanted) -> dict[str, str]:
+    exporter = cast(Lowerer, importlib.import_module(f"edgetrack.export.{find_target(manifest.target).exporter}"))
+    exceptions = dict.fromkeys((f"stage {name}" for name in wanted.kept), "fp32")
+    for info in manifest.graphs:
+        wish = Lowering(
+            precision=wanted.precision,
+            inputs=() if wanted.recording is None else wanted.recording.fed[info.name],
+            method=wanted.method,
+            kept=patterns_of(wanted.stages, wanted.kept, info.name),
+        )
+        wide = exporter.lower(folder / info.file, wish)
+        exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in wide), "fp32"))
+    return exceptions
+
+
+def _calibration(wanted: Wanted) -> CalibrationInfo | None:
+    if wanted.recording is None:
+        return None
+    chosen = wanted.recording.chosen
+    method = wanted.method.describe() if wanted.precision == "int8" else "observed ranges"
+    return CalibrationInfo(method=method, list_sha256=chosen.sha256, size=chosen.size)
+
+
+def _tools(precision: str) -> dict[str, str]:
+    return {"nncf": importlib.metadata.version("nncf")} if precision == "int8" else {}
+
+
+def _hold_against(
+    source: Bundle, lowered: Manifest, folder: Path, tolerance: Tolerance
+) -> tuple[dict[str, Array], tuple[Comparison, ...]]:
+    """The FP32 record's inputs through the lowered graphs: their outputs as the new record, and how far they moved."""
+    golden = read_npz(source.path(GOLDEN_FILE))
+    comparisons = []
+    for info in lowered.graphs:
+        graph = _open(lowered, info, folder)
+        try:
+            samples = sorted({key.split("/")[0] for key in golden if key.split("/")[1] == info.name})
+            for sample in samples:
+                prefix = f"{sample}/{info.name}"
+                found = run_graph(graph, {t.name: golden[f"{prefix}/in/{t.name}"] for t in info.inputs})
+                for name, value in found.items():
+                    comparisons.append(
+                        compare(
+                            f"{lowered.precision} {info.name}/{name} #{sample}",
+                            value,
+                            golden[f"{prefix}/out/{name}"],
+                            atol=tolerance.atol,
+                            rtol=tolerance.rtol,
+                        )
+                    )
+                    golden[f"{prefix}/out/{name}"] = value
+        finally:
+            graph.close()
+    return golden, tuple(comparisons)
+
+
+def _open(manifest: Manifest, info: GraphInfo, folder: Path) -> CompiledGraph:
+    options = Options(threads=usable_cores(), precision_hint=hint_for(manifest, None))
+    return backend_of(manifest.target)(info, folder / info.file, options)
+
+
+def _require(comparisons: tuple[Comparison, ...]) -> None:
+    from edgetrack.export.parity import ParityReport
+
+    ParityReport(comparisons=comparisons).require()

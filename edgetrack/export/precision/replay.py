@@ -1,0 +1,93 @@
+"""From a calibration set to what every graph is fed: the tracker is put where each item says, and its inputs kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from edgetrack.box import Box
+from edgetrack.errors import CalibrationError
+from edgetrack.export.precision.calibration import CalibrationSet, Item, Part
+from edgetrack.export.precision.collect import Clip
+from edgetrack.runtime.backends.base import Array, CompiledGraph
+from edgetrack.runtime.trackers.base import Procedure
+
+Inputs = dict[str, Array]
+Clips = Callable[[Part], Mapping[str, Clip]]
+"""Opens the data set of a part: clips by name."""
+
+
+def replay(
+    chosen: CalibrationSet,
+    clips: Clips,
+    procedure: Procedure,
+    graphs: Mapping[str, CompiledGraph],
+    progress: Callable[[str], None] = lambda what: None,
+) -> dict[str, list[Inputs]]:
+    """What each graph is fed for each item: graph -> list of input name -> array.
+
+    A graph that runs once a target (`init`) has an entry for each target of the set, one that runs every frame an entry
+    for each item. State tensors are what the tracker carries at that moment.
+
+    Raises:
+        CalibrationError: a clip or frame of the set is not there.
+        SourceError, SourceInterruptedError: a clip cannot be read.
+    """
+    fed: dict[str, list[Inputs]] = {name: [] for name in graphs}
+    for part in chosen.parts:
+        available = clips(part)
+        for name, items in _by_clip(part.items).items():
+            if name not in available:
+                raise CalibrationError(
+                    f"calibration set {chosen.name!r} names clip {name!r}, which {part.dataset} has not; "
+                    "give the data set that it was made from"
+                )
+            progress(f"calibration: {len(items)} crops of {name}")
+            _replay_clip(available[name], items, procedure, graphs, fed)
+    return fed
+
+
+def _by_clip(items: Iterable[Item]) -> dict[str, list[Item]]:
+    by: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by[item.clip].append(item)
+    return by
+
+
+def _replay_clip(
+    clip: Clip,
+    items: list[Item],
+    procedure: Procedure,
+    graphs: Mapping[str, CompiledGraph],
+    fed: dict[str, list[Inputs]],
+) -> None:
+    # Targets one after the other, frames in order: the clip is read once for each target.
+    targets: dict[tuple[int, tuple[float, ...]], dict[int, list[Item]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        targets[item.template_frame, item.template][item.frame].append(item)
+    for (start, template), due in targets.items():
+        last = max(due)
+        with clip.open() as frames:
+            index = -1
+            for index, frame in enumerate(frames):
+                if index == start:
+                    procedure.init(frame, Box(*template))
+                    _keep(graphs, "init", fed)
+                for item in due.get(index, ()):
+                    procedure.place(Box(*item.box))
+                    procedure.update(frame, lambda stage: None)
+                    _keep(graphs, "step", fed)
+                if index == last:
+                    break
+        if index < last:
+            raise CalibrationError(
+                f"clip {clip.name!r} has {index + 1} frames, the calibration set asks for frame {last}"
+            )
+
+
+def _keep(graphs: Mapping[str, CompiledGraph], role: str, fed: dict[str, list[Inputs]]) -> None:
+    for name, graph in graphs.items():
+        if graph.info.role == role:
+            fed[name].append({key: np.array(buffer) for key, buffer in graph.inputs.items()})

@@ -1,0 +1,136 @@
+"""From a proven FP32 bundle to the lower precision that was asked for: calibrate, choose what stays in FP32, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from edgetrack.bundle import Manifest
+from edgetrack.errors import UsageError
+from edgetrack.export.precision.calibration import CalibrationSet, Part
+from edgetrack.export.precision.collect import Clip
+from edgetrack.export.precision.lower_bundle import Recording, Wanted, lower_bundle
+from edgetrack.export.precision.methods import Method
+from edgetrack.export.precision.replay import replay
+from edgetrack.export.precision.stages import patterns_of
+from edgetrack.export.recipe import Recipe
+from edgetrack.runtime.session import load
+from edgetrack.runtime.trackers.base import Procedure
+
+Progress = Callable[[str], None]
+CALIBRATED = ("int8", "fp16")
+"""Precisions that need to know what the tracker feeds its graphs."""
+
+
+class Calibration(Protocol):
+    """Where calibration crops come from."""
+
+    def choose(self, procedure: Procedure, progress: Progress) -> CalibrationSet:
+        """The set: read, or collected by running the tracker."""
+
+    def clips(self, part: Part) -> Mapping[str, Clip]:
+        """The clips of a part, by name."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What stays in FP32, and what the bundle is to hold as evidence: file name -> content."""
+
+    kept: tuple[str, ...]
+    reports: Mapping[str, bytes]
+
+
+Build = Callable[[Sequence[str], Path], Path]
+"""Write a candidate that keeps these stages into a folder; returns it."""
+
+
+class Chooser(Protocol):
+    """Accuracy control: tries candidates and decides."""
+
+    def __call__(
+        self, full: Path, build: Build, stages: Sequence[str], kept: Sequence[str], progress: Progress
+    ) -> Choice:
+        """Decide which stages stay in FP32, beginning with `kept`.
+
+        Raises:
+            AccuracyError: no choice costs as little as was asked for.
+        """
+
+
+@dataclass(frozen=True)
+class LowerWish:
+    """What a user may say of a lower precision.
+
+    Attributes:
+        calibration: where crops come from; needed by `int8` and `fp16`.
+        method: of quantization.
+        keep: stages that stay in FP32; None takes the recipe's.
+        chooser: accuracy control, or None to take what comes.
+    """
+
+    calibration: Calibration | None = None
+    method: Method = field(default_factory=Method)
+    keep: tuple[str, ...] | None = None
+    chooser: Chooser | None = None
+
+
+def kept_at_first(recipe: Recipe, precision: str, wish: LowerWish) -> tuple[str, ...]:
+    """The stages that stay in FP32 before any accuracy control.
+
+    Raises:
+        UnknownNameError: the user named a stage that the recipe has not.
+    """
+    kept = recipe.keep.get(precision, ()) if wish.keep is None else wish.keep
+    patterns_of(recipe.stages, kept, "")
+    return kept
+
+
+def lower(
+    full: Path,
+    output: Path,
+    name: str,
+    recipe: Recipe,
+    precision: str,
+    wish: LowerWish,
+    overwrite: bool,
+    progress: Progress,
+) -> Manifest:
+    """Make a bundle of lower precision from the FP32 bundle in folder `full`.
+
+    Raises: as `edgetrack.export.precision.lower_bundle.lower_bundle`, and what the chooser raises.
+    """
+    recording = _record(full, wish.calibration, progress) if precision in CALIBRATED else None
+    kept = kept_at_first(recipe, precision, wish)
+    reports: Mapping[str, bytes] = {}
+
+    def wanted(stages: Sequence[str], files: Mapping[str, bytes]) -> Wanted:
+        return Wanted(
+            precision=precision,
+            tolerance=recipe.tolerance(precision),
+            method=wish.method,
+            recording=recording,
+            stages=recipe.stages,
+            kept=tuple(stages),
+            reports=files,
+        )
+
+    if wish.chooser is not None:
+
+        def build(stages: Sequence[str], folder: Path) -> Path:
+            lower_bundle(full, folder, name, wanted(stages, {}))
+            return folder
+
+        choice = wish.chooser(full, build, tuple(recipe.stages), kept, progress)
+        kept, reports = choice.kept, choice.reports
+    progress(f"lowering to {precision}" + (f", {', '.join(kept)} kept in fp32" if kept else ""))
+    return lower_bundle(full, output, name, wanted(kept, reports), overwrite=overwrite)
+
+
+def _record(full: Path, calibration: Calibration | None, progress: Progress) -> Recording:
+    if calibration is None:
+        raise UsageError("this precision needs calibration crops; give --calib")
+    with load(full) as tracker:
+        chosen = calibration.choose(tracker.procedure, progress)
+        return Recording(chosen, replay(chosen, calibration.clips, tracker.procedure, tracker.graphs, progress))

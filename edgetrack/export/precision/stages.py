@@ -1,0 +1,51 @@
+"""Stages of a tracker's graphs: the pieces whose precision is chosen one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from edgetrack.errors import RecipeError, UnknownNameError
+
+Stages = Mapping[str, tuple[str, ...]]
+"""Stage -> `graph:regular expression` for the whole names of its nodes."""
+
+
+def check_stages(stages: Stages) -> None:
+    """Raise ValueError where an entry is not `graph:regular expression`."""
+    for name, entries in stages.items():
+        for entry in entries:
+            graph, colon, pattern = entry.partition(":")
+            if not (graph and colon and pattern):
+                raise ValueError(f"stage {name!r}: {entry!r} is not graph:regular-expression")
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"stage {name!r}: {pattern!r} is not a regular expression: {error}") from None
+
+
+def patterns_of(stages: Stages, names: Iterable[str], graph: str) -> tuple[str, ...]:
+    """The regular expressions of some stages that concern a graph.
+
+    Raises:
+        UnknownNameError: there is no such stage.
+    """
+    found = []
+    for name in names:
+        if name not in stages:
+            have = ", ".join(stages) or "none: the recipe states no [stages]"
+            raise UnknownNameError(f"stage {name!r} is not known; this tracker has: {have}")
+        for entry in stages[name]:
+            owner, _, pattern = entry.partition(":")
+            if owner == graph:
+                found.append(pattern)
+    return tuple(found)
+
+
+def require_stages(stages: Stages, tracker: str) -> None:
+    """Raise RecipeError where a tracker has none: sensitivity is measured stage by stage."""
+    if not stages:
+        raise RecipeError(
+            f"the recipe of {tracker!r} has no [stages] table, so accuracy cannot be controlled by stages; add one: "
+            "docs/precision.md shows how"
+        )
