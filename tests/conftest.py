@@ -88,16 +88,19 @@ def synthetic_image() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """exported("onnx") -> a bundle of SMAT, untrained or with given weights, exported once a run; not to be changed."""
+    """exported("onnx") -> a bundle of SMAT, untrained or with given weights, exported once a run; not to be changed.
+
+    Another tracker's with tracker="name".
+    """
     import torch
 
     from edgetrack.export.pipeline import ExportRequest, export
     from edgetrack.export.samples import DEFAULT_SOURCES, MOMENTS
 
     @cache
-    def make(target: str, weights: str = "untrained") -> Path:
-        output = tmp_path_factory.mktemp("exported") / f"smat-{target}-fp32"
-        request = ExportRequest("smat", target, weights=weights, output=output)
+    def make(target: str, weights: str = "untrained", tracker: str = "smat") -> Path:
+        output = tmp_path_factory.mktemp("exported") / f"{tracker}-{target}-fp32"
+        request = ExportRequest(tracker, target, weights=weights, output=output)
         # One thread: two that wait for one another on busy cores take many times as long.
         torch.set_num_threads(1)
         with pytest.MonkeyPatch.context() as patch:

@@ -12,6 +12,7 @@ from edgetrack.bundle import find_bundles, open_bundle
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.capabilities import Target, find_target
 from edgetrack.errors import UsageError
+from edgetrack.runtime.named import open_named
 
 OUTPUT_FOLDER = Path("out")
 Notify = Callable[[str], None]
@@ -81,7 +82,7 @@ def choose(
         UsageError: a hint that no bundle takes, or a bundle that was given twice.
         EdgetrackError: a bundle that cannot be opened or made.
     """
-    contestants = [_given(text) for text in given] or _found(folder, notify)
+    contestants = [Contestant(*open_named(text)) for text in given] or _found(folder, notify)
     if not contestants:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
@@ -93,20 +94,6 @@ def choose(
     if twice:
         raise UsageError(f"{twice[0]} takes part twice; give each bundle once, and bundles of different names")
     return [with_cautions(contestant) for contestant in contestants]
-
-
-def _given(text: str) -> Contestant:
-    path, at, hint = text.rpartition("@")
-    if not at or Path(text).exists():
-        return opened(text)
-    contestant = opened(path)
-    target = find_target(contestant.manifest.target)
-    if hint not in target.hints:
-        raise UsageError(
-            f"{text}: target {target.name!r} takes no precision hint {hint!r}; "
-            f"expected one of: {', '.join(target.hints) or 'none'}"
-        )
-    return replace(contestant, hint=hint)
 
 
 def opened(path: str | Path) -> Contestant:

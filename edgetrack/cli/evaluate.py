@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from edgetrack.evaluation.run import Evaluation, Options
+    from edgetrack.evaluation.anchors import AnchorPlan
+    from edgetrack.evaluation.options import Options
+    from edgetrack.evaluation.run import Evaluation
+    from edgetrack.evaluation.tasks import Streamed
+
+ANCHOR_LENGTH = 50
 
 
 def evaluate(
@@ -34,13 +41,30 @@ def evaluate(
         tuple[str, Path] | None,
         typer.Option(metavar="KIND DIR", help="Write files for an official server: got10k or trackingnet."),
     ] = None,
+    anchors: Annotated[
+        int | None, typer.Option(help="Also restart at every so many frames, forwards and backwards.")
+    ] = None,
+    anchor_length: Annotated[
+        int | None, typer.Option(help=f"Frames of a run from an anchor; {ANCHOR_LENGTH} if left out.")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Also track under a clock: frames come at this rate, and late boxes are late."),
+    ] = None,
+    latencies: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[:BUNDLE]", help="For --fps: replay what `bench -o` recorded, instead of measuring."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Track on the workers of this Dask scheduler: tcp://HOST:8786.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Track every sequence of a data set from its first box; AO, SR, AUC, precision, and their intervals."""
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.datasets import open_dataset
-    from edgetrack.evaluation.run import Options
+    from edgetrack.evaluation.options import Options
     from edgetrack.evaluation.submission import check_kind, write_results
 
     if as_json and as_markdown:
@@ -60,6 +84,9 @@ def evaluate(
         precision_hint=precision_hint,
         output=output,
         restart=restart,
+        anchors=_plan(anchors, anchor_length),
+        streaming=_streaming(fps, latencies, bundle, precision_hint),
+        scheduler=scheduler,
     )
     found = _evaluate(options)
     if results is not None:
@@ -69,16 +96,54 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _plan(spacing: int | None, length: int | None) -> AnchorPlan | None:
+    from edgetrack.errors import UsageError
+    from edgetrack.evaluation.anchors import AnchorPlan
+
+    if spacing is None:
+        if length is not None:
+            raise UsageError("--anchor-length is for runs from anchors; add --anchors, such as --anchors 25")
+        return None
+    return AnchorPlan(spacing, ANCHOR_LENGTH if length is None else length)
+
+
+def _streaming(fps: float | None, latencies: str | None, bundle: str, hint: str | None) -> Streamed | None:
+    from edgetrack.bundle import open_bundle
+    from edgetrack.errors import UsageError
+    from edgetrack.evaluation.latencies import read_latencies
+    from edgetrack.evaluation.streaming import check_fps
+    from edgetrack.evaluation.tasks import Streamed
+
+    if fps is None:
+        if latencies is not None:
+            raise UsageError("--latencies are for a clock; add --fps, such as --fps 30")
+        return None
+    check_fps(fps)
+    if latencies is None:
+        return Streamed(fps)
+    with open_bundle(bundle) as opened:
+        name = opened.manifest.name
+    return Streamed(fps, read_latencies(latencies, name if hint is None else f"{name}@{hint}"))
+
+
 def _evaluate(options: Options) -> Evaluation:
+    from edgetrack.evaluation.run import evaluate as run
+
+    with shown_progress(len(options.dataset.entries)) as progress:
+        return run(options, progress)
+
+
+@contextmanager
+def shown_progress(sequences: int) -> Iterator[Callable[[str, int, int], None]]:
+    """What an evaluation tells, on stderr: a bar on a terminal, a line each elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from edgetrack.cli.console import stderr
-    from edgetrack.evaluation.run import evaluate as run
 
     console = stderr()
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading the data set", total=len(options.dataset.entries))
+        task = bar.add_task("reading the data set", total=sequences)
 
         def progress(what: str, done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, description=what)
@@ -86,7 +151,7 @@ def _evaluate(options: Options) -> Evaluation:
                 console.print(f"{done}/{total} {what}", markup=False, soft_wrap=True)
 
         try:
-            return run(options, progress)
+            yield progress
         except KeyboardInterrupt:
             console.print("interrupted; finished sequences are kept, the same command goes on", markup=False)
             raise

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from edgetrack.capabilities import best_target, target_names
 
 if TYPE_CHECKING:
+    from edgetrack.evaluation.anchors import AnchorPlan
+    from edgetrack.evaluation.control import AccuracyControl
     from edgetrack.export.pipeline import Plan
 
 
@@ -22,6 +24,12 @@ def export(
     ] = None,
     precision: Annotated[str, typer.Option(help="See `edgetrack list --targets`.")] = "fp32",
     weights: Annotated[str, typer.Option(help="Path of a checkpoint, or `untrained`.")] = "untrained",
+    onnx: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="An ONNX file of each graph to start from, such as template.onnx; repeat it for every graph."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The bundle's folder; else out/<tracker>-<target>-<precision>."),
@@ -34,32 +42,79 @@ def export(
         list[str] | None,
         typer.Option(help="More frames to prove parity on: a sequence folder with ground truth; may be repeated."),
     ] = None,
+    calib: Annotated[
+        list[str] | None,
+        typer.Option(help="Calibration crops: a set's name or file, or clips with boxes to track; may be repeated."),
+    ] = None,
+    calib_size: Annotated[int, typer.Option(min=1, help="Crops to collect from clips.")] = 300,
+    calib_method: Annotated[str, typer.Option(help="INT8 ranges: minmax, percentile or histogram.")] = "minmax",
+    bias_correction: Annotated[str, typer.Option(help="INT8 weights: fast, full or none.")] = "fast",
+    per_tensor: Annotated[bool, typer.Option("--per-tensor", help="INT8: one scale a weight, not a channel.")] = False,
+    smooth_quant: Annotated[float | None, typer.Option(help="INT8: SmoothQuant's alpha, 0..1; else off.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Stages that stay in fp32: a,b, or none; the recipe's if left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the crops that are collected.")] = 0,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Accuracy control: points of AO that the precision may cost on --val.")
+    ] = None,
+    val: Annotated[str | None, typer.Option(help="Accuracy control: annotated sequences.")] = None,
+    val_frames: Annotated[int | None, typer.Option(min=2, help="Only so many frames of each of them.")] = None,
+    anchors: Annotated[int, typer.Option(min=1, help="Accuracy control: frames between the starts of runs.")] = 40,
+    anchor_length: Annotated[int, typer.Option(min=1, help="Accuracy control: frames of a run.")] = 20,
+    on_drop: Annotated[str, typer.Option(help="Where it costs more: revert (keep stages in fp32) or fail.")] = "revert",
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Measure every stage even if all is well.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Validation sequences at a time.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle that runs without PyTorch, and prove that it computes the same."""
     from edgetrack.cli.console import print_json, stages
+    from edgetrack.evaluation.anchors import AnchorPlan
+    from edgetrack.evaluation.calibration import Sources
     from edgetrack.export.pipeline import ExportRequest, plan
     from edgetrack.export.pipeline import export as run
+    from edgetrack.export.precision.calibration import DEFAULT
+    from edgetrack.export.precision.collect import Wish
+    from edgetrack.export.precision.methods import Correction, Method, Ranges
+    from edgetrack.export.precision.run import LowerWish
 
+    control = None
+    if max_drop is not None or val is not None or sensitivity:
+        control = _control(
+            max_drop, val, val_frames, AnchorPlan(anchors, anchor_length), on_drop, sensitivity, jobs, precision
+        )
     request = ExportRequest(
         tracker=tracker,
         target=best_target().name if target is None else target,
         precision=precision,
         weights=weights,
+        onnx=tuple(onnx or ()),
         output=output,
         overwrite=overwrite,
         opset=opset,
         atol=atol,
         rtol=rtol,
         parity_sources=tuple(parity_source or ()),
+        lowering=LowerWish(
+            calibration=Sources(tuple(calib or (DEFAULT,)), None, Wish(calib_size, seed)),
+            method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
+            keep=None if keep is None else tuple(part for part in keep.split(",") if part != "none"),
+            chooser=control,
+        ),
     )
     work = plan(request)
     if dry_run:
         typer.echo(_plan_text(work))
         return
     with stages(f"exporting {work.name}") as progress:
-        report = run(request, progress=progress)
+        try:
+            report = run(request, progress=progress)
+        finally:
+            if control is not None and control.found is not None:
+                _show(control)
     if as_json:
         print_json(
             {
@@ -67,26 +122,62 @@ def export(
                 "bundle": str(report.path),
                 "weights": report.manifest.weights.origin,
                 "comparisons": report.comparisons,
+                "reference": report.reference,
                 "worst": {"name": report.worst, "max_abs": report.worst_abs},
             }
         )
         return
     typer.echo(
         f"{report.path}  ({report.manifest.weights.origin} weights)\n"
-        f"parity: {report.comparisons} comparisons with PyTorch pass; largest difference {report.worst_abs:.2g} "
-        f"({report.worst})"
+        f"parity: {report.comparisons} comparisons with {report.reference} pass; "
+        f"largest difference {report.worst_abs:.2g} ({report.worst})"
     )
+
+
+def _control(
+    max_drop: float | None,
+    val: str | None,
+    frames: int | None,
+    plan: AnchorPlan,
+    on_drop: str,
+    sensitivity: bool,
+    jobs: int,
+    precision: str,
+) -> AccuracyControl:
+    from edgetrack.errors import UsageError
+    from edgetrack.evaluation.control import AccuracyControl
+    from edgetrack.evaluation.datasets import open_dataset
+
+    if precision == "fp32":
+        raise UsageError("--max-drop, --val and --sensitivity are for precisions below fp32; give --precision")
+    if max_drop is None or val is None:
+        raise UsageError("accuracy control needs both --max-drop POINTS and --val SEQUENCES")
+    if on_drop not in ("revert", "fail"):
+        raise UsageError(f"--on-drop {on_drop!r}: expected revert or fail")
+    return AccuracyControl(
+        open_dataset(val), max_drop / 100, plan, frames, jobs, None, revert=on_drop == "revert", map_always=sensitivity
+    )
+
+
+def _show(control: AccuracyControl) -> None:
+    from edgetrack.cli.console import stderr
+    from edgetrack.evaluation.sensitivity import lines
+
+    if control.found is not None:
+        for line in lines(control.found):
+            stderr().print(line, markup=False, soft_wrap=True, highlight=False)
 
 
 def _plan_text(work: Plan) -> str:
     request = work.request
+    reference = "given ONNX" if request.onnx else "PyTorch"
     return "\n".join(
         (
             f"tracker    {work.recipe.title}",
-            f"weights    {request.weights}",
+            f"weights    {', '.join(map(str, request.onnx)) or request.weights}",
             f"target     {work.target.name}, {request.precision}: {work.target.about}",
             f"opset      {request.opset}",
-            f"parity     |difference| <= {work.tolerance.atol:g} + {work.tolerance.rtol:g} x |PyTorch|, "
+            f"parity     |difference| <= {work.tolerance.atol:g} + {work.tolerance.rtol:g} x |{reference}|, "
             f"on built-in scenes{''.join(f', {s}' for s in request.parity_sources)} and noise",
             f"writes     {work.output}{' (replacing it)' if request.overwrite and work.output.exists() else ''}",
         )

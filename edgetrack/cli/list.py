@@ -56,19 +56,28 @@ def _bundles(folder: Path) -> list[dict[str, str]]:
 
 
 def _trackers() -> list[dict[str, str]]:
+    from edgetrack.errors import UsageError
     from edgetrack.export.recipe import find_recipe, recipe_names
 
-    recipes = [find_recipe(name) for name in recipe_names()]
-    return [
-        {
-            "tracker": r.name,
-            "title": r.title,
-            "paper": r.paper.source,
-            "checkpoint": r.checkpoint.file,
-            "from": r.checkpoint.source,
-        }
-        for r in recipes
-    ]
+    rows = []
+    for name in recipe_names():
+        try:
+            recipe = find_recipe(name)
+        except UsageError as error:
+            rows.append(
+                {"tracker": name, "title": f"cannot be used: {error}", "paper": "", "checkpoint": "", "from": ""}
+            )
+            continue
+        rows.append(
+            {
+                "tracker": recipe.name,
+                "title": recipe.title,
+                "paper": recipe.paper.source,
+                "checkpoint": recipe.checkpoint.file,
+                "from": recipe.checkpoint.source,
+            }
+        )
+    return rows
 
 
 def _targets() -> list[dict[str, str]]:

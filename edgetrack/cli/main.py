@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from edgetrack import __version__
+from edgetrack.cli import calibrate
 from edgetrack.cli.bench import bench
+from edgetrack.cli.compare import compare
 from edgetrack.cli.doctor import doctor
 from edgetrack.cli.evaluate import evaluate
 from edgetrack.cli.export import export
@@ -48,6 +50,8 @@ app.command()(export)
 app.command()(track)
 app.command()(bench)
 app.command("eval")(evaluate)
+app.command()(compare)
+app.add_typer(calibrate.app, name="calibrate")
 app.command()(train)
 app.command()(verify)
 app.command()(inspect)

@@ -16,12 +16,16 @@ def verify(
     from edgetrack.bundle import open_bundle
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.runtime.backends.base import Options
+    from edgetrack.runtime.session import hint_for
     from edgetrack.runtime.threads import usable_cores
     from edgetrack.runtime.verify import verify_bundle
 
     with open_bundle(bundle) as opened, stages(f"verifying {opened.manifest.name}") as progress:
         progress("running the graphs")
-        found = verify_bundle(opened, Options(threads=threads if threads is not None else usable_cores()))
+        options = Options(
+            threads=threads if threads is not None else usable_cores(), precision_hint=hint_for(opened.manifest, None)
+        )
+        found = verify_bundle(opened, options)
     if as_json:
         print_json(found)
     else:

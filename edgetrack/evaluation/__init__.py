@@ -1,1 +1,1 @@
-"""One-pass evaluation of a bundle on a data set: layouts, metrics, a resumable run, files for official servers."""
+"""Bundles on data sets: layouts, metrics, resumable runs (one pass, from anchors, under a clock), comparisons."""

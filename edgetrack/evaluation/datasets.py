@@ -85,7 +85,8 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     if isinstance(path, str) and path.startswith(SYNTHETIC):
         return _synthetic(path)
     layouts = LAYOUTS if layout is None else (_find_layout(layout),)
-    root = Path(path).expanduser()
+    # Workers of a cluster have another working directory.
+    root = Path(path).expanduser().absolute()
     if not root.exists():
         raise DatasetError(f"data set {path} does not exist; give a folder, a video or {SYNTHETIC}")
     for candidate in layouts:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from edgetrack.evaluation.reading import Entry, images_in
 from edgetrack.evaluation.sequence import Protocol
-from edgetrack.media._folders import natural_key
-from edgetrack.media._videos import VIDEO_SUFFIXES
+from edgetrack.media import VIDEO_SUFFIXES, natural_key
 
 Find = Callable[[Path], list[Entry]]
 Sure = Callable[[Entry], bool]

@@ -104,6 +104,12 @@ def precision_curve(distances: Values, thresholds: Values = PIXELS) -> Values:
     return curve
 
 
+def overlaps(found: Boxes, truth: Boxes, counted: Flags, protocol: Protocol, size: tuple[int, int]) -> Values:
+    """IoU of the frames that are counted, of which AO and SR are means; bounded where the protocol says so."""
+    pair = [into_frame(b[counted], size) if protocol.bounded else b[counted] for b in (found, truth)]
+    return iou(*pair)
+
+
 def score(found: Boxes, truth: Boxes, visible: Flags, protocol: Protocol, size: tuple[int, int]) -> Scored:
     """The figures of one sequence.
 
@@ -116,9 +122,8 @@ def score(found: Boxes, truth: Boxes, visible: Flags, protocol: Protocol, size: 
     """
     later = visible.copy()
     later[0] = False
-    pair = [into_frame(b[later], size) if protocol.bounded else b[later] for b in (found, truth)]
-    overlaps = iou(*pair)
-    if not overlaps.size:
+    ious = overlaps(found, truth, later, protocol, size)
+    if not ious.size:
         return Scored(Scores(), 0)
     # An IoU of -1 and an infinite distance pass no threshold, as in pytracking's calc_seq_err_robust.
     missed = int((~visible).sum()) if protocol.absent_fails else 0
@@ -128,9 +133,9 @@ def score(found: Boxes, truth: Boxes, visible: Flags, protocol: Protocol, size: 
     pixels = precision_curve(np.append(center_distance(found, truth), far))
     sizes = precision_curve(np.append(normalized_distance(found, truth), far), FRACTIONS)
     scores = Scores(
-        ao=float(overlaps.mean()),
-        sr50=float((overlaps > 0.5).mean()),
-        sr75=float((overlaps > 0.75).mean()),
+        ao=float(ious.mean()),
+        sr50=float((ious > 0.5).mean()),
+        sr75=float((ious > 0.75).mean()),
         auc=float(success.mean()),
         precision=float(pixels[20]),
         p_norm=float(sizes.mean()),
@@ -138,4 +143,4 @@ def score(found: Boxes, truth: Boxes, visible: Flags, protocol: Protocol, size: 
         op50=float(success[10]),
         op75=float(success[15]),
     )
-    return Scored(scores, overlaps.size)
+    return Scored(scores, ious.size)

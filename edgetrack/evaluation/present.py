@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgetrack.evaluation.metrics import Scores
 from edgetrack.evaluation.overall import FEW_SEQUENCES
-from edgetrack.evaluation.record import Result
+from edgetrack.evaluation.record import AnchoredResult, Result, StreamingResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,17 +25,26 @@ _COLUMNS = {
 _NONE = "-"
 
 
-def headings() -> list[str]:
+def headings(result: Result) -> list[str]:
     """The columns; the first is text, the others are numbers."""
-    return ["sequence", "frames", *_COLUMNS, "track fps"]
+    anchored = [] if result.anchored is None else ["anchored AO"]
+    streaming = [] if result.streaming is None else [f"AO at {result.streaming.rate:g} fps"]
+    return ["sequence", "frames", *_COLUMNS, "track fps", *anchored, *streaming]
 
 
 def rows(result: Result) -> Iterator[list[str]]:
     """A row per sequence, one for all of them, and one for their 95 % intervals."""
+    anchored, streaming = result.anchored, result.streaming
     for one in result.sequences:
-        yield [one.name, str(one.frames), *_figures(one), _number(one.fps, 1)]
-    yield ["all", str(result.frames), *_figures(result), _number(result.fps, 1)]
-    yield ["95 %", "", *(_span(result.interval[field]) for field in _COLUMNS.values()), ""]
+        further = [_number(one.anchored_ao, 3)] if anchored else []
+        further += [_number(one.streaming_ao, 3)] if streaming else []
+        yield [one.name, str(one.frames), *_figures(one), _number(one.fps, 1), *further]
+    further = [_number(anchored.ao, 3)] if anchored else []
+    further += [_number(streaming.ao, 3)] if streaming else []
+    yield ["all", str(result.frames), *_figures(result), _number(result.fps, 1), *further]
+    further = [_span(anchored.interval)] if anchored else []
+    further += [""] if streaming else []
+    yield ["95 %", "", *(_span(result.interval[field]) for field in _COLUMNS.values()), "", *further]
 
 
 def notes(result: Result) -> Iterator[str]:
@@ -54,14 +63,21 @@ def notes(result: Result) -> Iterator[str]:
         f"; too narrow with fewer than {FEW_SEQUENCES} sequences, none with one" if few else ""
     )
     share = f"; {result.jobs} jobs shared the machine, so this is no benchmark" if result.jobs > 1 else ""
+    if result.scheduler is not None:
+        share = f"; on the workers of {result.scheduler}, so this is no benchmark"
     yield f"track fps: 1 / median of crop + graphs + decode, {result.threads} threads{share}; see edgetrack bench"
+    if result.anchored is not None:
+        yield _anchored_note(result.anchored)
+    if result.streaming is not None:
+        yield _streaming_note(result.streaming, result.ao)
     for failure in result.failures:
         yield f"FAILED: {failure.name}: {failure.error}"
 
 
 def markdown(result: Result) -> str:
     """The table and its notes as GitHub's Markdown."""
-    lines = [headings(), ["---", *("---:" for _ in headings()[1:])], *rows(result)]
+    titles = headings(result)
+    lines = [titles, ["---", *("---:" for _ in titles[1:])], *rows(result)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {note}" for note in notes(result))])
 
 
@@ -70,11 +86,31 @@ def table(result: Result) -> Table:
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False)
-    for index, title in enumerate(headings()):
+    for index, title in enumerate(headings(result)):
         drawn.add_column(title, justify="right" if index else "left", no_wrap=True)
     for line in rows(result):
         drawn.add_row(*line)
     return drawn
+
+
+def _anchored_note(found: AnchoredResult) -> str:
+    return (
+        f"anchored AO: {found.runs} runs of up to {found.length} frames, forwards and backwards from every "
+        f"{found.spacing}th frame; 95 %: bootstrap over sequences and runs"
+    )
+
+
+def _streaming_note(found: StreamingResult, offline: float | None) -> str:
+    return (
+        f"at {found.rate:g} fps: AO {_number(found.ao, 3)} (offline {_number(offline, 3)}), SR0.5 "
+        f"{_number(found.sr50, 3)}, SR0.75 {_number(found.sr75, 3)}; {_share(found.processed)} of frames processed, "
+        f"boxes {_number(found.staleness, 2)} frames old on average; latencies: {found.latencies}, median "
+        f"{_number(found.median_ms, 1)} ms"
+    )
+
+
+def _share(value: float | None) -> str:
+    return _NONE if value is None else f"{100 * value:.0f} %"
 
 
 def _figures(scores: Scores) -> list[str]:

@@ -11,9 +11,7 @@ import numpy as np
 from edgetrack.errors import EdgetrackError, SequenceError
 from edgetrack.evaluation.annotations import Columns, read_boxes, read_flags
 from edgetrack.evaluation.sequence import Boxes, Flags, Protocol, Sequence
-from edgetrack.media import open_source
-from edgetrack.media._folders import natural_key
-from edgetrack.media._images import IMAGE_SUFFIXES
+from edgetrack.media import IMAGE_SUFFIXES, natural_key, open_source
 
 
 @dataclass(frozen=True)

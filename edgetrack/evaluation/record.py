@@ -14,12 +14,52 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
         name: of the sequence.
         frames: that were tracked, the first included; `lost`: in which the tracker said that it is lost.
         fps: 1000 over the median milliseconds of an update, None for a single frame.
+        anchored_ao: mean over its runs from anchors; `anchor_runs`: how many; None where none were asked for.
+        streaming_ao: AO under the clock; None where none was asked for.
     """
 
     name: str
     frames: int
     lost: int
     fps: float | None
+    anchored_ao: float | None = None
+    anchor_runs: int | None = None
+    streaming_ao: float | None = None
+
+
+class AnchoredResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Short runs from anchors, forwards and backwards.
+
+    Attributes:
+        spacing, length: frames between anchors and frames of a run.
+        runs: how many there were.
+        ao: mean over sequences of the mean over their runs; `interval`: 95 %, bootstrapped over sequences and runs,
+            None with fewer than two runs.
+    """
+
+    spacing: int
+    length: int
+    runs: int
+    ao: float | None
+    interval: tuple[float, float] | None
+
+
+class StreamingResult(Scores, frozen=True, kw_only=True):
+    """The same figures for the boxes that were known when each frame came.
+
+    Attributes:
+        rate: frames per second.
+        latencies: `measured`, or the bundle whose recorded ones were replayed.
+        median_ms: of the latencies that counted, init included.
+        processed: share of frames after the first that the tracker took, of all sequences together.
+        staleness: mean age of the known box in frames, over the same frames.
+    """
+
+    rate: float
+    latencies: str
+    median_ms: float | None
+    processed: float | None
+    staleness: float | None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +81,8 @@ class Result(Scores, frozen=True, kw_only=True):
             threads each shared the machine meanwhile.
         interval: 95 % bootstrap interval over sequences for each figure.
         sequences, failures: what was evaluated, and what was not.
+        anchored, streaming: None where they were not asked for.
+        scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
     """
 
     bundle: str
@@ -58,6 +100,9 @@ class Result(Scores, frozen=True, kw_only=True):
     interval: dict[str, tuple[float, float] | None]
     sequences: list[SequenceResult]
     failures: list[Failure]
+    anchored: AnchoredResult | None = None
+    streaming: StreamingResult | None = None
+    scheduler: str | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.box import Box
-from edgetrack.media import FrameSource, open_source
-from edgetrack.media._folders import ImageSource
+from edgetrack.media import FrameSource, ImageSource, open_source
 
 Boxes = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -12,15 +12,17 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from edgetrack.errors import EdgetrackError
-from edgetrack.evaluation.ope import Run
+
+Kind = TypeVar("Kind")
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """A run and what it is a run of."""
+    """A run of any task, and what it is a run of."""
 
     schema: int = 1
     key: str
@@ -28,10 +30,10 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     dataset: str
     sequence: str
-    run: Run
+    run: msgspec.Raw
 
 
-def key_of(*parts: str | int | None) -> str:
+def key_of(*parts: str | float | None) -> str:
     """A hash of what went into a run."""
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
@@ -46,13 +48,18 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".") or "_"
 
 
-def load(path: Path, key: str) -> Saved | None:
-    """The run that was kept there under this key; None where there is none or the file is damaged."""
+def encoded(run: msgspec.Struct) -> msgspec.Raw:
+    """A run as `Saved` holds it."""
+    return msgspec.Raw(msgspec.json.encode(run))
+
+
+def load(path: Path, key: str, kind: type[Kind]) -> Kind | None:
+    """The run of this kind that was kept there under this key; None where there is none or the file is damaged."""
     try:
         saved = msgspec.json.decode(path.read_bytes(), type=Saved)
+        return msgspec.json.decode(saved.run, type=kind) if saved.key == key and saved.schema == 1 else None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return saved if saved.key == key and saved.schema == 1 else None
 
 
 def save(value: msgspec.Struct, path: Path) -> None:

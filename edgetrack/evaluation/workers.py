@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 from edgetrack.errors import BackendMissingError
-from edgetrack.evaluation import store
-from edgetrack.evaluation.ope import one_pass
-from edgetrack.evaluation.sequence import Sequence
-from edgetrack.runtime.session import Tracker, load
+from edgetrack.evaluation.work import Setup, Work, perform
 
 DIED = "WorkerError: the process that tracked it died (killed, out of memory, or a crash in native code)"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_IDLE_S = 15
+_IDLE_S = 60
 """Seconds after which an idle process ends: one whose parent was killed finishes its sequence, keeps it, and goes."""
 
-
-@dataclass(frozen=True)
-class Setup:
-    """How every process loads the bundle: its folder, device, threads of an inference, and precision hint."""
-
-    bundle: Path
-    device: str
-    threads: int
-    precision_hint: str | None
-
-
-@dataclass(frozen=True)
-class Work:
-    """A sequence to track (its first `limit` frames where that is not None), and where the run is kept."""
-
-    sequence: Sequence
-    limit: int | None
-    file: Path
-    saved_as: tuple[str, str, str, str]
-
+_LONGEST_SETTLING = 1000
+"""Hundredths of a second."""
 
 Done = Callable[[Work, "str | None"], None]
 """Called with each finished work, and what went wrong."""
@@ -69,24 +49,70 @@ def _pool(waiting: deque[Work], setup: Setup, jobs: int, done: Done) -> list[Wor
     """Work off the queue in one pool; returns what was running when a process died."""
     pool, broken = _executor(setup, min(jobs, len(waiting)))
     running: dict[Future[str | None], Work] = {}
+    events: SimpleQueue[Future[str | None] | None] = SimpleQueue()
     finished = False
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                future = pool.submit(_track, setup, waiting[0])
-                running[future] = waiting.popleft()
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                error = future.result()
-                done(running.pop(future), error)
-        finished = True
-    except broken:
-        for future in [f for f in running if f.done() and f.exception() is None]:
-            done(running.pop(future), future.result())
-        return list(running.values())
-    finally:
-        # Nothing is lost: runs are on disk, and the bundle's folder belongs to the parent.
-        pool.shutdown(wait=True, kill_workers=not finished)
+    with _interrupts_told_to(events):
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    future = pool.submit(_perform_and_keep, setup, waiting[0])
+                    running[future] = waiting.popleft()
+                    future.add_done_callback(events.put)
+                ended = events.get()
+                if ended is None:
+                    raise KeyboardInterrupt
+                error = ended.result()
+                done(running.pop(ended), error)
+            finished = True
+        except broken:
+            for future in [f for f in running if f.done() and f.exception() is None]:
+                done(running.pop(future), future.result())
+            return list(running.values())
+        finally:
+            if not finished:
+                _settle(running)
+            # Nothing is lost: runs are on disk, and the bundle's folder belongs to the parent.
+            pool.shutdown(wait=True, kill_workers=not finished)
     return []
+
+
+@contextmanager
+def _interrupts_told_to(events: SimpleQueue[Any]) -> Iterator[None]:
+    """Meanwhile Ctrl-C puts None into the queue; one that nobody heard is raised at the end.
+
+    A KeyboardInterrupt that is raised wherever the main thread happens to be can leave the lock of a future taken, on
+    which loky's manager thread then waits for ever (seen once in 16 interruptions on a busy machine).
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    heard = False
+
+    def tell(number: int, frame: object) -> None:
+        nonlocal heard
+        heard = True
+        events.put(None)
+
+    signal.signal(signal.SIGINT, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if heard:
+        raise KeyboardInterrupt
+
+
+def _settle(running: Iterable[Future[Any]]) -> None:
+    """Wait until loky's manager thread has taken up all that was submitted, which takes no free worker.
+
+    A pool that is killed forgets its futures; the manager then fails, with a traceback on stderr, on the number of one
+    that it had not come to (KeyError, joblib 1.6). It says nothing when it has; nor is it waited for if it is dead.
+    """
+    for _ in range(_LONGEST_SETTLING):
+        if all(future.running() or future.done() for future in running):
+            return
+        time.sleep(0.01)
 
 
 def _executor(setup: Setup, jobs: int) -> tuple[Any, type[Exception]]:
@@ -99,7 +125,7 @@ def _executor(setup: Setup, jobs: int) -> tuple[Any, type[Exception]]:
         ) from None
     threads = dict.fromkeys(_THREAD_VARIABLES, str(setup.threads))
     return ProcessPoolExecutor(
-        jobs, timeout=60, initializer=_leave_interrupts_to_parent, env=threads
+        jobs, timeout=_IDLE_S, initializer=_leave_interrupts_to_parent, env=threads
     ), BrokenProcessPool
 
 
@@ -107,24 +133,9 @@ def _leave_interrupts_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@lru_cache(maxsize=1)
-def _tracker(setup: Setup) -> Tracker:
-    import cv2
-
-    cv2.setNumThreads(setup.threads)
-    return load(setup.bundle, device=setup.device, threads=setup.threads, precision_hint=setup.precision_hint)
-
-
-def _track(setup: Setup, work: Work) -> str | None:
+def _perform_and_keep(setup: Setup, work: Work) -> str | None:
     """In a process of the pool: track, keep, and say what went wrong."""
-    tracker = _tracker(setup)
-    try:
-        run = one_pass(tracker, work.sequence, work.limit)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    key, bundle, weights, dataset = work.saved_as
-    store.save(
-        store.Saved(key=key, bundle=bundle, weights=weights, dataset=dataset, sequence=work.sequence.name, run=run),
-        work.file,
-    )
-    return None
+    found, error = perform(setup, work)
+    if error is None:
+        work.keep(found)
+    return error

@@ -29,9 +29,10 @@ Runner = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
 
 
 class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All comparisons of one export; kept in the bundle as `parity.json`."""
+    """All comparisons of one export with its reference; kept in the bundle as `parity.json`."""
 
     schema: int = 1
+    reference: str = "PyTorch"
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -55,7 +56,7 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             for c in sorted(failed, key=lambda c: -c.smallest_atol)[:12]
         ]
         raise ParityError(
-            f"{len(failed)} of {len(self.comparisons)} comparisons with PyTorch fail; nothing was written.\n"
+            f"{len(failed)} of {len(self.comparisons)} comparisons with {self.reference} fail; nothing was written.\n"
             + "\n".join(lines)
             + self._remedy()
         )

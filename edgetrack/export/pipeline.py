@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -15,11 +16,12 @@ import msgspec
 import numpy as np
 
 from edgetrack import __version__
-from edgetrack.bundle import BundleWriter
+from edgetrack.bundle import BundleWriter, check_destination
 from edgetrack.bundle.arrays import write_npz
-from edgetrack.bundle.manifest import GraphInfo, Manifest, Precision, WeightsInfo
+from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
 from edgetrack.capabilities import Target, backend_of, find_target, require_precision
 from edgetrack.errors import BackendMissingError, UsageError
+from edgetrack.export.precision.run import LowerWish, kept_at_first, lower
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.runtime.backends.base import Array, CompiledGraph, Options
 from edgetrack.runtime.threads import usable_cores
@@ -41,27 +43,31 @@ class ExportRequest:
         tracker: a recipe's name, or the path of a recipe file.
         target, precision: a row and a column of the capability table.
         weights: path of a checkpoint, or `untrained`.
+        onnx: files of graphs to start from, in place of a network and its weights.
         output: the bundle's folder; None: `out/<tracker>-<target>-<precision>`.
         opset: ONNX operator set, 17 or 18.
         atol, rtol: in place of the recipe's parity tolerance.
         parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
+        lowering: what a precision below FP32 needs to know.
     """
 
     tracker: str
     target: str
     precision: str = "fp32"
     weights: str = "untrained"
+    onnx: tuple[Path, ...] = ()
     output: Path | None = None
     overwrite: bool = False
     opset: int = 17
     atol: float | None = None
     rtol: float | None = None
     parity_sources: tuple[str, ...] = ()
+    lowering: LowerWish = field(default_factory=LowerWish)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request, resolved and checked; nothing was computed yet."""
+    """A request, resolved and checked; nothing was computed yet. `tolerance` is that of FP32 against PyTorch."""
 
     request: ExportRequest
     recipe: Recipe
@@ -73,13 +79,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A finished export: where the bundle is, what it says, and how near to PyTorch it came."""
+    """A finished export: where the bundle is, what it says, and how near to its reference (PyTorch) it came."""
 
     path: Path
     manifest: Manifest
     comparisons: int
     worst: str
     worst_abs: float
+    reference: str
 
 
 class Exporter(Protocol):
@@ -100,12 +107,18 @@ def plan(request: ExportRequest) -> Plan:
     if target.exporter is None:
         raise UsageError(f"nothing is exported to target {target.name!r}: {target.about}")
     require_precision(target, request.precision)
+    if request.onnx and request.weights != "untrained":
+        raise UsageError(f"--onnx brings its own weights, given --weights {request.weights} too; leave one of them out")
+    if request.onnx and target.reference:
+        raise UsageError(f"target {target.name!r} is the published network, which ONNX graphs are not; give --weights")
     if request.opset not in (17, 18):
         raise UsageError(f"opset {request.opset} is not supported; expected 17 or 18")
     for name, value in (("--atol", request.atol), ("--rtol", request.rtol)):
         if value is not None and not 0 <= value < float("inf"):
             raise UsageError(f"{name} is {value}; expected a finite number of at least 0")
-    tolerance = recipe.tolerance(request.precision)
+    recipe.tolerance(request.precision)
+    kept_at_first(recipe, request.precision, request.lowering)
+    tolerance = recipe.tolerance("fp32")
     tolerance = Tolerance(
         tolerance.atol if request.atol is None else request.atol,
         tolerance.rtol if request.rtol is None else request.rtol,
@@ -138,24 +151,56 @@ def export(request: ExportRequest, *, progress: Progress = lambda stage: None) -
         EdgetrackError: see `plan`, `edgetrack.checkpoints` and `edgetrack.bundle`.
     """
     work = plan(request)
-    from edgetrack.export.weights import fill
-    from edgetrack.models.base import find_model
+    if request.precision == "fp32":
+        return _export_full(work, work.output, request.overwrite, progress)
+    check_destination(work.output, overwrite=request.overwrite)
+    with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
+        full = _export_full(work, Path(scratch) / "fp32", False, progress)
+        manifest = lower(
+            full.path,
+            work.output,
+            work.name,
+            work.recipe,
+            request.precision,
+            request.lowering,
+            request.overwrite,
+            progress,
+        )
+    return ExportReport(work.output, manifest, full.comparisons, full.worst, full.worst_abs, full.reference)
 
-    progress(f"weights: {request.weights}")
-    model = find_model(work.recipe.name)
-    network = model.Network()
-    weights = fill(network, work.recipe, request.weights)
-    published = model.reference(network)
-    shipped = published if work.target.reference else model.deploy(network)
-    with BundleWriter(work.output, overwrite=request.overwrite) as writer:
+
+def _export_full(work: Plan, output: Path, overwrite: bool, progress: Progress) -> ExportReport:
+    """The FP32 bundle, proven against PyTorch."""
+    shipped, published, weights, reference = _start(work, progress)
+    with BundleWriter(output, overwrite=overwrite) as writer:
         manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
+        report = msgspec.structs.replace(report, reference=reference)
         report.require()
         progress("writing the bundle")
         write_npz(writer.folder / GOLDEN_FILE, _golden_arrays(golden))
         (writer.folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
         path = writer.commit(manifest)
-    return ExportReport(path, manifest, len(report.comparisons), report.worst.name, report.worst.max_abs)
+    return ExportReport(path, manifest, len(report.comparisons), report.worst.name, report.worst.max_abs, reference)
+
+
+def _start(work: Plan, progress: Progress) -> tuple[Sequence[GraphModule], Sequence[GraphModule], WeightsInfo, str]:
+    """The graphs to ship, those to hold them against, where the weights come from, and the reference's name."""
+    if work.request.onnx:
+        from edgetrack.export.given import REFERENCE, read_given
+
+        progress(f"graphs: {', '.join(map(str, work.request.onnx))}")
+        given, origin = read_given(work.recipe, work.request.onnx, work.target.name)
+        return given, given, origin, REFERENCE
+    from edgetrack.export.weights import fill
+    from edgetrack.models.base import find_model
+
+    progress(f"weights: {work.request.weights}")
+    model = find_model(work.recipe.name)
+    network = model.Network()
+    weights = fill(network, work.recipe, work.request.weights)
+    published = model.reference(network)
+    return published if work.target.reference else model.deploy(network), published, weights, "PyTorch"
 
 
 def _convert(
@@ -194,13 +239,17 @@ def _manifest(work: Plan, weights: WeightsInfo, graphs: tuple[GraphInfo, ...]) -
         tracker=work.recipe.name,
         title=work.recipe.title,
         target=work.target.name,
-        precision=cast(Precision, work.request.precision),
+        precision="fp32",
         weights=weights,
         graphs=graphs,
         procedure=work.recipe.procedure,
         paper=work.recipe.paper,
-        tools={"edgetrack": __version__, **_versions(("torch", "onnx", *work.target.packages))},
+        tools={"edgetrack": __version__, **_versions((*_reference_tools(work), *work.target.packages))},
     )
+
+
+def _reference_tools(work: Plan) -> tuple[str, ...]:
+    return ("torch", "onnx", "onnxruntime") if work.request.onnx else ("torch", "onnx")
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
@@ -221,10 +270,10 @@ def _prove(
     sources = (*DEFAULT_SOURCES, *work.request.parity_sources)
     samples: list[Sample] = []
     for source in sources:
-        progress(f"parity: tracking {source} in PyTorch")
+        progress(f"parity: tracking {source}")
         samples.extend(real_samples(manifest, shipped, source))
     samples.append(noise_sample(shipped))
-    progress(f"parity: {len(samples)} samples, {work.target.name} against PyTorch")
+    progress(f"parity: {len(samples)} samples on {work.target.name}")
     options = Options(threads=usable_cores())
     with ExitStack() as stack:
         graphs: dict[str, CompiledGraph] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.resources import as_file
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,11 +11,17 @@ import msgspec
 
 from edgetrack.bundle.manifest import Name, PaperFigures, Scalar
 from edgetrack.errors import RecipeError, UnknownNameError
+from edgetrack.export.precision.stages import check_stages
+from edgetrack.plugins import RECIPES, load_plugin, plugin_names
 from edgetrack.resources import data_folder
 
 if sys.version_info >= (3, 11):
+    from importlib.resources.abc import Traversable
+
     import tomllib
 else:
+    from importlib.abc import Traversable
+
     import tomli as tomllib
 
 
@@ -22,10 +29,13 @@ class CheckpointFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """The official weights file: its name, the key that holds the tensors, where it comes from.
 
     `official_sha256` lists the hashes that are known to be the authors' file; a file of another hash is `custom`.
+    `unused` lists the beginnings of names of tensors that the published computation does not use: such tensors are
+    left out, all others must be the network's.
     """
 
     file: str
     key: str | None = None
+    unused: tuple[Annotated[str, msgspec.Meta(min_length=1)], ...] = ()
     licence: str = ""
     source: str = ""
     official_sha256: tuple[str, ...] = ()
@@ -50,6 +60,7 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+Role = Literal["init", "step"]
 Share = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -99,18 +110,34 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A tracker's export recipe; `parity` has a tolerance for each precision that was tried."""
+    """A tracker's export recipe; `parity` has a tolerance for each precision that was tried.
+
+    `aliases` are further names that a user may type for it; bundles carry `name`. `stages` cuts the graphs into pieces
+    whose precision can be chosen (`edgetrack.export.precision.stages`), `keep` names for each lower precision the ones
+    that stay in FP32 unless the user says otherwise. `graphs` are the names and roles, in order, of the ONNX files that
+    an export may start from in place of the network.
+    """
 
     schema: Literal[1]
     name: Name
     title: str
+    aliases: tuple[Name, ...] = ()
     default: bool = False
     paper: PaperFigures = PaperFigures()
     checkpoint: CheckpointFormat
     untrained: Untrained = Untrained()
     training: Training | None = None
+    graphs: dict[Name, Role] = msgspec.field(default_factory=lambda: {"template": "init", "step": "step"})
     procedure: dict[str, Scalar]
     parity: dict[str, Tolerance]
+    stages: dict[str, tuple[str, ...]] = {}
+    keep: dict[str, tuple[str, ...]] = {}
+
+    def __post_init__(self) -> None:
+        check_stages(self.stages)
+        for precision, names in self.keep.items():
+            if unknown := [name for name in names if name not in self.stages]:
+                raise ValueError(f"[keep] {precision} names {unknown[0]!r}, which [stages] has not")
 
     def tolerance(self, precision: str) -> Tolerance:
         """The parity tolerance at a precision.
@@ -141,28 +168,58 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"recipe {path.name} is not TOML: {error}") from None
 
 
-def recipe_names() -> list[str]:
-    """The trackers that can be exported."""
+def shipped_names() -> list[str]:
+    """The trackers that edgetrack itself can export."""
     return sorted(path.stem for path in data_folder("export_recipes").glob("*.toml"))
 
 
+def recipe_names() -> list[str]:
+    """The trackers that can be exported, those of plug-ins included."""
+    return sorted({*shipped_names(), *plugin_names(RECIPES)})
+
+
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a tracker, or the one in a file when `name` ends in `.toml`.
+    """The recipe of a tracker, by name or alias, or the one in a file when `name` ends in `.toml`.
 
     Raises:
         UnknownNameError: no such tracker.
         RecipeError: the file is not a recipe.
+        UsageError: the plug-in that brings the tracker cannot be used.
     """
     if name.endswith(".toml"):
         return read_recipe(Path(name))
-    if name not in recipe_names():
-        raise UnknownNameError(f"tracker {name!r} is not known; expected one of: {', '.join(recipe_names())}")
-    return read_recipe(data_folder("export_recipes") / f"{name}.toml")
+    shipped = shipped_names()
+    if name in shipped:
+        return read_recipe(data_folder("export_recipes") / f"{name}.toml")
+    plugin = load_plugin(RECIPES, name)
+    if plugin is not None:
+        return _read_plugin(name, plugin)
+    for other in shipped:
+        recipe = find_recipe(other)
+        if name in recipe.aliases:
+            return recipe
+    raise UnknownNameError(f"tracker {name!r} is not known; expected one of: {', '.join(recipe_names())}")
+
+
+def _read_plugin(name: str, resource: object) -> Recipe:
+    """The recipe that an entry point gives: a path, or a file of `importlib.resources`, in a zip or not."""
+    if not isinstance(resource, (str, Path, Traversable)):
+        raise RecipeError(
+            f"the plug-in for tracker {name!r} gives {resource!r}, expected the path of a TOML file "
+            f"(entry point group {RECIPES!r})"
+        )
+    with as_file(Path(resource) if isinstance(resource, str) else resource) as path:
+        recipe = read_recipe(path)
+    if recipe.name != name:
+        raise RecipeError(
+            f"recipe {path.name} of the plug-in for tracker {name!r} is named {recipe.name!r}; give both the same name"
+        )
+    return recipe
 
 
 def default_tracker() -> str:
-    """The tracker that is exported when none is named."""
-    for name in recipe_names():
+    """The tracker that is exported when none is named; never a plug-in's."""
+    for name in shipped_names():
         if find_recipe(name).default:
             return name
     raise RecipeError("no recipe is marked `default = true`")

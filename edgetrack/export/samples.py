@@ -31,7 +31,7 @@ class Sample:
     images: Mapping[str, Array]
 
 
-class _Recorder(CompiledGraph):
+class ModuleGraph(CompiledGraph):
     """A torch graph behind the runtime's face, so that the tracker itself cuts the crops."""
 
     def __init__(self, module: GraphModule) -> None:
@@ -65,7 +65,7 @@ def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str
     Raises:
         SourceError: the source cannot be read or has no box for its first frame.
     """
-    graphs = {module.name: _Recorder(module) for module in modules}
+    graphs = {module.name: ModuleGraph(module) for module in modules}
     procedure = find_procedure(manifest.tracker)(manifest, graphs)
     with open_source(source) as frames:
         start = frames.ground_truth[0] if frames.ground_truth else None

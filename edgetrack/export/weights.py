@@ -15,7 +15,7 @@ UNTRAINED = "untrained"
 
 
 def fill(network: nn.Module, recipe: Recipe, weights: str) -> WeightsInfo:
-    """Load weights into a network, strictly.
+    """Load weights into a network, strictly: all that the recipe does not call unused must fit.
 
     Args:
         network: the published module.
@@ -31,8 +31,10 @@ def fill(network: nn.Module, recipe: Recipe, weights: str) -> WeightsInfo:
         return WeightsInfo(origin="untrained", note="deterministic numbers from the tensors' names: tracks nothing")
     path = Path(weights)
     checkpoint = read_checkpoint(path, key=recipe.checkpoint.key)
-    check_finite(checkpoint.tensors, source=path.name)
-    load_into(network, checkpoint, source=path.name)
+    unused = recipe.checkpoint.unused
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(unused)}
+    check_finite(tensors, source=path.name)
+    load_into(network, tensors, source=path.name)
     official = checkpoint.sha256 in recipe.checkpoint.official_sha256
     return WeightsInfo(
         origin="official" if official else "custom",

@@ -1,4 +1,4 @@
-"""What a tracker's package under `edgetrack.models` offers, and how one is found.
+"""What a tracker's module under `edgetrack.models` (or a plug-in's) offers, and how one is found.
 
 Network             the published module, official parameter names; made without arguments
 deploy(network)     the graphs that ship, derived from it by algebra
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.errors import UnknownNameError
+from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.plugins import MODELS, load_plugin
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class GraphModule:
 
 
 class ModelPackage(Protocol):
-    """The face of a package under `edgetrack.models`."""
+    """The face of a tracker's package or module under `edgetrack.models`, or of a plug-in's."""
 
     Network: type[nn.Module]
 
@@ -60,20 +61,28 @@ class ModelPackage(Protocol):
 
 
 def find_model(tracker: str) -> ModelPackage:
-    """The package of a tracker.
+    """The network of a tracker: our package or module of that name, or a plug-in's.
 
     Raises:
         UnknownNameError: there is none.
+        UsageError: the plug-in cannot be used.
     """
     name = f"edgetrack.models.{tracker}"
-    if (
-        not tracker.isidentifier()
-        or tracker in ("base", "layers", "untrained")
-        or importlib.util.find_spec(name) is None
-    ):
+    if tracker.isidentifier() and importlib.util.find_spec(name) is not None:
+        module: Any = importlib.import_module(name)
+        # What trackers share, layers and families, lies beside them.
+        if hasattr(module, "Network"):
+            return cast(ModelPackage, module)
+    plugin = load_plugin(MODELS, tracker)
+    if plugin is None:
         raise UnknownNameError(f"no network for tracker {tracker!r}; `edgetrack list --trackers` shows which there are")
-    module: Any = importlib.import_module(name)
-    return cast(ModelPackage, module)
+    missing = [face for face in ("Network", "deploy", "reference") if not hasattr(plugin, face)]
+    if missing:
+        raise UsageError(
+            f"the plug-in for tracker {tracker!r} gives {plugin!r} without {', '.join(missing)}; expected a module "
+            f"with Network, deploy and reference (entry point group {MODELS!r})"
+        )
+    return cast(ModelPackage, plugin)
 
 
 def bgr_image_to_rgb(image: Tensor) -> Tensor:

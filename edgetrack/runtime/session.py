@@ -12,8 +12,8 @@ from typing import Any
 
 from edgetrack import box as boxes
 from edgetrack.box import Box
-from edgetrack.bundle import Bundle, open_bundle
-from edgetrack.capabilities import backend_of
+from edgetrack.bundle import Bundle, Manifest, open_bundle
+from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
 from edgetrack.runtime.backends.base import CompiledGraph, Options
 from edgetrack.runtime.cache import cache_folder
@@ -44,7 +44,8 @@ class Result:
     """What `update` found.
 
     Attributes:
-        box: x, y, w, h in pixels, inside the frame.
+        box: x, y, w, h in pixels, as the tracker's published procedure reports it: SMAT's lies inside the frame,
+            NanoTrack's has its centre there and may stick out.
         score: the tracker's confidence, 0..1.
         lost: whether the box should not be trusted; `reason` says why.
         timing: the waterfall of this update.
@@ -69,6 +70,7 @@ class Tracker:
         self._clock = clock
         self._started = False
         self._closed = False
+        self._frame_size = (0, 0)
         self._marks: dict[str, int] = {}
         graph_class = backend_of(self.manifest.target)
         with ExitStack() as stack:
@@ -80,6 +82,11 @@ class Tracker:
                 self.graphs[info.name] = graph
             self._procedure: Procedure = find_procedure(self.manifest.tracker)(self.manifest, self.graphs)
             self._resources = stack.pop_all()
+
+    @property
+    def procedure(self) -> Procedure:
+        """What takes frames to boxes; for who records what the graphs are fed."""
+        return self._procedure
 
     def init(self, frame: Any, box: Iterable[float]) -> None:
         """Start to follow a target.
@@ -96,6 +103,7 @@ class Tracker:
         target = boxes.validate(box, (image.shape[0], image.shape[1]))
         self._procedure.init(image, target)
         self._started = True
+        self._frame_size = image.shape[0], image.shape[1]
 
     def update(self, frame: Any) -> Result:
         """Find the target in the next frame.
@@ -108,6 +116,7 @@ class Tracker:
         if not self._started:
             raise UsageError("update was called before init; call tracker.init(frame, box) on the first frame")
         image = as_bgr(frame)
+        self._frame_size = image.shape[0], image.shape[1]
         clock, marks = self._clock, self._marks
         marks.clear()
 
@@ -118,6 +127,21 @@ class Tracker:
         box, score, reason = self._procedure.update(image, mark)
         end = clock()
         return Result(box, score, reason is not None, reason, self._timing(start, end))
+
+    def place(self, box: Iterable[float]) -> None:
+        """Go on from another box than the one that was found: the next search starts there, the target stays the same.
+
+        Args:
+            box: x, y, w, h in pixels; it must touch the frame that was seen last and have an area.
+
+        Raises:
+            InvalidBoxError: it is no such box; the tracker goes on from where it was.
+            UsageError: `init` was not called, or the tracker is closed.
+        """
+        self._check_open()
+        if not self._started:
+            raise UsageError("place was called before init; call tracker.init(frame, box) on the first frame")
+        self._procedure.place(boxes.validate(box, self._frame_size))
 
     def _timing(self, start: int, end: int) -> Timing:
         spans = []
@@ -158,8 +182,9 @@ def load(
         bundle: a bundle's folder, its zip, its bare name (looked for here and in ./out), or an open `Bundle`.
         device: `cpu`, or what the bundle's target offers (`cuda:0`).
         threads: threads of one inference; None takes the cores that this process may use.
-        precision_hint: `bf16` asks the backend to compute in bfloat16 where the processor can; None keeps the
-            bundle's precision. Nothing is ever changed silently: what cannot be done is an error.
+        precision_hint: `bf16` asks the backend to compute in bfloat16 where the processor can; None takes
+            the bundle's precision, which for a `bf16` bundle is that hint. Nothing is ever changed silently: what
+            cannot be done is an error.
 
     Raises:
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
@@ -168,7 +193,13 @@ def load(
     options = Options(
         device=device,
         threads=usable_cores() if threads is None else threads,
-        precision_hint=precision_hint,
+        precision_hint=hint_for(opened.manifest, precision_hint),
         cache=cache_folder(),
     )
     return Tracker(opened, options)
+
+
+def hint_for(manifest: Manifest, asked: str | None) -> str | None:
+    """The arithmetic to ask the backend for: what was asked, else the bundle's precision where it is such a hint."""
+    hinted = manifest.precision in find_target(manifest.target).hints
+    return manifest.precision if asked is None and hinted else asked

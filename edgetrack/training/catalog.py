@@ -16,9 +16,7 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
-from edgetrack.media._images import stated_size
-from edgetrack.media._quiet import quiet_cv2
-from edgetrack.media._source import check_size
+from edgetrack.media import check_size, quiet_cv2, stated_size
 from edgetrack.runtime.crop import Image
 from edgetrack.runtime.threads import usable_cores
 

@@ -14,9 +14,7 @@ from pathlib import Path
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError
-from edgetrack.media._folders import natural_key
-from edgetrack.media._groundtruth import ground_truth_for
-from edgetrack.media._images import IMAGE_SUFFIXES
+from edgetrack.media import IMAGE_SUFFIXES, ground_truth_for, natural_key
 from edgetrack.training.catalog import LARGEST_PICTURE, Catalog, Gathering, Picture, implausible, merge
 from edgetrack.training.shards import read_shard
 

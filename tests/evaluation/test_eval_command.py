@@ -52,6 +52,32 @@ def test_json_keeps_its_contract_and_runs_are_kept_by_default(command, make_bund
     assert "1/2 a: done" in done.stderr
 
 
+def test_anchors_and_a_clock_stand_beside_the_one_pass(command, make_bundle, plain_dataset, tmp_path) -> None:
+    root = plain_dataset("a", "b", frames=6)
+    bench = {"schema": 1, "results": [{"bundle": "phone", "samples_ms": {"track": [[50.0, 50.0], [50.0]]}}]}
+    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    arguments = (make_bundle(), root, "--anchors", "2", "--anchor-length", "2")
+    done = command(*arguments, "--fps", "30", "--latencies", "bench.json", "--json")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    anchored, streaming = result["anchored"], result["streaming"]
+    # Anchors at 0, 2 and 4 of six frames: the run forwards from 4 has one frame of two, that backwards from 0 none.
+    assert (anchored["spacing"], anchored["length"], anchored["runs"]) == (2, 2, 10)
+    assert anchored["interval"][0] <= anchored["ao"] <= anchored["interval"][1]
+    assert (streaming["rate"], streaming["latencies"], streaming["median_ms"]) == (30, "phone", 50)
+    # Every 33.3 ms a frame, every 50 ms a box: frames 1 (at 50), 3 (at 100) and 4 (at 150) are taken.
+    assert streaming["processed"] == pytest.approx(3 / 5)
+    assert all({"anchored_ao", "anchor_runs", "streaming_ao"} <= set(s) for s in result["sequences"])
+    done = command(*arguments, "--fps", "30")
+    assert done.returncode == 0, done.stderr
+    assert "a: kept from an earlier run" in done.stderr
+    assert "a (anchors): kept from an earlier run" in done.stderr
+    assert "a (streaming): done" in done.stderr
+    assert "anchored AO: 10 runs of up to 2 frames" in done.stdout
+    assert "latencies: measured" in done.stdout
+    assert done.stdout.splitlines()[0].endswith("AO at 30 fps")
+
+
 def test_a_table_or_markdown_says_what_ran_and_what_failed(command, make_bundle, plain_dataset, tmp_path) -> None:
     root = plain_dataset("a", "b")
     (root / "b" / "groundtruth.txt").write_text("1,1,9,9\nbroken\n")
@@ -79,6 +105,11 @@ def test_a_table_or_markdown_says_what_ran_and_what_failed(command, make_bundle,
         (["synthetic:", "--results", "vot", "sent"], 2, "got10k, trackingnet"),
         (["synthetic:", "--results", "got10k", "sent", "--frames", "2"], 2, "leave --frames out"),
         (["synthetic:drift", "--frames", "2", "--device", "cuda:0"], 4, "runs on cpu"),
+        (["synthetic:drift", "--anchors", "0"], 2, "spacing 0"),
+        (["synthetic:drift", "--anchor-length", "9"], 2, "add --anchors"),
+        (["synthetic:drift", "--latencies", "bench.json"], 2, "add --fps"),
+        (["synthetic:drift", "--fps", "0"], 2, "such as 30"),
+        (["synthetic:drift", "--fps", "30", "--latencies", "none.json"], 2, "cannot be read"),
     ],
 )
 def test_wrong_input_is_one_clear_message(make_bundle, tmp_path, monkeypatch, arguments, code, words) -> None:

@@ -10,9 +10,11 @@ import pytest
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, UsageError
 from edgetrack.evaluation import store, workers
 from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.options import Options
 from edgetrack.evaluation.record import Record
-from edgetrack.evaluation.run import SUMMARY, Options, evaluate
-from edgetrack.evaluation.workers import DIED, Setup, Work, run_all
+from edgetrack.evaluation.run import SUMMARY, evaluate
+from edgetrack.evaluation.work import Setup, Work
+from edgetrack.evaluation.workers import DIED, run_all
 
 pytestmark = pytest.mark.xdist_group("evaluation")
 
@@ -143,7 +145,7 @@ def test_numbers_below_one_are_refused(plain_dataset, options, field) -> None:
 
 
 def test_threads_are_shared_among_jobs(plain_dataset, options, monkeypatch) -> None:
-    monkeypatch.setattr("edgetrack.evaluation.run.usable_cores", lambda: 8)
+    monkeypatch.setattr("edgetrack.evaluation.options.usable_cores", lambda: 8)
     chosen = options(plain_dataset("a"))
     assert _with(chosen, threads=None, jobs=3).threads_each == 2
     assert _with(chosen, threads=None, jobs=99).threads_each == 1
@@ -179,3 +181,40 @@ def test_interrupts_are_the_parents(monkeypatch) -> None:
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_in_the_queue_and_is_raised_at_the_end() -> None:
+    import os
+    import queue
+    import signal
+
+    events = queue.SimpleQueue()
+    reached = []
+    with pytest.raises(KeyboardInterrupt), workers._interrupts_told_to(events):  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        assert events.get() is None
+        reached.append("the end")
+    assert reached == ["the end"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_handles_interrupts_himself_goes_on_doing_so() -> None:
+    import queue
+    import signal
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with workers._interrupts_told_to(queue.SimpleQueue()):
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_pool_is_killed_quietly_right_after_something_was_submitted() -> None:
+    # An exception of loky's manager thread would be a warning of pytest's, and so an error.
+    pool, _ = workers._executor(Setup("unused", "cpu", 1, None), 1)
+    assert pool.submit(int).result() == 0
+    late = pool.submit(int)
+    workers._settle([late])
+    pool.shutdown(wait=True, kill_workers=True)
+    assert late.done()

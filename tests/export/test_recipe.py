@@ -35,6 +35,11 @@ def test_smat_is_known_and_the_default() -> None:
     assert smat.tolerance("fp32").atol > 0
 
 
+def test_alias_gives_the_recipe_that_states_it() -> None:
+    assert "nanotrack" not in recipe_names()
+    assert find_recipe("nanotrack") == find_recipe("nanotrack_v2")
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_is_of_its_own_name(name: str) -> None:
     assert find_recipe(name).name == name
@@ -68,12 +73,15 @@ def test_folder_is_refused(tmp_path: Path) -> None:
     ("old", "new", "words"),
     [
         ("schema = 1", "schema = 2", "schema 1"),
+        ("schema = 1", 'schema = 1\naliases = ["Smat!"]', r"\$\.aliases"),
+        ("schema = 1", 'schema = 1\ngraphs = { step = "often" }', r"\$\.graphs"),
         ("schema = 1", "", "missing required field `schema`"),
         ('name = "smat"', 'name = "Smat!"', r"\$\.name"),
         ('name = "smat"', "name = 7", r"\$\.name"),
         ("default = true", 'default = "yes"', r"\$\.default"),
         ("[paper]", "[papers]", "unknown field `papers`"),
         ('key = "net"', "key = 7", r"\$\.checkpoint\.key"),
+        ('key = "net"', 'unused = [""]', r"\$\.checkpoint\.unused"),
         ("cpu_fps = 37.0", 'cpu_fps = "fast"', r"\$\.paper\.cpu_fps"),
         ("template_size = 128", "template_size = [128]", r"\$\.procedure"),
         ("atol = 2e-4", "", "missing required field `atol`"),
@@ -154,6 +162,6 @@ def test_precision_without_a_tolerance_is_refused_with_those_there_are() -> None
 
 
 def test_no_default_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "recipe_names", list)
+    monkeypatch.setattr(module, "shipped_names", list)
     with pytest.raises(RecipeError, match="no recipe is marked"):
         default_tracker()

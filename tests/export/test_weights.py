@@ -14,6 +14,7 @@ from edgetrack.bundle import open_bundle
 from edgetrack.errors import CheckpointError, WeightsMismatchError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
+from edgetrack.models.base import find_model
 from edgetrack.models.smat import Network
 from edgetrack.models.untrained import untrained_tensors
 
@@ -74,6 +75,33 @@ def test_checkpoint_of_another_network_is_refused(save: Callable[..., Path]) -> 
     path = save({"net": torch.nn.Linear(2, 2).state_dict()})
     with pytest.raises(WeightsMismatchError, match=r"371 missing, 2 unexpected"):
         fill(Network(), RECIPE, str(path))
+
+
+def test_tensors_that_the_recipe_calls_unused_are_left_out_and_no_others(
+    save: Callable[..., Path], tensors: dict[str, torch.Tensor]
+) -> None:
+    checkpoint = msgspec.structs.replace(RECIPE.checkpoint, unused=("spare.",))
+    recipe = msgspec.structs.replace(RECIPE, checkpoint=checkpoint)
+    spare, network = {"spare.weight": torch.full((2, 2), float("nan"))}, Network()
+    fill(network, recipe, str(save({"net": tensors | spare})))
+    assert torch.equal(network.neck.BN_x.weight, tensors["neck.BN_x.weight"])
+    with pytest.raises(WeightsMismatchError, match=r"1 unexpected.*\n.*spares\.weight"):
+        fill(Network(), recipe, str(save({"net": tensors | {"spares.weight": torch.ones(2)}})))
+    partial = {name: value for name, value in tensors.items() if name != "neck.BN_x.weight"}
+    with pytest.raises(WeightsMismatchError, match="1 missing"):
+        fill(Network(), recipe, str(save({"net": partial | spare})))
+
+
+@pytest.mark.parametrize("tracker", ["nanotrack_v2", "nanotrack_v3"])
+def test_official_nanotrack_files_load_apart_from_their_neck(shared: Path, tracker: str) -> None:
+    recipe = find_recipe(tracker)
+    path = shared / "data" / "peers" / "nanotrack" / recipe.checkpoint.file
+    if not path.is_file():
+        pytest.skip(f"REFERENCE FILES ABSENT: no file {path}")
+    assert fill(find_model(tracker).Network(), recipe, str(path)).origin == "official"
+    strict = msgspec.structs.replace(recipe, checkpoint=msgspec.structs.replace(recipe.checkpoint, unused=()))
+    with pytest.raises(WeightsMismatchError, match=r"6 unexpected\n  unexpected: neck\.downsample"):
+        fill(find_model(tracker).Network(), strict, str(path))
 
 
 def test_checkpoint_without_the_key_is_refused(save: Callable[..., Path], tensors: dict[str, torch.Tensor]) -> None:

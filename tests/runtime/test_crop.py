@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.runtime import crop
-from edgetrack.runtime.crop import CropRule, crop_square
+from edgetrack.runtime.crop import CropRule, Square, crop_filled, crop_square
 
 GROUPS = {"f2_s128": CropRule(2.0, 128), "f4_s256": CropRule(4.0, 256), "f5_s384": CropRule(5.0, 384)}
 SMALL = CropRule(4.0, 16)
@@ -156,3 +156,57 @@ def test_rounding_is_half_to_even() -> None:
         crop_square(frame, Box(x, 2, 4, 4), rule, out)
         firsts.append(int(out[0, 0, 0]))
     assert firsts == [0, 2, 2, 4]
+
+
+FILL = (10, 120, 230)
+
+
+def plain_filled(frame: NDArray[np.uint8], square: Square, size: int) -> NDArray[np.uint8]:
+    """The rule written the long way."""
+    x, y, side = square
+    cut = np.empty((side, side, 3), np.uint8)
+    cut[...] = FILL
+    for row in range(max(0, y), min(y + side, frame.shape[0])):
+        for column in range(max(0, x), min(x + side, frame.shape[1])):
+            cut[row - y, column - x] = frame[row, column]
+    return cv2.resize(cut, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+@settings(max_examples=80)
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    x=st.integers(-40, 40),
+    y=st.integers(-40, 40),
+    side=st.integers(1, 50),
+    largest_copy=st.sampled_from([4096, 16]),
+)
+def test_filled_crop_is_cut_pad_and_resize(
+    height: int, width: int, x: int, y: int, side: int, largest_copy: int
+) -> None:
+    frame = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
+    out, square = canvas(16), Square(x, y, side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crop, "LARGEST_COPY", largest_copy)
+        crop_filled(frame, square, FILL, out)
+    # Above the limit the square is sampled in floating point.
+    allowed = 0 if side <= largest_copy else 1
+    assert np.abs(out.astype(int) - plain_filled(frame, square, 16)).max() <= allowed
+    inside = min(x, y) >= 0 and x + side <= width and y + side <= height
+    assert square.is_inside(frame) is inside
+
+
+def test_filled_crop_of_the_right_size_is_a_copy() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    out = canvas(16)
+    crop_filled(frame, Square(7, 9, 16), FILL, out)
+    assert np.array_equal(out, frame[9:25, 7:23])
+
+
+@pytest.mark.parametrize(
+    "square", [Square(10**30, 3, 8), Square(-5, -(10**300), 8), Square(-(10**9), -(10**9), 2 * 10**9)]
+)
+def test_filled_crop_takes_any_square(square: Square) -> None:
+    out = canvas(16)
+    crop_filled(np.zeros((12, 20, 3), np.uint8), square, FILL, out)
+    assert not (out == 77).any()

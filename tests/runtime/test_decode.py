@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from edgetrack.box import Box, clip
-from edgetrack.runtime.decode import Peak, decode_center, map_back
-from edgetrack.runtime.window import hann_open
+from edgetrack.runtime.decode import DistanceDecoder, Found, Peak, decode_center, map_back, size_with_context
+from edgetrack.runtime.window import hann_closed, hann_open
 
 CASES = [(cells, case) for cells in (16, 24) for case in range(5)]
 
@@ -79,3 +81,100 @@ def test_peak_in_the_middle_keeps_the_centre(x: float, y: float, w: float, h: fl
     box = map_back(Peak(1, 1, 0.5, 0.5, 0.25, 0.5), previous, 256, 256 / side)
     assert box.center == pytest.approx(previous.center, abs=1e-6)
     assert box[2:] == pytest.approx((side / 4, side / 2))
+
+
+STRIDE, INFLUENCE, PENALTY = 16, 0.4, 0.15
+
+
+def decoder(cells: int, **changes: Any) -> DistanceDecoder:
+    given_ = {"stride": STRIDE, "influence": INFLUENCE, "penalty": PENALTY} | changes
+    return DistanceDecoder(hann_closed(cells), **given_)
+
+
+def slow_cells(cls: np.ndarray, loc: np.ndarray, scale: float, aspect: float) -> list[Found]:
+    """The sheet's steps 4 to 6, cell by cell."""
+    cells, found = cls.shape[-1], []
+    window = np.outer(np.hanning(cells), np.hanning(cells))
+    for row in range(cells):
+        for column in range(cells):
+            score = 1 / (1 + math.exp(float(cls[0, 0, row, column]) - float(cls[0, 1, row, column])))
+            left, top, right, bottom = (math.exp(float(v)) for v in loc[0, :, row, column])
+            w, h = left + right, top + bottom
+            ratio, shape = math.sqrt((w + (w + h) / 2) * (h + (w + h) / 2)) / scale, aspect / (w / h)
+            weight = score * math.exp(-(max(ratio, 1 / ratio) * max(shape, 1 / shape) - 1) * PENALTY)
+            windowed = weight * (1 - INFLUENCE) + window[row, column] * INFLUENCE
+            x, y = (STRIDE * (i - cells // 2) for i in (column, row))
+            found.append(Found(score, windowed, weight, x + (right - left) / 2, y + (bottom - top) / 2, w, h))
+    return found
+
+
+@settings(max_examples=60)
+@given(
+    data=st.data(),
+    cells=st.integers(2, 7),
+    scale=st.floats(5, 500),
+    aspect=st.floats(0.1, 10),
+)
+def test_distances_decode_as_cell_by_cell(data: st.DataObject, cells: int, scale: float, aspect: float) -> None:
+    numbers = st.floats(-4, 4, width=32)
+    cls = data.draw(hnp.arrays(np.float32, (1, 2, cells, cells), elements=numbers))
+    loc = data.draw(hnp.arrays(np.float32, (1, 4, cells, cells), elements=numbers))
+    found, expected = decoder(cells)(cls, loc, scale, aspect), slow_cells(cls, loc, scale, aspect)
+    assert found is not None
+    # Cells may tie to rounding; then any of them is right.
+    best = max(cell.windowed for cell in expected)
+    ties = [cell for cell in expected if cell.windowed >= best - 1e-5]
+    assert any(found == pytest.approx(cell, rel=1e-4, abs=1e-3) for cell in ties)
+
+
+def test_first_of_equal_cells_is_decoded() -> None:
+    loc = np.zeros((1, 4, 5, 5), np.float32)
+    cls = np.zeros((1, 2, 5, 5), np.float32)
+    cls[0, 1, 1, 3] = cls[0, 1, 3, 1] = 9
+    flat = DistanceDecoder(np.zeros((5, 5)), stride=STRIDE, influence=INFLUENCE, penalty=PENALTY)
+    found = flat(cls, loc, 4.0, 1.0)
+    assert found is not None
+    assert (found.x, found.y) == (STRIDE, -STRIDE)
+
+
+def test_float32_decoder_with_an_origin_finds_the_same() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        cls, loc = (rng.standard_normal((1, count, 16, 16)).astype(np.float32) for count in (2, 4))
+        plain, single = (decoder(16, **c)(cls, loc, 64.0, 1.5) for c in ({}, {"dtype": np.float32, "origin": 127}))
+        assert plain is not None
+        assert single == pytest.approx(plain, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e4])
+@pytest.mark.parametrize("name", ["cls", "loc"])
+def test_one_bad_value_anywhere_is_no_box(name: str, bad: float) -> None:
+    maps = {"cls": np.zeros((1, 2, 4, 4), np.float32), "loc": np.ones((1, 4, 4, 4), np.float32)}
+    assert decoder(4)(*maps.values(), 64.0, 1.0) is not None
+    maps[name][0, 1, 3, 3] = bad
+    found = decoder(4)(*maps.values(), 64.0, 1.0)
+    # A large logit is only a sure cell; a logarithm of that size overflows.
+    assert (found is not None) is (name == "cls" and bad == 1e4)
+
+
+@given(
+    cls=hnp.arrays(np.float32, (1, 2, 4, 4), elements=st.floats(width=32)),
+    loc=hnp.arrays(np.float32, (1, 4, 4, 4), elements=st.floats(width=32)),
+    scale=st.floats(0, 1e6),
+    aspect=st.floats(0, 1e6),
+)
+def test_any_maps_give_a_box_with_an_area_or_none(
+    cls: np.ndarray, loc: np.ndarray, scale: float, aspect: float
+) -> None:
+    found = decoder(4)(cls, loc, scale, aspect)
+    if found is not None:
+        assert all(math.isfinite(value) for value in found)
+        assert found.w > 0
+        assert found.h > 0
+        assert 0 <= found.weight <= found.score <= 1
+
+
+def test_size_with_context_is_that_of_a_wider_box_and_never_overflows() -> None:
+    assert size_with_context(30.0, 30.0) == pytest.approx(60.0)
+    assert size_with_context(20.0, 40.0) == pytest.approx(math.sqrt(50 * 70))
+    assert size_with_context(1e300, 1e-300) == pytest.approx(math.sqrt(1.5 * 0.5) * 1e300)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -45,6 +45,18 @@ class Recording:
     chosen: CalibrationSet
     fed: Mapping[str, Sequence[Inputs]]
 
+    def thinned(self, count: int) -> Recording:
+        """The same with about `count` evenly spread entries for each graph at most."""
+        return replace(self, fed={name: each[:: max(1, len(each) // count)] for name, each in self.fed.items()})
+
+
+@dataclass(frozen=True)
+class LoweredGraph:
+    """A graph that was lowered once: its files' contents by name, and the nodes that stayed in FP32."""
+
+    files: Mapping[str, bytes]
+    wide: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -57,6 +69,8 @@ class Wanted:
         stages: the recipe's, and `kept`, the names of those that stay in FP32.
         tolerance: of graph outputs against FP32; `verify` grants the same to another machine.
         reports: further files of the bundle, such as a sensitivity map: name -> content.
+        lowered: graphs that were lowered before by (graph, patterns of what is kept), which is added to: of many
+            candidates most share a graph. None lowers each anew.
     """
 
     precision: str
@@ -66,6 +80,7 @@ class Wanted:
     stages: Stages = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     reports: Mapping[str, bytes] = field(default_factory=dict)
+    lowered: MutableMapping[tuple[str, tuple[str, ...]], LoweredGraph] | None = None
 
 
 class LoweredProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,9 +142,28 @@ def _lower_graphs(manifest: Manifest, folder: Path, wanted: Wanted) -> dict[str,
             method=wanted.method,
             kept=patterns_of(wanted.stages, wanted.kept, info.name),
         )
-        wide = exporter.lower(folder / info.file, wish)
+        wide = _lower_graph(exporter, folder / info.file, wish, info.name, wanted.lowered)
         exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in wide), "fp32"))
     return exceptions
+
+
+def _lower_graph(
+    exporter: Lowerer,
+    path: Path,
+    wish: Lowering,
+    name: str,
+    known: MutableMapping[tuple[str, tuple[str, ...]], LoweredGraph] | None,
+) -> tuple[str, ...]:
+    if known is None:
+        return exporter.lower(path, wish)
+    key = (name, wish.kept)
+    if key not in known:
+        wide = exporter.lower(path, wish)
+        # An IR has its weights in a second file of the same stem.
+        known[key] = LoweredGraph({p.name: p.read_bytes() for p in path.parent.glob(f"{path.stem}.*")}, wide)
+    for file, content in known[key].files.items():
+        (path.parent / file).write_bytes(content)
+    return known[key].wide
 
 
 def _calibration(wanted: Wanted) -> CalibrationInfo | None:

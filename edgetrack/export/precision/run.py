@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from edgetrack.bundle import Manifest
 from edgetrack.errors import UsageError
 from edgetrack.export.precision.calibration import CalibrationSet, Part
 from edgetrack.export.precision.collect import Clip
-from edgetrack.export.precision.lower_bundle import Recording, Wanted, lower_bundle
+from edgetrack.export.precision.lower_bundle import LoweredGraph, Recording, Wanted, lower_bundle
 from edgetrack.export.precision.methods import Method
 from edgetrack.export.precision.replay import replay
 from edgetrack.export.precision.stages import patterns_of
@@ -42,8 +42,15 @@ class Choice:
     reports: Mapping[str, bytes]
 
 
-Build = Callable[[Sequence[str], Path], Path]
-"""Write a candidate that keeps these stages into a folder; returns it."""
+class Build(Protocol):
+    """Writes candidates."""
+
+    def __call__(self, kept: Sequence[str], folder: Path, *, quick: bool = False) -> Path:
+        """Write one that keeps these stages into a new folder, calibrated on a part of the crops where `quick`."""
+
+
+QUICK = 64
+"""Crops of a quick candidate: enough to rank stages, in a quarter of the time."""
 
 
 class Chooser(Protocol):
@@ -117,9 +124,13 @@ def lower(
         )
 
     if wish.chooser is not None:
+        cache: dict[tuple[str, tuple[str, ...]], LoweredGraph] = {}
 
-        def build(stages: Sequence[str], folder: Path) -> Path:
-            lower_bundle(full, folder, name, wanted(stages, {}))
+        def build(kept: Sequence[str], folder: Path, *, quick: bool = False) -> Path:
+            candidate = wanted(kept, {})
+            if quick and recording is not None:
+                candidate = replace(candidate, recording=recording.thinned(QUICK), lowered=cache)
+            lower_bundle(full, folder, name, candidate)
             return folder
 
         choice = wish.chooser(full, build, tuple(recipe.stages), kept, progress)

@@ -6,8 +6,7 @@ import abc
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest, Scalar
-from edgetrack.errors import BundleError, UnknownNameError
+from edgetrack.errors import BundleError, UnknownNameError, UsageError
+from edgetrack.plugins import PROCEDURES, load_plugin
 from edgetrack.runtime.backends.base import CompiledGraph
 
-ENTRY_POINT_GROUP = "edgetrack.trackers"
 Frame = NDArray[np.uint8]
 Mark = Callable[[str], None]
 Settings = TypeVar("Settings", bound=msgspec.Struct)
@@ -56,6 +55,13 @@ class Procedure(abc.ABC):
     def update(self, frame: Frame, mark: Mark) -> Decision:
         """Find the target in the next frame."""
 
+    @abc.abstractmethod
+    def place(self, box: Box) -> None:
+        """Go on from a box other than the one that was found: the next search region is cut around it.
+
+        The target's looks stay those of `init`. `box` is in pixels of the frame, with an area above 0.
+        """
+
 
 def read_settings(values: Mapping[str, Scalar], kind: type[Settings]) -> Settings:
     """A manifest's procedure section as the tracker's own settings.
@@ -70,19 +76,26 @@ def read_settings(values: Mapping[str, Scalar], kind: type[Settings]) -> Setting
 
 
 def find_procedure(tracker: str) -> type[Procedure]:
-    """The procedure class of a tracker: our file of that name, or a plug-in's entry point.
+    """The procedure class of a tracker: `PROCEDURE` in our file of that name, or a plug-in's.
 
     Raises:
         UnknownNameError: there is neither.
+        UsageError: the plug-in cannot be used.
     """
     module_name = f"edgetrack.runtime.trackers.{tracker}"
-    if tracker.isidentifier() and tracker != "base" and importlib.util.find_spec(module_name) is not None:
-        return cast("type[Procedure]", importlib.import_module(module_name).PROCEDURE)
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name == tracker:
-            plugin: Any = entry.load()
-            return cast("type[Procedure]", plugin)
-    raise UnknownNameError(
-        f"no tracker named {tracker!r} is installed; update edgetrack, or install the package that provides it "
-        f"(entry point group {ENTRY_POINT_GROUP!r})"
-    )
+    if tracker.isidentifier() and importlib.util.find_spec(module_name) is not None:
+        own = getattr(importlib.import_module(module_name), "PROCEDURE", None)
+        if own is not None:
+            return cast("type[Procedure]", own)
+    plugin = load_plugin(PROCEDURES, tracker)
+    if plugin is None:
+        raise UnknownNameError(
+            f"no tracker named {tracker!r} is installed; update edgetrack, or install the package that provides it "
+            f"(entry point group {PROCEDURES!r})"
+        )
+    if not (isinstance(plugin, type) and issubclass(plugin, Procedure)):
+        raise UsageError(
+            f"the plug-in for tracker {tracker!r} gives {plugin!r}, expected a subclass of {Procedure.__module__}."
+            f"{Procedure.__name__} (entry point group {PROCEDURES!r})"
+        )
+    return plugin

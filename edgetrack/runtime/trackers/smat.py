@@ -102,5 +102,8 @@ class SmatProcedure(Procedure):
         reason = f"score {peak.score:.3f} is below {self.lost_below:g}" if peak.score < self.lost_below else None
         return Decision(self.state, peak.score, reason)
 
+    def place(self, box: Box) -> None:
+        self.state = box
+
 
 PROCEDURE = SmatProcedure

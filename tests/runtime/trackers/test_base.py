@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgetrack.errors import BundleError, UnknownNameError
-from edgetrack.runtime.trackers import base
-from edgetrack.runtime.trackers.base import Procedure, find_procedure, read_settings
+from edgetrack.runtime.trackers.base import find_procedure, read_settings
+from edgetrack.runtime.trackers.nanotrack import NanoTrackProcedure
 from edgetrack.runtime.trackers.smat import SmatProcedure, SmatSettings
 
 SETTINGS = {
@@ -23,21 +23,15 @@ def test_smat_is_found() -> None:
     assert find_procedure("smat") is SmatProcedure
 
 
-@pytest.mark.parametrize("name", ["", "base", "nothing", "smat.x", "../smat", "os"])
+@pytest.mark.parametrize("name", ["nanotrack_v2", "nanotrack_v3"])
+def test_both_nanotracks_share_a_procedure(name: str) -> None:
+    assert find_procedure(name) is NanoTrackProcedure
+
+
+@pytest.mark.parametrize("name", ["", "base", "nothing", "smat.x", "../smat", "os", "nanotrack"])
 def test_unknown_tracker_is_named(name: str) -> None:
     with pytest.raises(UnknownNameError, match=f"no tracker named {name!r} is installed"):
         find_procedure(name)
-
-
-def test_plugin_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Entry:
-        name = "other"
-
-        def load(self) -> type[Procedure]:
-            return SmatProcedure
-
-    monkeypatch.setattr(base, "entry_points", lambda group: [Entry()] if group == base.ENTRY_POINT_GROUP else [])
-    assert find_procedure("other") is SmatProcedure
 
 
 def test_settings_are_read() -> None:

@@ -107,6 +107,20 @@ def test_template_is_taken_once_and_never_again(scripted_tracker: TrackerMaker, 
     assert features.any()
 
 
+def test_placed_tracker_searches_around_the_new_box_and_keeps_the_template(
+    scripted_tracker: TrackerMaker, frame: np.ndarray
+) -> None:
+    placed, started, elsewhere = scripted_tracker(), scripted_tracker(), Box(40.0, 60.0, 60.0, 40.0)
+    placed.init(frame, START)
+    features = placed.graphs["step"].inputs["template_features"].copy()
+    started.init(frame, elsewhere)
+    placed._procedure.place(elsewhere)
+    assert placed.update(frame).box == started.update(frame).box
+    assert np.array_equal(placed.graphs["step"].inputs["search"], started.graphs["step"].inputs["search"])
+    assert np.array_equal(placed.graphs["step"].inputs["template_features"], features)
+    assert placed.graphs["template"].runs == 1
+
+
 FINITE = st.floats(-(2.0**99), 2.0**99, width=32)
 
 

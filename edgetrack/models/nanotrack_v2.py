@@ -1,0 +1,9 @@
+"""NanoTrack v2 as a tracker of its own name; the family is in `edgetrack.models.nanotrack`."""
+
+from __future__ import annotations
+
+from edgetrack.models.nanotrack.graphs import deploy
+from edgetrack.models.nanotrack.network import NanoTrackV2 as Network
+from edgetrack.models.nanotrack.reference import reference
+
+__all__ = ["Network", "deploy", "reference"]

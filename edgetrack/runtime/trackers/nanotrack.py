@@ -1,0 +1,296 @@
+"""NanoTrack's per-frame procedure (its sheet, 3): template once, then crop, step, penalties and window, smoothed size.
+
+Two variants: `official`, the published Python loop, and `opencv`, `cv2.TrackerNano` to the pixel, which differs from it
+in colours, roundings, window, one penalty and three constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.box import Box
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.errors import BundleError
+from edgetrack.runtime.backends.base import CompiledGraph
+from edgetrack.runtime.crop import Colour, Image, Scratch, Square, crop_filled
+from edgetrack.runtime.decode import DistanceDecoder, Found, Map, size_with_context
+from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
+from edgetrack.runtime.window import hann_closed, hann_root
+
+OPENCV = {"window_influence": 0.455, "penalty_k": 0.055, "size_rate": 0.37}
+OPENCV_CELLS = 16
+# OpenCV's boxes are of 32-bit integers.
+OPENCV_LARGEST = 2.0**30
+
+
+class NanoTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers of the procedure.
+
+    `lost_below` is ours, the published tracker knows no loss: a score under it flags the result as lost; the box is
+    reported and followed all the same. The variant `opencv` is OpenCV's with OpenCV's constants, and no others.
+    """
+
+    variant: Literal["official", "opencv"]
+    template_size: int
+    search_size: int
+    stride: int
+    window_influence: float
+    penalty_k: float
+    size_rate: float
+    smallest_side: float
+    lost_below: float
+
+    def __post_init__(self) -> None:
+        positive = (self.template_size, self.search_size, self.stride, self.smallest_side)
+        shares = (self.window_influence, self.size_rate)
+        if not (
+            all(0 < value < math.inf for value in positive)
+            and all(0 <= value <= 1 for value in shares)
+            and 0 <= self.penalty_k < math.inf
+            and math.isfinite(self.lost_below)
+        ):
+            raise ValueError(
+                "sizes, stride and smallest_side must be positive, window_influence and size_rate 0..1, penalty_k at "
+                f"least 0 and all numbers finite, found {self}"
+            )
+        found = {name: getattr(self, name) for name in OPENCV}
+        if self.variant == "opencv" and found != OPENCV:
+            raise ValueError(f"variant 'opencv' has fixed numbers: found {found}, expected {OPENCV}")
+
+
+class Target(NamedTuple):
+    """The state: centre and size in pixels of the frame."""
+
+    cx: float
+    cy: float
+    w: float
+    h: float
+
+
+class Official:
+    """The published loop: where to cut, what to expect there, where to go."""
+
+    dtype: type[np.floating[Any]] = np.float64
+
+    def __init__(self, settings: NanoTrackSettings) -> None:
+        self.settings = settings
+        self.target = Target(0.0, 0.0, 0.0, 0.0)
+        self.scale = 1.0
+        self.fill: Colour = (0, 0, 0)
+        self.origin = 0
+
+    @staticmethod
+    def window(cells: int) -> NDArray[Any]:
+        """Added to the score."""
+        return hann_closed(cells)
+
+    def start(self, frame: Frame, box: Box) -> Square:
+        """Take over a target; the template's square."""
+        blue, green, red, _ = cv2.mean(frame)
+        self.fill = (int(blue), int(green), int(red))
+        self.place(box)
+        return self._around(round(size_with_context(self.target.w, self.target.h)))
+
+    def place(self, box: Box) -> None:
+        """Go on from a box."""
+        self.target = Target(*box.center, box.w, box.h)
+
+    def search(self) -> Square:
+        """The square of the search region."""
+        size = size_with_context(self.target.w, self.target.h)
+        self.scale = self.settings.template_size / size
+        return self._around(round(size * (self.settings.search_size / self.settings.template_size)))
+
+    def _around(self, side: int) -> Square:
+        side = max(1, side)
+        x, y = (math.floor(c - (side + 1) / 2 + 0.5) for c in self.target[:2])
+        return Square(x, y, side)
+
+    def cut(self, frame: Frame, square: Square, out: Image, scratch: Scratch) -> None:
+        """Cut a square as the network wants it: BGR, around the frame the first frame's mean, truncated."""
+        crop_filled(frame, square, self.fill, out, scratch)
+
+    def expected(self) -> tuple[float, float]:
+        """Size with context, in pixels of the crop, and aspect that carry no penalty."""
+        _, _, w, h = self.target
+        return size_with_context(w * self.scale, h * self.scale), w / h
+
+    def move(self, found: Found, frame_size: tuple[int, int]) -> float:
+        """Take over the cell that was chosen; returns the confidence, 0..1."""
+        rate = found.weight * self.settings.size_rate
+        cx, cy, w, h = self.target
+        moved = Target(
+            cx + found.x / self.scale,
+            cy + found.y / self.scale,
+            (1 - rate) * w + rate * (found.w / self.scale),
+            (1 - rate) * h + rate * (found.h / self.scale),
+        )
+        self.target = limited(moved, frame_size, self.settings.smallest_side)
+        return found.score
+
+    def box(self) -> Box:
+        """What is reported; its centre lies in the frame, its edges may not."""
+        return Box.from_center(*self.target)
+
+
+def limited(target: Target, frame_size: tuple[int, int], smallest: float) -> Target:
+    """Centre in the frame, sides between `smallest` and the frame's."""
+    height, width = frame_size
+    return Target(
+        max(0.0, min(target.cx, width)),
+        max(0.0, min(target.cy, height)),
+        max(smallest, min(target.w, width)),
+        max(smallest, min(target.h, height)),
+    )
+
+
+class OpenCv(Official):
+    """`cv2.TrackerNano`: float32, RGB, whole pixels; its slips are kept (the sheet lists them)."""
+
+    dtype = np.float32
+
+    def __init__(self, settings: NanoTrackSettings) -> None:
+        super().__init__(settings)
+        self.origin = settings.search_size // 2
+        self._bgr = np.empty((0, 0, 3), np.uint8)
+        self._frame_size = (0, 0)
+
+    @staticmethod
+    def window(cells: int) -> NDArray[Any]:
+        return hann_root(cells)
+
+    def start(self, frame: Frame, box: Box) -> Square:
+        self._frame_size = (frame.shape[0], frame.shape[1])
+        # OpenCV takes boxes of whole pixels; others are truncated, as its results are.
+        x, y, w, h = (float(int(value)) for value in box)
+        self.place(Box(x, y, max(1.0, w), max(1.0, h)))
+        return self._around(int(size_with_context(self.target.w, self.target.h)))
+
+    def place(self, box: Box) -> None:
+        limit = OPENCV_LARGEST
+        cx, cy, w, h = (float(np.float32(max(-limit, min(v, limit)))) for v in (*box.center, box.w, box.h))
+        self.target = Target(cx, cy, w, h)
+
+    def search(self) -> Square:
+        _, _, w, h = self.target
+        context = 0.5 * int(np.float32(w + h))
+        size = np.float32(math.sqrt(np.float32(np.float32(w + context) * np.float32(h + context))))
+        self.scale = float(np.float32(self.settings.template_size) / size)
+        return self._around(int(size * (self.settings.search_size // self.settings.template_size)))
+
+    def _around(self, side: int) -> Square:
+        side = max(1, side)
+        x, y = (int(c) - (side + 1) // 2 for c in self.target[:2])
+        return Square(x, y, side)
+
+    def cut(self, frame: Frame, square: Square, out: Image, scratch: Scratch) -> None:
+        if not square.is_inside(frame):
+            blue, green, red, _ = cv2.mean(frame)
+            self.fill = (round(blue), round(green), round(red))
+        if self._bgr.shape != out.shape:
+            self._bgr = np.empty_like(out)
+        crop_filled(frame, square, self.fill, self._bgr, scratch)
+        cv2.cvtColor(self._bgr, cv2.COLOR_BGR2RGB, dst=out)
+
+    def expected(self) -> tuple[float, float]:
+        cx, cy, w, h = self.target
+        return size_with_context(max(cx, 0.0), max(cy, 0.0)), w / h
+
+    def move(self, found: Found, frame_size: tuple[int, int]) -> float:
+        f32 = np.float32
+        scale, (cx, cy, w, h) = f32(self.scale), map(f32, self.target)
+        rate = f32(found.weight) * f32(self.settings.size_rate)
+        keep = f32(1) - rate
+        moved = Target(
+            float(cx + f32(found.x) / scale),
+            float(cy + f32(found.y) / scale),
+            float(f32(found.w) / scale * rate + keep * (w * scale / scale)),
+            float(f32(found.h) / scale * rate + keep * (h * scale / scale)),
+        )
+        self.target = limited(moved, self._frame_size, self.settings.smallest_side)
+        return found.windowed
+
+    def box(self) -> Box:
+        cx, cy, w, h = map(np.float32, self.target)
+        return Box(*(float(int(value)) for value in (cx - w / 2, cy - h / 2, w, h)))
+
+
+VARIANTS = {"official": Official, "opencv": OpenCv}
+
+
+def _check_graphs(manifest: Manifest, settings: NanoTrackSettings) -> None:
+    """Hold the manifest's graphs against what the procedure reads and writes, before anything is written anywhere."""
+    template, step = manifest.graph("template"), manifest.graph("step")
+    found = [{t.name: t.shape for t in side} for side in (template.inputs, step.inputs, step.outputs)]
+    kernels = {t.name: t.shape for t in template.outputs}
+    cells = found[2].get("cls", (0,))[-1]
+    expected: list[dict[str, tuple[int, ...]]] = [
+        {"template": (settings.template_size, settings.template_size, 3)},
+        {"search": (settings.search_size, settings.search_size, 3)} | kernels,
+        {"cls": (1, 2, cells, cells), "loc": (1, 4, cells, cells)},
+    ]
+    if found != expected or cells < 2:
+        raise BundleError(
+            f"the graphs of bundle {manifest.name!r} do not suit NanoTrack's procedure: found {found}, expected "
+            f"{expected}; export it again"
+        )
+    if settings.variant == "opencv" and cells != OPENCV_CELLS:
+        raise BundleError(
+            f"variant 'opencv' works on {OPENCV_CELLS} x {OPENCV_CELLS} cells, the graphs of bundle {manifest.name!r} "
+            f'have {cells} x {cells}; export it with variant = "official"'
+        )
+
+
+class NanoTrackProcedure(Procedure):
+    """Graphs `template` (crop -> kernels, once) and `step` (crop, kernels -> class logits, log-distances)."""
+
+    def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
+        super().__init__(manifest, graphs)
+        settings = read_settings(manifest.procedure, NanoTrackSettings)
+        _check_graphs(manifest, settings)
+        self.template, self.step = graphs["template"], graphs["step"]
+        self.template_crop = cast(Image, self.template.inputs["template"])
+        self.search_crop = cast(Image, self.step.inputs["search"])
+        self.cls, self.loc = (cast(Map, self.step.outputs[name]) for name in ("cls", "loc"))
+        self.variant = VARIANTS[settings.variant](settings)
+        self.decode = DistanceDecoder(
+            self.variant.window(self.cls.shape[-1]),
+            stride=settings.stride,
+            influence=settings.window_influence,
+            penalty=settings.penalty_k,
+            origin=self.variant.origin,
+            dtype=self.variant.dtype,
+        )
+        self.lost_below = settings.lost_below
+        self.scratch = Scratch()
+
+    def init(self, frame: Frame, box: Box) -> None:
+        square = self.variant.start(frame, box)
+        self.variant.cut(frame, square, self.template_crop, self.scratch)
+        self.template.run()
+        for name, kernel in self.template.outputs.items():
+            np.copyto(self.step.inputs[name], kernel)
+
+    def update(self, frame: Frame, mark: Mark) -> Decision:
+        variant = self.variant
+        variant.cut(frame, variant.search(), self.search_crop, self.scratch)
+        mark("crop")
+        self.step.run()
+        mark("graphs")
+        found = self.decode(self.cls, self.loc, *variant.expected())
+        if found is None:
+            return Decision(variant.box(), 0.0, "the graph returned NaN or infinity; the last box is kept")
+        score = variant.move(found, (frame.shape[0], frame.shape[1]))
+        mark("decode")
+        reason = f"score {score:.3f} is below {self.lost_below:g}" if score < self.lost_below else None
+        return Decision(variant.box(), score, reason)
+
+    def place(self, box: Box) -> None:
+        self.variant.place(box)

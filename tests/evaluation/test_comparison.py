@@ -1,0 +1,168 @@
+"""Whole comparisons of two bundles in real processes, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from edgetrack.cli.main import app
+from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
+from edgetrack.evaluation import comparison_report
+from edgetrack.evaluation.anchors import AnchorPlan
+from edgetrack.evaluation.comparison import SUMMARY, Request, compare
+from edgetrack.evaluation.comparison_plot import check_plot, draw
+from edgetrack.evaluation.comparison_record import Comparison
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.runtime.named import open_named
+
+pytestmark = pytest.mark.xdist_group("evaluation")
+
+
+@pytest.fixture
+def request_of(make_bundle, plain_dataset, tmp_path):
+    def make(*, size_b=0.25, dataset=None, **fields):
+        a, b = make_bundle("a"), make_bundle("b", size=size_b)
+        root = dataset or plain_dataset("x", "y", frames=6)
+        plan = AnchorPlan(2, 2)
+        chosen = {"margin": 0.005, "output": tmp_path / "kept", "threads": 1, **fields}
+        return Request(open_named(str(a)), open_named(str(b)), open_dataset(root), plan, **chosen)
+
+    return make
+
+
+def test_bundles_that_compute_the_same_are_equal(request_of, tmp_path) -> None:
+    found = compare(request_of())
+    assert found.failures == []
+    assert (found.delta_ao.value, found.delta_ao.low, found.delta_ao.high) == (0, 0, 0)
+    assert found.delta_ao.verdict == "equal"
+    assert found.delta_ao.equal
+    assert found.delta_ao.not_worse
+    assert found.one_pass.value == 0
+    assert found.agreement.iou_above_0_9 == 1
+    assert (found.agreement.diverged, found.agreement.first_divergence) == (0, None)
+    assert found.open_loop.box_error == pytest.approx(0)
+    assert [error.max_abs for error in found.open_loop.maps] == [0, 0, 0]
+    assert found.error_gain is None
+    assert found.a.ao == found.b.ao
+    saved = msgspec.json.decode((tmp_path / "kept" / SUMMARY).read_bytes(), type=Comparison)
+    assert saved == found
+
+
+def test_bundles_that_do_not_are_told_apart_and_their_error_grows(request_of) -> None:
+    told = []
+    found = compare(request_of(size_b=0.15), lambda what, done, total: told.append(what))
+    assert found.delta_ao.verdict in ("better", "worse")
+    assert found.agreement.mean_iou < 0.9
+    assert found.open_loop.box_error > 0
+    size = next(error for error in found.open_loop.maps if error.name == "step/size")
+    assert size.relative_rms == pytest.approx(0.4, rel=1e-5)
+    assert size.max_abs == pytest.approx(0.1, rel=1e-5)
+    # Both find boxes of a fixed share of the search region, which follows the last box: the error compounds.
+    assert found.error_gain > 1
+    assert [one.name for one in found.sequences] == ["x", "y"]
+    assert len(found.sequences[0].iou) == 6
+    assert told[0] == "a: x: done"
+    assert told[-1] == "b: y (open loop): done"
+    text = "\n".join(comparison_report.notes(found))
+    assert "error gain" in text
+    assert found.delta_ao.verdict in text
+    assert comparison_report.markdown(found).startswith("| sequence | frames |")
+
+
+def test_runs_are_kept_and_a_broken_sequence_costs_itself(request_of, plain_dataset) -> None:
+    root = plain_dataset("x", "y", frames=4)
+    (root / "y" / "img" / "00003.jpg").write_bytes(b"no image")
+    request = request_of(dataset=root)
+    found = compare(request)
+    assert [one.name for one in found.sequences] == ["x"]
+    assert {failure.name for failure in found.failures} == {"a: y", "b: y", "a: y (anchors)", "b: y (anchors)"}
+    told = []
+    compare(request, lambda what, done, total: told.append(what))
+    assert sum("kept from an earlier run" in what for what in told) == 4
+    assert sum(what.endswith("open loop): done") for what in told) == 2
+
+
+def test_sequences_without_truth_are_compared_all_the_same(request_of, plain_dataset) -> None:
+    root = plain_dataset("x", frames=4)
+    (root / "x" / "groundtruth.txt").write_text("10,12,20,16\n")
+    found = compare(request_of(size_b=0.15, dataset=root))
+    assert (found.delta_ao, found.one_pass, found.a.ao) == (None, None, None)
+    assert found.agreement.sequences == 1
+    assert found.open_loop is not None
+
+
+def test_a_bundle_is_not_compared_with_itself(request_of) -> None:
+    request = request_of()
+    with pytest.raises(UsageError, match="compared with itself"):
+        compare(Request(**{**vars(request), "b": request.a}))
+    with pytest.raises(UsageError, match="half a point"):
+        compare(Request(**{**vars(request), "margin": -1.0}))
+
+
+def test_a_picture_shows_each_sequence(request_of, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    draw(compare(request_of(size_b=0.15)), tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="ends in one of"):
+        check_plot(tmp_path / "p.txt")
+    with pytest.raises(UsageError, match="make it first"):
+        check_plot(tmp_path / "none" / "p.png")
+
+
+def test_a_missing_package_says_what_to_type(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendMissingError, match=r"edgetrack\[plot\]"):
+        check_plot(tmp_path / "p.png")
+
+
+@pytest.fixture
+def command(make_bundle, plain_dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bundles = [str(make_bundle("a")), str(make_bundle("b", size=0.15))]
+    root = str(plain_dataset("x", frames=6))
+
+    def run(*arguments):
+        common = ["--dataset", root, "--anchors", "2", "--anchor-length", "2", "--threads", "1"]
+        return CliRunner().invoke(app, ["compare", *bundles, *common, *arguments])
+
+    return run
+
+
+def test_the_command_prints_json_that_keeps_its_contract_and_its_exit_code_is_the_requirement(command) -> None:
+    done = command("--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["schema"] == 1
+    assert {"value", "low", "high"} <= set(found["delta_ao"])
+    assert {"iou_above_0.9", "first_divergence"} <= set(found["agreement"])
+    assert found["a"]["bundle"] == "a"
+    worse = found["delta_ao"]["verdict"] == "worse"
+    done = command("--require", "equal", "--markdown")
+    assert done.exit_code == 1
+    assert "--require equal is not met" in done.stderr
+    assert command("--require", "not-worse", "--margin", "100").exit_code == 0
+    assert command("--require", "not-worse", "--margin", "0").exit_code == (1 if worse else 0)
+    done = command("--anchors", "6", "--frames", "1", "--require", "equal")
+    assert done.exit_code == 1
+    assert "too few runs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "--markdown"], "exclude each other"),
+        (["--require", "better"], "equal, not-worse"),
+        (["--margin", "-1"], "half a point"),
+        (["--anchors", "0"], "spacing 0"),
+        (["--jobs", "0"], "--jobs 0"),
+        (["--sequences", "nope"], "nope"),
+    ],
+)
+def test_wrong_input_is_one_clear_message(command, arguments, words) -> None:
+    error = command(*arguments).exception
+    assert isinstance(error, EdgetrackError)
+    assert error.exit_code == 2
+    assert words in str(error)
