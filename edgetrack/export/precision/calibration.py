@@ -99,18 +99,23 @@ def to_toml(value: CalibrationSet) -> str:
     """The set as TOML, one line an item; the same set gives the same text."""
     lines = [
         f"schema = {value.schema}",
-        f"name = {json.dumps(value.name)}",
-        f"about = {json.dumps(value.about)}",
+        f"name = {_toml(value.name)}",
+        f"about = {_toml(value.about)}",
         f'sha256 = "{value.sha256}"',
     ]
     for part in value.parts:
-        lines += ["", "[[parts]]", f"dataset = {json.dumps(part.dataset)}"]
+        lines += ["", "[[parts]]", f"dataset = {_toml(part.dataset)}"]
         if part.layout is not None:
-            lines.append(f"layout = {json.dumps(part.layout)}")
+            lines.append(f"layout = {_toml(part.layout)}")
         lines += ["# clip, template's frame and box, searched frame, box around which it is searched", "items = ["]
-        lines += [f"  {json.dumps(msgspec.to_builtins(item))}," for item in part.items]
+        lines += [f"  {_toml(msgspec.to_builtins(item))}," for item in part.items]
         lines.append("]")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A text or list as TOML, which is JSON but for two things: no surrogate escapes, and DEL must be escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_set(path: Path) -> CalibrationSet:

@@ -31,6 +31,7 @@ def to_half(model: Any, inputs: Sequence[Inputs], kept: Sequence[str]) -> tuple[
         The model, and the names of the nodes that stayed for their observed range.
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     wide = _out_of_range(model, inputs[:: max(1, len(inputs) // OBSERVED)])
     patterns = [re.compile(text) for text in kept]
@@ -41,7 +42,46 @@ def to_half(model: Any, inputs: Sequence[Inputs], kept: Sequence[str]) -> tuple[
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *KEPT_TYPES],
         node_block_list=sorted({*named, *wide}),
     )
+    _drop_repeated(half)
+    _join_kept(half)
+    # The converter appends the casts of inputs behind their readers, which the standard forbids.
+    OnnxModel(half).topological_sort(is_deterministic=True)
     return half, tuple(wide)
+
+
+def _drop_repeated(model: Any) -> None:
+    """The converter writes the same cast once for every use of a tensor by kept nodes; one of them is enough."""
+    seen: set[str] = set()
+    for node in list(model.graph.node):
+        if node.op_type == "Cast" and node.output[0] in seen:
+            model.graph.node.remove(node)
+        seen.update(node.output)
+
+
+def _join_kept(model: Any) -> None:
+    """Between two kept nodes the converter casts to FP16 and back, through which large values do not come: do neither."""
+    from onnx import TensorProto
+
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    outputs = {output.name for output in model.graph.output}
+    whole = {}
+    for name, node in casts.items():
+        before = casts.get(node.input[0])
+        back = _to(node) == TensorProto.FLOAT and before is not None and _to(before) == TensorProto.FLOAT16
+        if back and before is not None and name not in outputs:
+            whole[name] = before.input[0]
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = whole.get(name, name)
+    used = {name for node in model.graph.node for name in node.input} | outputs
+    while dead := [node for node in model.graph.node if node.op_type == "Cast" and node.output[0] not in used]:
+        for node in dead:
+            model.graph.node.remove(node)
+        used = {name for node in model.graph.node for name in node.input} | outputs
+
+
+def _to(cast: Any) -> int:
+    return int(next(attribute.i for attribute in cast.attribute if attribute.name == "to"))
 
 
 def _out_of_range(model: Any, inputs: Sequence[Inputs]) -> list[str]:

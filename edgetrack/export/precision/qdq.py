@@ -46,6 +46,18 @@ def signed(model: Any) -> None:
         scale = constants[name]
         # 256 steps from -128: 0..255 of the old scale is 0..127.5 of twice that.
         scale.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(scale), name))
+    _declare_signed(model)
+
+
+def _declare_signed(model: Any) -> None:
+    """Types of integers and zero points, which the file may state a second time: the checker compares them."""
+    from onnx import TensorProto
+
+    integers = {node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    integers.update(node.input[2] for node in _pairs(model))
+    for info in model.graph.value_info:
+        if info.name in integers:
+            info.type.tensor_type.elem_type = TensorProto.INT8
 
 
 def fold_weights(model: Any) -> int:

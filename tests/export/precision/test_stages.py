@@ -1,0 +1,57 @@
+"""Stages by name, and the nodes they name."""
+
+from __future__ import annotations
+
+import re
+
+import onnx
+import pytest
+
+from edgetrack.errors import RecipeError, UnknownNameError
+from edgetrack.export.precision.stages import check_stages, patterns_of, require_stages
+from edgetrack.export.recipe import find_recipe, shipped_names
+
+STAGES = {"a": ("template:/x/.*", "step:/x/.*"), "b": ("step:/y",)}
+
+
+def test_patterns_are_those_of_the_graph() -> None:
+    assert patterns_of(STAGES, ("a", "b"), "step") == ("/x/.*", "/y")
+    assert patterns_of(STAGES, ("a",), "template") == ("/x/.*",)
+    assert patterns_of(STAGES, (), "step") == ()
+    with pytest.raises(UnknownNameError, match=r"'c' is not known; this tracker has: a, b"):
+        patterns_of(STAGES, ("c",), "step")
+
+
+@pytest.mark.parametrize("entry", ["step", "step:", ":x", "step:("])
+def test_entries_that_are_not_graph_and_expression_are_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match="stage 'a'"):
+        check_stages({"a": (entry,)})
+
+
+def test_a_tracker_without_stages_says_so() -> None:
+    require_stages(STAGES, "mine")
+    with pytest.raises(RecipeError, match=r"'mine' has no \[stages\]"):
+        require_stages({}, "mine")
+
+
+@pytest.mark.parametrize("tracker", shipped_names())
+def test_every_stage_names_nodes_and_every_large_node_has_a_stage(tracker: str, exported) -> None:
+    recipe = find_recipe(tracker)
+    if not recipe.stages:
+        pytest.skip(f"{tracker} has no stages")
+    bundle = exported("onnx", tracker=tracker)
+    named = dict.fromkeys(recipe.stages, 0)
+    for graph in ("template", "step"):
+        nodes = [
+            n for n in onnx.load(str(bundle / f"{graph}.onnx")).graph.node if n.op_type in ("Conv", "MatMul", "Gemm")
+        ]
+        for node in nodes:
+            owners = [
+                stage
+                for stage in recipe.stages
+                if any(re.fullmatch(p, node.name) for p in patterns_of(recipe.stages, (stage,), graph))
+            ]
+            assert owners, f"{graph}:{node.name} is in no stage"
+            for stage in owners:
+                named[stage] += 1
+    assert all(named.values()), named
