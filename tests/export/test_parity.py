@@ -53,7 +53,7 @@ def test_difference_past_the_tolerance_leaves_nothing_on_disk(tmp_path: Path, ta
     with pytest.raises(ParityError) as caught:
         export(ExportRequest("smat", target, output=tmp_path / "out" / "bundle", atol=1e-12, rtol=0.0))
     assert caught.value.exit_code == 1
-    assert "comparisons fail; nothing was written" in str(caught.value)
+    assert "comparisons with PyTorch fail; nothing was written" in str(caught.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any((tmp_path / "out").iterdir())
 

@@ -59,7 +59,7 @@ def _drop_repeated(model: Any) -> None:
 
 
 def _join_kept(model: Any) -> None:
-    """Between two kept nodes the converter casts to FP16 and back, through which large values do not come: do neither."""
+    """Between two kept nodes the converter casts to FP16 and back, which large values do not survive: leave it out."""
     from onnx import TensorProto
 
     casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}

@@ -215,4 +215,4 @@ def _open(manifest: Manifest, info: GraphInfo, folder: Path) -> CompiledGraph:
 def _require(comparisons: tuple[Comparison, ...]) -> None:
     from edgetrack.export.parity import ParityReport
 
-    ParityReport(comparisons=comparisons).require()
+    ParityReport(comparisons=comparisons, reference="FP32").require()
