@@ -9,24 +9,34 @@ from pathlib import Path
 from edgetrack.errors import EdgetrackError
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file through a temporary sibling; its folder is made where it is missing.
+def replace_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file's parts, one behind the other, through a temporary sibling; its folder is made where missing.
+
+    Raises:
+        OSError: it cannot be written; what was there is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """The same, with an error that says what to type.
 
     Raises:
         EdgetrackError: it cannot be written; what was there is kept.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_whole(path, *parts)
     except OSError as error:
         raise EdgetrackError(f"{path} cannot be written: {error.strerror or error}; give another --output") from error

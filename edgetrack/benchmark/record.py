@@ -5,8 +5,6 @@ Times are in milliseconds, sizes and memory in MB of 2**20 bytes. null means: no
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -14,6 +12,7 @@ import msgspec
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError
+from edgetrack.files import replace_whole
 
 Rounds = list[list[float]]
 """Samples in the order in which they ran, one list per round."""
@@ -225,15 +224,4 @@ def save(record: Record, path: Path) -> None:
     Raises:
         OSError: it cannot be written; what was there is kept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(record.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    replace_whole(path, record.to_json())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
+
+from edgetrack.files import replace_whole
 
 _ALIGNMENT = 8
 
@@ -32,7 +32,7 @@ def save_safetensors(tensors: Mapping[str, torch.Tensor], path: str | Path, meta
     data = safetensors.torch.save(plain)
     end = 8 + int.from_bytes(data[:8], "little")
     header = _header(json.loads(data[8:end]), metadata)
-    _replace(path, (len(header).to_bytes(8, "little"), header, memoryview(data)[end:]))
+    replace_whole(path, len(header).to_bytes(8, "little"), header, memoryview(data)[end:])
 
 
 def _header(entries: dict[str, object], metadata: Mapping[str, str]) -> bytes:
@@ -40,16 +40,3 @@ def _header(entries: dict[str, object], metadata: Mapping[str, str]) -> bytes:
     described = {"__metadata__": dict(sorted(metadata.items())), **entries} if metadata else entries
     header = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
     return header + b" " * (-len(header) % _ALIGNMENT)
-
-
-def _replace(path: Path, parts: tuple[bytes | memoryview, ...]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

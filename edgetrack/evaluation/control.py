@@ -147,14 +147,15 @@ class _Trial:
             )
             for (stage, each), ms in zip(tried, times[1:], strict=True)
         ]
-        return sorted(found, key=lambda finding: -finding.gained.value)
+        return sorted(found, key=lambda finding: (-finding.gained.value, finding.ms))
 
     def revert(self, first: _Candidate, findings: Sequence[StageFinding], max_drop: float) -> _Candidate:
-        """Keep the worst stages, one more at a time, until the drop is met or none is left that gains."""
+        """Keep the worst stages, one more at a time, until the drop is met or all are kept.
+
+        Those that gain nothing alone come last, the cheapest first: one may hide behind another that costs as much.
+        """
         best = first
         for finding in findings:
-            if finding.gained.value <= 0:
-                break
             best = self.candidate((*best.kept, finding.stage))
             if best.drop <= max_drop:
                 break

@@ -8,15 +8,13 @@ Images themselves are not read for it: after changing pixels under the same name
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from edgetrack.errors import EdgetrackError
+from edgetrack.files import write_whole
 
 Kind = TypeVar("Kind")
 
@@ -68,18 +66,4 @@ def save(value: msgspec.Struct, path: Path) -> None:
     Raises:
         EdgetrackError: it cannot be written; what was there is kept.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.encode(value) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise EdgetrackError(f"{path} cannot be written: {error.strerror or error}; give another --output") from error
+    write_whole(path, msgspec.json.encode(value), b"\n")

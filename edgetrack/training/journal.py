@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgetrack.errors import CheckpointError
+from edgetrack.files import replace_whole
 from edgetrack.training.settings import Settings
 
 JSON, CSV, PICTURE = "log.json", "log.csv", "curves.png"
@@ -71,12 +70,12 @@ class Journal(msgspec.Struct):
 
     def write(self, folder: Path) -> None:
         """Both files, each replaced as a whole."""
-        _replace(folder / JSON, msgspec.json.format(msgspec.json.encode(self), indent=1))
+        replace_whole(folder / JSON, msgspec.json.format(msgspec.json.encode(self), indent=1))
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(Row.__struct_fields__)
         table.writerows([_cell(value) for value in msgspec.structs.astuple(row)] for row in self.rows)
-        _replace(folder / CSV, text.getvalue().encode())
+        replace_whole(folder / CSV, text.getvalue().encode())
 
 
 def _cell(value: float | None) -> str:
@@ -125,15 +124,3 @@ def _lines(axes: Any, rows: list[Row], names: tuple[str, ...]) -> None:
     for name in names:
         points = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
         axes.plot([p[0] for p in points], [p[1] for p in points], label=name, marker="o" if name == "ao" else None)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
