@@ -23,6 +23,7 @@ from edgetrack.evaluation.difference import POINTS, Difference, paired_differenc
 from edgetrack.evaluation.graphtime import Timed, interleaved_ms
 from edgetrack.evaluation.options import Options
 from edgetrack.evaluation.sensitivity import REPORT_FILE, Sensitivity, StageFinding
+from edgetrack.evaluation.sensitivity_plot import PLOT_FILE, draw
 from edgetrack.evaluation.tasks import Anchored
 from edgetrack.export.precision.run import Build, Choice, Progress
 
@@ -80,8 +81,11 @@ class AccuracyControl:
             self.found = trial.record(first, last, findings)
         if not self.found.met:
             raise AccuracyError(self._complaint(self.found))
-        report = msgspec.json.format(msgspec.json.encode(self.found), indent=1) + b"\n"
-        return Choice(tuple(last.kept), {REPORT_FILE: report})
+        reports = {REPORT_FILE: msgspec.json.format(msgspec.json.encode(self.found), indent=1) + b"\n"}
+        picture = draw(self.found)
+        if picture is not None:
+            reports[PLOT_FILE] = picture
+        return Choice(tuple(last.kept), reports)
 
     def _complaint(self, found: Sensitivity) -> str:
         worst = found.stages[0] if found.stages else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from edgetrack.evaluation.anchors import AnchorPlan
 from edgetrack.evaluation.control import AccuracyControl, advise
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.sensitivity import REPORT_FILE, Sensitivity, lines, markdown
+from edgetrack.evaluation.sensitivity_plot import PLOT_FILE, draw
 from edgetrack.runtime.verify import GOLDEN_FILE
 from tests.evaluation.conftest import manifest_of
 
@@ -83,6 +85,9 @@ def test_the_stage_that_costs_is_kept_and_no_other(trial) -> None:
     assert found.last.value == pytest.approx(0)
     # The first, one for each stage beside none kept, and the one that was reverted: only the map is quick.
     assert [quick for _, quick in trial.built] == [False, True, True, True, True, False]
+    picture = cv2.imdecode(np.frombuffer(choice.reports[PLOT_FILE], np.uint8), cv2.IMREAD_COLOR)
+    assert picture.std() > 0
+    assert draw(found) == choice.reports[PLOT_FILE]
     told = "\n".join(lines(found))
     assert "kept in fp32: size" in told
     assert "| size |" in markdown(found)
