@@ -93,12 +93,12 @@ def exported_runner(graphs: Mapping[str, CompiledGraph]) -> Runner:
 
 
 def chained(modules: Sequence[GraphModule], run: Runner, sample: Sample) -> dict[str, dict[str, dict[str, Array]]]:
-    """Run all graphs in order, each fed with the sample's inputs and what earlier graphs returned.
+    """Run all graphs in order, each fed with the sample's images and what earlier graphs returned.
 
     Returns:
         graph -> "in" or "out" -> tensor name -> array.
     """
-    known: dict[str, Array] = dict(sample.inputs)
+    known: dict[str, Array] = dict(sample.images)
     record: dict[str, dict[str, dict[str, Array]]] = {}
     for module in modules:
         inputs = {t.name: known[t.name] for t in module.inputs}
