@@ -52,7 +52,6 @@ def test_one_given_tolerance_leaves_the_other_to_the_recipe(kept: str) -> None:
             UsageError,
             "precision 'int4' is not supported for target 'onnx'; expected one of: fp32",
         ),
-        ({"target": "openvino", "precision": "bf16"}, UsageError, "at run time it also takes the hint bf16"),
         ({"opset": 16}, UsageError, "opset 16 is not supported; expected 17 or 18"),
         ({"opset": 19}, UsageError, "opset 19"),
         ({"atol": -1.0}, UsageError, "--atol is -1.0; expected a finite number"),
