@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from edgetrack.runtime.backends.base import CompiledGraph
+
+TRACE = "trace"
+"""In place of a proof backend: PyTorch's traced modules, for files that nothing but their own device runs."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,21 @@ class Target:
         name: as `--target` takes it, with `aliases`.
         backend: module under `edgetrack.runtime.backends`.
         exporter: module under `edgetrack.export`, None where nothing is exported to it.
-        packages: what must be importable to run a bundle, and `extra`, the extra that installs it.
+        packages: what must be importable to run a bundle, under the name it is installed by, and `extra`, the extra
+            that installs it.
+        modules: groups of modules: one of each group must be importable too.
         precisions: what `export` offers.
         hints: what `load(precision_hint=...)` offers.
         tested: versions that the test-suite ran with.
         about: one line for people.
         reference: whether it is the published computation, which others are held against.
+        settings: options of `export` that are for such targets alone.
+        proof_backend: through which backend `export` proves a bundle, the target's own where it is empty. Another one
+            runs the same files where the target's device need not be; `TRACE` what they are converted from.
+        calibrated: precisions for which the exporter needs to know what the tracker feeds its graphs.
+        device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
+        quantizer: package that quantizes for it.
+        setup: what to know before installing, for `doctor`.
     """
 
     name: str
@@ -40,11 +54,27 @@ class Target:
     tested: str = ""
     about: str = ""
     reference: bool = False
+    modules: tuple[tuple[str, ...], ...] = ()
+    settings: tuple[str, ...] = ()
+    proof_backend: str = ""
+    calibrated: tuple[str, ...] = ("int8", "fp16")
+    device_needed: str = ""
+    quantizer: str = "nncf"
+    setup: str = ""
 
     @property
     def installed(self) -> bool:
         """Whether the packages that run a bundle can be found; nothing is imported."""
-        return all(importlib.util.find_spec(package) is not None for package in self.packages)
+        groups = (*((package,) for package in self.packages), *self.modules)
+        return all(any(importlib.util.find_spec(name) is not None for name in group) for group in groups)
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that run a bundle, by the name each is installed under."""
+        names = set(self.packages)
+        if self.modules:
+            owners = importlib.metadata.packages_distributions()
+            names.update(min(owners.get(name, [""])) for group in self.modules for name in group)
+        return {name: importlib.metadata.version(name) for name in sorted(names - {""})}
 
     @property
     def install_command(self) -> str:
@@ -75,6 +105,39 @@ TARGETS = (
         precisions=("fp32", "fp16", "int8"),
         tested="onnxruntime 1.31",
         about="ONNX Runtime on the CPU",
+    ),
+    Target(
+        name="tensorrt",
+        aliases=("trt", "engine"),
+        backend="tensorrt",
+        exporter="tensorrt",
+        packages=(),
+        modules=(("tensorrt_rtx", "tensorrt"), ("cuda",)),
+        extra="tensorrt",
+        precisions=("fp32", "fp16", "int8"),
+        settings=("compute_capabilities",),
+        proof_backend="onnxruntime",
+        device_needed="an NVIDIA GPU",
+        tested="TensorRT-RTX 1.7 (engines are built; none was run)",
+        about="TensorRT on NVIDIA GPUs: RTX cards and Jetson",
+        setup="on Jetson the system's TensorRT is used: never pip-install it there; make the environment with "
+        "--system-site-packages and type: pip install 'edgetrack[tensorrt-jetson]'",
+    ),
+    Target(
+        name="coreml",
+        aliases=("mlpackage",),
+        backend="coreml",
+        exporter="coreml",
+        packages=("coremltools",),
+        extra="coreml",
+        precisions=("fp32", "fp16", "int8"),
+        settings=("deployment_target",),
+        proof_backend=TRACE,
+        calibrated=(),
+        device_needed="macOS",
+        quantizer="coremltools",
+        tested="coremltools 9.0 with numpy 2.3 (packages are made and read; none was run)",
+        about="Core ML on Apple devices; made and checked anywhere, run on macOS",
     ),
     Target(
         name="torch",
@@ -133,8 +196,27 @@ def require_precision(target: Target, precision: str) -> None:
 
 def backend_of(target: str) -> type[CompiledGraph]:
     """The class that opens a target's graphs; its package is imported only when a graph is opened."""
-    module = importlib.import_module(f"edgetrack.runtime.backends.{find_target(target).backend}")
-    return cast("type[CompiledGraph]", module.Graph)
+    return cast("type[CompiledGraph]", backend_module(target).Graph)
+
+
+def backend_module(target: str) -> ModuleType:
+    """The module of a target's backend."""
+    return importlib.import_module(f"edgetrack.runtime.backends.{find_target(target).backend}")
+
+
+def proof_target(name: str) -> Target:
+    """The target whose backend proves exports of another one: itself, or the one that runs the same files anywhere.
+
+    Raises:
+        UsageError: it is proven by a trace: nothing but its own device runs its files.
+    """
+    target = find_target(name)
+    if not target.proof_backend:
+        return target
+    for row in TARGETS:
+        if row.backend == target.proof_backend:
+            return row
+    raise UsageError(f"bundles of target {name!r} run on {target.device_needed} only; do this there")
 
 
 def best_target() -> Target:

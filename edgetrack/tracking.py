@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgetrack.box import Box, iou
 from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.media import BoxRecord, BoxWriter, FrameSource, VideoWriter, draw, open_source
+from edgetrack.runtime.paired import PairedSource
 from edgetrack.runtime.session import Tracker, load
 
 Frame = NDArray[np.uint8]
@@ -25,7 +26,7 @@ ESCAPE = 27
 
 @dataclass(frozen=True)
 class Job:
-    """What to track and where the results go; see `edgetrack track --help`."""
+    """What to track and where the results go; see `edgetrack track --help`. `aux` is the source of second images."""
 
     bundle: str
     source: str
@@ -39,6 +40,8 @@ class Job:
     device: str
     threads: int | None
     precision_hint: str | None
+    aux: str | None = None
+    memory: str | None = None
 
 
 @dataclass
@@ -96,8 +99,16 @@ def follow(
     """
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(job.source))
+        if job.aux is not None:
+            frames = stack.enter_context(PairedSource(frames, open_source(job.aux)))
         tracker = stack.enter_context(
-            load(job.bundle, device=job.device, threads=job.threads, precision_hint=job.precision_hint)
+            load(
+                job.bundle,
+                device=job.device,
+                threads=job.threads,
+                precision_hint=job.precision_hint,
+                memory=job.memory,
+            )
         )
         writer = (
             stack.enter_context(BoxWriter(job.boxes, source=job.source, overwrite=job.overwrite)) if job.boxes else None
@@ -125,7 +136,7 @@ def _records(
     for index, frame in enumerate(progress(frames, total)):
         truth = truths[index] if index < len(truths) else None
         if index == 0:
-            start = _start_box(job, frames, frame)
+            start = _start_box(job, frames, frame[..., :3])
             tracker.init(frame, start)
             record = BoxRecord(0, start, None, False, None)
         else:
@@ -136,7 +147,8 @@ def _records(
             if truth is not None:
                 summary.overlaps.append(iou(result.box, truth))
         summary.frames += 1
-        yield record, frame, truth
+        # Pictures show the first image.
+        yield record, frame[..., :3], truth
         if job.frames is not None and index + 1 >= job.frames:
             return
 

@@ -114,3 +114,80 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             return export(request).path
 
     return make
+
+
+# The same code in two narrow blocks on small crops: section of the recipe -> what differs.
+TINY: dict[str, dict[str, dict[str, Any]]] = {
+    "dmtrack": {
+        "configuration": {
+            "search_size": 128,
+            "template_size": 64,
+            "dim": 64,
+            "depth": 2,
+            "heads": 2,
+            "head_channels": 32,
+        },
+        "procedure": {"search_size": 128, "template_size": 64},
+    },
+    "spmtrack_b": {
+        "configuration": {
+            "search_size": 112,
+            "template_size": 56,
+            "dim": 64,
+            "depth": 2,
+            "heads": 2,
+            "rank": 8,
+            "alpha": 8,
+        },
+        "procedure": {"search_size": 112, "template_size": 56},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """tiny_recipe("dmtrack", memory="bounded:4") -> a recipe of a small configuration, its procedure changed."""
+    import msgspec
+
+    from edgetrack.export.recipe import find_recipe
+
+    @cache
+    def write(tracker: str, **procedure: Any) -> Path:
+        tables = msgspec.to_builtins(find_recipe(tracker))
+        for section, changes in TINY[tracker].items():
+            tables[section] |= changes
+        tables["procedure"] |= procedure
+        path = tmp_path_factory.mktemp("tiny") / f"{tracker}.toml"
+        path.write_text("\n".join(f"{key} = {_inline(value)}" for key, value in tables.items() if value is not None))
+        return path
+
+    return write
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML on one line."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(k)} = {_inline(v)}' for k, v in value.items() if v is not None)} }}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_inline, value))}]"
+    return json.dumps(value)
+
+
+@pytest.fixture(scope="session")
+def exported_tiny(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Callable[..., Path]) -> Callable[..., Path]:
+    """exported_tiny("dmtrack", "onnx", schedule="nearest:3") -> a small configuration's bundle; not to be changed."""
+    import torch
+
+    from edgetrack.export.pipeline import ExportRequest, export
+
+    @cache
+    def make(tracker: str, target: str, **procedure: Any) -> Path:
+        output = tmp_path_factory.mktemp("tiny") / f"{tracker}-{target}-fp32"
+        torch.set_num_threads(1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
+            patch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=7",))
+            patch.setattr("edgetrack.export.samples.MOMENTS", (1, 6))
+            return export(ExportRequest(str(tiny_recipe(tracker, **procedure)), target, output=output)).path
+
+    return make

@@ -11,9 +11,11 @@ import pytest
 from edgetrack import capabilities
 from edgetrack.capabilities import (
     TARGETS,
+    TRACE,
     backend_of,
     best_target,
     find_target,
+    proof_target,
     reference_target,
     require_precision,
     target_names,
@@ -33,6 +35,7 @@ def test_every_row_has_a_backend_and_an_exporter_that_are_there(target: capabili
     if target.exporter is not None:
         assert importlib.util.find_spec(f"edgetrack.export.{target.exporter}") is not None
     assert target.about
+    assert set(target.calibrated) <= {"fp16", "int8"}
 
 
 @pytest.mark.parametrize(
@@ -77,12 +80,29 @@ def test_best_target_is_the_first_installed_one_but_never_the_reference(monkeypa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else find(name, *rest))
     first, *others = [t for t in TARGETS if t.exporter is not None and not t.reference]
     assert best_target() is first
-    absent.update(first.packages)
+    absent.update(first.packages, *first.modules)
     assert best_target() in others
     for target in others:
-        absent.update(target.packages)
+        absent.update(target.packages, *target.modules)
     with pytest.raises(BackendMissingError, match="no target's package is installed; type one of: pip install"):
         best_target()
+
+
+def test_one_of_a_group_of_modules_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = dataclasses.replace(find_target("onnx"), packages=(), modules=(("nothing_a", "json"), ("msgspec",)))
+    assert target.installed
+    assert list(target.versions()) == ["msgspec"]
+    assert not dataclasses.replace(target, modules=(("nothing_a", "nothing_b"),)).installed
+
+
+def test_every_target_is_proven_by_a_backend_that_runs_its_files_or_by_a_trace() -> None:
+    for target in TARGETS:
+        if target.proof_backend == TRACE:
+            with pytest.raises(UsageError, match=f"run on {target.device_needed} only"):
+                proof_target(target.name)
+        else:
+            assert not proof_target(target.name).proof_backend
+        assert bool(target.proof_backend) == bool(target.device_needed)
 
 
 def test_one_target_is_the_reference() -> None:

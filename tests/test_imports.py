@@ -10,7 +10,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "edgetrack"
 HEAVY = ("numpy", "cv2", "torch", "onnx", "onnxruntime", "openvino", "safetensors", "typer", "rich")
-EXPORTERS = ("torch", "onnx", "onnxruntime", "openvino", "onnxslim", "safetensors")
+EXPORTERS = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "onnxslim",
+    "safetensors",
+    "tensorrt_rtx",
+    "cuda",
+    "coremltools",
+)
 MODULES = sorted(
     ".".join(("edgetrack", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
@@ -45,7 +55,7 @@ def test_runtime_loads_no_exporter_and_no_backend() -> None:
 
 
 def test_backends_load_their_package_only_when_a_graph_is_opened() -> None:
-    names = ("fake", "onnxruntime", "openvino", "torch")
+    names = ("fake", "onnxruntime", "openvino", "torch", "tensorrt", "coreml")
     statement = "import " + ", ".join(f"edgetrack.runtime.backends.{name}" for name in names)
     assert loaded_by(statement, EXPORTERS) == set()
 

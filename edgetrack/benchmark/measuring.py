@@ -16,6 +16,7 @@ from edgetrack.benchmark.messages import Load, Loaded, LoadRoofline, Peak, Rate,
 from edgetrack.benchmark.roofline import RooflineContestant
 from edgetrack.capabilities import find_target
 from edgetrack.media._types import Frame
+from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.session import Timing, Tracker, load
 
 
@@ -53,11 +54,12 @@ class TrackerRun:
             request.bundle, device=request.device, threads=request.threads, precision_hint=request.hint
         )
         self._load_ms = self._since(start)
+        self._modalities = self._tracker.modalities
 
     def first(self) -> Loaded:
         """How long loading took, and the time of `init` and the first `update`."""
         with closing(streamed(self._request.source)) as shots:
-            (head, _), (following, _) = next(shots), next(shots)
+            head, following = (with_stand_in(next(shots)[0], self._modalities) for _ in range(2))
         start = self._clock.now_ns()
         self._tracker.init(head, self._request.box)
         self._tracker.update(following)
@@ -104,13 +106,15 @@ class TrackerRun:
     @cached_property
     def _kept(self) -> list[Frame]:
         given = self._request
-        return decoded(given.source, most_frames=given.keep_frames, most_mb=given.keep_mb)
+        frames = decoded(given.source, most_frames=given.keep_frames, most_mb=given.keep_mb / self._modalities)
+        return [with_stand_in(frame, self._modalities) for frame in frames]
 
     def _step(self, shots: Shots) -> Step:
         """The next frame on which nothing is started anew; starting anew is not timed."""
         while True:
             start = self._clock.now_ns()
-            frame, anew = next(shots)
+            shot, anew = next(shots)
+            frame = with_stand_in(shot, self._modalities)
             read = self._since(start)
             if not anew:
                 result = self._tracker.update(frame)

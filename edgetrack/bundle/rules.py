@@ -128,6 +128,13 @@ def check_manifest(manifest: Manifest, source: Path, limits: Limits = LIMITS) ->
                 f"{source}: graph {graph.name!r} is in {graph.file!r}, which is not among the bundle's files; "
                 "export it again"
             )
+        for engine in graph.engines:
+            listed = manifest.files.get(engine.file)
+            if listed is None or listed.sha256 != engine.sha256:
+                raise BundleIntegrityError(
+                    f"{source}: engine {engine.file!r} of graph {graph.name!r} is not among the bundle's files with "
+                    "the hash that is recorded for it; export it again"
+                )
     if len(manifest.files) > limits.files:
         raise BundleError(f"{source}: lists {len(manifest.files)} files; at most {limits.files} are allowed")
     for name, info in manifest.files.items():

@@ -34,8 +34,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
     table = Table("target", "runs here", "tested with", "about")
     for target in targets:
         ready = "yes" if target.installed else f"no; type: {target.install_command}"
+        if target.installed and target.device_needed:
+            ready = f"packages yes; running needs {target.device_needed}"
         table.add_row(target.name, ready, target.tested, target.about)
     console.print(table, markup=False)
+    for target in targets:
+        if target.setup:
+            console.print(f"{target.name}: {target.setup}", markup=False)
 
 
 def _facts(machine: MachineRecord) -> list[tuple[str, str]]:

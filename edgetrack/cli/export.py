@@ -55,6 +55,13 @@ def export(
         str | None, typer.Option(help="Stages that stay in fp32: a,b, or none; the recipe's if left out.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the crops that are collected.")] = 0,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(help="TensorRT: build engines for these GPUs now, such as 8.6,8.9,12.0; else on the device."),
+    ] = None,
+    deployment_target: Annotated[
+        str | None, typer.Option(help="Core ML: the oldest system to run on: iOS16 (macOS 13), iOS17, iOS18.")
+    ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy control: points of AO that the precision may cost on --val.")
     ] = None,
@@ -98,6 +105,8 @@ def export(
         atol=atol,
         rtol=rtol,
         parity_sources=tuple(parity_source or ()),
+        compute_capabilities=() if compute_capability is None else tuple(compute_capability.split(",")),
+        deployment_target=deployment_target or "",
         lowering=LowerWish(
             calibration=Sources(tuple(calib or (DEFAULT,)), None, Wish(calib_size, seed)),
             method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
@@ -123,6 +132,7 @@ def export(
                 "weights": report.manifest.weights.origin,
                 "comparisons": report.comparisons,
                 "reference": report.reference,
+                "not_run": report.not_run,
                 "worst": {"name": report.worst, "max_abs": report.worst_abs},
             }
         )
@@ -131,6 +141,7 @@ def export(
         f"{report.path}  ({report.manifest.weights.origin} weights)\n"
         f"parity: {report.comparisons} comparisons with {report.reference} pass; "
         f"largest difference {report.worst_abs:.2g} ({report.worst})"
+        + (f"\nnot run: {report.not_run}" if report.not_run else "")
     )
 
 

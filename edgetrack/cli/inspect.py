@@ -14,11 +14,14 @@ def inspect(
     """Show a bundle's tracker, weights, graphs, procedure and files; runs nothing."""
     from rich.table import Table
 
-    from edgetrack.bundle import open_bundle
+    from edgetrack.bundle import open_bundle, read_json
     from edgetrack.cli.console import human_size, print_json, stdout
+    from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
+    from edgetrack.runtime.trackers.base import find_procedure
 
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
+        report = read_json(opened.path(LAYERS_FILE), LayerReport) if LAYERS_FILE in manifest.files else None
     if as_json:
         print_json(manifest)
         return
@@ -33,6 +36,15 @@ def inspect(
     facts.add_row("weights sha256", weights.sha256 or "none")
     facts.add_row("made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items()))
     facts.add_row("procedure", ", ".join(f"{k} {v}" for k, v in manifest.procedure.items()))
+    forecast = find_procedure(manifest.tracker).forecast(manifest)
+    if forecast is not None:
+        facts.add_row("memory", forecast.text())
+    if manifest.calibration is not None:
+        found = manifest.calibration
+        facts.add_row("calibration", f"{found.method}; {found.size} crops, list {found.list_sha256[:16]}")
+    if manifest.precision_exceptions:
+        kept = (f"{node} ({precision})" for node, precision in manifest.precision_exceptions.items())
+        facts.add_row("exceptions", ", ".join(kept))
     facts.add_row("size", human_size(sum(f.size for f in manifest.files.values())))
     console.print(facts)
     graphs = Table("graph", "runs", "inputs", "outputs", "GFLOP", "file")
@@ -43,6 +55,21 @@ def inspect(
         runs = "once per target" if graph.role == "init" else "every frame"
         graphs.add_row(graph.name, runs, *sides, f"{graph.flops / 1e9:.3f}", graph.file)
     console.print(graphs, markup=False)
+    engines = [engine for graph in manifest.graphs for engine in graph.engines]
+    if engines:
+        compiled = Table("engine", "built by", "for compute capability", "size")
+        for engine in engines:
+            size = human_size(manifest.files[engine.file].size)
+            compiled.add_row(engine.file, f"{engine.package} {engine.version}", engine.capability, size)
+        console.print(compiled, markup=False)
+    if report is not None:
+        layers = Table("graph", "layers", "of type", "returning", "according to")
+        for name, listed in report.graphs.items():
+            types, numbers = (
+                ", ".join(f"{n} {t}" for t, n in c.items()) for c in (listed.types(), listed.precisions())
+            )
+            layers.add_row(name, str(len(listed.layers)), types, numbers, f"{listed.source}, {listed.tool}")
+        console.print(layers, markup=False)
     files = Table("file", "size", "sha256")
     for name, info in manifest.files.items():
         files.add_row(name, human_size(info.size), info.sha256[:16])

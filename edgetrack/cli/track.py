@@ -13,6 +13,10 @@ def track(
     source: Annotated[
         str, typer.Argument(help="A video, a folder of images, a glob, a camera's number, or synthetic:NAME.")
     ],
+    aux: Annotated[
+        str | None,
+        typer.Option(help="Second images (thermal, depth or event), as SOURCE, for a tracker that takes two a frame."),
+    ] = None,
     box: Annotated[
         str | None,
         typer.Option(help="The target in the first frame: x,y,w,h in pixels; else the source's ground truth."),
@@ -26,6 +30,10 @@ def track(
     device: Annotated[str, typer.Option(help="Where to run: cpu.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Threads of an inference; all usable cores if left out.")] = None,
     precision_hint: Annotated[str | None, typer.Option(help="Arithmetic to ask the backend for: bf16.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="How past crops are kept: exact, exact:disk or bounded:M; else as the bundle says."),
+    ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
@@ -52,6 +60,8 @@ def track(
         device=device,
         threads=threads,
         precision_hint=precision_hint,
+        aux=aux,
+        memory=memory,
     )
     print_boxes = output is None and not as_json
 

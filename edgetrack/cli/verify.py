@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from edgetrack.runtime.verify import Verification
 
 
 def verify(
     bundle: Annotated[str, typer.Argument(help="A bundle's folder, zip or name.")],
+    device: Annotated[str, typer.Option(help="Where to run: cpu, or cuda:0 for TensorRT.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Threads of an inference; all usable cores if left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
@@ -16,18 +20,24 @@ def verify(
     from edgetrack.bundle import open_bundle
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.runtime.backends.base import Options
+    from edgetrack.runtime.cache import cache_folder
     from edgetrack.runtime.session import hint_for
     from edgetrack.runtime.threads import usable_cores
     from edgetrack.runtime.verify import verify_bundle
 
     with open_bundle(bundle) as opened, stages(f"verifying {opened.manifest.name}") as progress:
-        progress("running the graphs")
+        progress("checking the graphs")
         options = Options(
-            threads=threads if threads is not None else usable_cores(), precision_hint=hint_for(opened.manifest, None)
+            device=device,
+            cache=cache_folder(),
+            threads=threads if threads is not None else usable_cores(),
+            precision_hint=hint_for(opened.manifest, None),
         )
         found = verify_bundle(opened, options)
     if as_json:
         print_json(found)
+    elif found.verified == "structure":
+        _show_structure(found)
     else:
         from rich.table import Table
 
@@ -42,3 +52,11 @@ def verify(
         typer.echo(f"{found.files} files sound; {'equal within tolerance' if found.ok else 'NOT equal to PyTorch'}")
     if not found.ok:
         raise typer.Exit(1)
+
+
+def _show_structure(found: Verification) -> None:
+    typer.echo(f"{found.bundle} ({found.weights} weights)")
+    for finding in found.findings:
+        typer.echo(f"{'ok' if finding.ok else 'FAILED':8}{finding.name}: {finding.detail}")
+    word = "structure sound" if found.ok else "structure NOT sound"
+    typer.echo(f"{found.files} files sound; {word}; not run: nothing on this system runs such a bundle")

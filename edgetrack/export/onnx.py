@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgetrack.models.base import GraphModule
 OPSETS = (17, 18)
 FLOAT_TYPES = ("ReduceMean", "Sub", "Div", "Sqrt", "Softmax", "Sigmoid", "Exp", "Pow")
 """Operators that are not quantized: statistics of normalisations and what follows from exponentials."""
+NOTHING = Ignored()
 
 
 def _import() -> Any:
@@ -93,8 +95,19 @@ def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[s
     return file
 
 
-def lower(path: Path, wish: Lowering) -> tuple[str, ...]:
+def _ignored(model: Any, wish: Lowering, more: Ignored) -> Ignored:
+    return Ignored((*wish.kept, *_squares(model), *more.patterns), (*FLOAT_TYPES, *more.types))
+
+
+def _squares(model: Any) -> tuple[str, ...]:
+    """Patterns of nodes that take one tensor twice: variances, on whose inputs NNCF also fails (3.4: "no end node")."""
+    return tuple(re.escape(node.name) for node in model.graph.node if len(set(node.input)) < len(node.input))
+
+
+def lower(path: Path, wish: Lowering, ignored: Ignored = NOTHING) -> tuple[str, ...]:
     """Rewrite an ONNX file in place; returns names of nodes that stay in FP32 for their observed range.
+
+    Nodes that are `ignored` are not quantized, beside those that the wish keeps.
 
     `fp16` is typed: casts stand where precisions meet. `int8` has signed, symmetric quantize/dequantize pairs and
     weights stored as INT8, which ONNX Runtime and TensorRT read alike.
@@ -105,7 +118,7 @@ def lower(path: Path, wish: Lowering) -> tuple[str, ...]:
     if wish.precision == "fp16":
         model, wide = to_half(model, wish.inputs, wish.kept)
     else:
-        model = quantize(model, wish.inputs, wish.method, Ignored(wish.kept, FLOAT_TYPES))
+        model = quantize(model, wish.inputs, wish.method, _ignored(model, wish, ignored))
         signed(model)
         fold_weights(model)
     # Serialised with sorted maps: the same graph gives the same bytes.

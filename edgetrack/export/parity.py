@@ -10,18 +10,23 @@ Two claims, each for every sample:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetrack.bundle.manifest import GraphInfo
+from edgetrack.capabilities import TRACE, Target, backend_of, proof_target
 from edgetrack.errors import ParityError
 from edgetrack.export.recipe import Tolerance
-from edgetrack.export.samples import Sample
+from edgetrack.export.samples import ModuleGraph, Sample
 from edgetrack.models.base import GraphModule
-from edgetrack.runtime.backends.base import CompiledGraph
+from edgetrack.runtime.backends.base import CompiledGraph, Options
 from edgetrack.runtime.parity import Comparison, compare, run_graph
 
 Array = NDArray[np.generic]
@@ -29,10 +34,15 @@ Runner = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
 
 
 class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All comparisons of one export with its reference; kept in the bundle as `parity.json`."""
+    """All comparisons of one export with its reference; kept in the bundle as `parity.json`.
+
+    `proven` names what was compared, `not_run` what was not run: empty where it ran what the bundle is for.
+    """
 
     schema: int = 1
     reference: str = "PyTorch"
+    proven: str = ""
+    not_run: str = ""
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -92,13 +102,41 @@ def exported_runner(graphs: Mapping[str, CompiledGraph]) -> Runner:
     return lambda name, inputs: run_graph(graphs[name], inputs)
 
 
+def proof_fields(target: Target) -> dict[str, str]:
+    """`proven` and `not_run` of a report on a target."""
+    if not target.proof_backend:
+        return {"proven": target.backend, "not_run": ""}
+    ran = "PyTorch's traced modules, which were converted" if target.proof_backend == TRACE else "the same files"
+    return {
+        "proven": target.proof_backend,
+        "not_run": f"{target.name} itself, which needs {target.device_needed}; compared were {ran}. `edgetrack verify` "
+        f"on such a device runs it",
+    }
+
+
+def open_proof(target: Target, module: GraphModule, info: GraphInfo, path: Path, options: Options) -> CompiledGraph:
+    """The graph that the proof runs: of the target's proof backend on the exported file, or the trace."""
+    if target.proof_backend != TRACE:
+        return backend_of(proof_target(target.name).name)(info, path, options)
+    return ModuleGraph(traced(module))
+
+
+def traced(module: GraphModule) -> GraphModule:
+    """The same graph as TorchScript, recorded on its example: what converters from PyTorch take."""
+    with warnings.catch_warnings(), torch.inference_mode():
+        # Every shape is a constant here, of which tracing warns.
+        warnings.simplefilter("ignore")
+        trace = torch.jit.trace(module.module, module.example())  # type: ignore[no-untyped-call]
+        return replace(module, module=trace)
+
+
 def chained(modules: Sequence[GraphModule], run: Runner, sample: Sample) -> dict[str, dict[str, dict[str, Array]]]:
-    """Run all graphs in order, each fed with the sample's images and what earlier graphs returned.
+    """Run all graphs in order, each fed with the sample's inputs and what earlier graphs returned.
 
     Returns:
         graph -> "in" or "out" -> tensor name -> array.
     """
-    known: dict[str, Array] = dict(sample.images)
+    known: dict[str, Array] = dict(sample.inputs)
     record: dict[str, dict[str, dict[str, Array]]] = {}
     for module in modules:
         inputs = {t.name: known[t.name] for t in module.inputs}

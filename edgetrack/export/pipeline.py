@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from edgetrack import __version__
 from edgetrack.bundle import BundleWriter, check_destination
 from edgetrack.bundle.arrays import write_npz
 from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
-from edgetrack.capabilities import Target, backend_of, find_target, require_precision
+from edgetrack.capabilities import Target, find_target, require_precision
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.export.precision.run import LowerWish, kept_at_first, lower
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
@@ -49,6 +50,8 @@ class ExportRequest:
         atol, rtol: in place of the recipe's parity tolerance.
         parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
         lowering: what a precision below FP32 needs to know.
+        compute_capabilities: of GPUs to build engines for ahead of time, such as `8.6`.
+        deployment_target: the oldest system to run on, such as `iOS16`; empty for the target's default.
     """
 
     tracker: str
@@ -63,6 +66,8 @@ class ExportRequest:
     rtol: float | None = None
     parity_sources: tuple[str, ...] = ()
     lowering: LowerWish = field(default_factory=LowerWish)
+    compute_capabilities: tuple[str, ...] = ()
+    deployment_target: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A finished export: where the bundle is, what it says, and how near to its reference (PyTorch) it came."""
+    """A finished export: where the bundle is, what it says, and how near to its reference (PyTorch) it came.
+
+    `not_run` says what the proof did not run, empty where it ran what the bundle is for.
+    """
 
     path: Path
     manifest: Manifest
@@ -87,6 +95,7 @@ class ExportReport:
     worst: str
     worst_abs: float
     reference: str
+    not_run: str = ""
 
 
 class Exporter(Protocol):
@@ -94,6 +103,21 @@ class Exporter(Protocol):
 
     def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
         """Write a graph's files, return the one that the manifest names."""
+
+
+class Preparing(Protocol):
+    """A module `edgetrack.export.<target>` whose exporter depends on the request."""
+
+    def prepare(self, request: ExportRequest) -> Exporter:
+        """The exporter of one request; UsageError where the request cannot be met."""
+
+
+@runtime_checkable
+class Completing(Protocol):
+    """An exporter that adds to a proven bundle, of whichever precision."""
+
+    def complete(self, source: Path, output: Path, overwrite: bool, progress: Progress) -> Manifest:
+        """Write the bundle in folder `source` to `output` with what it adds."""
 
 
 def plan(request: ExportRequest) -> Plan:
@@ -116,6 +140,9 @@ def plan(request: ExportRequest) -> Plan:
     for name, value in (("--atol", request.atol), ("--rtol", request.rtol)):
         if value is not None and not 0 <= value < float("inf"):
             raise UsageError(f"{name} is {value}; expected a finite number of at least 0")
+    for setting in ("compute_capabilities", "deployment_target"):
+        if getattr(request, setting) and setting not in target.settings:
+            raise UsageError(f"target {target.name!r} has no {setting.replace('_', ' ')}; leave the option out")
     recipe.tolerance(request.precision)
     kept_at_first(recipe, request.precision, request.lowering)
     tolerance = recipe.tolerance("fp32")
@@ -151,37 +178,58 @@ def export(request: ExportRequest, *, progress: Progress = lambda stage: None) -
         EdgetrackError: see `plan`, `edgetrack.checkpoints` and `edgetrack.bundle`.
     """
     work = plan(request)
-    if request.precision == "fp32":
-        return _export_full(work, work.output, request.overwrite, progress)
+    exporter = _exporter(work)
+    if not isinstance(exporter, Completing):
+        return _export(work, exporter, work.output, request.overwrite, progress)
     check_destination(work.output, overwrite=request.overwrite)
     with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
-        full = _export_full(work, Path(scratch) / "fp32", False, progress)
+        report = _export(work, exporter, Path(scratch) / "proven", False, progress)
+        manifest = exporter.complete(report.path, work.output, request.overwrite, progress)
+    return replace(report, path=work.output, manifest=manifest)
+
+
+def _exporter(work: Plan) -> Exporter:
+    module = importlib.import_module(f"edgetrack.export.{work.target.exporter}")
+    return cast(Preparing, module).prepare(work.request) if hasattr(module, "prepare") else cast(Exporter, module)
+
+
+def _export(work: Plan, exporter: Exporter, output: Path, overwrite: bool, progress: Progress) -> ExportReport:
+    """A bundle of the precision that was asked for."""
+    request = work.request
+    if request.precision == "fp32":
+        return _export_full(work, exporter, output, overwrite, progress)
+    check_destination(output, overwrite=overwrite)
+    with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
+        full = _export_full(work, exporter, Path(scratch) / "fp32", False, progress)
         manifest = lower(
             full.path,
-            work.output,
+            output,
             work.name,
             work.recipe,
             request.precision,
             request.lowering,
-            request.overwrite,
+            overwrite,
             progress,
         )
-    return ExportReport(work.output, manifest, full.comparisons, full.worst, full.worst_abs, full.reference)
+    return replace(full, path=output, manifest=manifest)
 
 
-def _export_full(work: Plan, output: Path, overwrite: bool, progress: Progress) -> ExportReport:
+def _export_full(work: Plan, exporter: Exporter, output: Path, overwrite: bool, progress: Progress) -> ExportReport:
     """The FP32 bundle, proven against PyTorch."""
+    from edgetrack.export.parity import proof_fields
+
     shipped, published, weights, reference = _start(work, progress)
     with BundleWriter(output, overwrite=overwrite) as writer:
-        manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
+        manifest = _manifest(work, weights, _convert(work, exporter, shipped, weights, writer.folder, progress))
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
-        report = msgspec.structs.replace(report, reference=reference)
+        report = msgspec.structs.replace(report, reference=reference, **proof_fields(work.target))
         report.require()
         progress("writing the bundle")
         write_npz(writer.folder / GOLDEN_FILE, _golden_arrays(golden))
         (writer.folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
         path = writer.commit(manifest)
-    return ExportReport(path, manifest, len(report.comparisons), report.worst.name, report.worst.max_abs, reference)
+    worst = report.worst
+    return ExportReport(path, manifest, len(report.comparisons), worst.name, worst.max_abs, reference, report.not_run)
 
 
 def _start(work: Plan, progress: Progress) -> tuple[Sequence[GraphModule], Sequence[GraphModule], WeightsInfo, str]:
@@ -193,22 +241,26 @@ def _start(work: Plan, progress: Progress) -> tuple[Sequence[GraphModule], Seque
         given, origin = read_given(work.recipe, work.request.onnx, work.target.name)
         return given, given, origin, REFERENCE
     from edgetrack.export.weights import fill
-    from edgetrack.models.base import find_model
+    from edgetrack.models.base import find_model, make_network
 
     progress(f"weights: {work.request.weights}")
     model = find_model(work.recipe.name)
-    network = model.Network()
+    network = make_network(work.recipe.name, work.recipe.configuration)
     weights = fill(network, work.recipe, work.request.weights)
     published = model.reference(network)
     return published if work.target.reference else model.deploy(network), published, weights, "PyTorch"
 
 
 def _convert(
-    work: Plan, shipped: Sequence[GraphModule], weights: WeightsInfo, folder: Path, progress: Progress
+    work: Plan,
+    exporter: Exporter,
+    shipped: Sequence[GraphModule],
+    weights: WeightsInfo,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[GraphInfo, ...]:
     from edgetrack.export.flops import count_flops
 
-    exporter = cast(Exporter, importlib.import_module(f"edgetrack.export.{work.target.exporter}"))
     infos = []
     for graph in shipped:
         progress(f"converting graph {graph.name} for {work.target.name}")
@@ -219,6 +271,8 @@ def _convert(
             "weights": weights.origin,
             "weights_sha256": weights.sha256 or "",
         }
+        if work.recipe.configuration:
+            metadata["configuration"] = json.dumps(work.recipe.configuration)
         file = exporter.convert(graph, folder, opset=work.request.opset, metadata=metadata)
         infos.append(
             GraphInfo(
@@ -244,7 +298,7 @@ def _manifest(work: Plan, weights: WeightsInfo, graphs: tuple[GraphInfo, ...]) -
         graphs=graphs,
         procedure=work.recipe.procedure,
         paper=work.recipe.paper,
-        tools={"edgetrack": __version__, **_versions((*_reference_tools(work), *work.target.packages))},
+        tools={"edgetrack": __version__, **_versions(_reference_tools(work)), **work.target.versions()},
     )
 
 
@@ -264,7 +318,7 @@ def _prove(
     folder: Path,
     progress: Progress,
 ) -> tuple[ParityReport, list[dict[str, dict[str, dict[str, Array]]]]]:
-    from edgetrack.export.parity import exported_runner, prove
+    from edgetrack.export.parity import exported_runner, open_proof, prove
     from edgetrack.export.samples import DEFAULT_SOURCES, Sample, noise_sample, real_samples
 
     sources = (*DEFAULT_SOURCES, *work.request.parity_sources)
@@ -272,13 +326,13 @@ def _prove(
     for source in sources:
         progress(f"parity: tracking {source}")
         samples.extend(real_samples(manifest, shipped, source))
-    samples.append(noise_sample(shipped))
-    progress(f"parity: {len(samples)} samples on {work.target.name}")
+    samples.append(noise_sample(shipped, samples[-1]))
+    progress(f"parity: {len(samples)} samples on {work.target.proof_backend or work.target.name}")
     options = Options(threads=usable_cores())
     with ExitStack() as stack:
         graphs: dict[str, CompiledGraph] = {}
-        for info in manifest.graphs:
-            graphs[info.name] = backend_of(work.target.name)(info, folder / info.file, options)
+        for info, module in zip(manifest.graphs, shipped, strict=True):
+            graphs[info.name] = open_proof(work.target, module, info, folder / info.file, options)
             stack.callback(graphs[info.name].close)
         return prove(shipped, published, exported_runner(graphs), samples, work.tolerance)
 

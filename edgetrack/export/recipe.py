@@ -115,7 +115,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `aliases` are further names that a user may type for it; bundles carry `name`. `stages` cuts the graphs into pieces
     whose precision can be chosen (`edgetrack.export.precision.stages`), `keep` names for each lower precision the ones
     that stay in FP32 unless the user says otherwise. `graphs` are the names and roles, in order, of the ONNX files that
-    an export may start from in place of the network.
+    an export may start from in place of the network. `configuration` is what the network is made with: sizes in which
+    the members of a family differ.
     """
 
     schema: Literal[1]
@@ -126,6 +127,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     paper: PaperFigures = PaperFigures()
     checkpoint: CheckpointFormat
     untrained: Untrained = Untrained()
+    configuration: dict[str, Scalar] = {}
     training: Training | None = None
     graphs: dict[Name, Role] = msgspec.field(default_factory=lambda: {"template": "init", "step": "step"})
     procedure: dict[str, Scalar]

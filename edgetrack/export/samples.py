@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.manifest import Manifest, TensorInfo
 from edgetrack.errors import SourceError
 from edgetrack.media.sources import open_source
 from edgetrack.models.base import GraphModule
 from edgetrack.runtime.backends.base import CompiledGraph, allocate
+from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.trackers.base import find_procedure
 
 Array = NDArray[np.generic]
@@ -25,10 +26,10 @@ MOMENTS = (1, 8, 20)
 
 @dataclass(frozen=True)
 class Sample:
-    """The images that the graphs see at one frame: input name -> array; state is not among them."""
+    """What the graphs are fed at one frame beside one another's outputs: images, masks, carried state; by input."""
 
     name: str
-    images: Mapping[str, Array]
+    inputs: Mapping[str, Array]
 
 
 class ModuleGraph(CompiledGraph):
@@ -55,12 +56,27 @@ class ModuleGraph(CompiledGraph):
 
 
 def image_names(modules: Sequence[GraphModule]) -> list[tuple[str, tuple[int, ...]]]:
-    """The inputs that are images (uint8) of all graphs, with their shapes."""
-    return [(t.name, t.shape) for graph in modules for t in graph.inputs if t.dtype == "uint8"]
+    """The inputs that are images of all graphs, with their shapes: uint8, or float32 with three channels last."""
+    return [(t.name, t.shape) for graph in modules for t in graph.inputs if _is_image(t)]
+
+
+def _is_image(info: TensorInfo) -> bool:
+    return info.dtype == "uint8" or (len(info.shape) >= 3 and info.shape[-1] == 3)
+
+
+def _given(modules: Sequence[GraphModule], graphs: Mapping[str, ModuleGraph]) -> dict[str, Array]:
+    """Copies of what the procedure fed the graphs, without what a graph before gave."""
+    made: set[str] = set()
+    given = {}
+    for module in modules:
+        buffers = graphs[module.name].inputs
+        given.update({t.name: buffers[t.name].copy() for t in module.inputs if t.name not in made})
+        made.update(t.name for t in module.outputs)
+    return given
 
 
 def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str) -> Iterator[Sample]:
-    """Crops of a source, cut by the tracker's own procedure while PyTorch tracks.
+    """What the graphs are fed on a source by the tracker's own procedure, while PyTorch tracks.
 
     Raises:
         SourceError: the source cannot be read or has no box for its first frame.
@@ -73,25 +89,26 @@ def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str
             raise SourceError(
                 f"{source!r} has no ground-truth box for its first frame, which parity needs to start from"
             )
-        for index, frame in enumerate(itertools.islice(frames, max(MOMENTS) + 1)):
+        for index, plain in enumerate(itertools.islice(frames, max(MOMENTS) + 1)):
+            frame = with_stand_in(plain, procedure.modalities)
             if index == 0:
                 procedure.init(frame, start)
                 continue
             procedure.update(frame, lambda stage: None)
             if index in MOMENTS:
-                images = {
-                    name: buffer.copy()
-                    for graph in graphs.values()
-                    for name, buffer in graph.inputs.items()
-                    if buffer.dtype == np.uint8
-                }
-                yield Sample(f"{frames.name}#{index}", images)
+                yield Sample(f"{frames.name}#{index}", _given(modules, graphs))
 
 
-def noise_sample(modules: Sequence[GraphModule]) -> Sample:
-    """Images of normal noise around mid-grey, each drawn from its input's name: harder on a graph than any photo."""
-    images: dict[str, Array] = {}
-    for name, shape in image_names(modules):
-        rng = np.random.Generator(np.random.PCG64(zlib.crc32(f"input:{name}".encode())))
-        images[name] = np.clip(np.rint(128 + 48 * rng.standard_normal(shape)), 0, 255).astype(np.uint8)
-    return Sample("noise", images)
+def noise_sample(modules: Sequence[GraphModule], like: Sample | None = None) -> Sample:
+    """Images of normal noise around mid-grey, each drawn from its input's name: harder on a graph than any photo.
+
+    What is no image, masks and carried state, is that of the sample `like`.
+    """
+    inputs: dict[str, Array] = {} if like is None else dict(like.inputs)
+    for graph in modules:
+        for info in graph.inputs:
+            if _is_image(info):
+                rng = np.random.Generator(np.random.PCG64(zlib.crc32(f"input:{info.name}".encode())))
+                values = np.clip(np.rint(128 + 48 * rng.standard_normal(info.shape)), 0, 255)
+                inputs[info.name] = values.astype(info.dtype)
+    return Sample("noise", inputs)

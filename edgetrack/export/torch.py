@@ -19,5 +19,6 @@ def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[s
     path = folder / FILE
     if not path.exists():
         network = cast(nn.Module, graph.module.network)
-        save_safetensors(network.state_dict(), path, {"tracker": metadata["tracker"]})
+        kept = {key: metadata[key] for key in ("tracker", "configuration") if key in metadata}
+        save_safetensors(network.state_dict(), path, kept)
     return FILE

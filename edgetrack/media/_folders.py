@@ -24,7 +24,7 @@ class ImageSource(FrameSource):
         self.name = name
         self.length = len(paths)
         self.fps = None
-        self._paths = list(paths)
+        self.paths = tuple(paths)
         self._ground_truth = ground_truth_for(ground_truth_folders, len(paths))
         self.size = self._first_size()
 
@@ -34,13 +34,13 @@ class ImageSource(FrameSource):
 
     def _first_size(self) -> tuple[int, int] | None:
         try:
-            height, width = read_image(self._paths[0], 0).shape[:2]
+            height, width = read_image(self.paths[0], 0).shape[:2]
         except SourceInterruptedError:
             return None
         return width, height
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.paths):
             image = read_image(path, index)
             try:
                 check_size(image.shape[1], image.shape[0], "the image")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,26 @@ _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 def read_image(path: Path, index: int) -> Frame:
     """Decode image number `index` of a sequence: uint8, (height, width, 3), BGR, turned upright as its EXIF data say.
 
+    Raises: as `decode_image`.
+    """
+    import cv2
+
+    return decode_image(path, index, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+
+
+def read_deep_image(path: Path, index: int) -> np.ndarray[Any, Any]:
+    """The same with the channels and the depth that the file has: 16-bit depth images stay what they are.
+
+    Raises: as `decode_image`.
+    """
+    import cv2
+
+    return decode_image(path, index, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+
+
+def decode_image(path: Path, index: int, flags: int) -> np.ndarray[Any, Any]:
+    """Decode image number `index` of a sequence as OpenCV's `flags` say.
+
     Raises:
         SourceInterruptedError: not there, empty, cut short, too large or not decodable.
     """
@@ -41,7 +62,7 @@ def read_image(path: Path, index: int) -> Frame:
         if _is_cut_short(data):
             raise SourceInterruptedError(f"frame {index} ({path}) is cut short; copy it again or remove it")
         with quiet_cv2():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except SourceError as error:
         raise SourceInterruptedError(f"frame {index} ({path}): {error}") from error
     except cv2.error as error:
@@ -50,7 +71,7 @@ def read_image(path: Path, index: int) -> Frame:
         raise SourceInterruptedError(
             f"frame {index} ({path}) cannot be decoded as an image; copy it again or remove it"
         )
-    return image.astype(np.uint8, copy=False)
+    return image
 
 
 def stated_size(data: bytes) -> tuple[int, int] | None:

@@ -1,6 +1,6 @@
 """What a tracker's module under `edgetrack.models` (or a plug-in's) offers, and how one is found.
 
-Network             the published module, official parameter names; made without arguments
+Network             the published module, official parameter names; takes what a recipe's [configuration] says, if any
 deploy(network)     the graphs that ship, derived from it by algebra
 reference(network)  the same graphs (same names and maps) computed the published way, for eager PyTorch
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from edgetrack.bundle.manifest import TensorInfo
+from edgetrack.bundle.manifest import Scalar, TensorInfo
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.plugins import MODELS, load_plugin
 
@@ -83,6 +84,24 @@ def find_model(tracker: str) -> ModelPackage:
             f"with Network, deploy and reference (entry point group {MODELS!r})"
         )
     return cast(ModelPackage, plugin)
+
+
+def make_network(tracker: str, configuration: Mapping[str, Scalar]) -> nn.Module:
+    """A tracker's network of a configuration; an empty one gives the published sizes.
+
+    Raises:
+        UnknownNameError: there is no such tracker.
+        UsageError: its network cannot be made so.
+    """
+    kind = find_model(tracker).Network
+    try:
+        return kind(**configuration)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        shown = ", ".join(f"{key} = {value!r}" for key, value in configuration.items())
+        raise UsageError(
+            f"the network of tracker {tracker!r} cannot be made with {shown}: {error}; correct the recipe's "
+            "[configuration]"
+        ) from None
 
 
 def bgr_image_to_rgb(image: Tensor) -> Tensor:

@@ -24,6 +24,12 @@ class Peak(NamedTuple):
     h: float
 
 
+def all_finite(*maps: Map) -> bool:
+    """Whether no map holds NaN or infinity: either reaches the sum, which is cheaper than an array of truth values."""
+    with np.errstate(all="ignore"):
+        return all(bool(np.isfinite(values.sum())) for values in maps)
+
+
 def decode_center(score: Map, size: Map, offset: Map, window: Map, response: Map) -> Peak:
     """The cell with the highest windowed score (the first one in row-major order) and its box.
 
@@ -57,6 +63,28 @@ def map_back(peak: Peak, previous: Box, crop_size: int, resize_factor: float) ->
     cx, cy = previous.center
     half = 0.5 * scale
     return Box.from_center(peak.cx * scale + cx - half, peak.cy * scale + cy - half, peak.w * scale, peak.h * scale)
+
+
+class CellBox(NamedTuple):
+    """The chosen cell: its score without the window, 0..1, and its box in fractions of the crop."""
+
+    score: float
+    box: Box
+
+
+def decode_boxes(score: Map, boxes: Map, window: NDArray[np.float32], influence: float) -> CellBox:
+    """The first cell in row-major order whose score, with the window mixed in, is the highest (SPMTrack's sheet, 3.5).
+
+    Args:
+        score: (1, F, F) logits.
+        boxes: (1, F, F, 4), x1, y1, x2, y2 as fractions of the crop.
+        window: (F, F), 0..1.
+        influence: share of the window, 0..1.
+    """
+    probability = 1 / (1 + np.exp(-np.clip(score[0], -80, 80)))
+    best = int(np.argmax(probability * (1 - influence) + window * influence))
+    x1, y1, x2, y2 = map(float, boxes.reshape(-1, 4)[best])
+    return CellBox(float(probability.reshape(-1)[best]), Box(x1, y1, x2 - x1, y2 - y1))
 
 
 class Found(NamedTuple):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgetrack.errors import InvalidFrameError
 
 _CONVERSIONS = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}
+DEPTH_LIMIT = 10_000.0
 
 
 def as_bgr(frame: Any) -> NDArray[np.uint8]:
@@ -38,3 +39,83 @@ def as_bgr(frame: Any) -> NDArray[np.uint8]:
     if channels in _CONVERSIONS:
         return cast("NDArray[np.uint8]", cv2.cvtColor(np.ascontiguousarray(frame), _CONVERSIONS[channels]))
     raise InvalidFrameError(f"frame has shape {frame.shape}, expected (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey")
+
+
+def as_input(frame: Any, aux: Any, modalities: int) -> NDArray[np.uint8]:
+    """What a procedure takes: uint8 (H, W, 3), or (H, W, 6) with the second image's channels behind the first's.
+
+    Args:
+        frame: see `as_bgr`; for two modalities also both images as one, uint8 (H, W, 6).
+        aux: the second image, see `as_aux`; of the frame's size, showing the same place in the same pixel.
+        modalities: how many images a frame the tracker takes, 1 or 2.
+
+    Raises:
+        InvalidFrameError: an image cannot be used, the second one is missing, not wanted, or of another size.
+    """
+    if modalities == 1:
+        if aux is not None:
+            raise InvalidFrameError("this tracker takes one image a frame, given two; leave the second one out")
+        return as_bgr(frame)
+    if aux is None:
+        if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 6:
+            if frame.size == 0:
+                raise InvalidFrameError(f"frame is empty, its shape is {frame.shape}; expected uint8 (H, W, 6)")
+            return frame
+        raise InvalidFrameError(
+            "this tracker takes two images a frame, given one; give the second (thermal, depth or event) too: "
+            "tracker.init(frame, box, aux), tracker.update(frame, aux); on the command line --aux PATH"
+        )
+    colour, second = as_bgr(frame), as_aux(aux)
+    if colour.shape != second.shape:
+        raise InvalidFrameError(
+            f"aux is {second.shape[1]}x{second.shape[0]} pixels, the frame {colour.shape[1]}x{colour.shape[0]}; both "
+            "must show the same place in the same pixel: align the two and scale them to one size first"
+        )
+    return np.concatenate((colour, second), axis=2)
+
+
+def as_aux(aux: Any) -> NDArray[np.uint8]:
+    """A second image as uint8 (H, W, 3) BGR.
+
+    uint8 is taken as `as_bgr` takes it: thermal and event images, or depth that is rendered already. uint16 and floats,
+    (H, W) or (H, W, 1), are depth, rendered in colours by `render_depth`.
+
+    Raises:
+        InvalidFrameError: none of these.
+    """
+    if isinstance(aux, np.ndarray) and aux.dtype != np.uint8:
+        plane = aux[..., 0] if aux.ndim == 3 and aux.shape[2] == 1 else aux
+        is_depth = aux.dtype == np.uint16 or np.issubdtype(aux.dtype, np.floating)
+        if plane.ndim == 2 and plane.size and is_depth:
+            return render_depth(plane)
+    try:
+        return as_bgr(aux)
+    except InvalidFrameError as error:
+        raise InvalidFrameError(
+            f"aux: {error}; or depth as uint16 or float (H, W), in units of which 10000 is as far as counts"
+        ) from None
+
+
+def render_depth(depth: NDArray[Any]) -> NDArray[np.uint8]:
+    """Depth (H, W) in colours, as DMTrack renders it (its sheet, 2.2): uint8 (H, W, 3).
+
+    Clipped at three times the median, and at 10000; stretched to 0..255; OpenCV's colour map JET. The published
+    tracker hands OpenCV's channel order to the network where it hands RGB of other images, so that order is turned
+    round here. What is not finite counts as 0.
+    """
+    found = np.where(np.isfinite(depth), depth, 0).astype(np.float64)
+    farthest = min(3.0 * float(np.median(found)), DEPTH_LIMIT)
+    clipped = np.minimum(found, farthest)
+    stretched = cv2.normalize(clipped, np.empty(clipped.shape), 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    coloured = cv2.applyColorMap(stretched, cv2.COLORMAP_JET)
+    return cast("NDArray[np.uint8]", coloured[..., ::-1])
+
+
+def with_stand_in(frame: NDArray[np.uint8], modalities: int) -> NDArray[np.uint8]:
+    """A frame for a proof or a measurement: where a second image is due and there is none, the negative of the first.
+
+    It has edges where the first has them, as thermal images have; it says nothing about accuracy.
+    """
+    if modalities == 1 or frame.shape[2] != 3:
+        return frame
+    return np.concatenate((frame, 255 - frame), axis=2)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from edgetrack import box as boxes
 from edgetrack.box import Box
 from edgetrack.bundle import Bundle, Manifest, open_bundle
@@ -17,7 +19,8 @@ from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
 from edgetrack.runtime.backends.base import CompiledGraph, Options
 from edgetrack.runtime.cache import cache_folder
-from edgetrack.runtime.frames import as_bgr
+from edgetrack.runtime.frames import as_input
+from edgetrack.runtime.memory import Retention
 from edgetrack.runtime.threads import usable_cores
 from edgetrack.runtime.trackers.base import Procedure, find_procedure
 
@@ -64,8 +67,10 @@ class Tracker:
     Also a context manager. Not thread-safe: one tracker follows one target; load the bundle again for a second one.
     """
 
-    def __init__(self, bundle: Bundle, options: Options, *, clock: Clock = time.perf_counter_ns) -> None:
-        self.manifest = bundle.manifest
+    def __init__(
+        self, bundle: Bundle, options: Options, *, memory: str | None = None, clock: Clock = time.perf_counter_ns
+    ) -> None:
+        self.manifest = bundle.manifest if memory is None else with_memory(bundle.manifest, memory)
         self.options = options
         self._clock = clock
         self._started = False
@@ -88,25 +93,31 @@ class Tracker:
         """What takes frames to boxes; for who records what the graphs are fed."""
         return self._procedure
 
-    def init(self, frame: Any, box: Iterable[float]) -> None:
+    @property
+    def modalities(self) -> int:
+        """Images a frame: 1, or 2 for a tracker that takes `aux`."""
+        return self._procedure.modalities
+
+    def init(self, frame: Any, box: Iterable[float], aux: Any = None) -> None:
         """Start to follow a target.
 
         Args:
             frame: uint8 (H, W, 3) BGR; see `edgetrack.runtime.frames.as_bgr` for what else is taken.
             box: x, y, w, h in pixels; it must touch the frame and have an area.
+            aux: the second image of a tracker that takes two, see `edgetrack.runtime.frames.as_aux`; else None.
 
         Raises:
             InvalidFrameError, InvalidBoxError: what was given cannot be tracked; an earlier target is kept.
         """
         self._check_open()
-        image = as_bgr(frame)
+        image = as_input(frame, aux, self._procedure.modalities)
         target = boxes.validate(box, (image.shape[0], image.shape[1]))
         self._procedure.init(image, target)
         self._started = True
         self._frame_size = image.shape[0], image.shape[1]
 
-    def update(self, frame: Any) -> Result:
-        """Find the target in the next frame.
+    def update(self, frame: Any, aux: Any = None) -> Result:
+        """Find the target in the next frame; `aux` as in `init`.
 
         Raises:
             InvalidFrameError: the frame cannot be tracked; the tracker's state is unchanged, go on with the next one.
@@ -115,7 +126,7 @@ class Tracker:
         self._check_open()
         if not self._started:
             raise UsageError("update was called before init; call tracker.init(frame, box) on the first frame")
-        image = as_bgr(frame)
+        image = as_input(frame, aux, self._procedure.modalities)
         self._frame_size = image.shape[0], image.shape[1]
         clock, marks = self._clock, self._marks
         marks.clear()
@@ -175,6 +186,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     precision_hint: str | None = None,
+    memory: str | None = None,
 ) -> Tracker:
     """Open a bundle and make it ready to track.
 
@@ -185,6 +197,8 @@ def load(
         precision_hint: `bf16` asks the backend to compute in bfloat16 where the processor can; None takes
             the bundle's precision, which for a `bf16` bundle is that hint. Nothing is ever changed silently: what
             cannot be done is an error.
+        memory: how a tracker that remembers keeps past crops: `exact`, `exact:disk` or `bounded:M`; None takes the
+            bundle's own way.
 
     Raises:
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
@@ -196,7 +210,22 @@ def load(
         precision_hint=hint_for(opened.manifest, precision_hint),
         cache=cache_folder(),
     )
-    return Tracker(opened, options)
+    return Tracker(opened, options, memory=memory)
+
+
+def with_memory(manifest: Manifest, memory: str) -> Manifest:
+    """A manifest whose tracker keeps past crops another way.
+
+    Raises:
+        UsageError: the tracker keeps none, or there is no such way.
+    """
+    if not find_procedure(manifest.tracker).remembers:
+        raise UsageError(f"memory {memory!r} was asked for, but tracker {manifest.tracker!r} keeps no past frames")
+    try:
+        Retention.parse(memory)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return msgspec.structs.replace(manifest, procedure={**manifest.procedure, "memory": memory})
 
 
 def hint_for(manifest: Manifest, asked: str | None) -> str | None:

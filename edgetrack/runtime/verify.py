@@ -8,16 +8,20 @@ import msgspec
 
 from edgetrack.bundle import Bundle, read_npz
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.capabilities import backend_of
+from edgetrack.capabilities import backend_module, backend_of
 from edgetrack.errors import BundleError
 from edgetrack.runtime.backends.base import Array, Options
 from edgetrack.runtime.parity import Comparison, compare, run_graph
+from edgetrack.runtime.structure import Finding
 
 GOLDEN_FILE, PARITY_FILE = "golden.npz", "parity.json"
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What `verify` found: files are sound (else it raises), and every graph against the recorded outputs."""
+    """What `verify` found: files are sound (else it raises), and every graph against the recorded outputs.
+
+    `verified` is `outputs`, or `structure` where nothing here runs the bundle: `findings` are then all there is.
+    """
 
     schema: int = 1
     bundle: str
@@ -25,6 +29,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     ok: bool
     checks: tuple[Comparison, ...]
+    verified: str = "outputs"
+    findings: tuple[Finding, ...] = ()
 
 
 class _Limits(msgspec.Struct, frozen=True):
@@ -34,6 +40,7 @@ class _Limits(msgspec.Struct, frozen=True):
 
 class _Proof(msgspec.Struct, frozen=True):
     comparisons: tuple[_Limits, ...]
+    allowed: _Limits | None = None
 
 
 def _tolerance(bundle: Bundle) -> _Limits:
@@ -43,7 +50,7 @@ def _tolerance(bundle: Bundle) -> _Limits:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} is not a parity report: {error}") from None
     if not proof.comparisons:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} holds no comparison; export it again")
-    return proof.comparisons[0]
+    return proof.allowed or proof.comparisons[0]
 
 
 def _golden(arrays: Mapping[str, Array]) -> dict[str, dict[str, dict[str, dict[str, Array]]]]:
@@ -60,10 +67,15 @@ def _golden(arrays: Mapping[str, Array]) -> dict[str, dict[str, dict[str, dict[s
 def verify_bundle(bundle: Bundle, options: Options) -> Verification:
     """Run every graph on the recorded inputs and hold the outputs against the recorded ones of PyTorch.
 
+    A bundle that nothing on this system runs, but whose structure its backend can read, is checked as far as that.
+
     Raises:
         BundleError: the record is missing or malformed, or does not cover every graph.
         BackendMissingError, DeviceUnavailableError: the bundle cannot be run here.
     """
+    module = backend_module(bundle.manifest.target)
+    if hasattr(module, "check_structure") and not module.runs_here():
+        return _verify_structure(bundle, module.check_structure(bundle))
     limits = _tolerance(bundle)
     golden = _golden(read_npz(bundle.path(GOLDEN_FILE)))
     checks: list[Comparison] = []
@@ -89,6 +101,18 @@ def verify_bundle(bundle: Bundle, options: Options) -> Verification:
         files=len(bundle.manifest.files),
         ok=all(c.ok for c in checks),
         checks=tuple(checks),
+    )
+
+
+def _verify_structure(bundle: Bundle, findings: list[Finding]) -> Verification:
+    return Verification(
+        bundle=bundle.manifest.name,
+        weights=bundle.manifest.weights.origin,
+        files=len(bundle.manifest.files),
+        ok=all(finding.ok for finding in findings),
+        checks=(),
+        verified="structure",
+        findings=tuple(findings),
     )
 
 

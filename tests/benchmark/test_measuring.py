@@ -18,6 +18,8 @@ MS = 1_000_000
 class FakeTracker:
     """Takes 10 ms for `init` and 4 ms for `update`; remembers the frames by their first byte."""
 
+    modalities = 1
+
     def __init__(self, clock):
         self.clock = clock
         self.calls = []

@@ -22,12 +22,12 @@ def test_images_are_the_byte_inputs(graphs) -> None:
 def test_noise_is_the_same_everywhere_and_differs_by_name(graphs) -> None:
     first, second = noise_sample(graphs), noise_sample(graphs)
     for name, shape in image_names(graphs):
-        image = first.images[name]
+        image = first.inputs[name]
         assert (image.dtype, image.shape) == (np.uint8, shape)
-        assert np.array_equal(image, second.images[name])
+        assert np.array_equal(image, second.inputs[name])
         assert abs(float(image.mean()) - 128) < 2
         assert abs(float(image.std()) - 48) < 3
-    assert not np.array_equal(first.images["template"], first.images["search"][:128, :128])
+    assert not np.array_equal(first.inputs["template"], first.inputs["search"][:128, :128])
 
 
 @pytest.mark.parametrize("source", DEFAULT_SOURCES)

@@ -14,6 +14,7 @@ from edgetrack.box import Box, iou, jitter
 from edgetrack.errors import CalibrationError, UsageError
 from edgetrack.export.precision.calibration import Item
 from edgetrack.media import FrameSource
+from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.trackers.base import Procedure
 
 LOST_IOU = 0.3
@@ -88,7 +89,8 @@ def _of_clip(clip: Clip, procedure: Procedure, share: int, wish: Wish) -> Iterat
         wanted = _frames(length, share)
         start = Box(*map(float, clip.truth[0]))
         state = start
-        for index, frame in enumerate(frames):
+        for index, plain in enumerate(frames):
+            frame = with_stand_in(plain, procedure.modalities)
             if index == 0:
                 procedure.init(frame, start)
                 continue

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol, cast
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle, read_npz
 from edgetrack.bundle.arrays import write_npz
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
-from edgetrack.capabilities import backend_of, find_target
+from edgetrack.capabilities import TRACE, backend_of, find_target, proof_target
 from edgetrack.export.precision.calibration import CalibrationSet, to_toml
 from edgetrack.export.precision.lowering import Lowering
 from edgetrack.export.precision.methods import Method
@@ -36,6 +37,13 @@ class Lowerer(Protocol):
 
     def lower(self, path: Path, wish: Lowering) -> tuple[str, ...]:
         """Rewrite a graph's file in place; returns the nodes that stay in FP32 for what was observed."""
+
+
+class WeightsComparer(Protocol):
+    """What the exporter of a target offers whose files nothing but its own device runs."""
+
+    def compare_weights(self, folder: Path, info: GraphInfo, precision: str) -> tuple[Comparison, ...]:
+        """A lowered graph's weights against the network's."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +92,15 @@ class Wanted:
 
 
 class LoweredProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`parity.json` of a lowered bundle: its graphs against the FP32 ones on the same inputs; FP32's own proof."""
+    """`parity.json` of a lowered bundle: its graphs against the FP32 ones on the same inputs; FP32's own proof.
+
+    `proven`, `not_run` as in the FP32 report; `allowed` is what `verify` grants another machine.
+    """
 
     schema: int = 1
+    proven: str
+    not_run: str
+    allowed: Tolerance
     comparisons: tuple[Comparison, ...]
     fp32: msgspec.Raw
 
@@ -116,12 +130,12 @@ def lower_bundle(full: Path, output: Path, name: str, wanted: Wanted, *, overwri
             precision=cast(Precision, wanted.precision),
             precision_exceptions=exceptions,
             calibration=_calibration(wanted),
-            tools={**manifest.tools, **_tools(wanted.precision)},
+            tools={**manifest.tools, **_tools(manifest.target, wanted.precision)},
             files={},
         )
         golden, comparisons = _hold_against(source, lowered, writer.folder, wanted.tolerance)
         _require(comparisons)
-        proof = LoweredProof(comparisons=comparisons, fp32=msgspec.Raw(source.path(PARITY_FILE).read_bytes()))
+        proof = _proof(manifest.target, comparisons, wanted.tolerance, source.path(PARITY_FILE).read_bytes())
         write_npz(writer.folder / GOLDEN_FILE, golden)
         (writer.folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(proof), indent=1) + b"\n")
         if wanted.recording is not None:
@@ -132,9 +146,23 @@ def lower_bundle(full: Path, output: Path, name: str, wanted: Wanted, *, overwri
     return lowered
 
 
+def _proof(target: str, comparisons: tuple[Comparison, ...], allowed: Tolerance, fp32: bytes) -> LoweredProof:
+    from edgetrack.export.parity import proof_fields
+
+    said = proof_fields(find_target(target))
+    return LoweredProof(
+        proven=said["proven"],
+        not_run=said["not_run"],
+        comparisons=comparisons,
+        allowed=allowed,
+        fp32=msgspec.Raw(fp32),
+    )
+
+
 def _lower_graphs(manifest: Manifest, folder: Path, wanted: Wanted) -> dict[str, str]:
-    exporter = cast(Lowerer, importlib.import_module(f"edgetrack.export.{find_target(manifest.target).exporter}"))
+    exporter = cast(Lowerer, _exporter(manifest.target))
     exceptions = dict.fromkeys((f"stage {name}" for name in wanted.kept), "fp32")
+    exceptions.update(getattr(exporter, "EXCEPTIONS", {}).get(wanted.precision, {}))
     for info in manifest.graphs:
         wish = Lowering(
             precision=wanted.precision,
@@ -145,6 +173,10 @@ def _lower_graphs(manifest: Manifest, folder: Path, wanted: Wanted) -> dict[str,
         wide = _lower_graph(exporter, folder / info.file, wish, info.name, wanted.lowered)
         exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in wide), "fp32"))
     return exceptions
+
+
+def _exporter(target: str) -> ModuleType:
+    return importlib.import_module(f"edgetrack.export.{find_target(target).exporter}")
 
 
 def _lower_graph(
@@ -174,8 +206,9 @@ def _calibration(wanted: Wanted) -> CalibrationInfo | None:
     return CalibrationInfo(method=method, list_sha256=chosen.sha256, size=chosen.size)
 
 
-def _tools(precision: str) -> dict[str, str]:
-    return {"nncf": importlib.metadata.version("nncf")} if precision == "int8" else {}
+def _tools(target: str, precision: str) -> dict[str, str]:
+    package = find_target(target).quantizer
+    return {package: importlib.metadata.version(package)} if precision == "int8" else {}
 
 
 def _hold_against(
@@ -183,6 +216,11 @@ def _hold_against(
 ) -> tuple[dict[str, Array], tuple[Comparison, ...]]:
     """The FP32 record's inputs through the lowered graphs: their outputs as the new record, and how far they moved."""
     golden = read_npz(source.path(GOLDEN_FILE))
+    if find_target(lowered.target).proof_backend == TRACE:
+        # Nothing runs the files here: FP32's outputs stay the record, the weights are what is compared.
+        exporter = cast(WeightsComparer, _exporter(lowered.target))
+        each = (exporter.compare_weights(folder, info, lowered.precision) for info in lowered.graphs)
+        return golden, tuple(comparison for found in each for comparison in found)
     comparisons = []
     for info in lowered.graphs:
         graph = _open(lowered, info, folder)
@@ -209,7 +247,7 @@ def _hold_against(
 
 def _open(manifest: Manifest, info: GraphInfo, folder: Path) -> CompiledGraph:
     options = Options(threads=usable_cores(), precision_hint=hint_for(manifest, None))
-    return backend_of(manifest.target)(info, folder / info.file, options)
+    return backend_of(proof_target(manifest.target).name)(info, folder / info.file, options)
 
 
 def _require(comparisons: tuple[Comparison, ...]) -> None:

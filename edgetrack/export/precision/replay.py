@@ -12,6 +12,7 @@ from edgetrack.errors import CalibrationError
 from edgetrack.export.precision.calibration import CalibrationSet, Item, Part
 from edgetrack.export.precision.collect import Clip
 from edgetrack.runtime.backends.base import Array, CompiledGraph
+from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.trackers.base import Procedure
 
 Inputs = dict[str, Array]
@@ -29,7 +30,8 @@ def replay(
     """What each graph is fed for each item: graph -> list of input name -> array.
 
     A graph that runs once a target (`init`) has an entry for each target of the set, one that runs every frame an entry
-    for each item. State tensors are what the tracker carries at that moment.
+    for each item. State tensors are what the tracker carries at that moment: one that remembers tracks the frames
+    between the items too. Where a clip has one image a frame and the tracker takes two, its negative is the second.
 
     Raises:
         CalibrationError: a clip or frame of the set is not there.
@@ -71,10 +73,14 @@ def _replay_clip(
         last = max(due)
         with clip.open() as frames:
             index = -1
-            for index, frame in enumerate(frames):
+            for index, plain in enumerate(frames):
+                frame = with_stand_in(plain, procedure.modalities)
                 if index == start:
                     procedure.init(frame, Box(*template))
                     _keep(graphs, "init", fed)
+                elif index > start and index not in due and procedure.remembers:
+                    # What lies between is remembered too.
+                    procedure.update(frame, lambda stage: None)
                 for item in due.get(index, ()):
                     procedure.place(Box(*item.box))
                     procedure.update(frame, lambda stage: None)

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from edgetrack.bundle import Manifest
+import msgspec
+
+from edgetrack.bundle import Bundle, Manifest, open_bundle
+from edgetrack.capabilities import find_target, proof_target
 from edgetrack.errors import UsageError
 from edgetrack.export.precision.calibration import CalibrationSet, Part
 from edgetrack.export.precision.collect import Clip
@@ -20,8 +23,6 @@ from edgetrack.runtime.session import load
 from edgetrack.runtime.trackers.base import Procedure
 
 Progress = Callable[[str], None]
-CALIBRATED = ("int8", "fp16")
-"""Precisions that need to know what the tracker feeds its graphs."""
 
 
 class Calibration(Protocol):
@@ -108,7 +109,11 @@ def lower(
 
     Raises: as `edgetrack.export.precision.lower_bundle.lower_bundle`, and what the chooser raises.
     """
-    recording = _record(full, wish.calibration, progress) if precision in CALIBRATED else None
+    recording = None
+    with open_bundle(full) as bundle:
+        calibrated = precision in find_target(bundle.manifest.target).calibrated
+    if calibrated:
+        recording = _record(full, wish.calibration, progress)
     kept = kept_at_first(recipe, precision, wish)
     reports: Mapping[str, bytes] = {}
 
@@ -139,9 +144,16 @@ def lower(
     return lower_bundle(full, output, name, wanted(kept, reports), overwrite=overwrite)
 
 
+def _runnable(full: Path) -> Bundle:
+    """The FP32 bundle as one of the target that proves it: its files run there too."""
+    bundle = open_bundle(full)
+    target = proof_target(bundle.manifest.target).name
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, target=target))
+
+
 def _record(full: Path, calibration: Calibration | None, progress: Progress) -> Recording:
     if calibration is None:
         raise UsageError("this precision needs calibration crops; give --calib")
-    with load(full) as tracker:
+    with load(_runnable(full)) as tracker:
         chosen = calibration.choose(tracker.procedure, progress)
         return Recording(chosen, replay(chosen, calibration.clips, tracker.procedure, tracker.graphs, progress))

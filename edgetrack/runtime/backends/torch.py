@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import msgspec
+
+from edgetrack.bundle.manifest import Scalar
 from edgetrack.errors import (
     BackendMissingError,
     BundleIntegrityError,
@@ -22,27 +25,36 @@ _networks: WeakValueDictionary[tuple[str, int], Any] = WeakValueDictionary()
 
 def _network(path: Path) -> tuple[str, Any]:
     try:
-        import torch  # noqa: F401
+        import torch
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise BackendMissingError(
             f"PyTorch is not installed ({error}); install it with: pip install 'edgetrack[export]'"
         ) from error
-    from edgetrack.checkpoints import load_into, read_checkpoint
-    from edgetrack.models.base import find_model
+    from edgetrack.checkpoints import check_tensors, load_into, read_checkpoint
+    from edgetrack.models.base import make_network
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            tracker = (file.metadata() or {}).get("tracker", "")
+            metadata = file.metadata() or {}
+        tracker = metadata.get("tracker", "")
+        configuration = msgspec.json.decode(metadata.get("configuration", "{}"), type=dict[str, Scalar])
+    except msgspec.MsgspecError as error:
+        raise BundleIntegrityError(f"{path.name} states a configuration that is none: {error}") from None
     except (OSError, SafetensorError) as error:
         raise BundleIntegrityError(f"{path.name} is not a safetensors file: {error}") from None
     key = (str(path.resolve()), path.stat().st_mtime_ns)
     network = _networks.get(key)
     if network is None:
         try:
-            network = find_model(tracker).Network()
-            load_into(network, read_checkpoint(path), source=path.name)
-        except (UnknownNameError, CheckpointError) as error:
+            checkpoint = read_checkpoint(path)
+            # Without memory first: a configuration may claim any size, the file's is known.
+            with torch.device("meta"):
+                shapes = {name: tuple(t.shape) for name, t in make_network(tracker, configuration).state_dict().items()}
+            check_tensors(shapes, checkpoint.tensors, source=path.name)
+            network = make_network(tracker, configuration)
+            load_into(network, checkpoint, source=path.name)
+        except (UnknownNameError, UsageError, CheckpointError) as error:
             raise BundleIntegrityError(f"{path.name} does not hold a network that is known here: {error}") from None
         _networks[key] = network
     return tracker, network

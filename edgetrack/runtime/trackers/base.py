@@ -6,7 +6,7 @@ import abc
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar, cast
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from edgetrack.bundle.manifest import Manifest, Scalar
 from edgetrack.errors import BundleError, UnknownNameError, UsageError
 from edgetrack.plugins import PROCEDURES, load_plugin
 from edgetrack.runtime.backends.base import CompiledGraph
+from edgetrack.runtime.memory import Forecast
 
 Frame = NDArray[np.uint8]
 Mark = Callable[[str], None]
@@ -41,11 +42,23 @@ class Procedure(abc.ABC):
     """One tracker's way from frame to box, on graphs that are already open.
 
     `mark(stage)` ends a stage of the timing waterfall: `crop`, `graphs`, `decode`.
+
+    Attributes:
+        modalities: images a frame; with 2, a frame is uint8 (H, W, 6), both images' BGR channels.
+        remembers: whether what a frame's graphs are fed depends on the frames before, not on the last box alone.
     """
+
+    modalities: ClassVar[int] = 1
+    remembers: ClassVar[bool] = False
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         """Check the manifest's procedure section and find the graphs."""
         self.graphs = graphs
+
+    @classmethod
+    def forecast(cls, manifest: Manifest) -> Forecast | None:
+        """What the memory of past frames will take by the manifest; None for a tracker without one."""
+        return None
 
     @abc.abstractmethod
     def init(self, frame: Frame, box: Box) -> None:

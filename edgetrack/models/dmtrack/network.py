@@ -1,0 +1,125 @@
+"""DMTrack as published (sheet 2.1): OSTrack's ViT-B/16 on two modalities, weights shared, adapters in every block."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from edgetrack.models.dmtrack.adapters import DeepAdapter, ShallowAdapter, TemporalAdapter
+from edgetrack.models.layers.center_head import CenterHead, Maps
+from edgetrack.models.layers.patches import PatchEmbed
+from edgetrack.models.layers.vit import Attention, Mlp, layer_norm
+
+PATCH = 16
+# Positions of the image classifier that the weights came from; in the checkpoint, without use.
+CLASSIFIER_POSITIONS = 197
+
+
+class Sizes(NamedTuple):
+    """Pixels of the search region and of a template, and the most templates that the shipped graph takes."""
+
+    search: int
+    template: int
+    templates: int
+
+    @property
+    def search_cells(self) -> int:
+        """Cells along the search region's side."""
+        return self.search // PATCH
+
+    @property
+    def template_tokens(self) -> int:
+        """Tokens of one template."""
+        return (self.template // PATCH) ** 2
+
+
+class Block(nn.Module):
+    """One transformer layer for both modalities: (a, b), each (1, N, dim), to the same shapes."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(dim)
+        self.attn = Attention(nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), heads)
+        self.norm2 = layer_norm(dim)
+        self.mlp = Mlp(nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim))
+        self.adap_t = ShallowAdapter(dim)
+        self.adap2_t = DeepAdapter(dim)
+        self.adap_tem1 = TemporalAdapter(dim)
+        self.adap_tem2 = TemporalAdapter(dim)
+
+    def forward(self, a: Tensor, b: Tensor, frames: int, search: int) -> tuple[Tensor, Tensor]:
+        """`frames` templates' tokens, then `search` places."""
+        a, b = a + self.adap_tem1(a, frames, search), b + self.adap_tem2(b, frames, search)
+        na, nb = self.norm1(a), self.norm1(b)
+        a, b = a + self.attn(na) + self.adap_t(nb), b + self.attn(nb) + self.adap_t(na)
+        ma, mb = self.norm2(a), self.norm2(b)
+        da, db = self.adap2_t(ma, mb)
+        return a + self.mlp(ma) + da, b + self.mlp(mb) + db
+
+
+class Backbone(nn.Module):
+    """Images of both modalities to the sum of their search features."""
+
+    def __init__(self, sizes: Sizes, dim: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, CLASSIFIER_POSITIONS, dim))
+        self.pos_embed_z = nn.Parameter(torch.zeros(1, sizes.template_tokens, dim))
+        self.pos_embed_x = nn.Parameter(torch.zeros(1, sizes.search_cells**2, dim))
+        self.patch_embed = PatchEmbed(PATCH, dim)
+        self.blocks = nn.ModuleList([Block(dim, heads) for _ in range(depth)])
+        self.norm = layer_norm(dim)
+
+    def forward(self, templates: Tensor, search: Tensor) -> Tensor:
+        """(T, 2, 3, h, w) and (2, 3, H, W), normalised RGB, modality in the dimension of 2, to (1, dim, F, F)."""
+        a, b = (self._tokens(templates[:, modality], search[modality : modality + 1]) for modality in (0, 1))
+        count = self.pos_embed_x.shape[1]
+        for block in self.blocks:
+            a, b = block(a, b, templates.shape[0], count)
+        features = self.norm(a) + self.norm(b)
+        cells = round(count**0.5)
+        return cast(Tensor, features[:, -count:].transpose(1, 2).reshape(1, -1, cells, cells))
+
+    def _tokens(self, templates: Tensor, search: Tensor) -> Tensor:
+        z = self.patch_embed(templates) + self.pos_embed_z
+        x = self.patch_embed(search) + self.pos_embed_x
+        return torch.cat([z.reshape(1, -1, z.shape[-1]), x], dim=1)
+
+
+class DmTrack(nn.Module):
+    """The published network: 674 state-dict entries, 93,304,965 parameters.
+
+    Args:
+        search_size, template_size: pixels, multiples of 16.
+        templates: the most template frames at once; 4 for the paper's uniform choice of 3 intervals and the first.
+        dim, depth, heads: of the transformer; dim is a multiple of heads.
+        head_channels: of the head's first convolutions, a multiple of 8.
+    """
+
+    def __init__(
+        self,
+        *,
+        search_size: int = 256,
+        template_size: int = 128,
+        templates: int = 4,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        head_channels: int = 256,
+    ) -> None:
+        super().__init__()
+        self.sizes = Sizes(search_size, template_size, templates)
+        self.backbone = Backbone(self.sizes, dim, depth, heads)
+        self.box_head = CenterHead(dim, head_channels)
+
+    def forward(self, templates: Tensor, search: Tensor) -> Maps:
+        """Template crops (T, 2, 3, 128, 128) and search crop (2, 3, 256, 256), normalised RGB, colour before X.
+
+        Returns:
+            score (1, 1, 16, 16) and size (1, 2, 16, 16) in 1e-4..1-1e-4, size as fractions of the crop; offset
+            (1, 2, 16, 16) in cells.
+        """
+        maps: Maps = self.box_head(self.backbone(templates, search))
+        return maps

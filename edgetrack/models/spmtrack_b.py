@@ -1,0 +1,9 @@
+"""SPMTrack-B as a tracker of its own name; the family is in `edgetrack.models.spmtrack`."""
+
+from __future__ import annotations
+
+from edgetrack.models.spmtrack.graphs import deploy
+from edgetrack.models.spmtrack.network import SpmTrack as Network
+from edgetrack.models.spmtrack.reference import reference
+
+__all__ = ["Network", "deploy", "reference"]

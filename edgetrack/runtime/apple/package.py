@@ -1,0 +1,109 @@
+"""What an .mlpackage says: inputs, outputs, operators, weights. Read anywhere, nothing of it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.errors import BundleIntegrityError
+from edgetrack.runtime.apple.installation import import_coremltools, quiet
+from edgetrack.runtime.layers import GraphLayers, Layer
+
+Signature = dict[str, tuple[str, tuple[int, ...]]]
+SUFFIXES = ("_quantized", "_to_fp16")
+"""What coremltools adds to a weight's name when it changes its type."""
+NEURAL_ENGINE = frozenset({
+    "add", "avg_pool", "batch_norm", "cast", "clip", "concat", "const", "constexpr_affine_dequantize",
+    "constexpr_blockwise_shift_scale", "conv", "conv_transpose", "expand_dims", "gelu", "instance_norm", "l2_norm",
+    "layer_norm", "leaky_relu", "linear", "matmul", "max_pool", "maximum", "minimum", "mul", "pad", "pow", "prelu",
+    "real_div", "reduce_max", "reduce_mean", "reduce_sum", "relu", "relu6", "reshape", "rsqrt", "sigmoid",
+    "sigmoid_hard", "silu", "slice_by_index", "slice_by_size", "softmax", "split", "sqrt", "square", "squeeze", "sub",
+    "tanh", "transpose", "upsample_bilinear", "upsample_nearest_neighbor",
+})  # fmt: skip
+"""Operators that the Neural Engine takes in FP16, as far as known: Apple publishes no list, and shapes decide too."""
+_ARRAYS = {65568: "float32", 65552: "float16", 131104: "int32"}
+_NUMBERS = {10: "fp16", 11: "fp32", 12: "fp64", 1: "bool", 21: "int8", 22: "int16", 23: "int32", 31: "uint8"}
+
+
+def read_spec(path: Path) -> Any:
+    """The specification of a package.
+
+    Raises:
+        BundleIntegrityError: it is not one, or not an ML program.
+        BackendMissingError: coremltools is missing.
+    """
+    coremltools = import_coremltools()
+    try:
+        with quiet():
+            spec = coremltools.utils.load_spec(str(path))
+    except Exception as error:  # protobuf's, the package reader's and the file system's errors share no base
+        raise BundleIntegrityError(f"Core ML package {path.name} cannot be read: {error}") from None
+    if spec.WhichOneof("Type") != "mlProgram" or "main" not in spec.mlProgram.functions:
+        raise BundleIntegrityError(f"Core ML package {path.name} holds no ML program; export the bundle again")
+    return spec
+
+
+def signatures(spec: Any) -> tuple[Signature, Signature]:
+    """Inputs and outputs as the manifest states them: an image is uint8 (H, W, 3), BGR."""
+    return {i.name: _tensor(i.type) for i in spec.description.input}, {
+        o.name: _tensor(o.type) for o in spec.description.output
+    }
+
+
+def _tensor(kind: Any) -> tuple[str, tuple[int, ...]]:
+    if kind.WhichOneof("Type") == "imageType":
+        image = kind.imageType
+        order = image.ColorSpace.Name(image.colorSpace)
+        return ("uint8" if order == "BGR" else f"{order} image"), (image.height, image.width, 3)
+    array = kind.multiArrayType
+    return _ARRAYS.get(array.dataType, f"type {array.dataType}"), tuple(array.shape)
+
+
+def layers(spec: Any) -> GraphLayers:
+    """Operators in order, constants left out, each with the type of number that it returns."""
+    tool = f"Core ML specification {spec.specificationVersion}"
+    found = []
+    for operation in operations(spec):
+        if operation.type == "const":
+            continue
+        output = operation.outputs[0]
+        kind = output.type.tensorType.dataType
+        found.append(Layer(name=output.name, type=operation.type, precision=_NUMBERS.get(kind, f"type {kind}")))
+    return GraphLayers(source="model specification", tool=tool, layers=tuple(found))
+
+
+def operations(spec: Any) -> Any:
+    """The operations of the main function."""
+    function = spec.mlProgram.functions["main"]
+    return function.block_specializations[function.opset].operations
+
+
+def weights(path: Path, smallest: int = 1) -> Mapping[str, NDArray[Any]]:
+    """Constant tensors by the name of the parameter they come from, de-quantized.
+
+    Raises:
+        BundleIntegrityError: they cannot be read.
+    """
+    coremltools = import_coremltools()
+    from coremltools.optimize import coreml as optimize
+
+    try:
+        with quiet():
+            model = coremltools.models.MLModel(str(path), skip_model_load=True)
+            # It refuses a model without a compressed weight in some versions, and returns others as they are.
+            if any(operation.type.startswith("constexpr") for operation in operations(model.get_spec())):
+                model = optimize.decompress_weights(model)
+            found = optimize.get_weights_metadata(model, weight_threshold=smallest - 1)
+    except Exception as error:  # damaged blobs end in errors of many classes
+        raise BundleIntegrityError(f"the weights of Core ML package {path.name} cannot be read: {error}") from None
+    return {plain_name(name): np.asarray(info.val) for name, info in found.items()}
+
+
+def plain_name(name: str) -> str:
+    """A weight's name without what changes of type added to it."""
+    shorter = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+    return name if shorter == name else plain_name(shorter)

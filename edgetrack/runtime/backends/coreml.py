@@ -1,0 +1,139 @@
+"""Core ML on macOS: camera images in, arrays out. Elsewhere a bundle's structure can be checked, nothing more."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgetrack.bundle import Bundle, read_json, read_npz
+from edgetrack.bundle.manifest import GraphInfo
+from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.runtime.apple.installation import REMEDY, import_coremltools, quiet
+from edgetrack.runtime.apple.package import NEURAL_ENGINE, Signature, layers, read_spec, signatures, weights
+from edgetrack.runtime.apple.source_weights import coverage, hold_against
+from edgetrack.runtime.backends.base import CompiledGraph, Options
+from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
+from edgetrack.runtime.structure import Finding
+
+UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE", "all": "ALL"}
+COVERED = 0.95
+"""Share of weight elements that must be recorded by name; what the converter fused or made itself is the rest."""
+
+
+def runs_here() -> bool:
+    """Whether this system can run Core ML."""
+    return sys.platform == "darwin"
+
+
+def source_file(graph: str) -> str:
+    """The bundle's file with the record of a graph's source weights."""
+    return f"{graph}.source.npz"
+
+
+class Graph(CompiledGraph):
+    """A graph in Core ML."""
+
+    def _open(self, path: Path, options: Options) -> None:
+        coremltools = import_coremltools()
+        if options.precision_hint is not None:
+            raise UsageError(
+                f"Core ML takes no precision hint, given {options.precision_hint!r}; export that precision"
+            )
+        if options.device not in UNITS:
+            raise DeviceUnavailableError(
+                f"Core ML bundles run on {', '.join(UNITS)} (the Neural Engine is ane), not on {options.device!r}"
+            )
+        if not runs_here():
+            raise DeviceUnavailableError(
+                f"Core ML bundles run on macOS only, this is {sys.platform}; take the bundle to a Mac, or check its "
+                "structure here with: edgetrack verify"
+            )
+        inputs, outputs = signatures(read_spec(path))
+        self._check_signature("inputs", inputs)
+        self._check_signature("outputs", outputs)
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise BackendMissingError(f"Core ML takes images by Pillow, which is not installed; {REMEDY}") from error
+        self._image: Any = Image
+        try:
+            with quiet():
+                unit = getattr(coremltools.ComputeUnit, UNITS[options.device])
+                self._model = coremltools.models.MLModel(str(path), compute_units=unit)
+        except Exception as error:  # what the framework refuses comes as errors of many classes
+            raise BundleIntegrityError(f"Core ML cannot load {path.name}: {error}") from None
+
+    def _infer(self) -> None:
+        fed = {
+            # Pillow's images are RGB; the framework puts them in the order that the model declares.
+            name: self._image.fromarray(np.ascontiguousarray(value[..., ::-1])) if value.dtype == np.uint8 else value
+            for name, value in self.inputs.items()
+        }
+        found = self._model.predict(fed)
+        for name, buffer in self.outputs.items():
+            np.copyto(buffer, np.asarray(found[name], buffer.dtype).reshape(buffer.shape))
+
+    def _close(self) -> None:
+        del self._model
+
+
+def check_structure(bundle: Bundle) -> list[Finding]:
+    """All that can be said of a Core ML bundle without running it.
+
+    Raises:
+        BundleError: a file is missing or cannot be read.
+        BackendMissingError: coremltools is missing.
+    """
+    report = read_json(bundle.path(LAYERS_FILE), LayerReport)
+    findings = []
+    for info in bundle.manifest.graphs:
+        findings += _check_graph(bundle, info, report)
+    return findings
+
+
+def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[Finding]:
+    path = bundle.path(info.file)
+    spec = read_spec(path)
+    inputs, outputs = signatures(spec)
+    found = layers(spec)
+    recorded = report.graphs.get(info.name)
+    counts = ", ".join(f"{count} {kind}" for kind, count in found.types().items())
+    apart = sorted({layer.type for layer in found.layers} - NEURAL_ENGINE)
+    wide = found.precisions().get("fp32", 0)
+    return [
+        Finding(name=f"{info.name} inputs", ok=inputs == _declared(info.inputs), detail=_shown(inputs)),
+        Finding(name=f"{info.name} outputs", ok=outputs == _declared(info.outputs), detail=_shown(outputs)),
+        Finding(name=f"{info.name} operators", ok=recorded == found, detail=f"{len(found.layers)}: {counts}"),
+        Finding(
+            name=f"{info.name} Neural Engine",
+            ok=True,
+            detail=("no operator is foreign to it" if not apart else f"not known to run there: {', '.join(apart)}")
+            + (f"; {wide} operators in fp32 run elsewhere" if wide else ""),
+        ),
+        _check_weights(bundle, info, path),
+    ]
+
+
+def _check_weights(bundle: Bundle, info: GraphInfo, path: Path) -> Finding:
+    found, recorded = weights(path), read_npz(bundle.path(source_file(info.name)))
+    checks = list(hold_against(info.name, found, recorded, bundle.manifest.precision))
+    share, wrong = coverage(found, recorded), [check.name for check in checks if not check.ok]
+    worst = max((check.max_abs for check in checks), default=0.0)
+    return Finding(
+        name=f"{info.name} weights",
+        ok=bool(checks) and not wrong and share >= COVERED,
+        detail=f"{len(checks)} tensors, {share:.1%} of all elements, are the network's to {worst:.2g}"
+        if not wrong
+        else f"{len(wrong)} of {len(checks)} are not the network's, such as {wrong[0]}",
+    )
+
+
+def _declared(tensors: Any) -> Signature:
+    return {t.name: (t.dtype, t.shape) for t in tensors}
+
+
+def _shown(signature: Signature) -> str:
+    return ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in signature.items())

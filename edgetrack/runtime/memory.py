@@ -1,0 +1,263 @@
+"""Memories of past crops: which of them a frame asks for, and how many are kept (sheet 0.5).
+
+Entry 0 is the first frame's crop; one more is appended for each tracked frame. t counts tracked frames from 1: when
+frame t is searched, entries 0..t-1 are there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.errors import UsageError
+
+MINUTE = 1800
+"""Frames in a minute of video at 30 frames a second."""
+
+
+def _uniform(t: int, count: int) -> tuple[int, ...]:
+    if t <= count:
+        return tuple(range(t))
+    step = t // count
+    return tuple(sorted({0, *(j * step + step // 2 for j in range(count))}))
+
+
+def _nearest(t: int, count: int) -> tuple[int, ...]:
+    return tuple(range(max(0, t - count), t))
+
+
+def _fixed(t: int, count: int) -> tuple[int, ...]:
+    if t <= count:
+        return (*range(t), *[t - 1] * (count - t))
+    step = t // (count - 1)
+    return (0, *(j * step + step // 2 for j in range(count - 1)))
+
+
+def _spread(t: int, count: int) -> tuple[int, ...]:
+    return tuple(j * t // count for j in range(count)) if t > count else _fixed(t, count)
+
+
+_RULES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
+    "uniform": _uniform,
+    "nearest": _nearest,
+    "fixed": _fixed,
+    "spread": _spread,
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which entries a frame asks for; written `RULE:COUNT`.
+
+    Attributes:
+        rule: `uniform`, the middles of `count` equal spans of the past and entry 0; `nearest`, the last `count`;
+            `fixed`, always `count`: entry 0 and the middles of `count` - 1 spans; `spread`, always `count`: where
+            `count` equal spans begin.
+        count: 2 or more.
+    """
+
+    rule: str
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """`uniform:3` and the like.
+
+        Raises:
+            ValueError: it is none.
+        """
+        rule, _, count = text.partition(":")
+        if rule not in _RULES or not (count.isascii() and count.isdecimal() and 2 <= int(count[:4]) <= 64):
+            raise ValueError(f"schedule {text!r}: expected {', '.join(_RULES)} and a count of 2..64, such as uniform:3")
+        return cls(rule, int(count))
+
+    def choose(self, t: int) -> tuple[int, ...]:
+        """Entries for tracked frame t >= 1, in order of time."""
+        return _RULES[self.rule](t, self.count)
+
+    @property
+    def most(self) -> int:
+        """The most entries that are ever asked for."""
+        return self.count + 1 if self.rule == "uniform" else self.count
+
+    @property
+    def reach(self) -> int | None:
+        """How many of the newest entries are enough; None where all of the past may be asked for."""
+        return self.count if self.rule == "nearest" else None
+
+
+class Retention(NamedTuple):
+    """How entries are kept; written `exact`, `exact:disk` or `bounded:M`.
+
+    Attributes:
+        limit: the most entries, or None for all that may be asked for again.
+        disk: kept in a temporary file.
+    """
+
+    limit: int | None
+    disk: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Retention:
+        """Read what a recipe or a user wrote.
+
+        Raises:
+            ValueError: it is none of the three.
+        """
+        if text in ("exact", "exact:disk"):
+            return cls(None, text == "exact:disk")
+        kind, _, limit = text.partition(":")
+        if kind == "bounded" and limit.isascii() and limit.isdecimal() and 2 <= int(limit[:9]) <= 1_000_000:
+            return cls(int(limit), False)
+        raise ValueError(f"memory {text!r}: expected exact, exact:disk or bounded:M with M of 2 or more")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a memory will take.
+
+    Attributes:
+        entry_bytes: of one entry.
+        retention: as chosen.
+        reach: of the schedule.
+    """
+
+    entry_bytes: int
+    retention: Retention
+    reach: int | None
+
+    def entries(self, frames: int) -> int:
+        """Entries kept after so many tracked frames."""
+        bounds = [bound for bound in (self.retention.limit, self.reach) if bound is not None]
+        return min([frames + 1, *bounds])
+
+    def nbytes(self, frames: int) -> int:
+        """Bytes kept after so many tracked frames."""
+        return self.entries(frames) * self.entry_bytes
+
+    def text(self) -> str:
+        """One line for people; MB of 10^6 bytes."""
+        where = " in a temporary file" if self.retention.disk else ""
+        bounds = [bound for bound in (self.retention.limit, self.reach) if bound is not None]
+        entry = f"{self.entry_bytes / 1e3:.0f} kB an entry"
+        if bounds:
+            return f"{entry}, {min(bounds)} entries at most: {min(bounds) * self.entry_bytes / 1e6:.1f} MB{where}"
+        return (
+            f"{entry}, one a frame without end{where}: {self.nbytes(MINUTE) / 1e6:.0f} MB after a minute at 30 fps; "
+            "bounded:M bounds it"
+        )
+
+
+class Bank:
+    """Entries of one shape, by the number of their frame.
+
+    `bounded:M` keeps every s-th entry, the first and the newest; when there would be more than M, s doubles. What is
+    gone is answered with the nearest that is kept: the error is at most s / 2 frames (tested).
+    """
+
+    def __init__(self, retention: Retention, schedule: Schedule, shape: tuple[int, ...], dtype: Any) -> None:
+        self.schedule = schedule
+        self._retention = retention
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._count = 0
+        self._spacing = 1
+        self._held: dict[int, NDArray[Any]] = {}
+        self._file = _File(int(np.prod(shape)) * self._dtype.itemsize) if retention.disk else None
+
+    @property
+    def forecast(self) -> Forecast:
+        """What it will take."""
+        entry = int(np.prod(self._shape)) * self._dtype.itemsize
+        return Forecast(entry, self._retention, self.schedule.reach)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the entries that lie in memory now."""
+        return sum(entry.nbytes for entry in self._held.values())
+
+    @property
+    def count(self) -> int:
+        """How many entries were appended: t of the next frame."""
+        return self._count
+
+    @property
+    def spacing(self) -> int:
+        """Every so many-th entry is kept."""
+        return self._spacing
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+        self._count, self._spacing = 0, 1
+
+    def append(self, entry: NDArray[Any]) -> None:
+        """Take a copy of the newest entry."""
+        number = self._count
+        self._count += 1
+        if self._file is not None:
+            self._file.write(number % (self.schedule.reach or self._count), entry)
+            return
+        if self.schedule.reach is not None:
+            self._held.pop(number - self.schedule.reach, None)
+        before = number - 1
+        if self._retention.limit is not None and before % self._spacing:
+            self._held.pop(before, None)
+        self._held[number] = np.array(entry, self._dtype)
+        while self._retention.limit is not None and len(self._held) > self._retention.limit:
+            self._spacing *= 2
+            for index in [i for i in self._held if i % self._spacing and i != number]:
+                del self._held[index]
+
+    def read(self, index: int, out: NDArray[Any]) -> int:
+        """Copy an entry, or the nearest that is kept, into `out`; returns its number.
+
+        Raises:
+            IndexError: there was never such an entry.
+        """
+        if not 0 <= index < self._count:
+            raise IndexError(f"entry {index} of a memory of {self._count}")
+        if self._file is not None:
+            self._file.read(index % (self.schedule.reach or self._count), out)
+            return index
+        kept = index if index in self._held else min(self._held, key=lambda held: (abs(held - index), held))
+        np.copyto(out, self._held[kept])
+        return kept
+
+
+class _File:
+    """Entries in an unnamed temporary file, gone with this object."""
+
+    def __init__(self, entry_bytes: int) -> None:
+        self._entry_bytes = entry_bytes
+        try:
+            self._file = tempfile.TemporaryFile(prefix="edgetrack-", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise UsageError(f"no temporary file for the memory: {error.strerror}; set TMPDIR, or use exact") from None
+        weakref.finalize(self, self._file.close)
+
+    def write(self, slot: int, entry: NDArray[Any]) -> None:
+        data = np.ascontiguousarray(entry).view(np.uint8).reshape(-1).data
+        try:
+            self._file.seek(slot * self._entry_bytes)
+            while data:
+                data = data[self._file.write(data) or 0 :]
+        except OSError as error:
+            raise UsageError(
+                f"the memory's temporary file cannot grow: {error.strerror}; set TMPDIR to a larger disk, or use "
+                "memory bounded:M"
+            ) from None
+
+    def read(self, slot: int, out: NDArray[Any]) -> None:
+        target = out.view(np.uint8).reshape(-1).data
+        self._file.seek(slot * self._entry_bytes)
+        while target:
+            got = self._file.readinto(target)
+            if not got:
+                raise UsageError("the memory's temporary file is shorter than what was written to it; start anew")
+            target = target[got:]

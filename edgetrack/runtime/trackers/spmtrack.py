@@ -1,0 +1,208 @@
+"""SPMTrack's per-frame procedure (sheet 3.5): aligned crops, three past templates with masks, a token carried along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.box import Box
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.errors import BundleError
+from edgetrack.runtime.aligned_crop import crop_aligned, mean_colour, touched
+from edgetrack.runtime.backends.base import CompiledGraph
+from edgetrack.runtime.decode import Map, all_finite, decode_boxes
+from edgetrack.runtime.memory import Bank, Forecast, Retention, Schedule
+from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
+from edgetrack.runtime.window import hann_closed
+
+# Crops are kept as 16-bit fractions of 255: half the memory of float32, wrong by 0.002 grey levels at most.
+LEVELS = 257
+
+
+class SpmTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers of the procedure; `schedule` and `memory` as in `edgetrack.runtime.memory`.
+
+    `schedule` is `fixed:3` as published; the authors' runs on LaSOT took `spread:3`. `cell` is the side in pixels of
+    what one mask value covers. `lost_below` is ours: a confidence under it flags the result as lost; the box is
+    reported and followed all the same.
+    """
+
+    template_factor: float
+    template_size: int
+    search_factor: float
+    search_size: int
+    cell: int
+    window_influence: float
+    smallest_side: float
+    schedule: str
+    memory: str
+    lost_below: float
+
+    def __post_init__(self) -> None:
+        positive = (self.template_size, self.search_size, self.cell, self.smallest_side)
+        if not (
+            all(0 < value < math.inf for value in positive)
+            and all(1 <= value < math.inf for value in (self.template_factor, self.search_factor))
+            and 0 <= self.window_influence <= 1
+            and math.isfinite(self.lost_below)
+            and self.template_size % self.cell == 0
+        ):
+            raise ValueError(
+                "sizes must be positive, template_size a multiple of cell, factors at least 1, window_influence 0..1 "
+                f"and all numbers finite, found {self}"
+            )
+        schedule = Schedule.parse(self.schedule)
+        if schedule.rule not in ("fixed", "spread"):
+            raise ValueError(f"schedule {self.schedule!r}: expected one of always as many entries, fixed or spread")
+        Retention.parse(self.memory)
+
+    @property
+    def cells(self) -> int:
+        """Mask values along a template's side."""
+        return self.template_size // self.cell
+
+    def bank(self) -> Bank:
+        """An empty memory: an entry is a crop and its mask."""
+        shape = (self.template_size**2 * 3 + self.cells**2,)
+        return Bank(Retention.parse(self.memory), Schedule.parse(self.schedule), shape, np.uint16)
+
+
+def _check_graphs(manifest: Manifest, settings: SpmTrackSettings) -> None:
+    """Hold the manifest's graph against what the procedure reads and writes, before anything is written anywhere."""
+    step = manifest.graph("step")
+    found = [{t.name: t.shape for t in side} for side in (step.inputs, step.outputs)]
+    count = Schedule.parse(settings.schedule).count
+    state, score = found[0].get("state", ()), found[1].get("score", (0,))
+    expected: list[dict[str, tuple[int, ...]]] = [
+        {
+            "search": (settings.search_size, settings.search_size, 3),
+            "templates": (count, settings.template_size, settings.template_size, 3),
+            "masks": (count, settings.cells**2),
+            "state": state,
+        },
+        {"score": (1, score[-1], score[-1]), "boxes": (1, score[-1], score[-1], 4), "next_state": state},
+    ]
+    if found != expected or score[-1] < 2:
+        raise BundleError(
+            f"the graphs of bundle {manifest.name!r} do not suit SPMTrack's procedure: found {found}, expected "
+            f"{expected}; export it again"
+        )
+
+
+class SpmTrackProcedure(Procedure):
+    """Graph `step` (search crop, template crops, their masks, state -> score, boxes, next state)."""
+
+    remembers: ClassVar[bool] = True
+
+    def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
+        super().__init__(manifest, graphs)
+        self.settings = settings = read_settings(manifest.procedure, SpmTrackSettings)
+        _check_graphs(manifest, settings)
+        self.step = graphs["step"]
+        inputs = self.step.inputs
+        self.search, self.templates, self.masks, self.state_in = (
+            cast(Map, inputs[name]) for name in ("search", "templates", "masks", "state")
+        )
+        self.score, self.boxes, self.next_state = (
+            cast(Map, self.step.outputs[name]) for name in ("score", "boxes", "next_state")
+        )
+        self.carried = np.zeros_like(self.next_state)
+        self.window = hann_closed(self.score.shape[-1]).astype(np.float32)
+        self.bank = settings.bank()
+        self.crop = np.empty((settings.template_size, settings.template_size, 3), np.float32)
+        self.entry: NDArray[np.uint16] = np.zeros(self.crop.size + settings.cells**2, np.uint16)
+        self.read: NDArray[np.uint16] = np.empty_like(self.entry)
+        self.fill: NDArray[np.float32] = np.zeros(3, np.float32)
+        self.state = Box(0.0, 0.0, 0.0, 0.0)
+
+    @classmethod
+    def forecast(cls, manifest: Manifest) -> Forecast:
+        return read_settings(manifest.procedure, SpmTrackSettings).bank().forecast
+
+    def init(self, frame: Frame, box: Box) -> None:
+        self.bank.clear()
+        self.fill = mean_colour(frame)
+        self.carried[...] = 0
+        self.state = box
+        self._look(frame, box)
+        self.bank.append(self.entry)
+
+    def update(self, frame: Frame, mark: Mark) -> Decision:
+        settings = self.settings
+        # The published code enlarges small boxes around their centre before it cuts.
+        sides = max(self.state.w, settings.smallest_side), max(self.state.h, settings.smallest_side)
+        around = Box.from_center(*self.state.center, *sides)
+        mapping = crop_aligned(frame, around, settings.search_factor, self.fill, self.search)
+        self._recall()
+        mark("crop")
+        self.step.run()
+        mark("graphs")
+        if not all_finite(self.score, self.boxes, self.next_state):
+            # An entry all the same: entries are counted as frames.
+            self.bank.append(self.entry)
+            return Decision(self.state, 0.0, "the graph returned NaN or infinity; the last box is kept")
+        np.copyto(self.carried, self.next_state)
+        found = decode_boxes(self.score, self.boxes, self.window, settings.window_influence)
+        size = settings.search_size
+        box = _inside(mapping.to_frame(Box(*(value * size for value in found.box))), frame)
+        reason = f"score {found.score:.3f} is below {self.lost_below:g}" if found.score < self.lost_below else None
+        if box.w > 0 and box.h > 0:
+            self.state = box
+            self._look(frame, box)
+        else:
+            reason = "the box found has no area inside the frame; the last box is kept"
+        self.bank.append(self.entry)
+        mark("decode")
+        return Decision(self.state, found.score, reason)
+
+    def place(self, box: Box) -> None:
+        self.state = box
+
+    @property
+    def lost_below(self) -> float:
+        """Confidence under which a result counts as lost."""
+        return self.settings.lost_below
+
+    def _recall(self) -> None:
+        # Written just before the graph runs: who records what it is fed reads it afterwards.
+        np.copyto(self.state_in, self.carried)
+        pixels = self.crop.size
+        for slot, index in enumerate(self.bank.schedule.choose(self.bank.count)):
+            self.bank.read(index, self.read)
+            np.divide(self.read[:pixels].reshape(self.crop.shape), np.float32(LEVELS), out=self.templates[slot])
+            self.masks[slot] = self.read[pixels:]
+
+    def _look(self, frame: Frame, box: Box) -> None:
+        """Crop and mask around a box as the newest entry; the one before stays where the box covers no cell.
+
+        The published code stops there with an assertion. Where a box reaches over the crop's left or upper edge, that
+        code marks the cells of a slice with a negative start, counted from the end: the last ones, or none. Kept, since
+        the official boxes follow from it (golden sequence, frame 3).
+        """
+        settings, cells = self.settings, self.settings.cells
+        mapping = crop_aligned(frame, box, settings.template_factor, mean_colour(frame), self.crop)
+        target = mapping.to_crop(box)
+        covered = touched(Box(*(value / settings.cell for value in target)))
+        if covered.is_empty:
+            return
+        pixels = self.crop.size
+        np.rint(self.crop.reshape(-1) * LEVELS, out=self.entry[:pixels], casting="unsafe")
+        mask: NDArray[Any] = self.entry[pixels:].reshape(cells, cells)
+        mask[...] = 0
+        mask[covered.y1 : covered.y2, covered.x1 : covered.x2] = 1
+
+
+def _inside(box: Box, frame: Frame) -> Box:
+    """Every edge moved into the frame."""
+    height, width = frame.shape[:2]
+    x1, x2 = (min(max(0.0, value), float(width)) for value in (box.x, box.x + box.w))
+    y1, y2 = (min(max(0.0, value), float(height)) for value in (box.y, box.y + box.h))
+    return Box(x1, y1, x2 - x1, y2 - y1)
+
+
+PROCEDURE = SpmTrackProcedure

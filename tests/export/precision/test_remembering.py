@@ -1,0 +1,38 @@
+"""Calibration of trackers that remember: what they are fed is what they carry at that frame."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.export.precision.calibration import Part, make_set
+from edgetrack.export.precision.collect import Wish, collect
+from edgetrack.export.precision.replay import replay
+from edgetrack.runtime.session import load
+
+SCENES = "synthetic:drift?frames=13&size=160x120"
+
+
+@pytest.mark.parametrize("name", ["dmtrack", "spmtrack_b"])
+def test_replay_carries_the_past_to_each_item(exported_tiny: Callable[..., Path], name: str) -> None:
+    dataset = open_dataset(SCENES)
+    clips = {entry.name: dataset.read(entry) for entry in dataset.entries}
+    with load(exported_tiny(name, "onnx"), threads=1) as tracker:
+        items = collect(list(clips.values()), tracker.procedure, Wish(size=4))
+        assert [item.frame for item in items] == [1, 5, 8, 12]
+        chosen = make_set("set", (Part(dataset=SCENES, items=items),))
+        fed = replay(chosen, lambda part: clips, tracker.procedure, tracker.graphs)["step"]
+        assert tracker.procedure.bank.count == 13
+    assert len(fed) == 4
+    for earlier, later in itertools.pairwise(fed):
+        assert not np.array_equal(earlier["templates"], later["templates"])
+    if name == "dmtrack":
+        assert [int(inputs["present"].sum()) for inputs in fed] == [1, 3, 4, 4]
+    else:
+        # Nothing is carried into the first frame; later the state is what the network returned.
+        assert [bool(inputs["state"].any()) for inputs in fed] == [False, True, True, True]

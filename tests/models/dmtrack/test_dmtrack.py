@@ -1,0 +1,161 @@
+"""DMTrack against every number of the official code, and its shipped graph against the published network."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from edgetrack.errors import UsageError
+from edgetrack.models.base import make_network
+from edgetrack.models.dmtrack import Network, deploy, reference
+from edgetrack.models.layers.patches import MEAN, STD
+from edgetrack.models.untrained import recipe_normal, untrained_tensors
+
+MAPS = {"score": "score_map", "size": "size_map", "offset": "offset_map"}
+TINY = {"search_size": 64, "template_size": 32, "dim": 32, "depth": 3, "heads": 2, "head_channels": 16}
+
+
+def filled(network: Network, multipliers: dict[str, float]) -> Network:
+    network.load_state_dict(untrained_tensors(network, multipliers))
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def network(golden: Callable[[str], Any]) -> Network:
+    return filled(Network(), golden("dmtrack").meta["multipliers"])
+
+
+@pytest.fixture(scope="module")
+def crops() -> tuple[Tensor, Tensor]:
+    """Golden templates (4, 2, 3, 128, 128) and search (2, 3, 256, 256), normalised RGB."""
+
+    def image(key: str, size: int) -> Tensor:
+        return torch.from_numpy(recipe_normal(f"input:{key}", (1, 6, size, size))).float().reshape(2, 3, size, size)
+
+    return torch.stack([image(f"template_{i}", 128) for i in range(4)]), image("search", 256)
+
+
+def pixels(image: Tensor) -> Tensor:
+    """(.., 3, H, W) normalised RGB as (.., H, W, 3) BGR 0..255."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return ((image * std + mean) * 255).flip(-3).movedim(-3, -1)
+
+
+def present(count: int, room: int = 4) -> Tensor:
+    return (torch.arange(room) < count).float().unsqueeze(0)
+
+
+@pytest.fixture(scope="module")
+def recorded(network: Network, crops: tuple[Tensor, Tensor]) -> Iterator[dict[str, list[Any]]]:
+    """Module -> the outputs of its calls with three templates; under "" the maps."""
+    calls: dict[str, list[Any]] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: calls.setdefault(name, []).append(output)
+
+    names = [f"backbone.blocks.0.{a}" for a in ("adap_tem1", "adap_tem2", "adap_t", "adap2_t")]
+    names += [f"backbone.blocks.{i}" for i in (0, 5, 11)]
+    hooks = [network.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    with torch.inference_mode():
+        calls[""] = [network(crops[0][:3], crops[1])]
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def test_state_dict_has_the_official_names_and_shapes_in_order(shared: Path) -> None:
+    lines = (shared / "spec/statedict_dmtrack.txt").read_text().splitlines()
+    rows = [line.split("\t") for line in lines if line[0] != "#"]
+    official = [(name, ast.literal_eval(shape), dtype) for name, shape, dtype, *_ in rows]
+    with torch.device("meta"):
+        network = Network()
+    found = [(n, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in network.state_dict().items()]
+    assert found == official
+    assert len(found) == 674
+    assert sum(p.numel() for p in network.parameters()) == 93_304_965
+
+
+def test_maps_and_stages_are_the_official_ones(golden: Callable[[str], Any], recorded: dict[str, list[Any]]) -> None:
+    dmtrack = golden("dmtrack")
+    block = "backbone.blocks.0"
+    taps = {
+        "blocks.0.adap_tem1": recorded[f"{block}.adap_tem1"][0],
+        "blocks.0.adap_tem2": recorded[f"{block}.adap_tem2"][0],
+        "blocks.0.adap_t(call 1: from X to RGB, call 2: from RGB to X)": recorded[f"{block}.adap_t"][0],
+        "blocks.0.adap_t(call 1: from X to RGB, call 2: from RGB to X)#2": recorded[f"{block}.adap_t"][1],
+        "blocks.0.adap2_t.for_rgb": recorded[f"{block}.adap2_t"][0][0],
+        "blocks.0.adap2_t.for_x": recorded[f"{block}.adap2_t"][0][1],
+    }
+    for index in (0, 5, 11):
+        taps[f"blocks.{index}.rgb"], taps[f"blocks.{index}.x"] = recorded[f"backbone.blocks.{index}"][0]
+    for tap, tensor in taps.items():
+        expected, found = dmtrack.group(f"tap/{tap}"), tensor.numpy()
+        assert found.shape == tuple(expected["shape"]), tap
+        samples = found.ravel()[np.linspace(0, found.size - 1, 32).astype(np.int64)]
+        np.testing.assert_allclose(samples, expected["samples"], rtol=1e-5, atol=2e-5, err_msg=tap)
+    for found, name in zip(recorded[""][0], MAPS.values(), strict=True):
+        np.testing.assert_allclose(found, dmtrack.arrays[f"out/T3/{name}"], rtol=0, atol=dmtrack.meta["tol_abs"])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_shipped_graph_gives_the_official_maps(
+    network: Network, crops: tuple[Tensor, Tensor], golden: Callable[[str], Any], count: int
+) -> None:
+    (step,) = deploy(network)
+    found = step(pixels(crops[1]), pixels(crops[0]), present(count))
+    for name, official in MAPS.items():
+        expected = golden("dmtrack").arrays[f"out/T{count}/{official}"]
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=golden("dmtrack").meta["tol_abs"], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Network:
+    return filled(Network(**TINY), {"adap_tem1.adapter_up.weight": 0.1, "adap_tem2.adapter_up.weight": 0.1})
+
+
+@given(count=st.integers(1, 4), seed=st.integers(0, 1000))
+def test_absent_templates_have_no_say(tiny: Network, count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    search, templates = (
+        torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        for shape in ((2, 64, 64, 3), (4, 2, 32, 32, 3))
+    )
+    (shipped,), (published,) = deploy(tiny), reference(tiny)
+    found, expected = (graph(search, templates, present(count)) for graph in (shipped, published))
+    other = templates.clone()
+    other[count:] = 255 - other[count:]
+    for name, value in shipped(search, other, present(count)).items():
+        assert torch.equal(value, found[name])
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=2e-5)
+
+
+def test_each_modality_and_each_template_counts(tiny: Network) -> None:
+    generator = torch.Generator().manual_seed(0)
+    search = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    templates = torch.randint(0, 256, (4, 2, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    (step,) = deploy(tiny)
+    found = step(search, templates, present(4))["offset"]
+    for modality in (0, 1):
+        changed = search.clone()
+        changed[modality] = 0
+        assert not torch.allclose(step(changed, templates, present(4))["offset"], found)
+        for index in range(4):
+            other = templates.clone()
+            other[index, modality] = 0
+            assert not torch.allclose(step(search, other, present(4))["offset"], found)
+
+
+def test_a_network_that_cannot_be_made_names_the_configuration() -> None:
+    with pytest.raises(UsageError, match=r"heads.*\[configuration\]"):
+        make_network("dmtrack", {"heads": 0})
+    with pytest.raises(UsageError, match=r"width = 3"):
+        make_network("dmtrack", {"width": 3})

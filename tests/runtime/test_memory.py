@@ -1,0 +1,142 @@
+"""Which past crops are asked for, and how they are kept."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetrack.runtime.memory import Bank, Forecast, Retention, Schedule
+
+GOLDEN = {
+    "uniform:3": "odtrack_uniform_k3 (also DMTrack paper policy)",
+    "uniform:2": "uniform_k2",
+    "nearest:3": "dmtrack_released_code_nearest_k3",
+    "nearest:2": "dmtrack_released_code_nearest_k2 (rgbd)",
+    "fixed:3": "spmtrack_default",
+    "spread:3": "spmtrack_LaSOT_B378",
+}
+
+
+def bank(retention: str, schedule: str = "uniform:3", shape: tuple[int, ...] = (2, 3), dtype: Any = np.uint16) -> Bank:
+    return Bank(Retention.parse(retention), Schedule.parse(schedule), shape, dtype)
+
+
+def numbered(number: int) -> np.ndarray:
+    return np.full((2, 3), number, np.uint16)
+
+
+@pytest.mark.parametrize("text", sorted(GOLDEN))
+def test_schedules_are_the_official_ones(shared: Path, text: str) -> None:
+    table = json.loads((shared / "golden" / "memory_indices.json").read_text())[GOLDEN[text]]
+    schedule = Schedule.parse(text)
+    assert {t: list(schedule.choose(int(t))) for t in table} == table
+
+
+@given(st.sampled_from(sorted(GOLDEN)), st.integers(1, 5000))
+def test_a_schedule_asks_for_what_there_is_and_no_more_than_it_says(text: str, t: int) -> None:
+    schedule = Schedule.parse(text)
+    chosen = schedule.choose(t)
+    assert list(chosen) == sorted(chosen)
+    assert all(0 <= index < t for index in chosen)
+    assert 1 <= len(chosen) <= schedule.most
+    assert schedule.reach is None or chosen[0] >= t - schedule.reach
+
+
+@pytest.mark.parametrize(
+    "text", ["", "uniform", "uniform:1", "uniform:x", "newest:3", "uniform:65", "uniform:٣", "fixed:-3"]
+)
+def test_what_is_no_schedule_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="such as uniform:3"):
+        Schedule.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "all", "bounded", "bounded:1", "bounded:0x9", "exact:ram", "bounded:9999999", "bounded:-4"]
+)
+def test_what_is_no_way_of_keeping_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="bounded:M"):
+        Retention.parse(text)
+
+
+@pytest.mark.parametrize("retention", ["exact", "exact:disk"])
+@pytest.mark.parametrize("schedule", sorted(GOLDEN))
+def test_exact_gives_what_was_put_in(retention: str, schedule: str) -> None:
+    kept, out = bank(retention, schedule), np.empty((2, 3), np.uint16)
+    for round_ in range(2):
+        kept.clear()
+        for number in range(40):
+            kept.append(numbered(1000 * round_ + number))
+            for index in kept.schedule.choose(kept.count):
+                assert kept.read(index, out) == index
+                assert (out == 1000 * round_ + index).all()
+
+
+@given(limit=st.integers(2, 20), count=st.integers(1, 300))
+def test_bounded_is_wrong_by_half_its_spacing_at_most(limit: int, count: int) -> None:
+    kept, out = bank(f"bounded:{limit}"), np.empty((2, 3), np.uint16)
+    for number in range(count):
+        kept.append(numbered(number))
+        assert kept.nbytes <= limit * 12
+    assert kept.read(0, out) == 0
+    for index in range(count):
+        found = kept.read(index, out)
+        assert (out == found).all()
+        assert abs(found - index) <= kept.spacing / 2
+    assert kept.spacing <= max(1, 4 * count / limit)
+
+
+def test_an_entry_is_a_copy_and_others_do_not_exist() -> None:
+    kept, out, entry = bank("exact"), np.empty((2, 3), np.uint16), numbered(1)
+    kept.append(entry)
+    entry[...] = 2
+    kept.read(0, out)
+    assert (out == 1).all()
+    for index in (-1, 1):
+        with pytest.raises(IndexError, match="memory of 1"):
+            kept.read(index, out)
+
+
+@pytest.mark.parametrize(
+    ("retention", "schedule"), [("bounded:8", "uniform:3"), ("exact", "nearest:3"), ("exact:disk", "uniform:3")]
+)
+def test_a_long_run_stays_within_the_bound(retention: str, schedule: str) -> None:
+    shape = (100, 100)
+    kept, entry = bank(retention, schedule, shape, np.uint8), np.zeros(shape, np.uint8)
+    kept.append(entry)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(2000):
+            kept.append(entry)
+        assert tracemalloc.get_traced_memory()[1] < 12 * entry.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+@given(
+    retention=st.sampled_from(["exact", "bounded:5", "bounded:64"]),
+    schedule=st.sampled_from(["uniform:3", "nearest:3"]),
+    frames=st.integers(0, 100),
+)
+def test_forecast_covers_what_is_kept(retention: str, schedule: str, frames: int) -> None:
+    kept = bank(retention, schedule)
+    for number in range(frames + 1):
+        kept.append(numbered(number))
+    assert kept.nbytes <= kept.forecast.nbytes(frames)
+    if retention == "exact":
+        assert kept.nbytes == kept.forecast.nbytes(frames)
+
+
+def test_forecast_is_said_in_words() -> None:
+    assert "177 MB after a minute" in Forecast(98_304, Retention(None, False), None).text()
+    assert "6.3 MB" in Forecast(98_304, Retention(64, False), None).text()
+    assert "temporary file" in Forecast(98_304, Retention(None, True), None).text()
+    assert "3 entries" in Forecast(98_304, Retention(None, False), 3).text()
