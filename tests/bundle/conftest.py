@@ -145,3 +145,9 @@ def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def pristine(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that tests change and put back."""
+    return shutil.copytree(original / "made", tmp_path_factory.mktemp("pristine") / "made")
