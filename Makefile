@@ -4,14 +4,15 @@ BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
 
-.PHONY: help demo test test-full lint format bench clean
+.PHONY: help demo test test-full lint format bench report clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       export SMAT, track a scene, measure against PyTorch"
 	@echo "make test       the test-suite; make test-full adds the long runs"
-	@echo "make lint       ruff, mypy --strict, import contracts"
+	@echo "make lint       ruff, mypy --strict, import contracts, workflows"
 	@echo "make bench      speed and memory of every target against PyTorch, interleaved in one run"
+	@echo "make report     one page, out/report.html, from the results under out/"
 	@echo "make clean      remove what these made"
 
 $(READY): pyproject.toml constraints.txt
@@ -36,6 +37,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/actionlint
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -47,6 +49,9 @@ bench: $(READY)
 	$(BIN)/edgetrack export smat --target onnx --weights untrained --overwrite
 	$(BIN)/edgetrack bench smat-openvino-fp32 smat-openvino-fp32@bf16 smat-onnx-fp32 \
 		--duration 20 --iterations 300 --output out/bench.json --overwrite
+
+report: $(READY)
+	$(BIN)/edgetrack report out --output out/report.html --overwrite $(if $(DATASET),--dataset '$(DATASET)')
 
 clean:
 	rm -rf .venv out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

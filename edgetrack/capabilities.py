@@ -39,6 +39,7 @@ class Target:
             runs the same files where the target's device need not be; `TRACE` what they are converted from.
         calibrated: precisions for which the exporter needs to know what the tracker feeds its graphs.
         device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
+        devices: kinds of device that `load(device=...)` offers, `cuda` for every `cuda:N`.
         quantizer: package that quantizes for it.
         setup: what to know before installing, for `doctor`.
     """
@@ -59,6 +60,7 @@ class Target:
     proof_backend: str = ""
     calibrated: tuple[str, ...] = ("int8", "fp16")
     device_needed: str = ""
+    devices: tuple[str, ...] = ("cpu",)
     quantizer: str = "nncf"
     setup: str = ""
 
@@ -75,6 +77,10 @@ class Target:
             owners = importlib.metadata.packages_distributions()
             names.update(min(owners.get(name, [""])) for group in self.modules for name in group)
         return {name: importlib.metadata.version(name) for name in sorted(names - {""})}
+
+    def runs_on(self, device: str) -> bool:
+        """Whether a bundle can be opened for a device such as `cuda:0`, where the machine has it."""
+        return device.partition(":")[0] in self.devices
 
     @property
     def install_command(self) -> str:
@@ -118,6 +124,7 @@ TARGETS = (
         settings=("compute_capabilities",),
         proof_backend="onnxruntime",
         device_needed="an NVIDIA GPU",
+        devices=("cuda",),
         tested="TensorRT-RTX 1.7 (engines are built; none was run)",
         about="TensorRT on NVIDIA GPUs: RTX cards and Jetson",
         setup="on Jetson the system's TensorRT is used: never pip-install it there; make the environment with "
@@ -135,6 +142,7 @@ TARGETS = (
         proof_backend=TRACE,
         calibrated=(),
         device_needed="macOS",
+        devices=("cpu", "gpu", "ane", "all"),
         quantizer="coremltools",
         tested="coremltools 9.0 with numpy 2.3 (packages are made and read; none was run)",
         about="Core ML on Apple devices; made and checked anywhere, run on macOS",
@@ -149,6 +157,8 @@ TARGETS = (
         precisions=("fp32",),
         tested="torch 2.13",
         about="eager PyTorch, the published network: the reference that others are measured against",
+        hints=("fp16",),
+        devices=("cpu", "cuda"),
         reference=True,
     ),
     Target(
@@ -219,16 +229,22 @@ def proof_target(name: str) -> Target:
     raise UsageError(f"bundles of target {name!r} run on {target.device_needed} only; do this there")
 
 
-def best_target() -> Target:
+def best_target(device: str | None = None) -> Target:
     """The target to export to on this machine when none is named: the first installed one of the table.
+
+    Args:
+        device: where its bundles have to run, such as `cuda:0`; None takes any.
 
     Raises:
         BackendMissingError: none is installed.
     """
     for target in TARGETS:
-        if target.exporter is not None and target.installed and target is not reference_target():
+        fits = device is None or target.runs_on(device)
+        if fits and target.exporter is not None and target.installed and target is not reference_target():
             return target
-    offers = " or ".join(t.install_command for t in TARGETS if t.exporter is not None)
+    offers = " or ".join(
+        t.install_command for t in TARGETS if t.exporter is not None and (device is None or t.runs_on(device))
+    )
     raise BackendMissingError(f"no target's package is installed; type one of: {offers}")
 
 

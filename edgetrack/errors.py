@@ -5,6 +5,7 @@
         UnknownNameError              a tracker, target, scene or sequence that does not exist
         InvalidBoxError               a box that is not four finite numbers with a positive size in the frame
         InvalidFrameError             an image that no tracker can take
+        InvalidTextError              a description of the target that cannot be read
         RecipeError                   a recipe that does not say what it must
         SourceError                   a video, folder or camera that cannot be opened
         DatasetError                  a data set that is not there or not laid out as any that is known
@@ -49,6 +50,10 @@ class UnknownNameError(UsageError):
 
 class InvalidBoxError(UsageError):
     """A box that is not four finite numbers with a positive size that touches the frame."""
+
+
+class InvalidTextError(UsageError):
+    """A description of the target that no tracker, or not this one, can read."""
 
 
 class InvalidFrameError(UsageError):

@@ -9,14 +9,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.box import Box, iou
 from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.media import BoxRecord, BoxWriter, FrameSource, VideoWriter, draw, open_source
+from edgetrack.runtime.mixtures import Shares, add_frame, sentence, summarize
 from edgetrack.runtime.paired import PairedSource
 from edgetrack.runtime.session import Tracker, load
+from edgetrack.runtime.text import parse_text
 
 Frame = NDArray[np.uint8]
 Progress = Callable[[Iterable[Frame], "int | None"], Iterable[Frame]]
@@ -26,7 +29,10 @@ ESCAPE = 27
 
 @dataclass(frozen=True)
 class Job:
-    """What to track and where the results go; see `edgetrack track --help`. `aux` is the source of second images."""
+    """What to track and where the results go; see `edgetrack track --help`.
+
+    `aux` is the source of second images, `text` what is said of the target, as it was typed.
+    """
 
     bundle: str
     source: str
@@ -42,11 +48,15 @@ class Job:
     precision_hint: str | None
     aux: str | None = None
     memory: str | None = None
+    text: tuple[str, ...] = ()
 
 
 @dataclass
 class Summary:
-    """What came of it. `mean_iou` is over the frames after the first that have ground truth."""
+    """What came of it.
+
+    `mean_iou` is over the frames after the first that have ground truth, `phrases` what the tracker was told.
+    """
 
     bundle: str
     weights: str
@@ -55,9 +65,12 @@ class Summary:
     lost: int = 0
     track_ms: list[float] = field(default_factory=list)
     overlaps: list[float] = field(default_factory=list)
+    shares: Shares = field(default_factory=dict)
+    phrases: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: track_ms is the median time of an update."""
+        """For JSON: track_ms is the median time of an update; `diagnostics` of trackers that mix something."""
+        mixtures = {name: msgspec.to_builtins(found) for name, found in summarize(self.shares).items()}
         return {
             "bundle": self.bundle,
             "weights": self.weights,
@@ -66,10 +79,12 @@ class Summary:
             "lost": self.lost,
             "track_ms": median(self.track_ms) if self.track_ms else None,
             "mean_iou": sum(self.overlaps) / len(self.overlaps) if self.overlaps else None,
+            **({"text": self.phrases} if self.phrases else {}),
+            **({"diagnostics": mixtures} if mixtures else {}),
         }
 
     def text(self) -> str:
-        """One line for people."""
+        """One line for people, and one for each mixture."""
         parts = [f"{self.frames} frames of {self.source} with {self.bundle} ({self.weights} weights)"]
         if self.track_ms:
             parts.append(f"track() {median(self.track_ms):.1f} ms median = {1000 / median(self.track_ms):.0f} fps")
@@ -77,7 +92,10 @@ class Summary:
             parts.append(f"mean IoU with the ground truth {sum(self.overlaps) / len(self.overlaps):.3f}")
         if self.lost:
             parts.append(f"lost in {self.lost} frames")
-        return "; ".join(parts)
+        if self.phrases:
+            parts.append("text: " + ", ".join(f"{name} {phrase!r}" for name, phrase in self.phrases.items()))
+        mixtures = [sentence(name, found) for name, found in summarize(self.shares).items()]
+        return "\n".join(["; ".join(parts), *mixtures])
 
 
 def follow(
@@ -108,6 +126,7 @@ def follow(
                 threads=job.threads,
                 precision_hint=job.precision_hint,
                 memory=job.memory,
+                text=parse_text(job.text),
             )
         )
         writer = (
@@ -138,10 +157,12 @@ def _records(
         if index == 0:
             start = _start_box(job, frames, frame[..., :3])
             tracker.init(frame, start)
+            summary.phrases = tracker.phrases
             record = BoxRecord(0, start, None, False, None)
         else:
             result = tracker.update(frame)
-            record = BoxRecord(index, result.box, result.score, result.lost, result.timing.total)
+            record = BoxRecord(index, result.box, result.score, result.lost, result.timing.total, result.diagnostics)
+            add_frame(summary.shares, result.diagnostics)
             summary.track_ms.append(result.timing.total)
             summary.lost += result.lost
             if truth is not None:

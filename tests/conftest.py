@@ -129,6 +129,33 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
         },
         "procedure": {"search_size": 128, "template_size": 64},
     },
+    "atstrack": {
+        "configuration": {
+            "search_size": 128,
+            "template_size": 64,
+            "dim": 64,
+            "depth": 2,
+            "heads": 2,
+            "head_channels": 32,
+            "text_dim": 32,
+            "text_depth": 2,
+            "text_heads": 2,
+        },
+        "procedure": {"search_size": 128, "template_size": 64},
+    },
+    "dastm": {
+        "configuration": {
+            "image_size": 97,
+            "cells": 9,
+            "width": 0.25,
+            "blocks": "1,1,2",
+            "dim": 32,
+            "head_width": 16,
+            "head_depth": 2,
+            "gate_reduction": 4,
+        },
+        "procedure": {"search_size": 97},
+    },
     "spmtrack_b": {
         "configuration": {
             "search_size": 112,

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from edgetrack.benchmark import cautions
 from edgetrack.benchmark.cautions import Code
 from edgetrack.benchmark.entries import Entry, Plan, RooflineEntry, TrackerEntry
+from edgetrack.benchmark.gpu_watch import is_gpu
+from edgetrack.benchmark.latency import Latency, Rounds, latency_of
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.messages import Kind, Slice
+from edgetrack.benchmark.outcomes import burst_outcome, paced_outcome
 from edgetrack.benchmark.record import (
     Caution,
     ContestantFailure,
     Fps,
     Latencies,
-    Latency,
     MemoryUse,
     PytorchInterval,
     Result,
     RooflineRatio,
-    Rounds,
     SamplesMs,
     VersusPaper,
     VersusPytorch,
     Waterfall,
 )
 from edgetrack.benchmark.roofline import Roofline
-from edgetrack.benchmark.statistics import Ratio, fps, percentile_interval, ratio_of_medians, summarize
+from edgetrack.benchmark.soaking import soak_outcome
+from edgetrack.benchmark.statistics import Ratio, fps, ratio_of_medians
 from edgetrack.bundle.manifest import Manifest
+from edgetrack.telemetry.sources import Expectation
+from edgetrack.telemetry.timeline import Energy, Timeline, energy_of
 
 _SEED = 0
+_NO_TIMELINE = Timeline(interval_s=0.0)
+_NOTHING_EXPECTED = Expectation()
 
 
 def failures(entries: Sequence[Entry]) -> list[ContestantFailure]:
@@ -48,16 +55,56 @@ def failures(entries: Sequence[Entry]) -> list[ContestantFailure]:
     ]
 
 
-def results(entries: Sequence[Entry], plan: Plan, machine: MachineRecord) -> list[Result]:
-    """One result for each contestant that has not failed and was measured at least once."""
+def results(
+    entries: Sequence[Entry],
+    plan: Plan,
+    machine: MachineRecord,
+    timeline: Timeline = _NO_TIMELINE,
+    expected: Expectation = _NOTHING_EXPECTED,
+) -> list[Result]:
+    """One result for each contestant that has not failed and was measured at least once.
+
+    Args:
+        entries: who took part.
+        plan: how it was measured.
+        machine: as it was before the first frame.
+        timeline: what the sensors said meanwhile.
+        expected: what the device's profile says.
+    """
     roofs = {entry.precision: entry.roofline for entry in entries if isinstance(entry, RooflineEntry)}
     measured = {
         entry.label: entry
         for entry in entries
         if isinstance(entry, TrackerEntry) and entry.failure is None and entry.slices["track"]
     }
-    machine_cautions = tuple(cautions.of_machine(machine, plan.threads))
-    return [_result(entry, measured, roofs, plan, machine_cautions) for entry in measured.values()]
+    general = (*cautions.of_machine(machine, plan.threads), *cautions.of_device(timeline, expected))
+    found = [_result(entry, measured, roofs, plan, general) for entry in measured.values()]
+    return [
+        _with_scenario(result, entry, timeline, expected)
+        for result, entry in zip(found, measured.values(), strict=True)
+    ]
+
+
+def _with_scenario(result: Result, entry: TrackerEntry, timeline: Timeline, expected: Expectation) -> Result:
+    """The result with energy, what its scenario found, and the warnings that these call for."""
+    scenario = entry.scenario
+    paced = (
+        paced_outcome(entry.paced, scenario.fps, unbroken=False)
+        if scenario.name == "paced" and scenario.fps and entry.paced
+        else None
+    )
+    burst = burst_outcome(entry.bursts, scenario, result.fps.track) if entry.bursts else None
+    soak = soak_outcome(entry.paced, scenario, timeline, entry.label) if scenario.name == "soak" else None
+    found = msgspec.structs.replace(
+        result, energy=_energy(entry, timeline, expected.rails), paced=paced, burst=burst, soak=soak
+    )
+    own = [*cautions.of_run(timeline, entry.label, entry.kinds, expected), *cautions.of_deadlines(found)]
+    return msgspec.structs.replace(found, warnings=[*found.warnings, *own])
+
+
+def _energy(entry: TrackerEntry, timeline: Timeline, rails: tuple[str, ...]) -> dict[str, Energy]:
+    known = {kind: energy_of(timeline, entry.label, kind, rails) for kind in entry.kinds}
+    return {kind: energy for kind, energy in known.items() if energy is not None}
 
 
 def _result(
@@ -70,13 +117,15 @@ def _result(
     contestant, manifest = entry.contestant, entry.contestant.manifest
     samples = _samples(entry)
     latencies = Latencies(
-        model=_latency(samples.model),
-        track=_latency(samples.track),
-        camera=_latency(samples.camera) if samples.camera else None,
+        model=latency_of(samples.model),
+        track=latency_of(samples.track),
+        camera=latency_of(samples.camera) if samples.camera else None,
     )
     reference = measured.get(contestant.reference or "")
     ratios, intervals = _versus_pytorch(entry, None if reference is entry else reference)
     roofline, roof_cautions = _roofline(manifest, latencies.model.p50, roofs.get(contestant.arithmetic))
+    if not plan.scenario.compares:
+        roof_cautions = []
     own = [*contestant.cautions, *cautions.of_latencies(latencies), *roof_cautions]
     if entry.never_rested:
         own.append(Code.NEVER_RESTED.caution(f"{entry.label} did not stop computing between its turns"))
@@ -96,14 +145,14 @@ def _result(
         latency_ms=latencies,
         fps=speeds,
         waterfall_ms=_waterfall(samples),
-        memory_mb=MemoryUse(peak_rss=_peak(entry)),
+        memory_mb=MemoryUse(peak_rss=_peak(entry), gpu=entry.peak.gpu_mb if entry.peak else None),
         size_mb=contestant.size_mb,
         load_ms=entry.loaded.load_ms if entry.loaded else 0.0,
         first_ms=entry.loaded.first_ms if entry.loaded else 0.0,
         cores_busy=_cores_busy(entry.slices["track"]),
         vs_pytorch=ratios,
         vs_pytorch_interval=intervals,
-        vs_paper=_versus_paper(manifest, speeds.track),
+        vs_paper=_versus_paper(manifest, speeds.track, on_gpu=is_gpu(plan.device)),
         roofline=roofline,
         warnings=[*machine_cautions, *own],
         samples_ms=samples,
@@ -116,7 +165,7 @@ def _samples(entry: TrackerEntry) -> SamplesMs:
 
     return SamplesMs(
         model=rounds("track", lambda piece: piece.graphs),
-        track=rounds("track", _track),
+        track=rounds("track", track_ms),
         camera=rounds("camera", lambda piece: piece.whole),
         crop=rounds("track", lambda piece: piece.crop),
         decode=rounds("track", lambda piece: piece.decode),
@@ -124,27 +173,10 @@ def _samples(entry: TrackerEntry) -> SamplesMs:
     )
 
 
-def _track(piece: Slice) -> list[float]:
+def track_ms(piece: Slice) -> list[float]:
+    """Milliseconds of each frame by the papers' definition: crop, graphs and decode."""
     stages = zip(piece.crop, piece.graphs, piece.decode, strict=True)
     return [crop + graphs + decode for crop, graphs, decode in stages]
-
-
-def _latency(rounds: Rounds) -> Latency:
-    values = np.concatenate(rounds)
-    summary = summarize(values)
-    interval = percentile_interval(values, 0.5)
-    return Latency(
-        p50=summary.p50,
-        p90=summary.p90,
-        p95=summary.p95,
-        p99=summary.p99,
-        mean=summary.mean,
-        min=summary.minimum,
-        max=summary.maximum,
-        cv=summary.cv,
-        count=summary.count,
-        interval=(interval.low, interval.high) if interval else None,
-    )
 
 
 def _fps(latencies: Latencies) -> Fps:
@@ -202,14 +234,16 @@ def _bounds(ratio: Ratio | None) -> tuple[float, float] | None:
     return None if ratio is None or ratio.low is None or ratio.high is None else (ratio.low, ratio.high)
 
 
-def _versus_paper(manifest: Manifest, ours: float | None) -> VersusPaper:
+def _versus_paper(manifest: Manifest, ours: float | None, *, on_gpu: bool) -> VersusPaper:
     paper = manifest.paper
-    if not paper.cpu_fps:
+    stated = paper.gpu_fps if on_gpu else paper.cpu_fps
+    if not stated:
         return VersusPaper()
     return VersusPaper(
-        fps=paper.cpu_fps,
-        ratio=None if ours is None else ours / paper.cpu_fps,
-        cpu=paper.cpu or None,
+        fps=stated,
+        ratio=None if ours is None else ours / stated,
+        cpu=None if on_gpu else paper.cpu or None,
+        gpu=paper.gpu or None if on_gpu else None,
         source=paper.source or None,
     )
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.record import Caution, Latencies
+from edgetrack.benchmark.record import Caution, Latencies, Result
+from edgetrack.telemetry.sources import Expectation
+from edgetrack.telemetry.throttling import find_throttling
+from edgetrack.telemetry.timeline import Timeline, Window, inside
 
 NOISY_CV = 0.15
 """Standard deviation over mean of the track latencies above which a machine counts as noisy."""
 _BUSY_SHARE = 0.5
+_NEAR_CLOCK = 0.95
+_PROCESSOR, _MEMORY = "CPU", "EMC"
+"""How the names of those clocks begin; all others are a GPU's."""
 
 
 class Code(enum.Enum):
@@ -25,7 +31,17 @@ class Code(enum.Enum):
     REFERENCE_WEIGHTS_DIFFER = "nothing to do for speed: it does not depend on the weights' values"
     NO_REFERENCE = "pip install 'edgetrack[export]', so that one can be made, or give a bundle with --reference"
     NO_ROOFLINE = "the detail says what is missing; where it is the count of operations, export the bundle again"
+    GPU_SHARED = "end the other programs on the GPU (nvidia-smi lists them) and measure again"
+    NO_GPU_MEMORY = "pip install 'edgetrack[gpu]'; where that does not help, nothing to do for speed"
     NEVER_RESTED = "its process kept computing while others were measured: measure it alone"
+    THROTTLED = "cool the device, or state the figures as those of a hot one; the timeline has temperatures"
+    CLOCK_CHANGED = "fix the clocks before a comparison: sudo jetson_clocks, or the performance governor"
+    CLOCK_BELOW_PROFILE = "look at power mode, supply and cooling; the profile states what the device reaches"
+    POWER_MODE = "set it for a comparison: sudo nvpmodel -p --verbose lists the modes, -m NUMBER sets one"
+    CLOCKS_NOT_FIXED = "fix them for a comparison: sudo jetson_clocks"
+    TELEMETRY_MISSING = "nothing to do for speed; energy, throttling or temperatures are not known without it"
+    DEADLINES_MISSED = "lower --fps, or use a faster target or precision; queued_ms in the record says what waited"
+    MEMORY_GROWS = "repeat it for longer: a leak goes on, a pool that fills does not"
 
     def caution(self, detail: str) -> Caution:
         """This warning for one case."""
@@ -53,3 +69,54 @@ def of_latencies(latencies: Latencies) -> Iterator[Caution]:
     cv = latencies.track.cv
     if cv is not None and cv > NOISY_CV:
         yield Code.NOISY.caution(f"track latency varies by more than {NOISY_CV:.0%} (standard deviation over mean)")
+
+
+def of_device(timeline: Timeline, expected: Expectation) -> Iterator[Caution]:
+    """What differs from the device's profile before anything is timed."""
+    mode = timeline.power_mode
+    if expected.power_modes and mode.name not in expected.power_modes:
+        wanted = " or ".join(expected.power_modes)
+        yield Code.POWER_MODE.caution(f"the power mode is {mode.name or 'unknown'}, the profile expects {wanted}")
+    if expected.jetson_clocks and mode.jetson_clocks is not True:
+        state = "not fixed" if mode.jetson_clocks is False else "fixed or not, which could not be read"
+        yield Code.CLOCKS_NOT_FIXED.caution(f"the clocks are {state}; the profile expects jetson_clocks")
+    for missing in timeline.missing:
+        yield Code.TELEMETRY_MISSING.caution(f"{missing.source}: {missing.reason}")
+
+
+def of_run(timeline: Timeline, contestant: str, kinds: Sequence[str], expected: Expectation) -> Iterator[Caution]:
+    """What the sensors say of one contestant's slices."""
+    codes = {"throttled": Code.THROTTLED, "clock-changed": Code.CLOCK_CHANGED}
+    for found in find_throttling(timeline, contestant, kinds):
+        yield codes[found.kind].caution(found.detail)
+    windows = [w for w in timeline.windows if w.contestant == contestant and w.kind in kinds]
+    for what, mhz, is_gpu in (("processor", expected.cpu_mhz, False), ("GPU", expected.gpu_mhz, True)):
+        reached = _highest_clock(timeline, windows, is_gpu)
+        if mhz is not None and reached is not None and reached < _NEAR_CLOCK * mhz:
+            yield Code.CLOCK_BELOW_PROFILE.caution(f"{what} at {reached:.0f} MHz, the profile states {mhz:.0f}")
+
+
+def _highest_clock(timeline: Timeline, windows: Sequence[Window], is_gpu: bool) -> float | None:
+    instants = [index for window in windows for index in inside(timeline, window)]
+    read = [
+        value
+        for series in timeline.series
+        if series.quantity == "clock_mhz" and series.name != _MEMORY
+        if series.name.startswith(_PROCESSOR) != is_gpu
+        for index in instants
+        if (value := series.values[index]) is not None
+    ]
+    return max(read, default=None)
+
+
+def of_deadlines(result: Result) -> Iterator[Caution]:
+    """Frames that came too late, and memory that grows."""
+    paced = result.paced or (result.soak.paced if result.soak else None)
+    if paced is not None and paced.misses:
+        yield Code.DEADLINES_MISSED.caution(
+            f"{paced.misses} of {paced.frames} frames at {paced.fps:g} fps were late, "
+            f"up to {paced.longest_miss_run} in a row"
+        )
+    slope = result.soak.rss_mb_per_min if result.soak else None
+    if slope is not None and slope.grows:
+        yield Code.MEMORY_GROWS.caution(f"resident memory grows by {slope.value:.3g} MB a minute")

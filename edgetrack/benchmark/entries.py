@@ -5,17 +5,18 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from edgetrack.benchmark import messages
 from edgetrack.benchmark.footage import Footage
 from edgetrack.benchmark.lineup import Contestant
-from edgetrack.benchmark.messages import Kind, Loaded, Peak, Slice
+from edgetrack.benchmark.messages import Bursted, Kind, Loaded, Paced, Peak, Slice
 from edgetrack.benchmark.process import Worker
 from edgetrack.benchmark.roofline import Roofline
+from edgetrack.benchmark.scenario import STREAM, Scenario
 from edgetrack.errors import EdgetrackError
 
-KINDS: tuple[Kind, ...] = ("track", "camera")
+KINDS: tuple[Kind, ...] = ("track", "camera", "paced", "burst", "soak")
+"""All kinds of slices, in the order in which a round goes through them."""
 _WARMUP_FRAMES = 10
 _UNRECORDED = 5
 """Frames at the start of each slice that only bring back the caches after another's turn."""
@@ -35,6 +36,7 @@ class Plan:
         keep_mb: decoded frames that one process may hold.
         keep_frames: the same, as a number.
         timeout_s: longest wait for one answer.
+        scenario: how frames come.
     """
 
     device: str
@@ -46,6 +48,7 @@ class Plan:
     keep_mb: float
     keep_frames: int
     timeout_s: float
+    scenario: Scenario = STREAM
 
     @property
     def slice_s(self) -> float:
@@ -60,9 +63,8 @@ class Plan:
 
 @dataclass
 class Entry(abc.ABC):
-    """One worker's part in the benchmark; `failure` ends it. `kinds` are the slices that it takes turns in."""
+    """One worker's part in the benchmark; `failure` ends it."""
 
-    kinds: ClassVar[tuple[Kind, ...]]
     failure: EdgetrackError | None = field(default=None, init=False)
     never_rested: bool = field(default=False, init=False)
     rounds_done: int = field(default=0, init=False)
@@ -71,6 +73,11 @@ class Entry(abc.ABC):
     @abc.abstractmethod
     def label(self) -> str:
         """What people call it."""
+
+    @property
+    @abc.abstractmethod
+    def kinds(self) -> tuple[Kind, ...]:
+        """The slices that it takes turns in."""
 
     @abc.abstractmethod
     def open(self, worker: Worker, plan: Plan) -> None:
@@ -89,16 +96,22 @@ class Entry(abc.ABC):
 class TrackerEntry(Entry):
     """A bundle's answers."""
 
-    kinds = KINDS
     contestant: Contestant
     footage: Footage
+    scenario: Scenario = STREAM
     loaded: Loaded | None = field(default=None, init=False)
     peak: Peak | None = field(default=None, init=False)
     slices: dict[Kind, list[Slice]] = field(default_factory=lambda: {kind: [] for kind in KINDS}, init=False)
+    paced: list[Paced] = field(default_factory=list, init=False)
+    bursts: list[Bursted] = field(default_factory=list, init=False)
 
     @property
     def label(self) -> str:
         return self.contestant.label
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return self.scenario.kinds
 
     def open(self, worker: Worker, plan: Plan) -> None:
         request = messages.Load(
@@ -119,15 +132,31 @@ class TrackerEntry(Entry):
         worker.ask(request, Slice, plan.timeout_s + plan.warmup_s)
 
     def turn(self, worker: Worker, kind: Kind, plan: Plan) -> None:
-        request = messages.Run(kind, plan.slice_s, plan.slice_frames, _UNRECORDED)
-        self.slices[kind].append(worker.ask(request, Slice, plan.timeout_s + plan.slice_s))
+        seconds, frames, wait_s = plan.slice_s, plan.slice_frames, plan.timeout_s + plan.slice_s
+        if kind in ("paced", "soak"):
+            fresh = kind == "paced" or not self.paced
+            pace = messages.Pace(self.scenario.fps, seconds, frames, _UNRECORDED, fresh)
+            self._keep_paced(worker.ask(pace, Paced, wait_s + frames / (self.scenario.fps or math.inf)), kind)
+        elif kind == "burst":
+            burst = messages.Burst(self.scenario.streams, seconds, frames, _UNRECORDED)
+            self.bursts.append(worker.ask(burst, Bursted, wait_s))
+        else:
+            self.slices[kind].append(worker.ask(messages.Run(kind, seconds, frames, _UNRECORDED), Slice, wait_s))
+
+    def _keep_paced(self, found: Paced, kind: Kind) -> None:
+        """A soak has no slices but these: its frames are also what the track and model speeds are of."""
+        self.paced.append(found)
+        if kind == "soak":
+            read = [0.0] * len(found.crop)
+            self.slices["track"].append(
+                Slice("track", found.crop, found.graphs, found.decode, read, found.response, found.cpu_s, found.wall_s)
+            )
 
 
 @dataclass
 class RooflineEntry(Entry):
     """The roof at one precision."""
 
-    kinds = ("track",)
     precision: str
     threads: int
     roofline: Roofline | None = field(default=None, init=False)
@@ -135,6 +164,10 @@ class RooflineEntry(Entry):
     @property
     def label(self) -> str:
         return f"roofline {self.precision}"
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return ("track",)
 
     def open(self, worker: Worker, plan: Plan) -> None:
         worker.ask(messages.LoadRoofline(self.precision, self.threads), messages.Ready, plan.timeout_s)

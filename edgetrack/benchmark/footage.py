@@ -10,8 +10,7 @@ from pathlib import Path
 from edgetrack import box as boxes
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, UsageError
-from edgetrack.media import FrameSource, open_source
-from edgetrack.media._types import Frame
+from edgetrack.media import Frame, FrameSource, open_source
 
 DEFAULT_SOURCE = "synthetic:drift?frames=120&size=1280x720"
 KEEP_FRAMES = 200

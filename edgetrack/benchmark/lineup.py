@@ -11,7 +11,7 @@ from edgetrack.benchmark.record import Caution
 from edgetrack.bundle import find_bundles, open_bundle
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.capabilities import Target, find_target
-from edgetrack.errors import UsageError
+from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.runtime.named import open_named
 
 OUTPUT_FOLDER = Path("out")
@@ -66,6 +66,7 @@ def choose(
     best_target: Callable[[], Target],
     notify: Notify,
     folder: Path = OUTPUT_FOLDER,
+    device: str = "cpu",
 ) -> list[Contestant]:
     """The bundles to measure.
 
@@ -77,12 +78,13 @@ def choose(
         best_target: says which target suits this machine.
         notify: is told what was decided without being asked.
         folder: where bundles are looked for.
+        device: where they are measured; of those in `folder`, what does not run there is left out.
 
     Raises:
         UsageError: a hint that no bundle takes, or a bundle that was given twice.
         EdgetrackError: a bundle that cannot be opened or made.
     """
-    contestants = [Contestant(*open_named(text)) for text in given] or _found(folder, notify)
+    contestants = [Contestant(*open_named(text)) for text in given] or _found(folder, notify, device)
     if not contestants:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
@@ -106,14 +108,23 @@ def opened(path: str | Path) -> Contestant:
         return Contestant(bundle.source.absolute(), bundle.manifest)
 
 
-def _found(folder: Path, notify: Notify) -> list[Contestant]:
+def _found(folder: Path, notify: Notify, device: str) -> list[Contestant]:
     found = []
     for listed in find_bundles(folder):
         if listed.manifest is None:
             notify(f"left out: {listed.error}")
+        elif not _runs_on(listed.manifest, device):
+            notify(f"left out: {listed.manifest.name} does not run on {device}")
         else:
             found.append(Contestant(listed.path.absolute(), listed.manifest))
     return found
+
+
+def _runs_on(manifest: Manifest, device: str) -> bool:
+    try:
+        return find_target(manifest.target).runs_on(device)
+    except UnknownNameError:
+        return True  # its own process says what is wrong with it
 
 
 def _hinted(contestants: list[Contestant], hint: str, notify: Notify) -> list[Contestant]:

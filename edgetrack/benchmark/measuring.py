@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from edgetrack.benchmark.bursts import BurstRun
 from edgetrack.benchmark.clock import Clock, MonotonicClock
 from edgetrack.benchmark.footage import Shots, back_and_forth, decoded, streamed
+from edgetrack.benchmark.gpu_watch import ProcessMemory
 from edgetrack.benchmark.memory import peak_rss_mb
-from edgetrack.benchmark.messages import Load, Loaded, LoadRoofline, Peak, Rate, Run, Slice
+from edgetrack.benchmark.messages import (
+    Burst,
+    Bursted,
+    Load,
+    Loaded,
+    LoadRoofline,
+    Pace,
+    Paced,
+    Peak,
+    Rate,
+    Run,
+    Slice,
+)
+from edgetrack.benchmark.pacing import Pacer
 from edgetrack.benchmark.roofline import RooflineContestant
 from edgetrack.capabilities import find_target
-from edgetrack.media._types import Frame
+from edgetrack.media import Frame
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.session import Timing, Tracker, load
+from edgetrack.runtime.text import stand_in_text
 
 
 class Step(NamedTuple):
@@ -36,6 +51,7 @@ class TrackerRun:
         clock: times everything but the waterfall, which is the tracker's own.
         cpu_seconds: what this process has computed so far.
         open_bundle: `edgetrack.load`, or something like it.
+        sleep: waits about that many seconds, between frames that arrive at a rate.
     """
 
     def __init__(
@@ -45,12 +61,18 @@ class TrackerRun:
         clock: Clock | None = None,
         cpu_seconds: Callable[[], float] = time.process_time,
         open_bundle: Callable[..., Tracker] = load,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._request = request
+        self._open_bundle = open_bundle
+        self._sleep = sleep
+        self._arriving: Iterator[Frame] | None = None
+        self._burst: BurstRun | None = None
         self._clock = clock or MonotonicClock()
         self._cpu_seconds = cpu_seconds
+        self._gpu_memory = ProcessMemory(request.device)
         start = self._clock.now_ns()
-        self._tracker = open_bundle(
+        self._tracker = self._described(
             request.bundle, device=request.device, threads=request.threads, precision_hint=request.hint
         )
         self._load_ms = self._since(start)
@@ -73,7 +95,7 @@ class TrackerRun:
         with closing(streamed(self._request.source)) as shots:
             for _ in range(frames):
                 self._step(shots)
-        return Peak(peak_rss_mb())
+        return Peak(peak_rss_mb(), self._gpu_memory.mb())
 
     def run(self, request: Run) -> Slice:
         """One slice, from the first frame on."""
@@ -96,9 +118,40 @@ class TrackerRun:
             wall_s=wall_s,
         )
 
+    def pace(self, request: Pace) -> Paced:
+        """One slice of frames that arrive at a rate; the tracker is started anew only where that is asked for."""
+        frames = self._arriving
+        if frames is None or request.fresh:
+            self._arriving = frames = self._unbroken()
+            self._tracker.init(next(frames), self._request.box)
+            for _ in range(request.unrecorded):
+                self._tracker.update(next(frames))
+        return Pacer(self._tracker, self._clock, self._cpu_seconds, self._sleep).run(request, frames)
+
+    def burst(self, request: Burst) -> Bursted:
+        """One slice of several trackers at once; they are loaded the first time and kept."""
+        if self._burst is None or self._burst.streams != request.streams:
+            if self._burst is not None:
+                self._burst.close()
+            self._burst = BurstRun(self._request, request.streams, self._described, self._clock)
+        return self._burst.run(request, self._request.box, self._unbroken)
+
     def close(self) -> None:
-        """Release the tracker."""
+        """Release the tracker, and those of a burst."""
+        if self._burst is not None:
+            self._burst.close()
         self._tracker.close()
+
+    def _described(self, bundle: str, **options: Any) -> Tracker:
+        """A tracker of the bundle, told about its target where it wants to be."""
+        tracker = self._open_bundle(bundle, **options)
+        if tracker.attributes:
+            tracker.describe(stand_in_text(tracker.attributes))
+        return tracker
+
+    def _unbroken(self) -> Iterator[Frame]:
+        """Frames in memory, without end: neighbours in time are neighbours in the scene, nothing starts anew."""
+        return (frame for frame, _ in back_and_forth(self._kept))
 
     def _shots(self, request: Run) -> Shots:
         return back_and_forth(self._kept) if request.kind == "track" else streamed(self._request.source)
@@ -125,8 +178,7 @@ class TrackerRun:
         return (self._clock.now_ns() - start) / 1e6
 
     def _versions(self) -> dict[str, str]:
-        packages = find_target(self._tracker.manifest.target).packages
-        return {package: importlib.metadata.version(package) for package in packages}
+        return find_target(self._tracker.manifest.target).versions()
 
 
 class RooflineRun:

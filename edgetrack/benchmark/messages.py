@@ -10,7 +10,7 @@ from edgetrack.benchmark.roofline import Roofline
 from edgetrack.box import Box
 from edgetrack.errors import WorkerError
 
-Kind = Literal["track", "camera"]
+Kind = Literal["track", "camera", "paced", "burst", "soak"]
 _SHOWN = 120
 
 
@@ -56,6 +56,29 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     unrecorded: int
 
 
+class Pace(msgspec.Struct, frozen=True, tag="pace"):
+    """Frames that lie decoded in memory arrive at `fps`, for `seconds` and at least `frames` of them.
+
+    None as `fps` sends each when the one before it is done. `fresh` starts the tracker anew, with `unrecorded` frames
+    before; else it goes on where the last such request ended.
+    """
+
+    fps: float | None
+    seconds: float
+    frames: int
+    unrecorded: int
+    fresh: bool
+
+
+class Burst(msgspec.Struct, frozen=True, tag="burst"):
+    """`streams` trackers at once on decoded frames, each until `seconds` and `frames` are both reached."""
+
+    streams: int
+    seconds: float
+    frames: int
+    unrecorded: int
+
+
 class Probe(msgspec.Struct, frozen=True, tag="probe"):
     """Search for the roof for about `seconds`."""
 
@@ -76,9 +99,10 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Peak(msgspec.Struct, frozen=True, tag="peak"):
-    """Peak resident memory in MB of 2**20 bytes."""
+    """Peak resident memory in MB of 2**20 bytes, and what the process holds of its GPU."""
 
     peak_rss_mb: float
+    gpu_mb: float | None = None
 
 
 class Slice(msgspec.Struct, frozen=True, tag="slice"):
@@ -98,6 +122,31 @@ class Slice(msgspec.Struct, frozen=True, tag="slice"):
     wall_s: float
 
 
+class Paced(msgspec.Struct, frozen=True, tag="paced"):
+    """One entry per frame that was begun, in milliseconds, in order of arrival.
+
+    `queued` runs from a frame's arrival to when it was begun, `response` from its arrival to its box. `waiting` frames
+    had arrived and were not begun when the time was over.
+    """
+
+    crop: list[float]
+    graphs: list[float]
+    decode: list[float]
+    queued: list[float]
+    response: list[float]
+    waiting: int
+    cpu_s: float
+    wall_s: float
+
+
+class Bursted(msgspec.Struct, frozen=True, tag="bursted"):
+    """Milliseconds from box to box, per stream, and the seconds from the first start to the last end."""
+
+    threads_each: int
+    whole: list[list[float]]
+    wall_s: float
+
+
 class Rate(msgspec.Struct, frozen=True, tag="rate"):
     """The roof as far as it is known."""
 
@@ -111,9 +160,9 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     message: str
 
 
-Request = Load | LoadRoofline | Memory | Run | Probe
-Reply = Loaded | Ready | Peak | Slice | Rate | Failure
-AnyReply = TypeVar("AnyReply", Loaded, Ready, Peak, Slice, Rate)
+Request = Load | LoadRoofline | Memory | Run | Pace | Burst | Probe
+Reply = Loaded | Ready | Peak | Slice | Paced | Bursted | Rate | Failure
+AnyReply = TypeVar("AnyReply", Loaded, Ready, Peak, Slice, Paced, Bursted, Rate)
 
 _REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _REPLIES: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edgetrack.benchmark.record import Caution, Latency, Record, Result
+from edgetrack.benchmark.scenario_notes import percentile_note, scenario_notes, telemetry_note
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,12 +52,13 @@ def row(result: Result, percentile: int) -> list[str]:
     ]
 
 
-def notes(record: Record) -> Iterator[str]:
-    """What goes with the table, one line each: the machine, how it was measured, warnings and failures."""
+def notes(record: Record, percentile: int = 99) -> Iterator[str]:
+    """What goes with the table, one line each: the machine, how it was measured, bounds, warnings and failures."""
     machine, settings, source = record.machine, record.settings, record.source
     width, height = source.size
     model = machine.cpu_model or machine.architecture
-    yield f"{model}, {machine.usable_cores} usable cores, {settings.threads} threads"
+    profile = f", device profile {settings.profile}" if settings.profile else ""
+    yield f"{model}, {machine.usable_cores} usable cores, {settings.threads} threads{profile}"
     yield (
         f"{source.spec} ({width}x{height}): model and track on decoded frames, camera {source.camera}; "
         f"{settings.rounds} interleaved rounds{'' if record.complete else ', NOT COMPLETE'}"
@@ -65,9 +67,18 @@ def notes(record: Record) -> Iterator[str]:
         "model = graphs; track = crop + graphs + decode; camera = source to box; medians. x PyTorch: track, with its "
         "95 % interval. x limit: model over this machine's measured roof, 1 is perfect"
     )
-    for name, fps, cpu in dict.fromkeys((r.tracker, r.vs_paper.fps, r.vs_paper.cpu) for r in record.results):
+    for name, fps, cpu in dict.fromkeys(
+        (r.tracker, r.vs_paper.fps, r.vs_paper.cpu or r.vs_paper.gpu) for r in record.results
+    ):
         if fps is not None:
             yield f"x paper: against {fps:g} fps, the figure from {name}'s paper on {cpu or 'an unnamed processor'}"
+    for result in record.results:
+        yield from percentile_note(result, percentile)
+        yield from scenario_notes(result)
+    yield from telemetry_note(record)
+    held = [f"{r.label} {r.memory_mb.gpu:.0f} MB" for r in record.results if r.memory_mb.gpu is not None]
+    if held:
+        yield f"GPU memory of each process: {', '.join(held)}"
     yield from _warnings(record.results)
     for failure in record.failures:
         yield f"FAILED: {failure.contestant}: {failure.error}: {failure.message}"
@@ -79,7 +90,7 @@ def markdown(record: Record, percentile: int) -> str:
     lines = [titles, ["---", *("---:" for _ in titles[1:])]]
     lines += [row(result, percentile) for result in record.results]
     table = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*table, "", *(f"- {note}" for note in notes(record))])
+    return "\n".join([*table, "", *(f"- {note}" for note in notes(record, percentile))])
 
 
 def table(record: Record, percentile: int) -> Table:

@@ -9,28 +9,15 @@ from pathlib import Path
 
 import msgspec
 
+from edgetrack.benchmark.latency import Latency as Latency
+from edgetrack.benchmark.latency import Rounds as Rounds
 from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.outcomes import BurstOutcome, PacedOutcome
+from edgetrack.benchmark.soaking import SoakOutcome
 from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError
 from edgetrack.files import replace_whole
-
-Rounds = list[list[float]]
-"""Samples in the order in which they ran, one list per round."""
-
-
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """All samples of one speed; `interval` holds the median with 95 % probability or more."""
-
-    p50: float
-    p90: float | None
-    p95: float | None
-    p99: float | None
-    mean: float
-    min: float
-    max: float
-    cv: float | None
-    count: int
-    interval: tuple[float, float] | None
+from edgetrack.telemetry.timeline import Energy, Timeline
 
 
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +47,10 @@ class Waterfall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Peak resident memory of the process that tracks straight from the source."""
+    """Peak resident memory of the process that tracks straight from the source, and what it held of the GPU then."""
 
     peak_rss: float
+    gpu: float | None = None
 
 
 class VersusPytorch(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,11 +69,12 @@ class PytorchInterval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersusPaper(msgspec.Struct, frozen=True, kw_only=True):
-    """The paper's frames per second on its `cpu`, and ours (track) over it."""
+    """The paper's frames per second on its `cpu`, for a GPU on its `gpu`, and ours (track) over it."""
 
     fps: float | None = None
     ratio: float | None = None
     cpu: str | None = None
+    gpu: str | None = None
     source: str | None = None
 
 
@@ -119,7 +108,10 @@ class Caution(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One contestant. `cores_busy` is processor time over wall time while track was measured."""
+    """One contestant. `cores_busy` is processor time over wall time while track was measured.
+
+    `energy` is by kind of slice, where the device tells its power; `paced`, `burst` and `soak` are of those scenarios.
+    """
 
     bundle: str
     tracker: str
@@ -144,6 +136,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     roofline: RooflineRatio
     warnings: list[Caution]
     samples_ms: SamplesMs
+    energy: dict[str, Energy] = {}
+    paced: PacedOutcome | None = None
+    burst: BurstOutcome | None = None
+    soak: SoakOutcome | None = None
 
     @property
     def label(self) -> str:
@@ -170,7 +166,10 @@ class SourceNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How it was measured; `duration_s` and `iterations` are for each contestant and speed, over all rounds."""
+    """How it was measured; `duration_s` and `iterations` are for each contestant and speed, over all rounds.
+
+    `fps` is that of frames that arrive at a rate, `streams` counts trackers at once, `profile` names the device's.
+    """
 
     scenario: str
     device: str
@@ -179,10 +178,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
     iterations: int
     rounds: int
+    fps: float | None = None
+    streams: int = 1
+    profile: str | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A benchmark. `complete` is false while rounds are missing, as after an interruption."""
+    """A benchmark. `complete` is false while rounds are missing, as after an interruption.
+
+    `telemetry` is what the device's sensors said meanwhile, on one axis of time with what was measured when.
+    """
 
     schema: int = 1
     complete: bool
@@ -191,6 +196,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     source: SourceNote
     results: list[Result]
     failures: list[ContestantFailure]
+    telemetry: Timeline | None = None
 
     def to_json(self) -> bytes:
         """The record as one line of UTF-8 JSON."""

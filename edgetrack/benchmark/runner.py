@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from itertools import count
 
@@ -12,6 +12,8 @@ from edgetrack.benchmark.messages import Kind
 from edgetrack.benchmark.process import Start, Worker
 from edgetrack.errors import EdgetrackError, UsageError
 
+Watch = Callable[[Entry, Kind, Worker], AbstractContextManager[object]]
+"""Is around each slice that a contestant's worker runs."""
 Progress = Callable[[str, int, int], None]
 """Is told what happens now, which step that is (from 1) and how many there are."""
 
@@ -29,15 +31,24 @@ class Runner:
         plan: how much.
         start: starts a worker.
         progress: is told of each step before it starts.
+        watch: looks on while a slice runs.
     """
 
-    def __init__(self, entries: Sequence[Entry], plan: Plan, start: Start, progress: Progress) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        plan: Plan,
+        start: Start,
+        progress: Progress,
+        watch: Watch = lambda entry, kind, worker: nullcontext(),
+    ) -> None:
         if len({entry.label for entry in entries}) != len(entries):
             raise UsageError("two contestants have one name; give each bundle once")
         self._entries = entries
         self._plan = plan
         self._start = start
         self._progress = progress
+        self._watch = watch
         self._workers: dict[str, Worker] = {}
         self._steps = count(1)
         self._total = sum(2 + len(entry.kinds) * plan.rounds for entry in entries)
@@ -79,7 +90,9 @@ class Runner:
             entry.rounds_done += entry.failure is None
 
     def _turn(self, kind: Kind, entry: Entry) -> None:
-        entry.turn(self._workers[entry.label], kind, self._plan)
+        worker = self._workers[entry.label]
+        with self._watch(entry, kind, worker):
+            entry.turn(worker, kind, self._plan)
 
     def _do(self, entry: Entry, what: str, action: Callable[[Entry], None]) -> None:
         """One step; afterwards the worker rests before another one is timed."""

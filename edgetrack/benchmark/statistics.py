@@ -72,7 +72,7 @@ def summarize(samples_ms: Samples) -> Summary:
     Raises:
         UsageError: no samples, or one that is negative or not finite.
     """
-    values = _checked(samples_ms)
+    values = checked(samples_ms)
     count = values.size
     mean = float(values.mean())
     notes: list[str] = []
@@ -117,9 +117,9 @@ def percentile_interval(samples: Samples, q: float, confidence: float = 0.95) ->
     Raises:
         UsageError: no samples, a sample that is negative or not finite, `q` or `confidence` outside its range.
     """
-    _check_fraction("quantile", q)
-    _check_fraction("confidence", confidence)
-    values = np.sort(_checked(samples))
+    check_fraction("quantile", q)
+    check_fraction("confidence", confidence)
+    values = np.sort(checked(samples))
     ranks = _ranks(values.size, q, (1 - confidence) / 2)
     if ranks is None:
         return None
@@ -136,7 +136,7 @@ def rounds_needed(confidence: float) -> int:
     Raises:
         UsageError: `confidence` is not strictly between 0 and 1.
     """
-    _check_fraction("confidence", confidence)
+    check_fraction("confidence", confidence)
     return math.ceil(1 - math.log2(1 - confidence))
 
 
@@ -165,12 +165,12 @@ def ratio_of_medians(
         UsageError: no rounds, unequal numbers of rounds, an empty round, a sample that is not a positive finite number,
             `confidence` or `resamples` outside its range.
     """
-    _check_fraction("confidence", confidence)
+    check_fraction("confidence", confidence)
     if resamples < 1:
         raise UsageError(f"resamples is {resamples}: expected at least 1")
     if not a or len(a) != len(b):
         raise UsageError(f"{len(a)} rounds against {len(b)}: expected as many of both, at least one")
-    rounds_a, rounds_b = ([_checked(samples, positive=True) for samples in rounds] for rounds in (a, b))
+    rounds_a, rounds_b = ([checked(samples, positive=True) for samples in rounds] for rounds in (a, b))
 
     def ratio(chosen: npt.NDArray[np.int64]) -> float:
         return _pooled_median(rounds_a, chosen) / _pooled_median(rounds_b, chosen)
@@ -202,10 +202,10 @@ def _pooled_median(rounds: list[npt.NDArray[np.float64]], chosen: npt.NDArray[np
 
 def _ranks(n: int, q: float, tail: float) -> tuple[int, int, float] | None:
     """1-based ranks (lower, upper) and their coverage, or None where a tail is heavier than allowed even at the end."""
-    weights = np.exp(_log_binomial(n, q))
+    weights = np.exp(log_binomial(n, q))
     at_most = np.cumsum(weights)  # at_most[k] = P(B <= k)
     at_least_from_top = np.cumsum(weights[::-1])  # at_least_from_top[k] = P(B >= n - k)
-    allowed = tail * (1 + 1e-9)  # log-gamma's rounding must not decide where a tail equals the bound exactly
+    allowed = tail * (1 + 1e-9)  # the sums' rounding must not decide where a tail equals the bound exactly
     lower = int(np.searchsorted(at_most, allowed, side="right"))
     upper = n + 1 - int(np.searchsorted(at_least_from_top, allowed, side="right"))
     if lower < 1 or upper > n:
@@ -213,16 +213,19 @@ def _ranks(n: int, q: float, tail: float) -> tuple[int, int, float] | None:
     return lower, upper, float(weights[lower:upper].sum())
 
 
-def _log_binomial(n: int, q: float) -> npt.NDArray[np.float64]:
-    """log P(B = k) for k = 0..n of a binomial(n, q)."""
-    log_q, log_rest = math.log(q), math.log1p(-q)
-    log_n = math.lgamma(n + 1)
-    return np.array(
-        [log_n - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * log_q + (n - k) * log_rest for k in range(n + 1)]
-    )
+def log_binomial(n: int, q: float) -> npt.NDArray[np.float64]:
+    """log P(B = k) for k = 0..n of a binomial(n, q), q strictly between 0 and 1."""
+    factorials = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1, dtype=np.float64)))))
+    k = np.arange(n + 1)
+    return np.asarray(factorials[n] - factorials - factorials[::-1] + k * math.log(q) + (n - k) * math.log1p(-q))
 
 
-def _checked(samples: Samples, *, positive: bool = False) -> npt.NDArray[np.float64]:
+def checked(samples: Samples, *, positive: bool = False) -> npt.NDArray[np.float64]:
+    """The samples as an array.
+
+    Raises:
+        UsageError: none, or one that is negative (or zero, where they must be positive) or not finite.
+    """
     values = np.asarray(samples, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
         raise UsageError(f"samples of shape {values.shape}: expected one dimension and at least one sample")
@@ -234,6 +237,7 @@ def _checked(samples: Samples, *, positive: bool = False) -> npt.NDArray[np.floa
     return values
 
 
-def _check_fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
+    """Raise a UsageError unless the value lies strictly between 0 and 1."""
     if not 0 < value < 1:
         raise UsageError(f"{name} {value}: expected a number strictly between 0 and 1, such as 0.95")

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from edgetrack.benchmark import messages
 from edgetrack.benchmark.measuring import RooflineRun, TrackerRun
-from edgetrack.benchmark.messages import Load, LoadRoofline, Memory, Probe, Reply, Request, Run
+from edgetrack.benchmark.messages import Burst, Load, LoadRoofline, Memory, Pace, Probe, Reply, Request, Run
 from edgetrack.errors import EdgetrackError, WorkerError
 
 
@@ -47,14 +47,20 @@ class Server:
         if self._tracker is not None:
             self._tracker.close()
 
-    def _measure(self, request: Memory | Run | Probe) -> Reply:
+    def _measure(self, request: Memory | Run | Pace | Burst | Probe) -> Reply:
         if isinstance(request, Probe) and self._roofline is not None:
             return self._roofline.run(request.seconds)
-        if isinstance(request, Memory) and self._tracker is not None:
-            return self._tracker.memory(request.frames)
-        if isinstance(request, Run) and self._tracker is not None:
-            return self._tracker.run(request)
+        if not isinstance(request, Probe) and self._tracker is not None:
+            return self._track(self._tracker, request)
         raise WorkerError(f"{type(request).__name__} before anything was loaded for it")
+
+    @staticmethod
+    def _track(tracker: TrackerRun, request: Memory | Run | Pace | Burst) -> Reply:
+        if isinstance(request, Memory):
+            return tracker.memory(request.frames)
+        if isinstance(request, Pace):
+            return tracker.pace(request)
+        return tracker.burst(request) if isinstance(request, Burst) else tracker.run(request)
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, server: Server) -> None:

@@ -19,7 +19,7 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B[@HINT]", help="The bundle that is held against it.")],
     dataset: Annotated[str, typer.Option(help="A data set, as `edgetrack eval` takes it.")],
     layout: Annotated[str | None, typer.Option(help="How the data set lies on disk; found out if left out.")] = None,
-    sequences: Annotated[str | None, typer.Option(help="Only these sequences: a,b,c.")] = None,
+    sequences: Annotated[list[str] | None, typer.Option(help="Only these sequences: a,b,c.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Only so many frames of each sequence.")] = None,
     anchors: Annotated[int, typer.Option(help="Restart both at every so many frames.")] = 25,
     anchor_length: Annotated[int, typer.Option(help="Frames of a run from an anchor.")] = 50,
@@ -41,6 +41,7 @@ def compare(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Hold bundle B against A: how far their boxes diverge, the error on the same crops, and AO with a verdict."""
+    from edgetrack.cli.lists import split_names
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.anchors import AnchorPlan
     from edgetrack.evaluation.comparison import Request
@@ -59,7 +60,7 @@ def compare(
     request = Request(
         a=open_named(a),
         b=open_named(b),
-        dataset=opened if sequences is None else opened.select([name.strip() for name in sequences.split(",")]),
+        dataset=opened if (chosen := split_names(sequences)) is None else opened.select(chosen),
         plan=AnchorPlan(anchors, anchor_length),
         margin=margin / POINTS,
         jobs=jobs,

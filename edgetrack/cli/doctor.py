@@ -15,6 +15,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
     from edgetrack.benchmark.machine import collect
     from edgetrack.capabilities import TARGETS
     from edgetrack.cli.console import print_json, stages, stdout
+    from edgetrack.devices.profile import fitting
 
     with stages("looking") as progress:
         progress("at the machine")
@@ -22,13 +23,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
     targets = [t for t in TARGETS if t.exporter is not None]
     if as_json:
         rows = [{"target": t.name, "installed": t.installed, "install": t.install_command} for t in targets]
-        print_json({"schema": 1, "machine": machine, "targets": rows})
+        print_json({"schema": 1, "machine": machine, "targets": rows, "profiles": fitting(machine)})
         return
     from rich.table import Table
 
     console = stdout()
     facts = Table(show_header=False, box=None)
-    for name, value in _facts(machine):
+    for name, value in (*_facts(machine), ("profiles", ", ".join(fitting(machine)))):
         facts.add_row(name, value)
     console.print(facts, markup=False)
     table = Table("target", "runs here", "tested with", "about")

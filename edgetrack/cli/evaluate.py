@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,7 @@ def evaluate(
         int | None, typer.Option(help="Threads of an inference; the usable cores shared among jobs if left out.")
     ] = None,
     layout: Annotated[str | None, typer.Option(help="How the data set lies on disk; found out if left out.")] = None,
-    sequences: Annotated[str | None, typer.Option(help="Only these sequences: a,b,c.")] = None,
+    sequences: Annotated[list[str] | None, typer.Option(help="Only these sequences: a,b,c.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Only so many frames of each sequence.")] = None,
     device: Annotated[str, typer.Option(help="Where to run: cpu.")] = "cpu",
     precision_hint: Annotated[str | None, typer.Option(help="Arithmetic to ask the backend for: bf16.")] = None,
@@ -55,6 +56,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="FILE[:BUNDLE]", help="For --fps: replay what `bench -o` recorded, instead of measuring."),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="What is said of every target, as `track` takes it; else as the sequences' nlp.txt says."),
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Track on the workers of this Dask scheduler: tcp://HOST:8786.")
     ] = None,
@@ -62,10 +67,12 @@ def evaluate(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Track every sequence of a data set from its first box; AO, SR, AUC, precision, and their intervals."""
+    from edgetrack.cli.lists import split_names
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.evaluation.options import Options
     from edgetrack.evaluation.submission import check_kind, write_results
+    from edgetrack.runtime.text import parse_text
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
@@ -73,10 +80,10 @@ def evaluate(
         check_kind(results[0])
         if frames is not None:
             raise UsageError("--results wants whole sequences; leave --frames out")
-    opened = open_dataset(dataset, layout)
+    opened = replace(open_dataset(dataset, layout), text=parse_text(text or []))
     options = Options(
         bundle=bundle,
-        dataset=opened if sequences is None else opened.select([name.strip() for name in sequences.split(",")]),
+        dataset=opened if (chosen := split_names(sequences)) is None else opened.select(chosen),
         jobs=jobs,
         threads=threads,
         frames=frames,

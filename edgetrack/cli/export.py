@@ -7,20 +7,26 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from edgetrack.capabilities import best_target, target_names
+from edgetrack.capabilities import TARGETS, best_target, find_target, target_names
 
 if TYPE_CHECKING:
     from edgetrack.evaluation.anchors import AnchorPlan
     from edgetrack.evaluation.control import AccuracyControl
     from edgetrack.export.pipeline import Plan
+    from edgetrack.export.separately import Exported
 
 
 def export(
+    context: typer.Context,
     tracker: Annotated[
         str, typer.Argument(help="A tracker's name (see `edgetrack list --trackers`) or a recipe file.")
     ],
     target: Annotated[
-        str | None, typer.Option(help=f"{', '.join(target_names())}; else the first of them that is installed.")
+        str | None,
+        typer.Option(
+            help=f"{', '.join(target_names())}; else the first of them that is installed. Several, as a,b, or all: "
+            "each in a process of its own."
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="See `edgetrack list --targets`.")] = "fp32",
     weights: Annotated[str, typer.Option(help="Path of a checkpoint, or `untrained`.")] = "untrained",
@@ -52,11 +58,11 @@ def export(
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="INT8: one scale a weight, not a channel.")] = False,
     smooth_quant: Annotated[float | None, typer.Option(help="INT8: SmoothQuant's alpha, 0..1; else off.")] = None,
     keep: Annotated[
-        str | None, typer.Option(help="Stages that stay in fp32: a,b, or none; the recipe's if left out.")
+        list[str] | None, typer.Option(help="Stages that stay in fp32: a,b, or none; the recipe's if left out.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the crops that are collected.")] = 0,
     compute_capability: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(help="TensorRT: build engines for these GPUs now, such as 8.6,8.9,12.0; else on the device."),
     ] = None,
     deployment_target: Annotated[
@@ -78,7 +84,11 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle that runs without PyTorch, and prove that it computes the same."""
+    if target is not None and (target == "all" or "," in target):
+        _export_separately(context, target, precision, as_json)
+        return
     from edgetrack.cli.console import print_json, stages
+    from edgetrack.cli.lists import split_names
     from edgetrack.evaluation.anchors import AnchorPlan
     from edgetrack.evaluation.calibration import Sources
     from edgetrack.export.pipeline import ExportRequest, plan
@@ -87,6 +97,7 @@ def export(
     from edgetrack.export.precision.collect import Wish
     from edgetrack.export.precision.methods import Correction, Method, Ranges
     from edgetrack.export.precision.run import LowerWish
+    from edgetrack.export.separately import Exported, Worst
 
     control = None
     if max_drop is not None or val is not None or sensitivity:
@@ -105,12 +116,12 @@ def export(
         atol=atol,
         rtol=rtol,
         parity_sources=tuple(parity_source or ()),
-        compute_capabilities=() if compute_capability is None else tuple(compute_capability.split(",")),
+        compute_capabilities=split_names(compute_capability) or (),
         deployment_target=deployment_target or "",
         lowering=LowerWish(
             calibration=Sources(tuple(calib or (DEFAULT,)), None, Wish(calib_size, seed)),
             method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
-            keep=None if keep is None else tuple(part for part in keep.split(",") if part != "none"),
+            keep=None if (kept := split_names(keep)) is None else tuple(name for name in kept if name != "none"),
             chooser=control,
         ),
     )
@@ -124,25 +135,81 @@ def export(
         finally:
             if control is not None and control.found is not None:
                 _show(control)
-    if as_json:
-        print_json(
-            {
-                "schema": 1,
-                "bundle": str(report.path),
-                "weights": report.manifest.weights.origin,
-                "comparisons": report.comparisons,
-                "reference": report.reference,
-                "not_run": report.not_run,
-                "worst": {"name": report.worst, "max_abs": report.worst_abs},
-            }
-        )
-        return
-    typer.echo(
-        f"{report.path}  ({report.manifest.weights.origin} weights)\n"
-        f"parity: {report.comparisons} comparisons with {report.reference} pass; "
-        f"largest difference {report.worst_abs:.2g} ({report.worst})"
-        + (f"\nnot run: {report.not_run}" if report.not_run else "")
+    found = Exported(
+        bundle=str(report.path),
+        target=report.manifest.target,
+        weights=report.manifest.weights.origin,
+        comparisons=report.comparisons,
+        reference=report.reference,
+        not_run=report.not_run,
+        worst=Worst(report.worst, report.worst_abs),
     )
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(_report_text(found))
+
+
+def _report_text(found: Exported) -> str:
+    return (
+        f"{found.bundle}  ({found.weights} weights)\n"
+        f"parity: {found.comparisons} comparisons with {found.reference} pass; "
+        f"largest difference {found.worst.max_abs:.2g} ({found.worst.name})"
+        + (f"\nnot run: {found.not_run}" if found.not_run else "")
+    )
+
+
+def _export_separately(context: typer.Context, wish: str, precision: str, as_json: bool) -> None:
+    """The same command for every target, in a process of its own."""
+    from edgetrack.cli.console import print_json, stderr
+    from edgetrack.errors import UsageError
+    from edgetrack.export.separately import export_each, targets_of
+
+    given = _given(context)
+    for option in ("output", "dry_run"):
+        if option in given:
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} is for one target; leave it out, or give one --target")
+    names = targets_of(wish, precision)
+    commands = {name: _arguments(given, name) for name in names}
+    together = export_each(commands, progress=lambda line: stderr().print(line, markup=False, soft_wrap=True))
+    if as_json:
+        print_json(together)
+    else:
+        for found in together.results:
+            typer.echo(_report_text(found))
+        for failure in together.failures:
+            typer.echo(f"FAILED: {failure.target}: {failure.message}")
+    if together.exit_code:
+        raise typer.Exit(together.exit_code)
+
+
+def _given(context: typer.Context) -> dict[str, list[str]]:
+    """What stood on the command line: parameter -> words that say it again."""
+    words: dict[str, list[str]] = {}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if parameter.param_type_name == "argument":
+            words[name] = [str(value)]
+        elif isinstance(value, bool):
+            words[name] = [parameter.opts[0]]
+        else:
+            several = value if isinstance(value, (list, tuple)) else [value]
+            words[name] = [word for one in several for word in (parameter.opts[0], str(one))]
+    return words
+
+
+def _arguments(given: dict[str, list[str]], target: str) -> list[str]:
+    """The command for one target: options that are for other targets alone are left out."""
+    row = find_target(target)
+    options = {"compute_capabilities": "compute_capability", "deployment_target": "deployment_target"}
+    foreign = {options[setting] for other in TARGETS for setting in other.settings if setting not in row.settings}
+    kept = [name for name in given if name not in {*foreign, "target", "as_json", "tracker"}]
+    return [*given["tracker"], "--target", target, *(word for name in kept for word in given[name]), "--json"]
 
 
 def _control(

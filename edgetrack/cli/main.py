@@ -10,6 +10,7 @@ import typer
 from edgetrack import __version__
 from edgetrack.cli import calibrate
 from edgetrack.cli.bench import bench
+from edgetrack.cli.check import check
 from edgetrack.cli.compare import compare
 from edgetrack.cli.doctor import doctor
 from edgetrack.cli.evaluate import evaluate
@@ -17,6 +18,7 @@ from edgetrack.cli.export import export
 from edgetrack.cli.inspect import inspect
 from edgetrack.cli.list import list_bundles
 from edgetrack.cli.pack import pack, unpack
+from edgetrack.cli.report import report
 from edgetrack.cli.track import track
 from edgetrack.cli.train import train
 from edgetrack.cli.verify import verify
@@ -51,6 +53,8 @@ app.command()(track)
 app.command()(bench)
 app.command("eval")(evaluate)
 app.command()(compare)
+app.command()(check)
+app.command()(report)
 app.add_typer(calibrate.app, name="calibrate")
 app.command()(train)
 app.command()(verify)

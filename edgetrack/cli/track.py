@@ -17,6 +17,12 @@ def track(
         str | None,
         typer.Option(help="Second images (thermal, depth or event), as SOURCE, for a tracker that takes two a frame."),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is said of the target, for a tracker that reads it: ATTRIBUTE=PHRASE, repeated, or one sentence."
+        ),
+    ] = None,
     box: Annotated[
         str | None,
         typer.Option(help="The target in the first frame: x,y,w,h in pixels; else the source's ground truth."),
@@ -62,6 +68,7 @@ def track(
         precision_hint=precision_hint,
         aux=aux,
         memory=memory,
+        text=tuple(text or ()),
     )
     print_boxes = output is None and not as_json
 

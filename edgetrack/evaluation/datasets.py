@@ -13,6 +13,7 @@ from edgetrack.evaluation.layouts import LAYOUTS, Layout
 from edgetrack.evaluation.reading import Entry, read_sequence
 from edgetrack.evaluation.sequence import Protocol, Sequence
 from edgetrack.media import load_scene, scene_names
+from edgetrack.runtime.text import Text
 
 SYNTHETIC = "synthetic:"
 
@@ -27,6 +28,7 @@ class Dataset:
         layout: name of the layout.
         protocol: how it is scored.
         entries: where each sequence lies.
+        text: what is said of every target, in place of what the sequences bring.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Dataset:
     layout: str
     protocol: Protocol
     entries: tuple[Entry, ...]
+    text: Text | None = None
 
     @property
     def names(self) -> list[str]:
@@ -46,7 +49,8 @@ class Dataset:
         Raises:
             SequenceError: it is not what it should be; the others are not affected.
         """
-        return read_sequence(entry, self.protocol)
+        sequence = read_sequence(entry, self.protocol)
+        return sequence if self.text is None else replace(sequence, text=self.text)
 
     def select(self, names: Collection[str]) -> Dataset:
         """The same with only these sequences, in the data set's order.

@@ -11,6 +11,8 @@ import msgspec
 from edgetrack.box import Box
 from edgetrack.errors import SequenceError
 from edgetrack.evaluation.sequence import Sequence
+from edgetrack.runtime.mixtures import Shares, add_frame
+from edgetrack.runtime.trackers.base import Diagnostics
 
 Clock = Callable[[], int]
 
@@ -34,6 +36,8 @@ class Found(Protocol):
     def lost(self) -> bool: ...
     @property
     def timing(self) -> Spent: ...
+    @property
+    def diagnostics(self) -> Diagnostics: ...
 
 
 class TrackerLike(Protocol):
@@ -55,6 +59,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         scores: its confidence, 0..1; None for the first frame.
         lost: whether it says that it is lost.
         ms: milliseconds of init and of each update: crop, graphs and decode, without reading the image.
+        shares: what the tracker mixed in each update, mixture -> part -> shares; empty for most trackers.
     """
 
     size: tuple[int, int]
@@ -62,6 +67,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     scores: list[float | None]
     lost: list[bool]
     ms: list[float]
+    shares: Shares = msgspec.field(default_factory=dict)
 
 
 def one_pass(
@@ -89,6 +95,7 @@ def one_pass(
             run.scores.append(result.score)
             run.lost.append(result.lost)
             run.ms.append(result.timing.total)
+            add_frame(run.shares, result.diagnostics)
     tracked = len(run.ms)
     if sequence.scored and tracked not in (len(sequence.truth), limit):
         raise SequenceError(

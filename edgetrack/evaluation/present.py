@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgetrack.evaluation.metrics import Scores
 from edgetrack.evaluation.overall import FEW_SEQUENCES
 from edgetrack.evaluation.record import AnchoredResult, Result, StreamingResult
+from edgetrack.runtime.mixtures import sentence
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,6 +71,8 @@ def notes(result: Result) -> Iterator[str]:
         yield _anchored_note(result.anchored)
     if result.streaming is not None:
         yield _streaming_note(result.streaming, result.ao)
+    for name, mixture in (result.diagnostics or {}).items():
+        yield sentence(name, mixture)
     for failure in result.failures:
         yield f"FAILED: {failure.name}: {failure.error}"
 

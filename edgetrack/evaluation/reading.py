@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edgetrack.errors import EdgetrackError, SequenceError
+from edgetrack.errors import EdgetrackError, InvalidTextError, SequenceError
 from edgetrack.evaluation.annotations import Columns, read_boxes, read_flags
 from edgetrack.evaluation.sequence import Boxes, Flags, Protocol, Sequence
 from edgetrack.media import IMAGE_SUFFIXES, natural_key, open_source
+from edgetrack.runtime.text import Text, parse_text
+
+TEXT_FILES = ("nlp.txt", "language.txt")
+"""What is said of a target lies beside its boxes under one of these names (LaSOT, TNL2K)."""
+LONGEST_TEXT = 10_000
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,30 @@ def read_sequence(entry: Entry, protocol: Protocol) -> Sequence:
             raise SequenceError(f"folder {entry.frames} holds no images; expected files ending in {endings}")
         images, truth = _fitted(images, entry)
         sequence = Sequence(entry.name, tuple(images), truth, _visible(truth, entry), protocol)
+        sequence = replace(sequence, text=_text(entry.frames, entry.truth))
     if np.isnan(sequence.truth[0]).any():
         raise SequenceError(
             f"the first frame of {entry.name} has no target (NaN or no area in {entry.truth or entry.frames}); "
             "one-pass evaluation starts there; cut the sequence so that it begins with the target"
         )
     return sequence
+
+
+def _text(frames: Path, truth: Path | None) -> Text | None:
+    """One sentence, or ATTRIBUTE=PHRASE in each line; of a folder that is this sequence's own."""
+    if truth is None or truth.parent not in (frames, frames.parent):
+        return None
+    path = next((path for name in TEXT_FILES if (path := truth.parent / name).is_file()), None)
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            data = file.read(LONGEST_TEXT + 1)
+        if len(data) > LONGEST_TEXT:
+            raise SequenceError(f"{path} is longer than {LONGEST_TEXT} bytes; expected a sentence about the target")
+        return parse_text([line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()])
+    except (OSError, UnicodeDecodeError, InvalidTextError) as error:
+        raise SequenceError(f"{path} cannot be read as what is said of a target: {error}") from error
 
 
 def _fitted(images: list[Path], entry: Entry) -> tuple[list[Path], Boxes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from edgetrack.evaluation.metrics import Scores
+from edgetrack.runtime.mixtures import MixtureSummary
 
 
 class SequenceResult(Scores, frozen=True, kw_only=True):
@@ -16,6 +17,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
         fps: 1000 over the median milliseconds of an update, None for a single frame.
         anchored_ao: mean over its runs from anchors; `anchor_runs`: how many; None where none were asked for.
         streaming_ao: AO under the clock; None where none was asked for.
+        diagnostics: what the tracker mixed, by mixture; None where it mixes nothing.
     """
 
     name: str
@@ -25,6 +27,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
     anchored_ao: float | None = None
     anchor_runs: int | None = None
     streaming_ao: float | None = None
+    diagnostics: dict[str, MixtureSummary] | None = None
 
 
 class AnchoredResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +86,7 @@ class Result(Scores, frozen=True, kw_only=True):
         sequences, failures: what was evaluated, and what was not.
         anchored, streaming: None where they were not asked for.
         scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
+        diagnostics: what the tracker mixed over all frames after the first, by mixture; None where it mixes nothing.
     """
 
     bundle: str
@@ -103,6 +107,7 @@ class Result(Scores, frozen=True, kw_only=True):
     anchored: AnchoredResult | None = None
     streaming: StreamingResult | None = None
     scheduler: str | None = None
+    diagnostics: dict[str, MixtureSummary] | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ from edgetrack.evaluation.record import AnchoredResult, Failure, Record, Result,
 from edgetrack.evaluation.sequence import Sequence
 from edgetrack.evaluation.streaming import StreamedRun
 from edgetrack.evaluation.tasks import Anchored, OnePass, Streamed
+from edgetrack.runtime.mixtures import merged
+from edgetrack.runtime.mixtures import summarize as summarize_shares
 
 SUMMARY = "results.json"
 
@@ -85,6 +87,7 @@ def summarize(book: Book) -> Result:
         anchored=_anchored(book),
         streaming=_streaming(book),
         scheduler=options.scheduler,
+        diagnostics=summarize_shares(merged([run.shares for _, run in runs])) or None,
     )
 
 
@@ -110,6 +113,7 @@ def _sequences(book: Book, runs: list[tuple[Sequence, Run]], scored: list[Scored
             anchored_ao=None if short is None else short.ao,
             anchor_runs=None if short is None else len(short.runs),
             streaming_ao=None if under_clock is None else score_run(sequence, under_clock).scores.ao,
+            diagnostics=summarize_shares(run.shares) or None,
         )
 
     return [one(sequence, run, figures) for (sequence, run), figures in zip(runs, scored, strict=True)]

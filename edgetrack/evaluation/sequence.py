@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.media import FrameSource, ImageSource, open_source
+from edgetrack.runtime.text import Text
 
 Boxes = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -43,6 +44,7 @@ class Sequence:
             as in test sets whose annotation is withheld: the target in the first frame, and nothing can be scored.
         visible: bool (frames,): whether the frame is scored.
         protocol: how.
+        text: what is said of the target, where anything is.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Sequence:
     truth: Boxes
     visible: Flags
     protocol: Protocol
+    text: Text | None = None
 
     @property
     def frames(self) -> int | None:
@@ -71,10 +74,12 @@ class Sequence:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of boxes, visibility and the names of the frames: what results of another version do not share."""
+        """SHA-256 of boxes, visibility, names of frames and text: what results of another version do not share."""
         hashed = hashlib.sha256(np.ascontiguousarray(self.truth, "<f8").tobytes())
         hashed.update(self.visible.tobytes())
         hashed.update(repr(self.media if isinstance(self.media, str) else [p.name for p in self.media]).encode())
+        if self.text is not None:
+            hashed.update(repr(self.text if isinstance(self.text, str) else sorted(self.text.items())).encode())
         return hashed.hexdigest()
 
     def open(self) -> FrameSource:

@@ -98,6 +98,8 @@ def perform(setup: Setup, work: Work) -> Outcome:
     """
     tracker = _tracker(setup)
     try:
+        if tracker.attributes:
+            tracker.describe(work.sequence.text)
         return Outcome(work.task.run(tracker, work.sequence, work.limit), None)
     except Exception as error:
         return Outcome(None, f"{type(error).__name__}: {error}")

@@ -26,7 +26,7 @@ from edgetrack.models.base import GraphModule
 from edgetrack.runtime.apple.installation import import_coremltools, quiet
 from edgetrack.runtime.apple.package import layers, read_spec, weights
 from edgetrack.runtime.apple.source_weights import SMALLEST, hold_against, record
-from edgetrack.runtime.backends.coreml import source_file
+from edgetrack.runtime.backends.coreml import is_image, source_file
 from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
 from edgetrack.runtime.parity import Comparison
 
@@ -74,7 +74,7 @@ class ImageInputs(nn.Module):
     def __init__(self, graph: GraphModule) -> None:
         super().__init__()
         self.shipped = graph.module
-        self.images = [tensor.dtype == "uint8" for tensor in graph.inputs]
+        self.images = [is_image(tensor) for tensor in graph.inputs]
 
     def forward(self, *inputs: Tensor) -> Any:
         """Inputs in the graph's order."""
@@ -93,15 +93,13 @@ class Exporter:
         """Write `<graph>.mlpackage` and the record of its weights; `opset` has no meaning here."""
         coremltools = import_coremltools()
         for tensor in graph.inputs:
-            if tensor.dtype not in ("uint8", "float32") or (tensor.dtype == "uint8" and tensor.shape[2:] != (3,)):
+            if tensor.dtype not in ("uint8", "int32", "float32"):
                 raise UsageError(
                     f"input {tensor.name!r} of graph {graph.name!r} is {tensor.dtype} {tensor.shape}; Core ML takes "
-                    "uint8 images of three channels and float32 arrays; export it for another target"
+                    "uint8 images and arrays, float32 and int32 arrays; export it for another target"
                 )
         wrapped = ImageInputs(graph).eval()
-        example = tuple(
-            torch.zeros(1, 3, *t.shape[:2]) if t.dtype == "uint8" else torch.zeros(t.shape) for t in graph.inputs
-        )
+        example = tuple(_example(tensor) for tensor in graph.inputs)
         with quiet(), torch.inference_mode():
             model = coremltools.convert(
                 torch.jit.trace(wrapped, example),  # type: ignore[no-untyped-call]
@@ -145,11 +143,18 @@ class Exporter:
         return manifest
 
 
+def _example(tensor: TensorInfo) -> Tensor:
+    if is_image(tensor):
+        return torch.zeros(1, 3, *tensor.shape[:2])
+    return torch.zeros(tensor.shape, dtype=torch.int32 if tensor.dtype == "int32" else torch.float32)
+
+
 def _input(coremltools: Any, tensor: TensorInfo) -> Any:
-    if tensor.dtype == "uint8":
+    if is_image(tensor):
         order = coremltools.colorlayout.BGR
         return coremltools.ImageType(name=tensor.name, shape=(1, 3, *tensor.shape[:2]), color_layout=order)
-    return coremltools.TensorType(name=tensor.name, shape=tensor.shape, dtype=np.float32)
+    dtype = np.int32 if tensor.dtype == "int32" else np.float32
+    return coremltools.TensorType(name=tensor.name, shape=tensor.shape, dtype=dtype)
 
 
 def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:

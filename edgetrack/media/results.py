@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +28,7 @@ class BoxRecord:
         score: the tracker's confidence, or None where it gives none.
         lost: whether the tracker says that it has lost the target.
         track_ms: time from frame to box in milliseconds, or None where it was not taken.
+        diagnostics: what the tracker mixed, mixture -> part -> share; empty for most.
     """
 
     frame: int
@@ -34,6 +36,7 @@ class BoxRecord:
     score: float | None
     lost: bool
     track_ms: float | None
+    diagnostics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class BoxWriter:
@@ -43,7 +46,8 @@ class BoxWriter:
     fails, what was written still gets the final name (a JSON file is completed), and the error goes on; a block that
     fails before the first record leaves nothing. A killed process leaves the `.partial` file.
 
-    JSON: `{"schema": 1, "source": ..., "boxes": [{"frame", "box": [x, y, w, h], "score", "lost", "track_ms"}]}`.
+    JSON: `{"schema": 1, "source": ..., "boxes": [{"frame", "box": [x, y, w, h], "score", "lost", "track_ms"}]}`, and
+    `"diagnostics": {mixture: {part: share}}` in a row that has any; the other formats leave them out.
     Numbers that are not finite are null in JSON, empty in CSV and `nan` in text.
     """
 
@@ -132,11 +136,16 @@ def _csv_row(record: BoxRecord) -> str:
 
 
 def _json_row(record: BoxRecord) -> str:
-    row = {
+    row: dict[str, object] = {
         "frame": record.frame,
         "box": [_finite(value, 4) for value in record.box],
         "score": _finite(record.score, 6),
         "lost": bool(record.lost),
         "track_ms": _finite(record.track_ms, 4),
     }
+    if record.diagnostics:
+        row["diagnostics"] = {
+            name: {part: _finite(share, 6) for part, share in parts.items()}
+            for name, parts in record.diagnostics.items()
+        }
     return json.dumps(row, allow_nan=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,8 +21,9 @@ from edgetrack.runtime.backends.base import CompiledGraph, Options
 from edgetrack.runtime.cache import cache_folder
 from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
+from edgetrack.runtime.text import Text, missing_text, phrases_of
 from edgetrack.runtime.threads import usable_cores
-from edgetrack.runtime.trackers.base import Procedure, find_procedure
+from edgetrack.runtime.trackers.base import Diagnostics, Procedure, find_procedure
 
 STAGES = ("crop", "graphs", "decode")
 Clock = Callable[[], int]
@@ -52,6 +53,8 @@ class Result:
         score: the tracker's confidence, 0..1.
         lost: whether the box should not be trusted; `reason` says why.
         timing: the waterfall of this update.
+        diagnostics: shares in which the tracker mixed something in this frame, mixture -> part -> 0..1, such as the
+            weights of a gate; empty for trackers that mix nothing.
     """
 
     box: Box
@@ -59,6 +62,7 @@ class Result:
     lost: bool
     reason: str | None
     timing: Timing
+    diagnostics: Diagnostics = field(default_factory=dict)
 
 
 class Tracker:
@@ -68,7 +72,13 @@ class Tracker:
     """
 
     def __init__(
-        self, bundle: Bundle, options: Options, *, memory: str | None = None, clock: Clock = time.perf_counter_ns
+        self,
+        bundle: Bundle,
+        options: Options,
+        *,
+        memory: str | None = None,
+        text: Text | None = None,
+        clock: Clock = time.perf_counter_ns,
     ) -> None:
         self.manifest = bundle.manifest if memory is None else with_memory(bundle.manifest, memory)
         self.options = options
@@ -76,7 +86,7 @@ class Tracker:
         self._started = False
         self._closed = False
         self._frame_size = (0, 0)
-        self._marks: dict[str, int] = {}
+        self._spent: dict[str, int] = {}
         graph_class = backend_of(self.manifest.target)
         with ExitStack() as stack:
             stack.callback(bundle.close)
@@ -86,6 +96,9 @@ class Tracker:
                 stack.callback(graph.close)
                 self.graphs[info.name] = graph
             self._procedure: Procedure = find_procedure(self.manifest.tracker)(self.manifest, self.graphs)
+            self._text: Text | None = None
+            self._phrases: dict[str, str] = {}
+            self.describe(text)
             self._resources = stack.pop_all()
 
     @property
@@ -98,20 +111,42 @@ class Tracker:
         """Images a frame: 1, or 2 for a tracker that takes `aux`."""
         return self._procedure.modalities
 
-    def init(self, frame: Any, box: Iterable[float], aux: Any = None) -> None:
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What a description of the target may speak of; empty for a tracker that takes no `text`."""
+        return self._procedure.attributes
+
+    def describe(self, text: Text | None) -> None:
+        """Say what will be followed, for every `init` from now on that is given no text; None says nothing.
+
+        Raises:
+            InvalidTextError: the tracker takes no text, or not this one; what was said before holds.
+        """
+        self._text = None if text is None else phrases_of(text, self._procedure.attributes)
+
+    @property
+    def phrases(self) -> dict[str, str]:
+        """The description in force, by attribute; empty before `init` and where none is taken."""
+        return dict(self._phrases)
+
+    def init(self, frame: Any, box: Iterable[float], aux: Any = None, text: Text | None = None) -> None:
         """Start to follow a target.
 
         Args:
             frame: uint8 (H, W, 3) BGR; see `edgetrack.runtime.frames.as_bgr` for what else is taken.
             box: x, y, w, h in pixels; it must touch the frame and have an area.
             aux: the second image of a tracker that takes two, see `edgetrack.runtime.frames.as_aux`; else None.
+            text: what is said of the target, for a tracker that reads it: a phrase by attribute, or a sentence, see
+                `edgetrack.runtime.text`; None for that of `describe`, or of `load`.
 
         Raises:
-            InvalidFrameError, InvalidBoxError: what was given cannot be tracked; an earlier target is kept.
+            InvalidFrameError, InvalidBoxError, InvalidTextError: what was given cannot be tracked; an earlier target
+                is kept.
         """
         self._check_open()
         image = as_input(frame, aux, self._procedure.modalities)
         target = boxes.validate(box, (image.shape[0], image.shape[1]))
+        self._describe(text)
         self._procedure.init(image, target)
         self._started = True
         self._frame_size = image.shape[0], image.shape[1]
@@ -128,16 +163,20 @@ class Tracker:
             raise UsageError("update was called before init; call tracker.init(frame, box) on the first frame")
         image = as_input(frame, aux, self._procedure.modalities)
         self._frame_size = image.shape[0], image.shape[1]
-        clock, marks = self._clock, self._marks
-        marks.clear()
+        clock, spent = self._clock, self._spent
+        spent.update(dict.fromkeys(STAGES, 0))
+        last = clock()
 
         def mark(stage: str) -> None:
-            marks[stage] = clock()
+            nonlocal last
+            before, last = last, clock()
+            spent[stage] += last - before
 
-        start = clock()
-        box, score, reason = self._procedure.update(image, mark)
-        end = clock()
-        return Result(box, score, reason is not None, reason, self._timing(start, end))
+        found = self._procedure.update(image, mark)
+        # What follows the last mark is decoding.
+        mark(STAGES[-1])
+        timing = Timing(*(spent[stage] / 1e6 for stage in STAGES))
+        return Result(found.box, found.score, found.reason is not None, found.reason, timing, found.diagnostics)
 
     def place(self, box: Iterable[float]) -> None:
         """Go on from another box than the one that was found: the next search starts there, the target stays the same.
@@ -154,13 +193,17 @@ class Tracker:
             raise UsageError("place was called before init; call tracker.init(frame, box) on the first frame")
         self._procedure.place(boxes.validate(box, self._frame_size))
 
-    def _timing(self, start: int, end: int) -> Timing:
-        spans = []
-        for stage in STAGES[:-1]:
-            now = self._marks.get(stage, start)
-            spans.append((now - start) / 1e6)
-            start = now
-        return Timing(spans[0], spans[1], (end - start) / 1e6)
+    def _describe(self, text: Text | None) -> None:
+        attributes, given = self._procedure.attributes, self._text if text is None else text
+        if given is None:
+            if attributes:
+                raise missing_text(attributes)
+            return
+        phrases = phrases_of(given, attributes)
+        # A description is read once, however often its target is started on.
+        if phrases != self._phrases:
+            self._procedure.describe(phrases)
+            self._phrases = phrases
 
     def close(self) -> None:
         """Release the graphs; safe to call twice."""
@@ -187,6 +230,7 @@ def load(
     threads: int | None = None,
     precision_hint: str | None = None,
     memory: str | None = None,
+    text: Text | None = None,
 ) -> Tracker:
     """Open a bundle and make it ready to track.
 
@@ -199,6 +243,7 @@ def load(
             cannot be done is an error.
         memory: how a tracker that remembers keeps past crops: `exact`, `exact:disk` or `bounded:M`; None takes the
             bundle's own way.
+        text: what is said of the target, for a tracker that reads it, as `Tracker.describe` takes it.
 
     Raises:
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
@@ -210,7 +255,7 @@ def load(
         precision_hint=hint_for(opened.manifest, precision_hint),
         cache=cache_folder(),
     )
-    return Tracker(opened, options, memory=memory)
+    return Tracker(opened, options, memory=memory, text=text)
 
 
 def with_memory(manifest: Manifest, memory: str) -> Manifest:

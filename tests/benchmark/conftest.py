@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgetrack.benchmark.messages import Loaded, Peak, Rate, Ready, Slice
+from edgetrack.benchmark.messages import Bursted, Loaded, Paced, Peak, Rate, Ready, Slice
 from edgetrack.benchmark.process import COMMAND, WorkerProcess, worker_environ
 from edgetrack.benchmark.roofline import Roofline
 from edgetrack.bundle import BundleWriter
@@ -25,7 +25,7 @@ def tensor(name, *shape, dtype="float32"):
     return TensorInfo(name=name, dtype=dtype, shape=shape)
 
 
-def fake_manifest(name, *, target="fake", tracker="smat", weights=None, flops=1000):
+def fake_manifest(name, *, target="fake", tracker="smat", weights=None, flops=1000, paper=None):
     maps = (tensor("score", 1, 1, 16, 16), tensor("size", 1, 2, 16, 16), tensor("offset", 1, 2, 16, 16))
     features = tensor("template_features", 1, 4, 1, 4)
     return Manifest(
@@ -53,7 +53,7 @@ def fake_manifest(name, *, target="fake", tracker="smat", weights=None, flops=10
             ),
         ),
         procedure=PROCEDURE,
-        paper=PaperFigures(source="a paper", cpu_fps=37.0, cpu="a processor"),
+        paper=paper or PaperFigures(source="a paper", cpu_fps=37.0, cpu="a processor"),
     )
 
 
@@ -90,6 +90,10 @@ class ScriptedWorker:
         if expect is Rate:
             return Rate(Roofline("fp32", 1, 0.001, "scripted", "a chain", 3))
         n, ms = request.frames, self.ms
+        if expect is Paced:
+            return Paced([0.25] * n, [ms] * n, [0.75] * n, [0.5] * n, [ms + 1.5] * n, 0, ms * n / 1000, ms * n / 500)
+        if expect is Bursted:
+            return Bursted(1, [[2 * ms] * n] * request.streams, 2 * ms * n / 1000)
         return Slice(
             request.kind, [0.25] * n, [ms] * n, [0.75] * n, [1.0] * n, [ms + 2] * n, ms * n / 1000, ms * n / 500
         )

@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from edgetrack.benchmark.machine import MachineRecord
@@ -93,7 +94,7 @@ def check_result(result):
     assert (result["weights"], result["device"], result["threads"]) == ("trained-here", "cpu", 1)
     for speed in ("model", "track", "camera"):
         latency = result["latency_ms"][speed]
-        assert {"p50", "p90", "p95", "p99", "mean", "min", "max", "cv", "count", "interval"} == set(latency)
+        assert {"p50", "p90", "p95", "p99", "mean", "min", "max", "cv", "count", "interval", "bounds"} == set(latency)
         assert latency["count"] == 8
         assert 0 < latency["min"] <= latency["p50"] <= latency["max"]
         assert result["fps"][speed] == pytest.approx(1000 / latency["p50"])
@@ -218,7 +219,12 @@ def test_exit_codes(around, scripted, make_bundle, errors, code):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"scenario": "paced"},
+        {"scenario": "paces"},
+        {"fps": 30.0},
+        {"streams": 2},
+        {"scenario": "burst", "streams": 0},
+        {"scenario": "paced", "fps": 0.0},
+        {"scenario": "soak", "reference": "a"},
         {"threads": 0},
         {"rounds": 0},
         {"iterations": 0},
@@ -235,5 +241,60 @@ def test_options_that_cannot_be_followed(only_scripted, make_bundle, wrong):
 
 
 def test_another_device_is_not_available(only_scripted, make_bundle):
-    with pytest.raises(DeviceUnavailableError, match="cuda:0"):
-        measure(quick(make_bundle("a"), device="cuda:0"), only_scripted)
+    with pytest.raises(DeviceUnavailableError, match="tpu"):
+        measure(quick(make_bundle("a"), device="tpu"), only_scripted)
+
+
+def test_a_soak_is_about_one_bundle(only_scripted, make_bundle):
+    with pytest.raises(UsageError, match="one bundle"):
+        measure(quick(make_bundle("a"), make_bundle("b"), scenario="soak"), only_scripted)
+
+
+def test_no_roof_of_the_processor_for_another_device(around, scripted, make_bundle):
+    started = []
+
+    def start(label, threads):
+        started.append(label)
+        return scripted(label, [])
+
+    there = msgspec.structs.replace(MACHINE, nvidia_present=True)
+    found = measure(quick(make_bundle("a"), device="cuda:0"), around(start=start, look=lambda: there))
+    assert started == ["a"]
+    assert found.results[0].roofline.model is None
+
+
+@pytest.mark.parametrize("scenario", ["paced", "burst", "soak"])
+def test_scenarios_with_real_workers(around, make_bundle, scenario, tmp_path):
+    fps = {"paced": 200.0, "soak": 100.0}.get(scenario)
+    output = tmp_path / "bench.json"
+    options = quick(make_bundle("a"), scenario=scenario, fps=fps, rounds=2, duration_s=0.2, output=output)
+    found = measure(options, around())
+    assert exit_code(found) == 0
+    assert Record.from_json(output.read_bytes(), source="here") == found
+    (result,) = found.results
+    assert (found.settings.scenario, found.settings.fps) == (scenario, fps)
+    assert result.latency_ms.track.p50 > 0
+    kinds = {window.kind for window in found.telemetry.windows}
+    if scenario == "paced":
+        assert kinds == {"track", "camera", "paced"}
+        assert result.paced.frames == 2 * 20
+        assert sum(map(len, result.paced.response_samples_ms)) + result.paced.waiting == 40
+    elif scenario == "burst":
+        assert kinds == {"track", "camera", "burst"}
+        assert (result.burst.streams, len(result.burst.samples_ms), len(result.burst.samples_ms[0])) == (2, 2, 2)
+        assert result.burst.fps > 0
+    else:
+        assert kinds == {"soak"}
+        assert result.latency_ms.camera is None
+        assert [window.frames for window in result.soak.windows] == [len(one) for one in result.samples_ms.track]
+        assert result.soak.paced.frames == 20
+    rss = [s for s in found.telemetry.series if s.quantity == "rss_mb"]
+    assert all(value is None or value > 10 for series in rss for value in series.values)
+
+
+def test_a_real_workers_memory_is_on_the_timeline(around, make_bundle):
+    found = measure(quick(make_bundle("a"), duration_s=1.0, rounds=1), around())
+    (rss,) = [s for s in found.telemetry.series if s.quantity == "rss_mb"]
+    assert (rss.source, rss.name) == ("process", "a")
+    assert any(value is not None and value > 10 for value in rss.values)
+    assert len(rss.values) == len(found.telemetry.t_s)

@@ -19,6 +19,7 @@ class FakeTracker:
     """Takes 10 ms for `init` and 4 ms for `update`; remembers the frames by their first byte."""
 
     modalities = 1
+    attributes = ()
 
     def __init__(self, clock):
         self.clock = clock

@@ -93,6 +93,7 @@ def test_doctor_names_machine_and_targets(run) -> None:
     assert found["machine"]["usable_cores"] >= 1
     assert {t["target"] for t in found["targets"]} >= {"openvino", "onnx", "torch"}
     assert "pip install" in found["targets"][0]["install"]
+    assert "jetson" not in found["profiles"]
 
 
 def test_track_prints_a_box_for_every_frame(run) -> None:

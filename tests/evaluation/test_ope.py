@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
 from edgetrack.box import Box
 from edgetrack.errors import NumericalError, SequenceError
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.ope import one_pass
+from edgetrack.evaluation.ope import Run, one_pass
 from edgetrack.evaluation.sequence import Protocol, Sequence
 
 
 class Scripted:
     """Answers with a box that moves by one pixel a frame, lost in every third frame."""
 
-    def __init__(self, fail_at=None):
-        self.given, self.updates, self.fail_at = None, 0, fail_at
+    def __init__(self, fail_at=None, mixes=False):
+        self.given, self.updates, self.fail_at, self.mixes = None, 0, fail_at, mixes
 
     def init(self, frame, box):
         self.given = (frame.shape, tuple(box))
@@ -28,7 +29,14 @@ class Scripted:
         if self.updates == self.fail_at:
             raise NumericalError("NaN")
         box = Box(self.updates, 0, 5, 5)
-        return SimpleNamespace(box=box, score=0.5, lost=self.updates % 3 == 0, timing=SimpleNamespace(total=2.0))
+        shares = {"gate": {"a": 0.25, "b": 0.75}} if self.updates % 2 else {"gate": {"a": float("nan"), "b": 1.0}}
+        return SimpleNamespace(
+            box=box,
+            score=0.5,
+            lost=self.updates % 3 == 0,
+            timing=SimpleNamespace(total=2.0),
+            diagnostics=shares if self.mixes else {},
+        )
 
 
 @pytest.fixture
@@ -80,3 +88,11 @@ def test_a_digest_changes_with_boxes_visibility_and_names_of_frames(sequence) ->
     assert changed(truth=sequence.truth + 1) != sequence.digest
     assert changed(visible=~sequence.visible) != sequence.digest
     assert changed(media=sequence.media[::-1]) != sequence.digest
+
+
+def test_what_the_tracker_mixed_is_kept_frame_by_frame(sequence) -> None:
+    assert one_pass(Scripted(), sequence).shares == {}
+    run = one_pass(Scripted(mixes=True), sequence)
+    # Of four updates every second one has a share that is no number.
+    assert run.shares == {"gate": {"a": [0.25, 0.25], "b": [0.75, 0.75]}}
+    assert msgspec.json.decode(msgspec.json.encode(run), type=Run) == run

@@ -24,7 +24,7 @@ from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, Usage
 from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.export.precision.methods import Method
 from edgetrack.export.precision.run import LowerWish
-from edgetrack.runtime.apple.package import NEURAL_ENGINE, plain_name, read_spec, weights
+from edgetrack.runtime.apple.package import NEURAL_ENGINE, operations, plain_name, read_spec, weights
 from edgetrack.runtime.apple.source_weights import hold_against, record
 from edgetrack.runtime.backends.base import Options
 from edgetrack.runtime.backends.coreml import check_structure, runs_here
@@ -144,6 +144,30 @@ def test_changed_weights_are_found_although_the_hashes_fit(copied: Path) -> None
     assert re.search(r"\d+ of \d+ are not the network's, such as weights step/", failed[0].detail)
 
 
+def rewritten(folder: Path, change: Callable[[Any], None]) -> list[str]:
+    """Names of the checks that fail after the step package's specification was changed."""
+    path = folder / "step.mlpackage" / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    spec = read_spec(folder / "step.mlpackage")
+    change(spec)
+    path.write_bytes(spec.SerializeToString())
+    with rehashed(folder) as bundle:
+        return [finding.name for finding in check_structure(bundle) if not finding.ok]
+
+
+def test_renamed_output_is_found_although_the_hashes_fit(copied: Path) -> None:
+    def rename(spec: Any) -> None:
+        spec.description.output[0].name = "another"
+
+    assert rewritten(copied, rename) == ["step outputs"]
+
+
+def test_operator_outside_the_list_is_found_although_the_hashes_fit(copied: Path) -> None:
+    def replace(spec: Any) -> None:
+        next(op for op in operations(spec) if op.type == "relu").type = "softplus"
+
+    assert rewritten(copied, replace) == ["step operators"]
+
+
 @pytest.mark.parametrize("kind", ["empty", "cut", "noise"])
 def test_damaged_specification_is_refused_by_name(copied: Path, kind: str) -> None:
     path = copied / "step.mlpackage" / "Data" / "com.apple.CoreML" / "model.mlmodel"
@@ -189,7 +213,8 @@ def test_smat_is_sound_at_its_newest_deployment(tmp_path: Path) -> None:
         assert read_spec(bundle.path("step.mlpackage")).specificationVersion == 9
         share = [finding.detail for finding in found.findings if finding.name == "step weights"]
     assert found.ok, found.findings
-    assert "100.0%" in share[0]
+    # What the converter makes itself, such as transposed constants, is the rest.
+    assert float(share[0].split("%")[0].split()[-1]) > 99
 
 
 @pytest.mark.parametrize(

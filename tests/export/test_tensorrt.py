@@ -107,16 +107,6 @@ def test_only_matrix_products_and_full_convolutions_are_quantized(bundle_of: Low
     assert set(groups) == {1}
 
 
-@pytest.mark.full
-def test_smat_at_every_precision_packs_smaller_and_smaller(bundle_of: Lowered) -> None:
-    sizes = {}
-    for precision in ("fp32", "fp16", "int8"):
-        with open_bundle(bundle_of("smat", precision, precision)) as bundle:
-            engines = [engine.file for graph in bundle.manifest.graphs for engine in graph.engines]
-            sizes[precision] = sum(bundle.manifest.files[file].size for file in engines)
-    assert sizes["int8"] < 0.8 * sizes["fp16"] < 0.8 * 0.6 * sizes["fp32"]
-
-
 def test_same_request_gives_the_same_onnx(bundle_of: Lowered) -> None:
     first, second = (bundle_of("nanotrack_v2", "fp32", name) for name in ("a", "b"))
     for file in ("template.onnx", "step.onnx", LAYERS_FILE):

@@ -15,6 +15,7 @@ from edgetrack.errors import CalibrationError, UsageError
 from edgetrack.export.precision.calibration import Item
 from edgetrack.media import FrameSource
 from edgetrack.runtime.frames import with_stand_in
+from edgetrack.runtime.text import Text, describe
 from edgetrack.runtime.trackers.base import Procedure
 
 LOST_IOU = 0.3
@@ -32,6 +33,10 @@ class Clip(Protocol):
     @property
     def truth(self) -> NDArray[np.float64]:
         """(n, 4) x, y, w, h in pixels, NaN where the target is absent; one row where only the start is known."""
+
+    @property
+    def text(self) -> Text | None:
+        """What is said of the target, where anything is."""
 
     def open(self) -> FrameSource: ...
 
@@ -84,6 +89,7 @@ def collect(
 def _of_clip(clip: Clip, procedure: Procedure, share: int, wish: Wish) -> Iterator[Item]:
     # Of the clip's name, so that a data set may grow without changing what the old clips give.
     rng = np.random.default_rng([wish.seed, zlib.crc32(clip.name.encode())])
+    describe(procedure, clip.text)
     with clip.open() as frames:
         length = len(clip.truth) if len(clip.truth) > 1 else frames.length
         wanted = _frames(length, share)

@@ -126,7 +126,8 @@ def _import() -> Any:
         ) from error
     import logging
 
-    nncf.set_log_level(logging.ERROR)
+    # Not `nncf.set_log_level`, which changes every handler on that logger, those of whoever listens too.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 

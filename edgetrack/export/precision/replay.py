@@ -13,6 +13,7 @@ from edgetrack.export.precision.calibration import CalibrationSet, Item, Part
 from edgetrack.export.precision.collect import Clip
 from edgetrack.runtime.backends.base import Array, CompiledGraph
 from edgetrack.runtime.frames import with_stand_in
+from edgetrack.runtime.text import describe
 from edgetrack.runtime.trackers.base import Procedure
 
 Inputs = dict[str, Array]
@@ -31,7 +32,8 @@ def replay(
 
     A graph that runs once a target (`init`) has an entry for each target of the set, one that runs every frame an entry
     for each item. State tensors are what the tracker carries at that moment: one that remembers tracks the frames
-    between the items too. Where a clip has one image a frame and the tracker takes two, its negative is the second.
+    between the items too. Where a clip has one image a frame and the tracker takes two, its negative is the second;
+    where nothing is said of a target and the tracker reads text, a stand-in is said.
 
     Raises:
         CalibrationError: a clip or frame of the set is not there.
@@ -65,6 +67,7 @@ def _replay_clip(
     graphs: Mapping[str, CompiledGraph],
     fed: dict[str, list[Inputs]],
 ) -> None:
+    describe(procedure, clip.text)
     # Targets one after the other, frames in order: the clip is read once for each target.
     targets: dict[tuple[int, tuple[float, ...]], dict[int, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:

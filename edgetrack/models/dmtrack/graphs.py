@@ -60,8 +60,7 @@ class Temporal(nn.Module):
         z, x = down[:, :count], down[:, count:]
         # An absent frame is the zero that the published filter pads with.
         z = z.reshape(2, self.sizes.templates, self.sizes.template_tokens, TEMPORAL_RANK) * frames
-        zero = torch.zeros_like(z[:, :1])
-        before, after = torch.cat([zero, z[:, :-1]], dim=1), torch.cat([z[:, 1:], zero], dim=1)
+        before, after = F.pad(z[:, :-1], (0, 0, 0, 0, 1, 0)), F.pad(z[:, 1:], (0, 0, 0, 0, 0, 1))
         z = z + before * self.before + z * self.here + after * self.after + self.bias
         merged = torch.cat([z.reshape(2, count, TEMPORAL_RANK), x], dim=1)
         return torch.matmul(merged, self.up) + self.up_bias

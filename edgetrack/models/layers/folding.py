@@ -85,10 +85,27 @@ def before_padded(pointwise: Affine, padded: Affine, height: int, width: int) ->
     return Affine(weight, torch.zeros_like(padded.bias)), bias
 
 
-def to_conv(map_: Affine, *, stride: int = 1, groups: int = 1, bias: bool = True) -> nn.Conv2d:
-    """The map as a float32 convolution with padding (k-1)/2."""
+def padded_to(map_: Affine, kernel: int) -> Affine:
+    """The same map with a larger odd kernel, zero around the old one; for an input padded that much more."""
+    margin = (kernel - map_.weight.shape[-1]) // 2
+    return Affine(F.pad(map_.weight, (margin, margin, margin, margin)), map_.bias)
+
+
+def unit_map(channels: int, groups: int, kernel: int) -> Affine:
+    """The map that changes nothing, as a convolution with an odd kernel."""
+    inputs = channels // groups
+    weight = torch.zeros(channels, inputs, kernel, kernel, dtype=torch.float64)
+    weight[torch.arange(channels), torch.arange(channels) % inputs, kernel // 2, kernel // 2] = 1
+    return Affine(weight, torch.zeros(channels, dtype=torch.float64))
+
+
+def to_conv(
+    map_: Affine, *, stride: int = 1, groups: int = 1, bias: bool = True, padding: int | None = None
+) -> nn.Conv2d:
+    """The map as a float32 convolution, with padding (k-1)/2 unless another is given."""
     c_out, c_in, kernel, _ = map_.weight.shape
-    conv = nn.Conv2d(c_in * groups, c_out, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
+    pad = (kernel - 1) // 2 if padding is None else padding
+    conv = nn.Conv2d(c_in * groups, c_out, kernel, stride, pad, groups=groups, bias=bias)
     with torch.no_grad():
         conv.weight.copy_(map_.weight)
         if conv.bias is not None:

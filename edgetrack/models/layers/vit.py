@@ -65,3 +65,20 @@ class Mlp(nn.Module):
         """(.., c_in) to (.., c_out)."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
+
+
+class Block(nn.Module):
+    """One layer as of ViT: attention, then the feed-forward part, four times as wide; official names."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(dim)
+        self.attn = Attention(nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), heads)
+        self.norm2 = layer_norm(dim)
+        self.mlp = Mlp(nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim))
+
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """Tokens (B, N, dim) to (B, N - first, dim): those from `first` on."""
+        x = x[:, first:] + self.attn(self.norm1(x), None, first)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -77,7 +78,7 @@ class StackedExperts(nn.Module):
             self.stacked.weight.copy_(stacked)
             self.stacked.bias.copy_(torch.cat([*bias, zeros]))
         joined = [torch.cat(list(map_.tmoe.routed_experts), dim=1).detach() * factor * map_.scale for map_ in maps]
-        self.experts = nn.ParameterList([nn.Parameter(matrix.T.contiguous()) for matrix in joined])
+        self.experts = nn.ParameterList([nn.Parameter(matrix.contiguous()) for matrix in joined])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, c_in) to (B, N, all outputs)."""
@@ -87,6 +88,6 @@ class StackedExperts(nn.Module):
         compressed = found[..., self.outputs : self.outputs + width].reshape(*leading, self.members, 1, self.rank)
         route = torch.softmax(found[..., self.outputs + width :].reshape(*leading, self.members, self.count), dim=-1)
         mixed = (route.unsqueeze(-1) * compressed).reshape(*leading, self.members, self.count * self.rank)
-        added = [torch.matmul(mixed[:, :, i], cast(Tensor, matrix)) for i, matrix in enumerate(self.experts)]
+        added = [F.linear(mixed[:, :, i], cast(Tensor, matrix)) for i, matrix in enumerate(self.experts)]
         total: Tensor = out + (added[0] if self.members == 1 else torch.cat(added, dim=-1))
         return total

@@ -108,9 +108,9 @@ def signature(network: SpmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorIn
         "search": (sizes.search, sizes.search, 3),
         "templates": (sizes.templates, sizes.template, sizes.template, 3),
         "masks": (sizes.templates, sizes.template_cells**2),
-        "state": (1, dim),
+        "token": (1, dim),
     }
-    outputs = {"score": (1, cells, cells), "boxes": (1, cells, cells, 4), "next_state": (1, dim)}
+    outputs = {"score": (1, cells, cells), "boxes": (1, cells, cells, 4), "next_token": (1, dim)}
     infos = [
         tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in side.items())
         for side in (inputs, outputs)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgetrack.bundle import Bundle, read_json, read_npz
-from edgetrack.bundle.manifest import GraphInfo
+from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
 from edgetrack.runtime.apple.installation import REMEDY, import_coremltools, quiet
 from edgetrack.runtime.apple.package import NEURAL_ENGINE, Signature, layers, read_spec, signatures, weights
@@ -52,7 +53,7 @@ class Graph(CompiledGraph):
                 "structure here with: edgetrack verify"
             )
         inputs, outputs = signatures(read_spec(path))
-        self._check_signature("inputs", inputs)
+        self._check_signature("inputs", as_stated(inputs, self.info.inputs))
         self._check_signature("outputs", outputs)
         try:
             from PIL import Image
@@ -67,17 +68,30 @@ class Graph(CompiledGraph):
             raise BundleIntegrityError(f"Core ML cannot load {path.name}: {error}") from None
 
     def _infer(self) -> None:
-        fed = {
-            # Pillow's images are RGB; the framework puts them in the order that the model declares.
-            name: self._image.fromarray(np.ascontiguousarray(value[..., ::-1])) if value.dtype == np.uint8 else value
-            for name, value in self.inputs.items()
-        }
-        found = self._model.predict(fed)
+        found = self._model.predict({tensor.name: self._fed(tensor) for tensor in self.info.inputs})
         for name, buffer in self.outputs.items():
             np.copyto(buffer, np.asarray(found[name], buffer.dtype).reshape(buffer.shape))
 
+    def _fed(self, tensor: TensorInfo) -> Any:
+        value = self.inputs[tensor.name]
+        if is_image(tensor):
+            # Pillow's images are RGB; the framework puts them in the order that the model declares.
+            return self._image.fromarray(np.ascontiguousarray(value[..., ::-1]))
+        return value.astype(np.float32) if tensor.dtype == "uint8" else value
+
     def _close(self) -> None:
         del self._model
+
+
+def is_image(tensor: TensorInfo) -> bool:
+    """Whether a tensor is a Core ML image; other uint8 ones, several crops at once, are arrays of floats there."""
+    return tensor.dtype == "uint8" and len(tensor.shape) == 3 and tensor.shape[2] == 3
+
+
+def as_stated(found: Signature, tensors: Iterable[TensorInfo]) -> Signature:
+    """A package's signature with uint8 for arrays of floats that stand for it."""
+    floats = {t.name for t in tensors if t.dtype == "uint8" and not is_image(t)}
+    return {n: ("uint8" if n in floats and d == "float32" else d, shape) for n, (d, shape) in found.items()}
 
 
 def check_structure(bundle: Bundle) -> list[Finding]:
@@ -98,6 +112,7 @@ def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[F
     path = bundle.path(info.file)
     spec = read_spec(path)
     inputs, outputs = signatures(spec)
+    inputs = as_stated(inputs, info.inputs)
     found = layers(spec)
     recorded = report.graphs.get(info.name)
     counts = ", ".join(f"{count} {kind}" for kind, count in found.types().items())

@@ -1,4 +1,4 @@
-"""Eager PyTorch on the published network: the reference for numbers and speed, not for devices."""
+"""PyTorch on the published network: the reference for numbers and speed, on the CPU eager, on a GPU by `torch_cuda`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from edgetrack.errors import (
     BackendMissingError,
     BundleIntegrityError,
     CheckpointError,
-    DeviceUnavailableError,
     UnknownNameError,
     UsageError,
 )
 from edgetrack.runtime.backends.base import CompiledGraph, Options
+from edgetrack.runtime.backends.torch_cuda import CudaRun, find_device, to_half
 
+HALF = "fp16"
 # One network for the graphs of a bundle, as in the published tracker; gone with the last of them.
-_networks: WeakValueDictionary[tuple[str, int], Any] = WeakValueDictionary()
+_networks: WeakValueDictionary[tuple[str, int, str, str | None], Any] = WeakValueDictionary()
 
 
-def _network(path: Path) -> tuple[str, Any]:
+def _network(path: Path, device: str, hint: str | None) -> tuple[str, Any]:
     try:
         import torch
         from safetensors import SafetensorError, safe_open
@@ -43,7 +44,7 @@ def _network(path: Path) -> tuple[str, Any]:
         raise BundleIntegrityError(f"{path.name} states a configuration that is none: {error}") from None
     except (OSError, SafetensorError) as error:
         raise BundleIntegrityError(f"{path.name} is not a safetensors file: {error}") from None
-    key = (str(path.resolve()), path.stat().st_mtime_ns)
+    key = (str(path.resolve()), path.stat().st_mtime_ns, device, hint)
     network = _networks.get(key)
     if network is None:
         try:
@@ -64,28 +65,41 @@ class Graph(CompiledGraph):
     """A graph of the published network."""
 
     def _open(self, path: Path, options: Options) -> None:
-        if options.device != "cpu":
-            raise DeviceUnavailableError(f"the PyTorch reference runs on the CPU here, not on {options.device!r}")
-        if options.precision_hint is not None:
-            raise UsageError(f"the PyTorch reference takes no precision hint, given {options.precision_hint!r}")
-        tracker, network = _network(path)
+        if options.precision_hint not in (None, HALF) or (options.precision_hint and options.device == "cpu"):
+            raise UsageError(
+                f"the PyTorch reference takes the hint {HALF} on a GPU and no other, given {options.precision_hint!r} "
+                f"on {options.device!r}"
+            )
+        tracker, network = _network(path, options.device, options.precision_hint)
         import torch
 
         from edgetrack.models.base import find_model
 
         torch.set_num_threads(options.threads)
+        device = None if options.device == "cpu" else find_device(torch, options.device)
+        if device is not None:
+            network.to(device)
+        if options.precision_hint == HALF:
+            to_half(torch, network)
         modules = {graph.name: graph for graph in find_model(tracker).reference(network)}
         if self.info.name not in modules:
             raise BundleIntegrityError(f"{tracker} has no graph {self.info.name!r}; it has: {', '.join(modules)}")
         self._module = modules[self.info.name]
         for side, tensors in (("inputs", self._module.inputs), ("outputs", self._module.outputs)):
             self._check_signature(side, {t.name: (t.dtype, t.shape) for t in tensors})
+        self._on_gpu: CudaRun | None = None
+        if device is not None:
+            self._on_gpu = CudaRun(torch, self._module, device, half=options.precision_hint == HALF)
+            self.inputs, self.outputs = self._on_gpu.inputs, self._on_gpu.outputs
         self._in = [torch.from_numpy(self.inputs[t.name]) for t in self._module.inputs]
         self._out = {name: torch.from_numpy(buffer) for name, buffer in self.outputs.items()}
 
     def _infer(self) -> None:
+        if self._on_gpu is not None:
+            self._on_gpu.run()
+            return
         for name, value in self._module(*self._in).items():
             self._out[name].copy_(value)
 
     def _close(self) -> None:
-        del self._module, self._in, self._out
+        del self._module, self._in, self._out, self._on_gpu

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest, Scalar
-from edgetrack.errors import BundleError, UnknownNameError, UsageError
+from edgetrack.errors import BundleError, InvalidTextError, UnknownNameError, UsageError
 from edgetrack.plugins import PROCEDURES, load_plugin
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.memory import Forecast
@@ -22,6 +22,9 @@ from edgetrack.runtime.memory import Forecast
 Frame = NDArray[np.uint8]
 Mark = Callable[[str], None]
 Settings = TypeVar("Settings", bound=msgspec.Struct)
+Diagnostics = Mapping[str, Mapping[str, float]]
+"""What a tracker mixed in a frame, and in which shares: mixture -> part -> share, 0..1; a mixture's add up to 1."""
+NO_DIAGNOSTICS: Diagnostics = {}
 
 
 class Decision(NamedTuple):
@@ -31,29 +34,42 @@ class Decision(NamedTuple):
         box: the new state, in pixels of the frame.
         score: the tracker's confidence, 0..1.
         reason: why the target counts as lost, or None while it is followed.
+        diagnostics: the same mixtures and parts in every frame; of most trackers none.
     """
 
     box: Box
     score: float
     reason: str | None
+    diagnostics: Diagnostics = NO_DIAGNOSTICS
 
 
 class Procedure(abc.ABC):
     """One tracker's way from frame to box, on graphs that are already open.
 
-    `mark(stage)` ends a stage of the timing waterfall: `crop`, `graphs`, `decode`.
+    `mark(stage)` ends a stage of the timing waterfall: `crop`, `graphs`, `decode`; one that comes twice is added up.
 
     Attributes:
         modalities: images a frame; with 2, a frame is uint8 (H, W, 6), both images' BGR channels.
         remembers: whether what a frame's graphs are fed depends on the frames before, not on the last box alone.
+        attributes: what a description of the target may speak of; empty for a tracker that reads none. One that does
+            is given it by `describe` before `init`.
     """
 
     modalities: ClassVar[int] = 1
     remembers: ClassVar[bool] = False
+    attributes: tuple[str, ...] = ()
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         """Check the manifest's procedure section and find the graphs."""
         self.graphs = graphs
+
+    def describe(self, phrases: Mapping[str, str]) -> None:
+        """Take what is said of the target: one phrase or more, by attribute; it holds until the next description.
+
+        Raises:
+            InvalidTextError: a phrase cannot be read; the description before it holds.
+        """
+        raise InvalidTextError(f"{type(self).__name__} reads no description of the target; leave text out")
 
     @classmethod
     def forecast(cls, manifest: Manifest) -> Forecast | None:

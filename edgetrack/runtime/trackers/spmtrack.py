@@ -77,15 +77,15 @@ def _check_graphs(manifest: Manifest, settings: SpmTrackSettings) -> None:
     step = manifest.graph("step")
     found = [{t.name: t.shape for t in side} for side in (step.inputs, step.outputs)]
     count = Schedule.parse(settings.schedule).count
-    state, score = found[0].get("state", ()), found[1].get("score", (0,))
+    state, score = found[0].get("token", ()), found[1].get("score", (0,))
     expected: list[dict[str, tuple[int, ...]]] = [
         {
             "search": (settings.search_size, settings.search_size, 3),
             "templates": (count, settings.template_size, settings.template_size, 3),
             "masks": (count, settings.cells**2),
-            "state": state,
+            "token": state,
         },
-        {"score": (1, score[-1], score[-1]), "boxes": (1, score[-1], score[-1], 4), "next_state": state},
+        {"score": (1, score[-1], score[-1]), "boxes": (1, score[-1], score[-1], 4), "next_token": state},
     ]
     if found != expected or score[-1] < 2:
         raise BundleError(
@@ -106,10 +106,10 @@ class SpmTrackProcedure(Procedure):
         self.step = graphs["step"]
         inputs = self.step.inputs
         self.search, self.templates, self.masks, self.state_in = (
-            cast(Map, inputs[name]) for name in ("search", "templates", "masks", "state")
+            cast(Map, inputs[name]) for name in ("search", "templates", "masks", "token")
         )
         self.score, self.boxes, self.next_state = (
-            cast(Map, self.step.outputs[name]) for name in ("score", "boxes", "next_state")
+            cast(Map, self.step.outputs[name]) for name in ("score", "boxes", "next_token")
         )
         self.carried = np.zeros_like(self.next_state)
         self.window = hann_closed(self.score.shape[-1]).astype(np.float32)

@@ -18,7 +18,7 @@ from edgetrack.runtime.session import load
 SCENES = "synthetic:drift?frames=13&size=160x120"
 
 
-@pytest.mark.parametrize("name", ["dmtrack", "spmtrack_b"])
+@pytest.mark.parametrize("name", ["dmtrack", "spmtrack_b", "atstrack"])
 def test_replay_carries_the_past_to_each_item(exported_tiny: Callable[..., Path], name: str) -> None:
     dataset = open_dataset(SCENES)
     clips = {entry.name: dataset.read(entry) for entry in dataset.entries}
@@ -34,5 +34,27 @@ def test_replay_carries_the_past_to_each_item(exported_tiny: Callable[..., Path]
     if name == "dmtrack":
         assert [int(inputs["present"].sum()) for inputs in fed] == [1, 3, 4, 4]
     else:
-        # Nothing is carried into the first frame; later the state is what the network returned.
-        assert [bool(inputs["state"].any()) for inputs in fed] == [False, True, True, True]
+        # Nothing seen is carried into the first frame; later the state is what the network returned.
+        carried = [inputs["token" if name == "spmtrack_b" else "tokens"] for inputs in fed]
+        seen = [values.reshape(-1, values.shape[-1])[0] for values in carried]
+        assert [bool(values.any()) for values in seen] == [False, True, True, True]
+    if name == "atstrack":
+        assert all(inputs["mask"].sum() == 28 for inputs in fed)
+
+
+def test_replay_records_both_graphs_of_a_frame(exported_tiny: Callable[..., Path]) -> None:
+    dataset = open_dataset(SCENES)
+    clips = {entry.name: dataset.read(entry) for entry in dataset.entries}
+    with load(exported_tiny("dastm", "onnx"), threads=1) as tracker:
+        items = collect(list(clips.values()), tracker.procedure, Wish(size=4))
+        chosen = make_set("set", (Part(dataset=SCENES, items=items),))
+        fed = replay(chosen, lambda part: clips, tracker.procedure, tracker.graphs)
+        assert tracker.procedure.bank.count == 13
+    assert {name: len(inputs) for name, inputs in fed.items()} == {"memory": 4, "step": 4}
+    counts = [int(inputs["present"].sum()) for inputs in fed["step"]]
+    # All of the past, then the first frame and the middles of four spans; the newest too where its score was high.
+    assert counts[0] == 1
+    assert all(most - 1 <= count <= most for count, most in zip(counts[1:], (5, 6, 6), strict=True))
+    for earlier, later in itertools.pairwise(fed["memory"]):
+        assert not np.array_equal(earlier["image"], later["image"])
+        assert set(np.unique(later["target"])) == {0.0, 1.0}

@@ -22,7 +22,7 @@ from edgetrack.models.spmtrack.experts import ExpertLinear, StackedExperts
 from edgetrack.models.spmtrack_b import Network, deploy, reference
 from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
-OUTPUTS = {"score": "score_map", "boxes": "boxes", "next_state": "track_query"}
+OUTPUTS = {"score": "score_map", "boxes": "boxes", "next_token": "track_query"}
 TINY = {"search_size": 56, "template_size": 28, "dim": 32, "depth": 2, "heads": 2, "rank": 8}
 
 
@@ -81,7 +81,7 @@ def test_both_steps_are_the_official_ones_published_and_shipped(golden: Callable
         with torch.inference_mode():
             published = network(templates, masks.reshape(3, -1), search, state)
         shipped = step(pixels(search)[0], pixels(templates), masks.reshape(3, -1), carried)
-        state, carried = published.state, shipped["next_state"]
+        state, carried = published.state, shipped["next_token"]
         for found, (name, official) in zip(published, OUTPUTS.items(), strict=True):
             expected, atol = spmtrack.arrays[f"out/step{index}/{official}"], spmtrack.meta["tol_abs"][official]
             np.testing.assert_allclose(found, expected, rtol=0, atol=atol)

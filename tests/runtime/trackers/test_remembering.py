@@ -21,9 +21,10 @@ from edgetrack.runtime.backends.base import Options
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.paired import PairedSource
 from edgetrack.runtime.session import Tracker, load
+from edgetrack.runtime.text import stand_in_text
 from edgetrack.runtime.trackers.base import find_procedure
 
-TRACKERS = ["dmtrack", "spmtrack_b"]
+TRACKERS = ["dmtrack", "spmtrack_b", "atstrack", "dastm"]
 SCENE = "synthetic:drift?frames=14&size=160x120"
 each_tracker = pytest.mark.parametrize("name", TRACKERS)
 
@@ -31,6 +32,8 @@ each_tracker = pytest.mark.parametrize("name", TRACKERS)
 def run(tracker: Tracker, count: int = 14) -> list[Any]:
     source = open_source(SCENE)
     assert source.ground_truth is not None
+    if tracker.attributes:
+        tracker.describe(stand_in_text(tracker.attributes))
     found = []
     for index, frame in enumerate(source):
         image = with_stand_in(frame, tracker.modalities)
@@ -85,7 +88,8 @@ def test_memory_of_the_past_changes_what_is_fed(exported_tiny: Callable[..., Pat
     with load(exported_tiny(name, "onnx"), threads=1) as tracker:
         run(tracker, 10)
         step = tracker.graphs["step"]
-        templates = [step.inputs["templates"][i].copy() for i in range(3)]
+        past = step.inputs["templates"] if "templates" in step.inputs else step.inputs["memory"]
+        templates = [past[i].copy() for i in range(3)]
         assert not np.array_equal(templates[0], templates[1])
         assert not np.array_equal(templates[1], templates[2])
 

@@ -1,0 +1,133 @@
+"""What a workstation and the agent on a device say to each other: one JSON object per line, over SSH's pipes.
+
+    agent        ready        its version, and the folder that files are put into
+    workstation  need         which files of which hashes the bundles have
+    agent        missing      which of them are not there yet; they are uploaded by SFTP
+    workstation  bench        what to measure
+    agent        log, ..., done   the benchmark's words, and where its record is
+    workstation  clean        the record was fetched: remove it
+
+Between all of these the workstation sends `beat`; an agent that hears nothing for its patience ends what it runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from edgetrack.bundle.manifest import FileInfo, FilePath, Name
+from edgetrack.errors import EdgetrackError, WorkerError
+
+PROTOCOL = 1
+BEAT_S = 5.0
+PATIENCE_S = 60
+LONGEST_LINE = 16 << 20
+
+Short = Annotated[str, msgspec.Meta(max_length=4096)]
+Hint = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,16}\Z")]
+Argument = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=4096)]
+_T = TypeVar("_T")
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The agent has started."""
+
+    protocol: int
+    version: str
+    incoming: str
+
+
+class Need(msgspec.Struct, frozen=True, tag="need"):
+    """The files that a benchmark takes."""
+
+    files: list[FileInfo]
+
+
+class Missing(msgspec.Struct, frozen=True, tag="missing"):
+    """Those that must be uploaded to `incoming`, each under its hash."""
+
+    sha256: list[str]
+
+
+class SentBundle(msgspec.Struct, frozen=True):
+    """A bundle: its name, the hint that it is loaded with, and all its files with the manifest."""
+
+    name: Name
+    hint: Hint | None
+    files: dict[FilePath, FileInfo]
+
+
+class Bench(msgspec.Struct, frozen=True, tag="bench"):
+    """Measure `bundles`, against `reference` where one is given; `options` are arguments of `edgetrack bench`."""
+
+    bundles: list[SentBundle]
+    reference: SentBundle | None
+    options: list[Argument]
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """The workstation is there."""
+
+
+class Clean(msgspec.Struct, frozen=True, tag="clean"):
+    """All was fetched."""
+
+
+class Log(msgspec.Struct, frozen=True, tag="log"):
+    """A line of the benchmark's."""
+
+    line: Short
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The benchmark ended; `record` is its file, None where it wrote none."""
+
+    code: int
+    record: str | None
+    info: FileInfo | None
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """It cannot be done; `error` is the name of the exception's class."""
+
+    error: str
+    message: str
+
+
+Request = Need | Bench | Beat | Clean
+Reply = Ready | Missing | Log | Done | Refused
+AnyReply = TypeVar("AnyReply", Ready, Missing, Done)
+
+_REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_REPLIES: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+
+
+def encode(message: Request | Reply) -> bytes:
+    """One line, with its line feed."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """The request of a line.
+
+    Raises:
+        EdgetrackError: it is none.
+    """
+    try:
+        return _REQUESTS.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise EdgetrackError(f"the workstation sent what is no request: {error}") from None
+
+
+def decode_reply(line: bytes) -> Reply:
+    """The reply of a line.
+
+    Raises:
+        WorkerError: it is none.
+    """
+    try:
+        return _REPLIES.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        text = line[:120].decode("utf-8", "replace").rstrip("\n")
+        raise WorkerError(f"the device answered {text!r}, which is no reply: {error}; is its shell silent?") from None

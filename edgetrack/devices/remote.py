@@ -1,0 +1,313 @@
+"""A benchmark on a device over SSH: look at it, send what is missing, measure, fetch, clean up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgetrack import errors
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.record import Record
+from edgetrack.bundle import open_bundle
+from edgetrack.bundle.manifest import FileInfo
+from edgetrack.bundle.rules import MANIFEST_FILE
+from edgetrack.devices import protocol
+from edgetrack.devices.choose import Choice
+from edgetrack.devices.hosts import Host
+from edgetrack.devices.profile import Profile
+from edgetrack.devices.protocol import (
+    AnyReply,
+    Beat,
+    Bench,
+    Clean,
+    Done,
+    Log,
+    Missing,
+    Need,
+    Ready,
+    Refused,
+    SentBundle,
+)
+from edgetrack.devices.ssh import command_line, connected, translated
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
+from edgetrack.files import write_whole
+from edgetrack.runtime.named import open_named
+
+DOCTOR = ("-m", "edgetrack", "doctor", "--json")
+AGENT = ("-m", "edgetrack.devices.agent")
+_DOCTOR_S = 120.0
+_STEP_S = 300.0
+"""Longest wait for an answer that needs no measuring; hashing some GB on a slow card takes minutes."""
+_LARGEST_RECORD = 512 << 20
+_LAST_WORDS = 5
+_ERRORS = {2: UsageError, 3: BackendMissingError, 4: DeviceUnavailableError}
+
+
+class DoctorTarget(msgspec.Struct, frozen=True):
+    """A row of `edgetrack doctor --json`."""
+
+    target: str
+    installed: bool
+    install: str
+
+
+class Doctor(msgspec.Struct, frozen=True):
+    """What `edgetrack doctor --json` prints."""
+
+    machine: MachineRecord
+    targets: list[DoctorTarget]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be measured.
+
+    Attributes:
+        bundles, reference: as they are sent.
+        targets: what the bundles need on the device.
+        sources: where each file lies here, by hash.
+        options: arguments of `edgetrack bench` there.
+    """
+
+    bundles: list[SentBundle]
+    reference: SentBundle | None
+    targets: set[str]
+    sources: dict[str, Path]
+    options: list[str]
+
+    @property
+    def files(self) -> list[FileInfo]:
+        """All files, each hash once."""
+        every = [*self.bundles, *([self.reference] if self.reference else [])]
+        return list({info.sha256: info for bundle in every for info in bundle.files.values()}.values())
+
+
+@dataclass
+class Outcome:
+    """What came back: the record, and every line that the benchmark said there."""
+
+    record: Record
+    log: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def prepared(bundles: Sequence[str], reference: str | None, profile: Profile, options: Sequence[str]) -> Iterator[Job]:
+    """Open and check the bundles here; zips stay unpacked as long as the job is needed.
+
+    Raises:
+        UsageError: no bundle, two of one name, or one that the device cannot run.
+        EdgetrackError: a bundle that cannot be opened.
+    """
+    if not bundles:
+        raise UsageError("name the bundles that are to be measured on the device: edgetrack bench BUNDLE --device ...")
+    with ExitStack() as stack:
+        sources: dict[str, Path] = {}
+
+        def sent(path: str | Path, hint: str | None) -> tuple[SentBundle, Any]:
+            bundle = stack.enter_context(open_bundle(path))
+            files = dict(bundle.manifest.files)
+            files[MANIFEST_FILE] = _info(bundle.folder / MANIFEST_FILE)
+            sources.update({info.sha256: bundle.folder / name for name, info in files.items()})
+            return SentBundle(bundle.manifest.name, hint, files), bundle.manifest
+
+        named = [open_named(text) for text in bundles]
+        profile.place(one.manifest for one in named)
+        every = [sent(one.path, one.hint) for one in named]
+        labels = [bundle.name for bundle, _ in every]
+        if len(set(labels)) < len(labels):
+            # One folder there serves a bundle with any hint; two bundles of one name would overwrite each other.
+            different = {bundle.name: bundle.files for bundle, _ in every}
+            if any(different[bundle.name] != bundle.files for bundle, _ in every):
+                raise UsageError(
+                    "two different bundles have one name; rename one by exporting it with another --output"
+                )
+        held = sent(reference, None) if reference is not None else None
+        yield Job(
+            bundles=[bundle for bundle, _ in every],
+            reference=held[0] if held else None,
+            targets={manifest.target for _, manifest in (*every, *([held] if held else []))},
+            sources=sources,
+            options=list(options),
+        )
+
+
+def measure_there(choice: Choice, job: Job, notify: Callable[[str], None]) -> Outcome:
+    """Run a job on the chosen host.
+
+    Raises:
+        DeviceUnavailableError: it cannot be reached, or the connection was lost; nothing is left half-done here.
+        BackendMissingError: edgetrack, or a target's package, is not installed there.
+        EdgetrackError: what went wrong there, of the same class.
+    """
+    if choice.host is None or choice.profile is None:
+        raise UsageError("no host was chosen; give --host USER@HOST")
+    return asyncio.run(_measure(choice.host, choice.profile, choice.python, job, notify))
+
+
+def save(outcome: Outcome, path: Path) -> None:
+    """Write the record, and the benchmark's words beside it as `.log`; each whole or not at all.
+
+    Raises:
+        EdgetrackError: one cannot be written.
+    """
+    write_whole(path.with_name(f"{path.name}.log"), "".join(f"{line}\n" for line in outcome.log).encode())
+    write_whole(path, outcome.record.to_json())
+
+
+async def _measure(host: Host, profile: Profile, python: str, job: Job, notify: Callable[[str], None]) -> Outcome:
+    async with connected(host) as connection:
+        notify(f"{host.label}: connected")
+        await _look(connection, host, profile, python, job, notify)
+        with translated(host, "starting"):
+            process = await connection.create_process(command_line([python, *AGENT]), encoding=None)
+        session = _Session(host, process, notify)
+        beats = asyncio.create_task(session.beat())
+        try:
+            with translated(host, "measuring"):
+                return await session.run(connection, job)
+        finally:
+            beats.cancel()
+            with suppress(asyncio.CancelledError):
+                await beats
+
+
+async def _look(
+    connection: Any, host: Host, profile: Profile, python: str, job: Job, notify: Callable[[str], None]
+) -> None:
+    """Ask the device's doctor."""
+    with translated(host, "looking at the device"):
+        done = await asyncio.wait_for(connection.run(command_line([python, *DOCTOR])), _DOCTOR_S)
+    if done.exit_status != 0:
+        words = printable(str(done.stderr).strip().splitlines()[-1:] or ["it said nothing"])
+        raise BackendMissingError(
+            f"{host.label}: edgetrack does not run there with {python!r}: {words[0]}; install it on the device "
+            "(pip install edgetrack and the extra of the target), and name that Python in devices.toml"
+        )
+    try:
+        doctor = msgspec.json.decode(done.stdout, type=Doctor)
+    except msgspec.MsgspecError as error:
+        raise WorkerError(f"{host.label}: edgetrack doctor there answered in another form: {error}") from None
+    for row in doctor.targets:
+        if row.target in job.targets and not row.installed:
+            raise BackendMissingError(f"{host.label}: {row.target} is not installed there; type there: {row.install}")
+    if not profile.fits(doctor.machine):
+        board = doctor.machine.device_model or doctor.machine.cpu_model or doctor.machine.architecture
+        notify(f"{host.label} is {printable([board])[0]}, which the profile {profile.name} does not describe")
+
+
+class _Session:
+    """The agent on the other side."""
+
+    def __init__(self, host: Host, process: Any, notify: Callable[[str], None]) -> None:
+        self._host = host
+        self._process = process
+        self._notify = notify
+        self._log: list[str] = []
+
+    async def beat(self) -> None:
+        """Show for ever that we are there."""
+        while True:
+            await asyncio.sleep(protocol.BEAT_S)
+            self._say(Beat())
+
+    async def run(self, connection: Any, job: Job) -> Outcome:
+        """From greeting to cleaning up."""
+        ready = await asyncio.wait_for(self._hear(Ready), _STEP_S)
+        if ready.protocol != protocol.PROTOCOL:
+            raise EdgetrackError(
+                f"edgetrack {ready.version} on {self._host.label} speaks protocol {ready.protocol}, this one "
+                f"{protocol.PROTOCOL}; install the same version on both sides"
+            )
+        self._say(Need(job.files))
+        missing = await asyncio.wait_for(self._hear(Missing), _STEP_S)
+        async with connection.start_sftp_client() as sftp:
+            await self._upload(sftp, ready.incoming, job, missing.sha256)
+            self._say(Bench(job.bundles, job.reference, job.options))
+            done = await self._hear(Done)
+            record = await self._fetch(sftp, done)
+        self._say(Clean())
+        await asyncio.wait_for(self._process.wait_closed(), _STEP_S)
+        return Outcome(record, self._log)
+
+    async def _upload(self, sftp: Any, incoming: str, job: Job, missing: Sequence[str]) -> None:
+        wanted = [sha256 for sha256 in missing if sha256 in job.sources]
+        if wanted:
+            size = sum(job.sources[sha256].stat().st_size for sha256 in wanted)
+            self._notify(f"{self._host.label}: sending {len(wanted)} of {len(job.files)} files, {size / 1e6:.1f} MB")
+        for sha256 in wanted:
+            target = f"{incoming}/{sha256}"
+            with translated(self._host, f"sending {job.sources[sha256].name}"):
+                try:
+                    await sftp.put(str(job.sources[sha256]), target)
+                except BaseException:
+                    with suppress(Exception):
+                        await asyncio.wait_for(sftp.remove(target), protocol.BEAT_S)
+                    raise
+
+    async def _fetch(self, sftp: Any, done: Done) -> Record:
+        if done.record is None or done.info is None:
+            words = "; ".join(self._log[-_LAST_WORDS:]) or "it said nothing"
+            raise _ERRORS.get(done.code, WorkerError)(f"on {self._host.label}: {words}")
+        if done.info.size > _LARGEST_RECORD:
+            raise WorkerError(f"{self._host.label}: a record of {done.info.size} bytes is no benchmark's")
+        async with sftp.open(done.record, "rb") as file:
+            data = await file.read(_LARGEST_RECORD)
+        if hashlib.sha256(data).hexdigest() != done.info.sha256:
+            raise WorkerError(
+                f"{self._host.label}: the record was changed on its way here; type the same command again"
+            )
+        return Record.from_json(data, source=f"what {self._host.label} sent")
+
+    def _say(self, message: protocol.Request) -> None:
+        with suppress(OSError):
+            self._process.stdin.write(protocol.encode(message))
+
+    async def _hear(self, expect: type[AnyReply]) -> AnyReply:
+        """The next answer that is not a line of the benchmark's."""
+        while True:
+            line = await self._process.stdout.readline()
+            if not line.endswith(b"\n"):
+                raise EOFError(await self._epitaph())
+            reply = protocol.decode_reply(line)
+            if isinstance(reply, Log):
+                (text,) = printable([reply.line])
+                self._log.append(text)
+                self._notify(f"{self._host.label}: {text}")
+            elif isinstance(reply, Refused):
+                raise _as_error(reply, self._host)
+            elif isinstance(reply, expect):
+                return reply
+            else:
+                raise WorkerError(f"{self._host.label} answered {type(reply).__name__} out of turn")
+
+    async def _epitaph(self) -> str:
+        """What the agent said last."""
+        words = b""
+        with suppress(Exception):
+            words = await asyncio.wait_for(self._process.stderr.read(4096), protocol.BEAT_S)
+        lines = printable(words.decode("utf-8", "replace").strip().splitlines()[-1:])
+        return f"the connection was lost{f' ({lines[0]})' if lines else ''}"
+
+
+def printable(lines: Sequence[str]) -> list[str]:
+    """Lines without what would steer a terminal."""
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
+
+
+def _as_error(refused: Refused, host: Host) -> EdgetrackError:
+    kind = getattr(errors, refused.error, None)
+    if not (isinstance(kind, type) and issubclass(kind, EdgetrackError)):
+        kind = WorkerError
+    return kind(f"{host.label}: {printable([refused.message])[0]}")
+
+
+def _info(path: Path) -> FileInfo:
+    data = path.read_bytes()
+    return FileInfo(size=len(data), sha256=hashlib.sha256(data).hexdigest())

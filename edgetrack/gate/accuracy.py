@@ -1,0 +1,105 @@
+"""What the candidate loses in AO against the baseline: paired short runs from anchor frames."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgetrack.bundle import open_bundle
+from edgetrack.errors import EdgetrackError
+from edgetrack.evaluation.anchors import AnchoredRun, AnchorPlan
+from edgetrack.evaluation.book import Progress, collect
+from edgetrack.evaluation.datasets import Dataset
+from edgetrack.evaluation.difference import POINTS, Difference, paired_difference, runs_to_settle
+from edgetrack.evaluation.options import Options
+from edgetrack.evaluation.tasks import Anchored
+from edgetrack.gate.budget import Rule
+from edgetrack.gate.record import Finding
+from edgetrack.gate.verdict import Verdict
+from edgetrack.runtime.named import Named
+
+PLAN = AnchorPlan(25, 50)
+"""As `edgetrack compare` does by default."""
+_LEAST_RESAMPLES = 2000
+_IN_THE_TAIL = 10
+
+
+def delta_ao(
+    rule: Rule,
+    candidate: Named,
+    baseline: Named,
+    dataset: Dataset,
+    *,
+    device: str,
+    threads: int,
+    alpha: float,
+    progress: Progress,
+) -> Finding:
+    """Run both from the same anchors. Runs are not kept: the code may differ from that of earlier ones.
+
+    Raises:
+        EdgetrackError: a bundle cannot be run, or a sequence failed.
+        UsageError: fewer than two runs to pair.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgetrack-check-") as scratch:
+        theirs, ours = (
+            _runs(side, Path(scratch) / role, dataset, device, threads, progress)
+            for role, side in (("baseline", baseline), ("candidate", candidate))
+        )
+    resamples = max(_LEAST_RESAMPLES, round(_IN_THE_TAIL / alpha))
+    margin = -rule.limit / POINTS
+    found = paired_difference(theirs, ours, margin, confidence=1 - 2 * alpha, resamples=resamples)
+    return judge_ao(rule, found, alpha)
+
+
+def judge_ao(rule: Rule, found: Difference, alpha: float) -> Finding:
+    """`pass` where it is shown that no more is lost than the limit, `fail` where more is."""
+    verdict: Verdict = "undecided"
+    if POINTS * found.low >= rule.limit:
+        verdict = "pass"
+    elif POINTS * found.high < rule.limit:
+        verdict = "fail"
+    away = found.value - rule.limit / POINTS
+    more = runs_to_settle(away, (found.high - found.low) / 2, 0.0, found.runs) if verdict == "undecided" else None
+    return Finding(
+        rule=rule.name,
+        limit=rule.limit,
+        unit=rule.unit,
+        verdict=verdict,
+        value=POINTS * found.value,
+        low=POINTS * found.low,
+        high=POINTS * found.high,
+        alpha=alpha,
+        samples=found.runs,
+        detail=f"{found.runs} paired runs of {found.sequences} sequences",
+        more=more,
+        more_of="runs of further sequences" if verdict == "undecided" else None,
+    )
+
+
+def _runs(
+    side: Named, folder: Path, dataset: Dataset, device: str, threads: int, progress: Progress
+) -> list[AnchoredRun]:
+    options = Options(
+        bundle=str(side.path),
+        dataset=dataset,
+        threads=threads,
+        device=device,
+        precision_hint=side.hint,
+        output=folder,
+        anchors=PLAN,
+    )
+    options.check()
+
+    def tell(what: str, done: int, total: int) -> None:
+        progress(f"{side.label}: {what}", done, total)
+
+    with open_bundle(side.path) as bundle:
+        book = collect(bundle, options, tell, lambda sequence: [Anchored(PLAN)])
+    if book.errors:
+        name, error = next(iter(book.errors.items()))
+        raise EdgetrackError(
+            f"{side.label} failed on {len(book.errors)} of {len(dataset.entries)} sequences, first {name}: {error}; "
+            "give a --dataset that it can track"
+        )
+    return [run for _, run in book.of(Anchored)]

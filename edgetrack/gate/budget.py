@@ -1,0 +1,162 @@
+"""Budgets: what a bundle may take, as a TOML file. See docs/check.md."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.resources import data_folder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Speed = Literal["model", "track"]
+Kind = Literal["latency", "process", "size", "ao", "latency ratio", "process ratio", "size ratio"]
+_LARGEST_FILE = 2**16
+_LARGEST_LIMIT = 1e9
+_SPEEDS: tuple[Speed, ...] = ("model", "track")
+_PERCENTILES = (50, 90, 95, 99)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a budget.
+
+    Attributes:
+        name: its key, such as `track_p95_ms`.
+        kind: how it is judged.
+        unit: of the limit: ms, MB (2**20 bytes), points (of AO), or x (times the baseline's figure).
+        limit: the figure may be this at most; for `delta_ao_points` at least.
+        figure: what the figure is called in what was measured, such as `load_ms`; empty where nothing is to be named.
+        speed, quantile: of a latency; the quantile is 0..1.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    limit: float = math.nan
+    figure: str = ""
+    speed: Speed = "track"
+    quantile: float = math.nan
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether it compares with another bundle."""
+        return self.kind == "ao" or self.kind.endswith("ratio")
+
+
+def _limits() -> Iterator[Rule]:
+    for speed in _SPEEDS:
+        for p in _PERCENTILES:
+            yield Rule(f"{speed}_p{p}_ms", "latency", "ms", speed=speed, quantile=p / 100)
+    yield Rule("load_ms", "process", "ms", figure="load_ms")
+    yield Rule("peak_rss_mb", "process", "MB", figure="peak_rss_mb")
+    yield Rule("size_mb", "size", "MB")
+    yield Rule("delta_ao_points", "ao", "points")
+
+
+def _regressions() -> Iterator[Rule]:
+    for speed in _SPEEDS:
+        for p in _PERCENTILES[:-1]:
+            yield Rule(f"{speed}_p{p}_ratio", "latency ratio", "x", speed=speed, quantile=p / 100)
+    yield Rule("load_ratio", "process ratio", "x", figure="load_ms")
+    yield Rule("peak_rss_ratio", "process ratio", "x", figure="peak_rss_mb")
+    yield Rule("size_ratio", "size ratio", "x")
+
+
+LIMITS = {rule.name: rule for rule in _limits()}
+REGRESSIONS = {rule.name: rule for rule in _regressions()}
+
+
+class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the limits were set for; options of the command line come first.
+
+    `threads` None: all usable cores. `source` None: the benchmark's scene.
+    """
+
+    device: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] = "cpu"
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] | None = None
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A budget. `note` is shown with the result: where the limits come from."""
+
+    schema: Literal[1]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+    note: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    measure: Conditions = Conditions()
+    limits: dict[str, float] = {}
+    regressions: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        if not self.limits and not self.regressions:
+            raise ValueError("it has neither [limits] nor [regressions]")
+        _check("limits", self.limits, LIMITS)
+        _check("regressions", self.regressions, REGRESSIONS)
+
+    @property
+    def rules(self) -> list[Rule]:
+        """Limits first, in the file's order."""
+        return [
+            replace(known[name], limit=limit)
+            for known, given in ((LIMITS, self.limits), (REGRESSIONS, self.regressions))
+            for name, limit in given.items()
+        ]
+
+
+def _check(section: str, given: dict[str, float], known: dict[str, Rule]) -> None:
+    for name, limit in given.items():
+        if name not in known:
+            raise ValueError(f"[{section}] has {name!r}; it may have: {', '.join(known)}")
+        if name == "delta_ao_points":
+            if not -100 <= limit <= 0:
+                raise ValueError(f"[{section}] {name} = {limit}: expected points from -100 to 0, such as -0.5")
+        elif not 0 < limit <= _LARGEST_LIMIT:
+            raise ValueError(f"[{section}] {name} = {limit}: expected a finite number above 0")
+
+
+def find_budget(name: str) -> Budget:
+    """The budget of that name that ships with edgetrack, or the one in a file when `name` ends in `.toml`.
+
+    Raises:
+        UnknownNameError: no such budget ships with edgetrack.
+        UsageError: the file cannot be read, or is not a budget.
+    """
+    if name.endswith(".toml"):
+        return read_budget(Path(name))
+    shipped = {path.stem: path for path in sorted((data_folder("bench") / "budgets").glob("*.toml"))}
+    if name not in shipped:
+        raise UnknownNameError(
+            f"budget {name!r} is not known; expected a path that ends in .toml, or one of: {', '.join(shipped)}"
+        )
+    return read_budget(shipped[name])
+
+
+def read_budget(path: Path) -> Budget:
+    """Read and check one budget file.
+
+    Raises:
+        UsageError: it cannot be read, is not TOML, or is not a budget.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise UsageError(f"budget {path} is larger than {_LARGEST_FILE >> 10} KB; give a budget, see docs/check.md")
+        return msgspec.convert(tomllib.loads(data.decode("utf-8")), Budget)
+    except OSError as error:
+        raise UsageError(f"budget {path} cannot be read: {error.strerror}; give a path or a shipped name") from None
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path} is not a budget of schema 1: {error}; see docs/check.md") from None
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5000 digits, 1000 brackets
+        raise UsageError(f"budget {path} is not TOML: {error}") from None

@@ -1,0 +1,203 @@
+"""A check that measures: the candidate alone, beside a baseline, or against a record."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgetrack.benchmark import cautions
+from edgetrack.benchmark.footage import DEFAULT_SOURCE, KEEP_MB, Footage, stage
+from edgetrack.benchmark.lineup import Contestant
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.process import start_worker
+from edgetrack.gate import code, like
+from edgetrack.gate.accuracy import delta_ao
+from edgetrack.gate.looks import share_of
+from edgetrack.gate.options import Options, Surroundings
+from edgetrack.gate.record import CodeNote, Finding, Report, SamplesMs, SideNote
+from edgetrack.gate.recorded import Recording
+from edgetrack.gate.reporting import report
+from edgetrack.gate.rounds import Rounds, Side, gate_plan
+from edgetrack.gate.sequential import Outcome, run
+from edgetrack.runtime.named import Named
+from edgetrack.runtime.threads import usable_cores
+
+OTHER_TIME = (
+    "baseline and candidate ran at different times: what the machine did meanwhile counts as the bundle's; give a "
+    "bundle as --baseline to have both measured beside each other"
+)
+SAME = "baseline and candidate are the same bundle run by the same code: only the gate itself is tested"
+RESTLESS = "a process kept computing while the other was measured"
+
+
+def measured(options: Options, around: Surroundings, candidate: Named, baseline: Named | Recording | None) -> Report:
+    """See the module; a baseline's record must have been made alike.
+
+    Raises:
+        UsageError: it was not.
+        EdgetrackError: a source cannot be opened, or a process failed.
+    """
+    recording = baseline if isinstance(baseline, Recording) else None
+    own, theirs = _codes(options)
+    sides = _sides(options, around, candidate, baseline, own if theirs else None)
+    machine = around.look()
+    device, threads, source = _conditions(options, recording)
+    with tempfile.TemporaryDirectory(prefix="edgetrack-check-") as scene:
+        box = options.box or (recording.record.source.box if recording else None)
+        footage = stage(source, box, Path(scene))
+        plan = gate_plan(device, threads, options.timeout_s, _keep_mb(machine, len(sides)))
+        with Rounds(sides, footage, plan, around.progress) as rounds:
+            unlike = _unlike(options, rounds, recording, machine, footage, device) if recording else []
+            outcome = _run(options, around, rounds, recording)
+            restless = rounds.never_rested
+    other = sides[1] if len(sides) > 1 else None
+    same = other is not None and not theirs and _who(sides[0].contestant) == _who(other.contestant)
+    notes = [f"warning ({c.code}): {c.detail}; {c.advice}" for c in cautions.of_machine(machine, threads)]
+    notes += [SAME] * same + [OTHER_TIME] * bool(recording) + [RESTLESS] * restless
+    return report(
+        options,
+        findings=_with_accuracy(options, around, outcome, candidate, baseline, device, threads),
+        design="recorded" if recording else "paired" if other else "alone",
+        candidate=_note(sides[0], own),
+        baseline=recording.note if recording else _note(other, theirs or own) if other else None,
+        machine=machine,
+        device=device,
+        threads=threads,
+        source=source,
+        blocks=outcome.blocks,
+        looks=outcome.looks,
+        seconds=outcome.seconds,
+        differences=unlike,
+        notes=notes,
+        samples_ms=SamplesMs(
+            candidate=sides[0].turns_ms(),
+            baseline=other.turns_ms() if other else recording.turns_ms if recording else None,
+        ),
+    )
+
+
+def _codes(options: Options) -> tuple[CodeNote, CodeNote | None]:
+    """The edgetrack of this process, and the baseline's where it is another's."""
+    return code.own_code(), None if options.baseline_python is None else code.code_of(options.baseline_python)
+
+
+def _conditions(options: Options, recording: Recording | None) -> tuple[str, int, str]:
+    """Device, threads and source: the options', else the record's, else the budget's, else the benchmark's own."""
+    known = options.budget.measure
+    if recording is not None:
+        settings = recording.record.settings
+        return (
+            options.device or settings.device,
+            options.threads or recording.result.threads,
+            options.source or recording.record.source.spec,
+        )
+    return (
+        options.device or known.device,
+        options.threads or known.threads or usable_cores(),
+        options.source or known.source or DEFAULT_SOURCE,
+    )
+
+
+def _sides(
+    options: Options,
+    around: Surroundings,
+    candidate: Named,
+    baseline: Named | Recording | None,
+    isolated: CodeNote | None,
+) -> list[Side]:
+    """The candidate, and the baseline where it is measured; with `isolated`, each by its own installation."""
+    ours = theirs = around.start or start_worker
+    if isolated is not None and options.baseline_python is not None:
+        ours, theirs = code.own_starter(isolated), code.starter(options.baseline_python)
+    sides = [Side("candidate", Contestant(*candidate), ours)]
+    if isinstance(baseline, Named):
+        sides.append(Side("baseline", Contestant(*baseline), theirs))
+    return sides
+
+
+def _keep_mb(machine: MachineRecord, sides: int) -> float:
+    """Half of the free memory is for the bundles, the rest for their frames."""
+    spare = machine.memory_available_mib
+    return KEEP_MB if spare is None else min(KEEP_MB, spare / (2 * sides))
+
+
+def _unlike(
+    options: Options, rounds: Rounds, recording: Recording, machine: MachineRecord, footage: Footage, device: str
+) -> list[str]:
+    """Differences from the record; the first process says which versions it runs."""
+    (side,) = rounds.sides
+    rounds.load(side)
+    loaded = side.loaded
+    candidate = like.traits(
+        machine,
+        tracker=side.contestant.manifest.tracker,
+        device=device,
+        threads=loaded.threads if loaded else 0,
+        scenario="stream",
+        source=footage.given,
+        size=footage.size,
+        box=footage.box,
+        versions=loaded.versions if loaded else {},
+    )
+    found = like.differences(like.traits_of(recording.record, recording.result), candidate)
+    like.insist(found, force=options.force)
+    return found
+
+
+def _run(options: Options, around: Surroundings, rounds: Rounds, recording: Recording | None) -> Outcome:
+    rules = options.budget.rules
+    return run(
+        rounds,
+        [rule for rule in rules if rule.kind != "ao"],
+        recording.evidence if recording else None,
+        share_of(rules),
+        options.max_time_s,
+        around.clock,
+    )
+
+
+def _with_accuracy(
+    options: Options,
+    around: Surroundings,
+    outcome: Outcome,
+    candidate: Named,
+    baseline: Named | Recording | None,
+    device: str,
+    threads: int,
+) -> list[Finding]:
+    """All findings in the budget's order."""
+    found = {finding.rule: finding for finding in outcome.findings}
+    for rule in options.budget.rules:
+        if rule.kind == "ao" and isinstance(baseline, Named) and options.dataset is not None:
+            found[rule.name] = delta_ao(
+                rule,
+                candidate,
+                baseline,
+                options.dataset,
+                device=device,
+                threads=threads,
+                alpha=share_of(options.budget.rules),
+                progress=around.evaluating,
+            )
+    return [found[rule.name] for rule in options.budget.rules]
+
+
+def _who(contestant: Contestant) -> tuple[object, ...]:
+    return contestant.manifest, contestant.hint
+
+
+def _note(side: Side, ran: CodeNote) -> SideNote:
+    contestant, manifest = side.contestant, side.contestant.manifest
+    return SideNote(
+        bundle=contestant.label,
+        tracker=manifest.tracker,
+        target=manifest.target,
+        precision=manifest.precision,
+        weights=manifest.weights.origin,
+        size_mb=contestant.size_mb,
+        versions=side.loaded.versions if side.loaded else {},
+        load_ms=side.load_ms,
+        peak_rss_mb=side.peak_rss_mb,
+        recorded=False,
+        code=ran,
+    )

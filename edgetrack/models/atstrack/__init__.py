@@ -1,0 +1,13 @@
+"""ATSTrack (arXiv 2507.00454), reimplemented from the paper: there is no published code and there are no weights.
+
+The visual part is ODTrack's, whose weights load under their own names; what the paper leaves open is in the recipe's
+[configuration] and listed in docs/atstrack.md.
+"""
+
+from __future__ import annotations
+
+from edgetrack.models.atstrack.graphs import deploy
+from edgetrack.models.atstrack.network import AtsTrack as Network
+from edgetrack.models.atstrack.reference import reference
+
+__all__ = ["Network", "deploy", "reference"]

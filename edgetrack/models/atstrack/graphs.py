@@ -1,0 +1,190 @@
+"""ATSTrack's graphs as they ship: `text`, once for a description, and `step`, for every frame (sheet 5.4).
+
+Derived from the described network by algebra alone: absent words are switched off by a mask, the mean of cosines is one
+cosine with a mean, the median is a sorted list times a vector that picks one, and the last block computes only what the
+head and the words read. An attribute that is switched off is not in the graph; without any there is no graph `text`.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgetrack.bundle.manifest import TensorInfo
+from edgetrack.models.atstrack.attributes import SOURCES
+from edgetrack.models.atstrack.modulation import LOCATION, SPREAD_EPS, STEEPEST, CrossAttention, Modulation
+from edgetrack.models.atstrack.network import AtsTrack
+from edgetrack.models.base import GraphModule
+from edgetrack.models.layers.center_head import DeployedCenterHead
+from edgetrack.models.layers.clip_text import DeployedTextTower
+from edgetrack.models.layers.patches import PixelEmbed
+
+# Above any cosine: absent words sort behind all others.
+BEHIND = 1e4
+Signature = tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]
+
+
+class TextGraph(nn.Module):
+    """Token ids of every attribute's phrase, each (1, L), to words (A, L, dim)."""
+
+    def __init__(self, network: AtsTrack) -> None:
+        super().__init__()
+        self.tower = DeployedTextTower(network.text, network.sizes.words)
+        self.proj = network.lang_proj
+
+    def forward(self, *phrases: Tensor) -> Tensor:
+        """Phrases in the order of the attributes."""
+        out: Tensor = self.proj(self.tower(torch.cat(phrases)))
+        return out
+
+
+class Gate(nn.Module):
+    """How far the words of the location are borne out by the search region."""
+
+    def __init__(self, published: Modulation) -> None:
+        super().__init__()
+        self.shift, self.sharpness = published.shift, published.sharpness
+
+    def forward(self, words: Tensor, search: Tensor, mask: Tensor, median: Tensor) -> Tensor:
+        """Words (1, L, dim), tokens (1, N, dim), which words there are (1, L), the median's rank (1, L): (1, L)."""
+        # The mean over places of a word's cosine is its product with the mean of unit vectors.
+        mean = F.normalize(search, dim=-1).mean(dim=1, keepdim=True)
+        similarity = (F.normalize(words, dim=-1) * mean).sum(dim=-1)
+        ordered = torch.topk(similarity * mask + (1 - mask) * BEHIND, mask.shape[-1], largest=False).values
+        count = torch.clamp(mask.sum(dim=-1, keepdim=True), min=1)
+        from_mean = (similarity - (similarity * mask).sum(dim=-1, keepdim=True) / count) * mask
+        spread = torch.sqrt((from_mean * from_mean).sum(dim=-1, keepdim=True) / count)
+        threshold = (ordered * median).sum(dim=-1, keepdim=True) - self.shift * spread
+        slope = torch.clamp(self.sharpness / (spread + SPREAD_EPS), max=STEEPEST)
+        return torch.sigmoid(slope * (similarity - threshold))
+
+
+class DeployedModulation(nn.Module):
+    """All attributes of one source ask at once; absent words are weighted with 0."""
+
+    def __init__(self, published: Modulation) -> None:
+        super().__init__()
+        names = published.attributes
+        self.sources = [
+            (source, sum(SOURCES[name] == source for name in names))
+            for source in dict.fromkeys(SOURCES[name] for name in names)
+        ]
+        for source, _ in self.sources:
+            self.add_module(source, cast(CrossAttention, published.attention(source)))
+        self.gate = Gate(published) if LOCATION in names else None
+
+    def forward(self, language: Tensor, mask: Tensor, median: Tensor | None, visual: dict[str, Tensor]) -> Tensor:
+        """As the described modulation; `median` (1, L) is 1 at the rank of the location's median."""
+        shape, start, parts = language.shape, 0, []
+        weights = mask
+        for source, rows in self.sources:
+            words = language[start : start + rows].reshape(1, rows * shape[1], shape[2])
+            words = words + self.get_submodule(source)(words, visual[source])
+            if self.gate is not None and source == SOURCES[LOCATION]:
+                there = mask[start : start + rows]
+                weights = torch.cat(
+                    [mask[:start], there * self.gate(words, visual[source], there, cast(Tensor, median))]
+                )
+            parts.append(words)
+            start += rows
+        total = torch.matmul(weights.reshape(1, 1, -1), torch.cat(parts, dim=1))
+        return total / torch.clamp(mask.sum(), min=1)
+
+
+class StepGraph(nn.Module):
+    """Crops (BGR, 0..255), the carried tokens and the words to maps and the next tokens."""
+
+    position_z: Tensor
+    position_x: Tensor
+    offsets: Tensor
+
+    def __init__(self, network: AtsTrack) -> None:
+        super().__init__()
+        backbone, self.sizes, self.slots = network.backbone, network.sizes, network.slots
+        self.embed = PixelEmbed(backbone.patch_embed)
+        self.register_buffer("position_z", backbone.pos_embed_z.detach())
+        self.register_buffer("position_x", backbone.pos_embed_x.detach())
+        offsets = [(backbone.cls_token + backbone.cls_pos_embed).detach()]
+        if network.attributes:
+            offsets.append(network.lang_pos_embed.detach())
+        self.register_buffer("offsets", torch.cat(offsets, dim=1))
+        self.blocks, self.norm = backbone.blocks, backbone.norm
+        self.head = DeployedCenterHead(network.box_head)
+        self.fgm = DeployedModulation(network.fgm) if network.attributes else None
+        self.first = _first_read(network)
+
+    def forward(self, search: Tensor, templates: Tensor, carried: Tensor, *said: Tensor) -> tuple[Tensor, ...]:
+        """(S, S, 3), (T, s, s, 3), (1, slots, dim); words (A, L, dim), mask (A, L), median."""
+        sizes, count = self.sizes, self.sizes.templates * self.sizes.template_tokens
+        z = self.embed(templates) + self.position_z
+        x = self.embed(search.unsqueeze(0)) + self.position_x
+        # Templates in front, so that the last block can leave out what nothing reads; attention does not see the order.
+        tokens = torch.cat([z.reshape(1, count, -1), carried + self.offsets, x], dim=1)
+        last = len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens, self.first if index == last else 0)
+        tokens = self.norm(tokens)
+        left = count - self.first
+        query, x = tokens[:, left : left + 1], tokens[:, left + self.slots :]
+        weighted = x * torch.matmul(x, query.transpose(1, 2))
+        maps = self.head(weighted.transpose(1, 2).reshape(1, -1, sizes.search_cells, sizes.search_cells))
+        if self.fgm is None:
+            return (*maps, query)
+        z = tokens[:, :left]
+        visual = {"template": z[:, -sizes.template_tokens :] if left else z, "sequence": z, "search": x}
+        words = self.fgm(said[0], said[1], said[2] if len(said) > 2 else None, visual)
+        return (*maps, torch.cat([query, words], dim=1))
+
+
+def _first_read(network: AtsTrack) -> int:
+    """The first template token whose features are read after the last block; all of them are keys in it."""
+    count, each = network.sizes.templates, network.sizes.template_tokens
+    sources = {SOURCES[name] for name in network.attributes}
+    if "sequence" in sources:
+        return 0
+    return (count - 1) * each if "template" in sources else count * each
+
+
+def signatures(network: AtsTrack) -> dict[str, Signature]:
+    """Inputs and outputs of `text`, where there is language, and of `step`."""
+    sizes, attributes = network.sizes, network.attributes
+    cells, dim = sizes.search_cells, network.backbone.norm.weight.shape[0]
+    language = TensorInfo(name="language", dtype="float32", shape=(max(len(attributes), 1), sizes.words, dim))
+    step = [
+        TensorInfo(name="search", dtype="uint8", shape=(sizes.search, sizes.search, 3)),
+        TensorInfo(name="templates", dtype="uint8", shape=(sizes.templates, sizes.template, sizes.template, 3)),
+        TensorInfo(name="tokens", dtype="float32", shape=(1, network.slots, dim)),
+    ]
+    if attributes:
+        step += [language, TensorInfo(name="mask", dtype="float32", shape=language.shape[:2])]
+    if LOCATION in attributes:
+        step.append(TensorInfo(name="median", dtype="float32", shape=(1, sizes.words)))
+    shapes = {
+        "score": (1, 1, cells, cells),
+        "size": (1, 2, cells, cells),
+        "offset": (1, 2, cells, cells),
+        "next_tokens": (1, network.slots, dim),
+    }
+    maps = tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
+    found: dict[str, Signature] = {}
+    if attributes:
+        phrases = tuple(TensorInfo(name=name, dtype="int32", shape=(1, sizes.words)) for name in attributes)
+        found["text"] = (phrases, (language,))
+    found["step"] = (tuple(step), maps)
+    return found
+
+
+def deploy(network: AtsTrack) -> tuple[GraphModule, ...]:
+    """The graphs that ship, in evaluation mode, without gradients."""
+    made: dict[str, nn.Module] = {"step": StepGraph(network)}
+    if network.attributes:
+        made["text"] = TextGraph(network)
+    for module in made.values():
+        module.eval().requires_grad_(False)
+    return tuple(
+        GraphModule(name, "step" if name == "step" else "init", made[name], inputs, outputs)
+        for name, (inputs, outputs) in signatures(network).items()
+    )

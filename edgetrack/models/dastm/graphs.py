@@ -1,0 +1,169 @@
+"""DASTM's two graphs as they ship: `memory` encodes a frame with its target, `step` searches one.
+
+Derived from the network by algebra alone: trunks re-parameterised, and only the middle of their last maps computed;
+pixel statistics in the first kernel; BatchNorms, the head's scale and its shift in the last convolutions; features as
+rows of cells, so that the memory read is two matrix products; absent memories switched off by a mask, exactly. Boxes
+leave it as fractions of the crop, so that one tolerance suits them and the scores.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from edgetrack.bundle.manifest import TensorInfo
+from edgetrack.models.base import GraphModule
+from edgetrack.models.dastm.attention import PARTS
+from edgetrack.models.dastm.network import STRIDE, Adjustor, Dastm, Geometry, Head, Scores, Tower
+from edgetrack.models.layers.folding import Affine, after_batch_norm, of_conv, to_conv
+from edgetrack.models.layers.mobileone import DeployedMobileOne, MobileOne
+from edgetrack.models.layers.vit import MASKED
+
+LARGEST_EXPONENT = 11.0
+"""Distances of e^11 cells and more are clamped: exp() of half-precision numbers overflows there."""
+
+
+class Encoder(nn.Module):
+    """A crop (S, S, 3), BGR of 0..255, to features (1, dim, F, F)."""
+
+    mean: Tensor
+
+    def __init__(self, network: Dastm, trunk: MobileOne, neck: Adjustor) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values[::-1], dtype=torch.float64) for values in network.pixel_statistics())
+        # The mean stays a subtraction: behind it, the padding's zero is that of the published network.
+        self.register_buffer("mean", mean.view(1, 3, 1, 1).float())
+        stem = trunk.stage0.affine
+        scaled = Affine(stem.weight.flip(1) / std.view(1, 3, 1, 1), stem.bias)
+        self.trunk = DeployedMobileOne(trunk, network.geometry.crop, scaled)
+        self.neck = neck.adjustor
+
+    def forward(self, image: Tensor, hint: Tensor | None = None) -> Tensor:
+        """uint8 or float; `hint` is added behind stage 0."""
+        pixels = image.permute(2, 0, 1).unsqueeze(0).float() - self.mean
+        features: Tensor = self.neck(self.trunk(pixels, hint))
+        return features
+
+
+class MemoryGraph(nn.Module):
+    """A crop and the target's place in it to what is remembered of the frame."""
+
+    def __init__(self, network: Dastm) -> None:
+        super().__init__()
+        trunk = network.basemodel_m
+        self.target_map = trunk.proj_fg_bg_label_map
+        self.encoder = Encoder(network, trunk, network.neck_m)
+        self.dab = network.dab
+
+    def forward(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, S, 3) and (S, S) to features (F * F, dim), row-major cells, and gate weights (1, 4)."""
+        features, gates = self.dab(self.encoder(image, self.target_map(target[None, None])))
+        return features[0].flatten(1).transpose(0, 1), gates
+
+
+class MemoryRead(nn.Module):
+    """What each of the query's cells finds in all memories, by similarity."""
+
+    def __init__(self, geometry: Geometry, dim: int) -> None:
+        super().__init__()
+        self.geometry, self.scale = geometry, 1 / math.sqrt(dim)
+
+    def forward(self, memory: Tensor, present: Tensor, query: Tensor) -> Tensor:
+        """Memory (T, F * F, dim), `present` (1, T), query (1, dim, F, F) to (1, dim, F, F)."""
+        cells, count = self.geometry.cells**2, self.geometry.memories
+        keys = memory.reshape(count * cells, -1)
+        asked = query[0].flatten(1).transpose(0, 1) * self.scale
+        absent = ((1 - present) * MASKED).unsqueeze(-1).expand(1, count, cells).reshape(1, count * cells)
+        weights = torch.softmax(torch.matmul(asked, keys.transpose(0, 1)) + absent, dim=-1)
+        return torch.matmul(weights, keys).transpose(0, 1).reshape(query.shape)
+
+
+class Boxes(nn.Module):
+    """Logarithms of distances in cells (1, 4, F, F) to corners (1, F, F, 4) as fractions of the crop."""
+
+    points: Tensor
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.cell = STRIDE / geometry.image
+        self.register_buffer("points", geometry.points() / geometry.image)
+
+    def forward(self, logarithms: Tensor) -> Tensor:
+        """x1, y1, x2, y2."""
+        edges = torch.exp(torch.clamp(logarithms, max=LARGEST_EXPONENT)).permute(0, 2, 3, 1) * self.cell
+        return torch.cat([self.points - edges[..., :2], self.points + edges[..., 2:]], dim=-1)
+
+
+def _folded(*scores: Scores) -> Affine:
+    """1x1 convolutions with their BatchNorms, one after another along the output."""
+    maps = [after_batch_norm(of_conv(score.conv), score.bn) for score in scores]
+    return Affine(torch.cat([map_.weight for map_ in maps]), torch.cat([map_.bias for map_ in maps]))
+
+
+def _tower(tower: Tower, last: Affine) -> nn.Sequential:
+    """A tower and the 1x1 convolution behind it."""
+    return nn.Sequential(tower.conv1, *tower.conv_layers.children(), to_conv(last))
+
+
+class DeployedHead(nn.Module):
+    """Features (1, 2 dim, F, F) to score and boxes."""
+
+    def __init__(self, head: Head, geometry: Geometry) -> None:
+        super().__init__()
+        self.cls = _tower(head.cls_ctr, _folded(head.cls_score, head.ctr_score))
+        offsets, scale = _folded(head.reg_offsets), head.si.detach().double()
+        self.reg = _tower(head.reg, Affine(offsets.weight * scale, offsets.bias * scale + head.bi.detach().double()))
+        self.boxes = Boxes(geometry)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Score (1, F, F) in 0..1, boxes (1, F, F, 4) as fractions of the crop."""
+        both = torch.sigmoid(self.cls(features))
+        return both[:, 0] * both[:, 1], self.boxes(self.reg(features))
+
+
+class StepGraph(nn.Module):
+    """A search crop and the memory to score and boxes."""
+
+    def __init__(self, network: Dastm) -> None:
+        super().__init__()
+        self.encoder = Encoder(network, network.basemodel_q, network.neck_q)
+        self.read = MemoryRead(network.geometry, network.neck_q.adjustor.out_channels)
+        self.head = DeployedHead(network.head, network.geometry)
+
+    def forward(self, search: Tensor, memory: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, S, 3), (T, F * F, dim) and (1, T), 1 for each memory that there is, else 0."""
+        query = self.encoder(search)
+        found = self.head(torch.cat([self.read(memory, present, query), query], dim=1))
+        return cast("tuple[Tensor, Tensor]", found)
+
+
+def signatures(network: Dastm) -> dict[str, tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]]:
+    """Inputs and outputs of `memory` and `step`."""
+    size, cells, memories = network.geometry
+    code = (cells * cells, network.neck_q.adjustor.out_channels)
+
+    def floats(**shapes: tuple[int, ...]) -> tuple[TensorInfo, ...]:
+        return tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
+
+    def image(name: str) -> TensorInfo:
+        return TensorInfo(name=name, dtype="uint8", shape=(size, size, 3))
+
+    return {
+        "memory": ((image("image"), *floats(target=(size, size))), floats(features=code, gates=(1, len(PARTS)))),
+        "step": (
+            (image("search"), *floats(memory=(memories, *code), present=(1, memories))),
+            floats(score=(1, cells, cells), boxes=(1, cells, cells, 4)),
+        ),
+    }
+
+
+def deploy(network: Dastm) -> tuple[GraphModule, ...]:
+    """Graphs `memory` and `step` that ship, in evaluation mode, without gradients."""
+    modules = {"memory": MemoryGraph(network), "step": StepGraph(network)}
+    for module in modules.values():
+        module.eval().requires_grad_(False)
+    sides = signatures(network)
+    return tuple(GraphModule(name, "step", module, *sides[name]) for name, module in modules.items())

@@ -1,0 +1,305 @@
+"""Plain findings: what is fastest, what is most accurate, what is not worth it, and why.
+
+Nothing is said beyond what intervals hold: a bundle is called faster where the 95 % interval of the paired ratio lies
+above 1, more accurate where a paired comparison says so or the intervals lie apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from edgetrack.benchmark.record import Record as Benchmark
+from edgetrack.benchmark.record import Result as Speed
+from edgetrack.evaluation.comparison_record import Comparison
+from edgetrack.evaluation.difference import POINTS, Difference
+from edgetrack.evaluation.overall import FEW_SEQUENCES
+from edgetrack.report.model import (
+    Accuracy,
+    Identity,
+    Results,
+    Sourced,
+    Trial,
+    comparison_trial,
+    meaningful,
+    side_identity,
+    speed_identity,
+)
+from edgetrack.report.ratios import Faster, faster
+from edgetrack.report.speed_plots import by_speed, is_reference
+
+Kind = Literal[
+    "fastest",
+    "most accurate",
+    "highest AO",
+    "worth it",
+    "a trade",
+    "not worth it",
+    "undecided",
+    "advice",
+    "careful",
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What kind of finding, what it is about in a few words, and the figures and the reason in sentences."""
+
+    kind: Kind
+    head: str
+    text: str
+
+    def line(self) -> str:
+        """All of it."""
+        return f"{self.kind}: {self.head}. {self.text}"
+
+
+def findings(results: Results) -> list[Finding]:
+    """All that may be said, the most wanted first."""
+    said = [
+        *(one for bench in results.benchmarks for one in _fastest(bench, len(results.benchmarks) > 1)),
+        *(_most_accurate(trial, known, results) for trial, known in meaningful(results).items() if len(known) > 1),
+        *(_verdict(found.value, results) for found in results.comparisons if _sides_track(found.value)),
+        *(one for bench in results.benchmarks for one in _not_worth_it(bench, results)),
+        *(
+            Finding("advice", f"{one.value.precision} on {one.value.dataset}, stage by stage", one.value.advice)
+            for one in results.sensitivities
+        ),
+        *_careful(results),
+    ]
+    order = get_args(Kind)
+    return sorted(dict.fromkeys(said), key=lambda one: order.index(one.kind))
+
+
+def _fastest(bench: Sourced[Benchmark], many: bool) -> Iterator[Finding]:
+    ordered = by_speed(bench.value.results)
+    if not ordered:
+        return
+    best, others = ordered[0], ordered[1:]
+    level = [other for other in others if not (ratio := faster(best, other)) or not ratio.shown]
+    here = f" in {bench.source}" if many else ""
+    if not others:
+        yield Finding(
+            "fastest", f"{_pace(best)}{here}", f"Nothing else was measured beside it. {_against(best)}".strip()
+        )
+    elif level:
+        names = _joined([best.label, *(other.label for other in level)])
+        text = f"No difference between them is shown. First is {_pace(best)}. {_against(best)}".strip()
+        yield Finding("fastest", f"{names}{here}", text)
+    else:
+        ratio = faster(best, others[0])
+        margin = f"{ratio.describe()} times as fast as {others[0].label}, the next. " if ratio else ""
+        yield Finding("fastest", f"{_pace(best)}{here}", f"{margin}{_against(best)}".strip())
+
+
+def _pace(result: Speed) -> str:
+    return f"{result.label}, {result.fps.track or 0.0:.1f} fps ({result.latency_ms.track.p50:.2f} ms a frame)"
+
+
+def _against(result: Speed) -> str:
+    """Against PyTorch on the same machine, and the paper's machine."""
+    said = []
+    ratio, interval = result.vs_pytorch.track, result.vs_pytorch_interval.track
+    if ratio is not None:
+        span = "" if interval is None else f" ({interval[0]:.2f}-{interval[1]:.2f})"
+        said.append(f"It is {ratio:.2f}{span} times as fast as PyTorch on this machine.")
+    if result.vs_paper.fps is not None and result.vs_paper.ratio is not None:
+        cpu = f" on {result.vs_paper.cpu}" if result.vs_paper.cpu else ""
+        said.append(
+            f"The paper states {result.vs_paper.fps:g} fps{cpu}: this is {result.vs_paper.ratio:.2f} times that."
+        )
+    return " ".join(said)
+
+
+def _most_accurate(trial: Trial, known: dict[Identity, Accuracy], results: Results) -> Finding:
+    ordered = sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
+    best, others = ordered[0], ordered[1:]
+    open_ = [(other, reason) for other in others if (reason := _not_shown(trial, best, other, results)) is not None]
+    few = "" if trial.sequences >= FEW_SEQUENCES else f" {trial.sequences} sequences are few for an interval."
+    head = f"{best.who.label}, AO {best.ao:.3f} on {trial.label}"
+    if not open_:
+        beaten = _joined([f"{other.who.label} ({other.ao:.3f})" for other in others[:4]])
+        return Finding("most accurate", head, f"Shown to be more accurate than {beaten}.{few}")
+    reasons = "; ".join(f"{other.who.label} at {other.ao:.3f} ({reason})" for other, reason in open_[:4])
+    more = f"; and {len(open_) - 4} more" if len(open_) > 4 else ""
+    return Finding("highest AO", head, f"Not shown to be more accurate than {reasons}{more}.{few}")
+
+
+def _not_shown(trial: Trial, best: Accuracy, other: Accuracy, results: Results) -> str | None:
+    """Why it is not shown that the best is better than the other; None where it is."""
+    for found in results.comparisons:
+        delta, pair = found.value.delta_ao, (side_identity(found.value.a), side_identity(found.value.b))
+        if delta is None or comparison_trial(found.value) != trial or set(pair) != {best.who, other.who}:
+            continue
+        if delta.verdict == ("better" if pair[1] == best.who else "worse"):
+            return None
+        return f"paired runs: {_points(delta)} for {pair[1].label}, {delta.verdict}"
+    if best.interval is not None and other.interval is not None:
+        return (
+            None if best.interval[0] > other.interval[1] else "their intervals overlap; `edgetrack compare` pairs them"
+        )
+    return "never paired; `edgetrack compare` does"
+
+
+def _verdict(found: Comparison, results: Results) -> Finding:
+    """What B is worth against A: AO by paired runs, speed where one benchmark has both."""
+    a, b, delta = side_identity(found.a), side_identity(found.b), found.delta_ao
+    head = f"{b.label} in place of {a.label}"
+    where = f"on {comparison_trial(found).label}"
+    apart = ""
+    if found.agreement is not None:
+        diverged, count = found.agreement.diverged, found.agreement.sequences
+        apart = f" Left to their own boxes they part in {diverged} of {count} sequences."
+    ratio = _ratio_of(b, a, results)
+    pace = "The two were not measured in one benchmark" if ratio is None else ratio.sentence()
+    if delta is None:
+        return Finding("undecided", head, f"Too few paired runs {where} to say what it costs. {pace}.{apart}")
+    cost = f"{_points(delta)} of AO by {delta.runs} paired runs {where}: {_said(delta)}"
+    return Finding(_kind(delta, ratio), head, f"{pace}. {cost}.{apart}")
+
+
+def _sides_track(found: Comparison) -> bool:
+    return side_identity(found.a).tracks and side_identity(found.b).tracks
+
+
+def _kind(delta: Difference, ratio: Faster | None) -> Kind:
+    quick = ratio is not None and ratio.shown
+    known = ratio is not None and ratio.interval is not None
+    if delta.verdict == "better":
+        return "worth it" if quick else "a trade" if known else "undecided"
+    if known and not quick:
+        return "not worth it"
+    if delta.verdict == "worse":
+        return "a trade" if quick else "undecided"
+    return "worth it" if quick and delta.not_worse else "undecided"
+
+
+def _said(delta: Difference) -> str:
+    if delta.verdict == "equal":
+        return f"equal within {POINTS * delta.margin:g}"
+    if delta.verdict == "undecided":
+        return "undecided" if delta.more_runs is None else f"undecided, about {delta.more_runs} more runs would tell"
+    return delta.verdict
+
+
+def _points(delta: Difference) -> str:
+    value, low, high = (POINTS * number for number in (delta.value, delta.low, delta.high))
+    return f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"
+
+
+def _ratio_of(b: Identity, a: Identity, results: Results) -> Faster | None:
+    """How much faster B is than A, from the first benchmark that has both."""
+    for bench in results.benchmarks:
+        by_name = {speed_identity(result): result for result in bench.value.results}
+        if a in by_name and b in by_name:
+            return faster(by_name[b], by_name[a])
+    return None
+
+
+def _not_worth_it(bench: Sourced[Benchmark], results: Results) -> Iterator[Finding]:
+    """Contestants whose speed alone speaks against them: what they are compared with computes at least as exactly."""
+    judged = [found.value for found in results.comparisons if _sides_track(found.value)]
+    compared = {(side_identity(found.a), side_identity(found.b)) for found in judged}
+    here = f" in {bench.source}" if len(results.benchmarks) > 1 else ""
+    for result in bench.value.results:
+        if is_reference(result):
+            continue
+        interval = result.vs_pytorch_interval.track
+        if interval is not None and interval[1] < 1:
+            yield Finding(
+                "not worth it",
+                f"{result.label}{here}",
+                f"It is slower than PyTorch here: {result.vs_pytorch.track or 0.0:.2f} times its speed "
+                f"({interval[0]:.2f}-{interval[1]:.2f}).",
+            )
+        plain = _plain(result, bench.value.results)
+        if plain is not None and (speed_identity(plain), speed_identity(result)) not in compared:
+            yield _lowered(result, plain, here)
+        rival = _rival(result, bench.value.results)
+        if rival is not None:
+            ratio = faster(rival, result)
+            if ratio is not None and ratio.shown:
+                yield Finding(
+                    "not worth it",
+                    f"{result.label}{here}",
+                    f"{rival.label} computes the same and is {ratio.describe()} times as fast here: worth having only "
+                    "where that one cannot run.",
+                )
+
+
+def _lowered(result: Speed, plain: Speed, here: str) -> Finding:
+    """A lower precision whose accuracy nobody compared."""
+    head = f"{result.label} in place of {plain.label}{here}"
+    ratio = faster(result, plain)
+    smaller = (
+        f" Its files take {result.size_mb:.1f} MB against {plain.size_mb:.1f}."
+        if result.size_mb < plain.size_mb
+        else ""
+    )
+    if ratio is not None and ratio.shown:
+        return Finding(
+            "undecided",
+            head,
+            f"{ratio.sentence()}. What that costs in AO is not known yet: edgetrack compare {plain.label} "
+            f"{result.label} --dataset DATASET.{smaller}",
+        )
+    if ratio is None or ratio.interval is None:
+        return Finding("undecided", head, f"Too few rounds to say which is faster; raise --rounds.{smaller}")
+    return Finding("not worth it", head, f"{ratio.sentence()}, so it buys no speed here.{smaller}")
+
+
+def _plain(result: Speed, results: Sequence[Speed]) -> Speed | None:
+    """The same tracker and target in full precision, where this is a lower one."""
+    if result.precision == "fp32" and result.hint is None:
+        return None
+    for other in results:
+        same = (other.tracker, other.target, other.weights) == (result.tracker, result.target, result.weights)
+        if same and other.precision == "fp32" and other.hint is None:
+            return other
+    return None
+
+
+def _rival(result: Speed, results: Sequence[Speed]) -> Speed | None:
+    """The fastest one that computes the same on another target."""
+    key = (result.tracker, result.precision, result.hint, result.weights)
+    same = [other for other in by_speed(results) if (other.tracker, other.precision, other.hint, other.weights) == key]
+    return same[0] if same and same[0] is not result and not is_reference(same[0]) else None
+
+
+def _careful(results: Results) -> Iterator[Finding]:
+    """What stands between these figures and trust."""
+    untrained, partial, doubted = [], [], []
+    for bench in results.benchmarks:
+        ours = [result for result in bench.value.results if not is_reference(result)]
+        names = [result.label for result in ours if not speed_identity(result).tracks]
+        codes = sorted({w.code for result in bench.value.results for w in result.warnings} - {"untrained-weights"})
+        untrained += [f"{_joined(names)} in {bench.source}"] if names else []
+        partial += [] if bench.value.complete else [bench.source]
+        doubted += [f"{_joined(codes)} in {bench.source}"] if codes else []
+    if untrained:
+        text = f"Untrained weights: {'; '.join(untrained)}."
+        yield Finding("careful", "Speed and size hold, boxes mean nothing", text)
+    if partial:
+        yield Finding("careful", "Rounds are missing", f"Interrupted: {_joined(partial)}.")
+    if doubted:
+        text = f"What is meant stands under Warnings: {'; '.join(doubted)}."
+        yield Finding("careful", "The benchmark itself warns", text)
+    broken = sum(
+        len(one.failures)
+        for group in (
+            [bench.value for bench in results.benchmarks],
+            [result for record in results.evaluations for result in record.value.results],
+            [found.value for found in results.comparisons],
+        )
+        for one in group
+    )
+    if broken:
+        yield Finding("careful", f"{broken} failed", "What failed, and why, stands under Warnings.")
+    if len({bench.value.machine.to_json() for bench in results.benchmarks}) > 1:
+        text = "The benchmarks are of different machines or moments."
+        yield Finding("careful", "Compare within a benchmark, not across", text)
+
+
+def _joined(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

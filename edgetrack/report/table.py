@@ -1,0 +1,200 @@
+"""The one table: target, precision and device against speed, PyTorch, the paper, the machine's limit and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgetrack.benchmark.record import Record as Benchmark
+from edgetrack.benchmark.record import Result
+from edgetrack.report.accuracy_plots import Point
+from edgetrack.report.model import Accuracy, Identity, Results, Sourced, Trial, meaningful, speed_identity
+from edgetrack.report.speed_plots import by_speed, is_reference
+
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text as it is shown, and the number that it is sorted by; None sorts last, and text by itself.
+
+    `detail` stands smaller behind the text.
+    """
+
+    text: str
+    value: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, whether its cells are numbers, and what it means.
+
+    An `identity` column is left out on a phone, where what it says stands as detail of the first.
+    """
+
+    title: str
+    numeric: bool
+    about: str
+    identity: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows, as many cells in each as there are columns; `muted`: rows of the reference."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    muted: tuple[bool, ...]
+
+
+_Cells = Callable[[Sourced[Benchmark], Result], Cell]
+_SPEED: tuple[tuple[Column, _Cells], ...] = (
+    (Column("target", False, "what runs the graphs", identity=True), lambda bench, r: Cell(r.target)),
+    (
+        Column("precision", False, "of the files, and the hint that they are loaded with", identity=True),
+        lambda bench, r: Cell(r.precision if r.hint is None else f"{r.precision}, {r.hint} hint"),
+    ),
+    (
+        Column("device", False, "and its threads", identity=True),
+        lambda bench, r: Cell(r.device, detail=f"{r.threads} thread{'' if r.threads == 1 else 's'}"),
+    ),
+    (
+        Column("fps", True, "1000 over the median of track: crop, graphs, decode"),
+        lambda bench, r: number(r.fps.track, 1),
+    ),
+    (Column("track ms", True, "median"), lambda bench, r: number(r.latency_ms.track.p50, 2)),
+    (Column("p99 ms", True, "99th percentile of track"), lambda bench, r: number(r.latency_ms.track.p99, 2)),
+    (
+        Column("x PyTorch", True, "times as fast as PyTorch in the same run, with the 95 % interval"),
+        lambda bench, r: number(r.vs_pytorch.track, 2, _span(r.vs_pytorch_interval.track)),
+    ),
+    (
+        Column("x paper", True, "fps over the figure that the paper states for its own machine"),
+        lambda bench, r: number(r.vs_paper.ratio, 2, "" if r.vs_paper.fps is None else f"of {r.vs_paper.fps:g}"),
+    ),
+    (
+        Column("x limit", True, "graphs' median over what this machine's measured roof allows; 1 is perfect"),
+        lambda bench, r: number(r.roofline.model, 2),
+    ),
+    (
+        Column("peak MB", True, "resident memory of the process that tracks"),
+        lambda bench, r: number(r.memory_mb.peak_rss, 0),
+    ),
+    (Column("size MB", True, "of the bundle's files"), lambda bench, r: number(r.size_mb, 1)),
+)
+
+
+_SOMETIMES: tuple[tuple[Column, _Cells, Callable[[Result], bool]], ...] = (
+    (
+        Column("mJ a frame", True, "energy of a frame while track was measured, from the device's own sensors"),
+        lambda bench, r: number(r.energy["track"].mj_per_frame if "track" in r.energy else None, 0),
+        lambda r: "track" in r.energy,
+    ),
+    (
+        Column("late frames", True, "share of frames whose box came after the next frame, at the rate in small print"),
+        lambda bench, r: (
+            Cell(NONE)
+            if r.paced is None
+            else Cell(f"{r.paced.miss_rate:.1%}", r.paced.miss_rate, f"at {r.paced.fps:g} fps")
+        ),
+        lambda r: r.paced is not None,
+    ),
+)
+
+
+def speed_table(results: Results) -> Table:
+    """A row for each contestant of each benchmark, fastest first, with AO where it was evaluated."""
+    many = len(results.benchmarks) > 1
+    scored = meaningful(results)
+    rows = [(bench, result) for bench in results.benchmarks for result in by_speed(bench.value.results)]
+    speeds = [*_SPEED, *((column, cell) for column, cell, there in _SOMETIMES if any(there(r) for _, r in rows))]
+    trials = [t for t in scored if any(speed_identity(result) in scored[t] for _, result in rows)]
+    columns = [
+        Column("bundle", False, "as it was exported"),
+        *([Column("benchmark", False, "the file that it is in")] if many else []),
+        *(column for column, _ in speeds),
+        *(Column(f"AO on {trial.label}", True, "mean IoU of one pass, 0 to 1") for trial in trials),
+    ]
+    return Table(
+        columns=tuple(columns),
+        rows=tuple(
+            (
+                Cell(result.label, detail=_identity(result)),
+                *([Cell(bench.source)] if many else []),
+                *(cell(bench, result) for _, cell in speeds),
+                *(_accuracy(scored[trial], speed_identity(result)) for trial in trials),
+            )
+            for bench, result in rows
+        ),
+        muted=tuple(is_reference(result) for _, result in rows),
+    )
+
+
+def accuracy_table(trial: Trial, known: Mapping[Identity, Accuracy]) -> Table:
+    """What was found of each bundle in a trial, most accurate first."""
+    rates = sorted({rate for one in known.values() for rate, _ in one.streaming})
+    ordered = sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
+    return Table(
+        columns=(
+            Column("bundle", False, "as it was exported"),
+            Column("weights", False, "where they come from"),
+            Column("AO", True, "mean IoU of one pass, 0 to 1, with its 95 % interval over sequences"),
+            *(Column(f"AO at {rate:g} fps", True, "under a camera's clock") for rate in rates),
+        ),
+        rows=tuple(
+            (
+                Cell(one.who.label),
+                Cell(one.who.weights),
+                number(one.ao, 3, _span(one.interval)),
+                *(number(dict(one.streaming).get(rate), 3) for rate in rates),
+            )
+            for one in ordered
+        ),
+        muted=(False,) * len(ordered),
+    )
+
+
+def point_table(points: Sequence[Point], figure: str) -> Table:
+    """What a plot of accuracy against speed shows, most accurate first."""
+    ordered = sorted(points, key=lambda point: (-point.ao, point.label))
+    return Table(
+        columns=(
+            Column("bundle", False, "as it was exported"),
+            Column(figure, True, "mean IoU of one pass, 0 to 1"),
+            Column("fps", True, "1000 over the median of track"),
+            Column("size MB", True, "of the bundle's files"),
+        ),
+        rows=tuple(
+            (Cell(p.label), number(p.ao, 3, _span(p.interval)), number(p.fps, 1), number(p.size_mb, 1)) for p in ordered
+        ),
+        muted=(False,) * len(ordered),
+    )
+
+
+def number(value: float | None, digits: int, detail: str = "") -> Cell:
+    """A cell of a number; a dash where there is none."""
+    return Cell(NONE) if value is None else Cell(f"{value:.{digits}f}", value, detail)
+
+
+def plain(table: Table) -> list[list[str]]:
+    """Headings and rows as text."""
+    rows = [
+        [f"{cell.text} ({cell.detail})" if cell.detail and index else cell.text for index, cell in enumerate(row)]
+        for row in table.rows
+    ]
+    return [[column.title for column in table.columns], *rows]
+
+
+def _identity(result: Result) -> str:
+    hint = "" if result.hint is None else f", {result.hint} hint"
+    return f"{result.target}, {result.precision}{hint}, {result.device}"
+
+
+def _accuracy(known: Mapping[Identity, Accuracy], who: Identity) -> Cell:
+    found = known.get(who)
+    return Cell(NONE) if found is None else number(found.ao, 3, _span(found.interval))
+
+
+def _span(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.2f}-{interval[1]:.2f}"

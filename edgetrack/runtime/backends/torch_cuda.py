@@ -1,0 +1,139 @@
+"""The PyTorch reference on an NVIDIA GPU: eager as published, or FP16, channels-last and captured as one CUDA graph.
+
+The first is what the papers time, the second the best that PyTorch does without a compiler: a network that a user can
+have with a dozen lines is the one to beat.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from edgetrack.bundle.manifest import TensorInfo
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError
+from edgetrack.runtime.backends.base import Array
+
+WARM_UP = 3
+"""Runs before the capture, as PyTorch asks for: cuDNN chooses kernels and memory is taken, which no capture may."""
+_DEVICE = re.compile(r"cuda(?::(\d{1,3}))?")
+
+
+class Module(Protocol):
+    """What is run: a graph of the published network."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """In the order in which it takes them."""
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it returns."""
+
+    def __call__(self, *inputs: Any) -> Mapping[str, Any]:
+        """Run; outputs by name."""
+
+
+def find_device(torch: Any, name: str) -> Any:
+    """The `torch.device` of `cuda:N` (or `cuda`, the first).
+
+    Raises:
+        DeviceUnavailableError: it is no such name, or not there.
+        BackendMissingError: this PyTorch was built without CUDA.
+    """
+    match = _DEVICE.fullmatch(name)
+    if match is None:
+        raise DeviceUnavailableError(f"the PyTorch reference runs on cpu and cuda:0, not on {name!r}")
+    if torch.version.cuda is None:
+        raise BackendMissingError(
+            f"PyTorch {torch.__version__} was built without CUDA, which {name!r} needs; install another build: "
+            "https://pytorch.org/get-started/locally"
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(match[1] or 0)
+    if index >= count:
+        have = f"cuda:0 to cuda:{count - 1}" if count else "no NVIDIA GPU that PyTorch can use"
+        raise DeviceUnavailableError(f"{name!r} is not there; this machine has {have}")
+    return torch.device("cuda", index)
+
+
+def to_half(torch: Any, network: Any) -> Any:
+    """Weights of matrix products and convolutions to FP16, channels last, in place.
+
+    Normalisations and loose parameters stay in FP32: autocast computes those in FP32, or promotes what meets them.
+    """
+    layers = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+    for module in network.modules():
+        if isinstance(module, layers):
+            module.half()
+    return network.to(memory_format=torch.channels_last)
+
+
+class CudaRun:
+    """One graph of the reference on a GPU, between page-locked host arrays: write `inputs`, `run`, read `outputs`.
+
+    Args:
+        torch: the package.
+        graph: takes tensors in the order of its inputs, returns them by name.
+        device: as `find_device` gives it.
+        half: FP16 under autocast and a captured graph, in place of eager FP32.
+
+    Raises:
+        EdgetrackError: the network cannot be captured.
+    """
+
+    def __init__(self, torch: Any, graph: Module, device: Any, half: bool) -> None:
+        self._torch, self._graph, self._device, self._half = torch, graph, device, half
+        self._host_in = {info.name: self._host(info) for info in graph.inputs}
+        self._host_out = {info.name: self._host(info) for info in graph.outputs}
+        self.inputs: dict[str, Array] = {name: tensor.numpy() for name, tensor in self._host_in.items()}
+        self.outputs: dict[str, Array] = {name: tensor.numpy() for name, tensor in self._host_out.items()}
+        self._there = [torch.zeros_like(host, device=device) for host in self._host_in.values()]
+        self._stream = torch.cuda.Stream(device)
+        # The network was moved here on another stream, which this one does not wait for.
+        torch.cuda.synchronize(device)
+        self._replayed: tuple[Any, Mapping[str, Any]] | None = self._capture() if half else None
+
+    def run(self) -> None:
+        """Upload, compute, download, and wait for it."""
+        with self._torch.cuda.stream(self._stream):
+            for there, here in zip(self._there, self._host_in.values(), strict=True):
+                there.copy_(here, non_blocking=True)
+            found = self._compute() if self._replayed is None else self._replay(*self._replayed)
+            for name, host in self._host_out.items():
+                host.copy_(found[name], non_blocking=True)
+        self._stream.synchronize()
+
+    def _host(self, info: TensorInfo) -> Any:
+        dtype = getattr(self._torch, info.dtype)
+        return self._torch.zeros(info.shape, dtype=dtype, pin_memory=self._device.type == "cuda")
+
+    @staticmethod
+    def _replay(captured: Any, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        captured.replay()
+        return found
+
+    def _compute(self) -> Mapping[str, Any]:
+        if not self._half:
+            return self._graph(*self._there)
+        # Autocast's cache of cast weights would be made inside of the capture and be gone after it.
+        with self._torch.autocast(self._device.type, dtype=self._torch.float16, cache_enabled=False):
+            return {name: value.float() for name, value in self._graph(*self._there).items()}
+
+    def _capture(self) -> tuple[Any, Mapping[str, Any]]:
+        cuda = self._torch.cuda
+        captured = cuda.CUDAGraph()
+        try:
+            # What cuDNN times in the warm-up is what the capture keeps.
+            with self._torch.backends.cudnn.flags(enabled=True, benchmark=True):
+                with cuda.stream(self._stream):
+                    for _ in range(WARM_UP):
+                        self._compute()
+                self._stream.synchronize()
+                with cuda.graph(captured, stream=self._stream):
+                    found = self._compute()
+        except RuntimeError as error:
+            raise EdgetrackError(
+                f"PyTorch cannot capture this network as a CUDA graph ({error}); leave out the hint fp16 for eager FP32"
+            ) from None
+        return captured, found

@@ -1,0 +1,116 @@
+"""What trackers mix, over many frames: which part had the largest share, how undecided, and at other temperatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrack.runtime.trackers.base import Diagnostics
+
+FACTORS = (0.5, 0.7, 1.0, 1.3, 2.0)
+Shares = dict[str, dict[str, list[float]]]
+"""Mixture -> part -> its share in each frame, 0..1."""
+
+
+class AtTemperature(msgspec.Struct, frozen=True, kw_only=True):
+    """The same logits divided by a temperature `factor` times the one that they were weighed with."""
+
+    factor: float
+    entropy: float
+    mean: dict[str, float]
+
+
+class MixtureSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A mixture over frames.
+
+    Attributes:
+        frames: that count: those whose shares are finite.
+        largest: share of frames in which a part had the largest share; the first of equal ones counts.
+        mean: share of each part.
+        entropy: mean over frames, 0 where one part has all, 1 where all have the same.
+        temperatures: what a gate's weights would have been at others; what the tracker would have done is not in it.
+    """
+
+    frames: int
+    largest: dict[str, float]
+    mean: dict[str, float]
+    entropy: float
+    temperatures: list[AtTemperature]
+
+
+def add_frame(shares: Shares, diagnostics: Diagnostics) -> None:
+    """Note what a frame's mixtures were; one with NaN or infinity in it is left out."""
+    for name, parts in diagnostics.items():
+        if np.isfinite(list(parts.values())).all():
+            mixture = shares.setdefault(name, {part: [] for part in parts})
+            for part, share in parts.items():
+                mixture[part].append(float(share))
+
+
+def merged(runs: Sequence[Shares]) -> Shares:
+    """The frames of several runs, one after another."""
+    found: Shares = {}
+    for run in runs:
+        for name, parts in run.items():
+            mixture = found.setdefault(name, {part: [] for part in parts})
+            for part, values in parts.items():
+                mixture.setdefault(part, []).extend(values)
+    return found
+
+
+def summarize(shares: Shares) -> dict[str, MixtureSummary]:
+    """Of each mixture with a frame."""
+    return {name: _summary(parts) for name, parts in shares.items() if any(parts.values())}
+
+
+def entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row (frames, parts): 0 where one part has all, 1 where all have the same."""
+    parts = shares.shape[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(shares > 0, shares * np.log(shares), 0.0)
+    return np.asarray(-terms.sum(axis=1) / np.log(parts)) if parts > 1 else np.zeros(len(shares))
+
+
+def tempered(shares: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    """softmax(z / (factor tau)) from softmax(z / tau), rows (frames, parts).
+
+    A share of 0 stays 0: how far below its logit was, it does not say.
+    """
+    # z / tau is log(share) up to a number for each row, which a softmax does not see.
+    with np.errstate(divide="ignore"):
+        logits = np.log(shares) / factor
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _summary(parts: Mapping[str, Sequence[float]]) -> MixtureSummary:
+    shares = np.array(list(parts.values()), np.float64).T
+    counts = np.bincount(shares.argmax(axis=1), minlength=len(parts)) / len(shares)
+    return MixtureSummary(
+        frames=len(shares),
+        largest=dict(zip(parts, map(float, counts), strict=True)),
+        mean=_means(parts, shares),
+        entropy=float(entropy(shares).mean()),
+        temperatures=[_at(parts, shares, factor) for factor in FACTORS],
+    )
+
+
+def _at(parts: Mapping[str, Sequence[float]], shares: NDArray[np.float64], factor: float) -> AtTemperature:
+    other = tempered(shares, factor)
+    return AtTemperature(factor=factor, entropy=float(entropy(other).mean()), mean=_means(parts, other))
+
+
+def _means(parts: Mapping[str, Sequence[float]], shares: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(parts, map(float, shares.mean(axis=0)), strict=True))
+
+
+def sentence(name: str, summary: MixtureSummary) -> str:
+    """One line for people."""
+    order = sorted(summary.mean, key=lambda part: -summary.largest[part])
+    shares = ", ".join(f"{part} {summary.mean[part]:.2f} (largest in {summary.largest[part]:.0%})" for part in order)
+    other = ", ".join(f"{at.entropy:.2f} at {at.factor:g} x" for at in summary.temperatures if at.factor != 1)
+    line = f"{name} over {summary.frames} frames: {shares}; entropy {summary.entropy:.2f} of 1"
+    return f"{line}, at other temperatures {other}"

@@ -1,0 +1,180 @@
+"""Linux's own sensors under /sys: thermal zones, frequencies, counts of throttling, Intel's and AMD's energy counters.
+
+Each class finds its files once; `found` is false where there are none that can be read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edgetrack.telemetry.reading import Reading, read_number, read_text
+
+STATED = "CPU as stated"
+"""The name of a clock that may be a constant."""
+_COOLEST_C, _HOTTEST_C = -100.0, 250.0
+"""Zones without a sensor report absurd values: -256 on Jetson, -274 on some laptops."""
+
+
+class ThermalZones:
+    """Temperatures of /sys/class/thermal (Documentation/driver-api/thermal/sysfs-api.rst), in degrees Celsius."""
+
+    name = "thermal"
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        zones = sorted((root / "sys/class/thermal").glob("thermal_zone[0-9]*"), key=lambda path: path.name)
+        named = [(read_text(zone / "type") or zone.name, zone / "temp") for zone in zones]
+        self._zones = _unique([(name, path) for name, path in named if _celsius(path) is not None])
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a zone with a sensor."""
+        return bool(self._zones)
+
+    def read(self) -> Iterator[Reading]:
+        for name, path in self._zones:
+            value = _celsius(path)
+            if value is not None:
+                yield Reading("temperature_c", name, value)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class CpuClocks:
+    """The frequency of the fastest core, in MHz: of /sys/devices/system/cpu/cpufreq, else of /proc/cpuinfo.
+
+    The fastest core is the one that works; idle ones slow down without meaning anything. /proc/cpuinfo names a
+    frequency on x86 alone; under a hypervisor it is often a constant.
+    """
+
+    name = "cpufreq"
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        files = (root / "sys/devices/system/cpu/cpufreq").glob("policy[0-9]*/scaling_cur_freq")
+        self._files = sorted(path for path in files if read_number(path) is not None)
+        self._cpuinfo = root / "proc/cpuinfo"
+
+    @property
+    def found(self) -> bool:
+        """Whether a frequency can be read."""
+        return any(True for _ in self.read())
+
+    def read(self) -> Iterator[Reading]:
+        name = "CPU"
+        if self._files:
+            clocks = [khz / 1000 for khz in map(read_number, self._files) if khz is not None]
+        else:
+            stated = [_after_colon(line) for line in _lines(self._cpuinfo) if line.startswith("cpu MHz")]
+            clocks = [mhz for mhz in stated if mhz is not None]
+            name = STATED
+        if clocks:
+            yield Reading("clock_mhz", name, max(clocks))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ThrottleCounts:
+    """How often the processor was throttled: Intel's counters per core, and the Raspberry Pi's firmware's flags."""
+
+    name = "throttle"
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        cores = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+        self._counts = sorted(path for path in cores if read_number(path) is not None)
+        self._firmware = root / "sys/devices/platform/soc/soc:firmware/get_throttled"
+
+    @property
+    def found(self) -> bool:
+        """Whether throttling can be seen."""
+        return bool(self._counts) or self._flags() is not None
+
+    def read(self) -> Iterator[Reading]:
+        counts = [count for count in map(read_number, self._counts) if count is not None]
+        if counts:
+            yield Reading("throttle_count", "cores", sum(counts))
+        flags = self._flags()
+        if flags is not None:
+            # Bits 0 to 3 are about now: undervoltage, frequency capped, throttled, soft temperature limit.
+            yield Reading("throttled", "firmware", float(bool(flags & 0xF)))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _flags(self) -> int | None:
+        try:
+            return int(read_text(self._firmware) or "", 16)
+        except ValueError:
+            return None
+
+
+class Rapl:
+    """Power of processor packages from their energy counters (/sys/class/powercap, power capping framework), in watts.
+
+    The counters count microjoules and begin anew at `max_energy_range_uj`; power is the difference over the time since
+    the last reading, so the first reading gives none. Only root may read them on most systems.
+
+    Args:
+        root: the folder that holds sys.
+        now: seconds of a clock that never goes back.
+    """
+
+    name = "rapl"
+
+    def __init__(self, root: Path = Path("/"), now: Callable[[], float] = time.monotonic) -> None:
+        zones = sorted((root / "sys/class/powercap").glob("*-rapl:*"), key=lambda path: path.name)
+        whole = [zone for zone in zones if zone.name.count(":") == 1]
+        named = [(read_text(zone / "name") or zone.name, zone / "energy_uj") for zone in whole]
+        self._zones = _unique([(name, path) for name, path in named if read_number(path) is not None])
+        self._now = now
+        self._last: dict[str, tuple[float, float]] = {}
+
+    @property
+    def found(self) -> bool:
+        """Whether a counter can be read."""
+        return bool(self._zones)
+
+    def read(self) -> Iterator[Reading]:
+        for name, path in self._zones:
+            energy, now = read_number(path), self._now()
+            if energy is None:
+                continue
+            before = self._last.get(name)
+            self._last[name] = (now, energy)
+            if before is None or now <= before[0]:
+                continue
+            used = energy - before[1]
+            if used < 0:
+                used += read_number(path.parent / "max_energy_range_uj") or 0
+            if used >= 0:
+                yield Reading("power_w", name, used / 1e6 / (now - before[0]))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _celsius(path: Path) -> float | None:
+    """A zone's temperature; most drivers write thousandths of a degree."""
+    value = read_number(path)
+    if value is None or not _COOLEST_C < value / 1000 < _HOTTEST_C:
+        return None
+    return value / 1000
+
+
+def _unique(named: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Names that occur twice get their folder's name behind them."""
+    names = [name for name, _ in named]
+    return [(name if names.count(name) == 1 else f"{name} {path.parent.name}", path) for name, path in named]
+
+
+def _lines(path: Path) -> list[str]:
+    return (read_text(path) or "").splitlines()
+
+
+def _after_colon(line: str) -> float | None:
+    try:
+        return float(line.partition(":")[2])
+    except ValueError:
+        return None

@@ -1,0 +1,244 @@
+"""A device that stands next to the tests: a real sshd on the loopback interface, with keys and a port of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgetrack.bundle import BundleWriter
+from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo, WeightsInfo
+from edgetrack.devices.choose import Choice
+from edgetrack.devices.hosts import Host
+from edgetrack.devices.profile import find_profile
+
+PROCEDURE = {
+    "template_factor": 2.0,
+    "template_size": 128,
+    "search_factor": 4.0,
+    "search_size": 256,
+    "clip_margin": 10.0,
+    "lost_below": 0.1,
+}
+MAPS = {"score": (1, 1, 16, 16), "size": (1, 2, 16, 16), "offset": (1, 2, 16, 16)}
+
+
+def tensor(name, *shape, dtype="float32"):
+    return TensorInfo(name=name, dtype=dtype, shape=shape)
+
+
+def constant_graph(path, inputs, outputs):
+    """An ONNX file that returns 0.5 everywhere, whatever goes in."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    kinds = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+    image = inputs[0].name
+    nodes = [
+        helper.make_node("Cast", [image], ["image"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["image"], ["most"], keepdims=0),
+        helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        helper.make_node("Mul", ["most", "zero"], ["none"]),
+    ]
+    for one in outputs:
+        value = helper.make_tensor(f"{one.name}_half", TensorProto.FLOAT, one.shape, [0.5] * int(prod(one.shape)))
+        nodes.append(helper.make_node("Constant", [], [f"{one.name}_constant"], value=value))
+        nodes.append(helper.make_node("Add", [f"{one.name}_constant", "none"], [one.name]))
+    infos = [
+        [helper.make_tensor_value_info(one.name, kinds[one.dtype], one.shape) for one in some]
+        for some in (inputs, outputs)
+    ]
+    graph = helper.make_graph(nodes, "constant", *infos)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+
+
+def prod(shape):
+    result = 1
+    for size in shape:
+        result *= size
+    return result
+
+
+@pytest.fixture(scope="session")
+def make_onnx_bundle():
+    """make_onnx_bundle(path) writes a bundle that ONNX Runtime runs."""
+
+    def make(path, name="tiny-onnx"):
+        features = tensor("template_features", 1, 4, 1, 4)
+        template, search = tensor("template", 128, 128, 3, dtype="uint8"), tensor("search", 256, 256, 3, dtype="uint8")
+        maps = tuple(tensor(key, *shape) for key, shape in MAPS.items())
+        graphs = (
+            GraphInfo(name="template", role="init", file="template.onnx", inputs=(template,), outputs=(features,)),
+            GraphInfo(name="step", role="step", file="step.onnx", inputs=(search, features), outputs=maps, flops=10),
+        )
+        with BundleWriter(path) as writer:
+            for graph in graphs:
+                constant_graph(writer.folder / graph.file, graph.inputs, graph.outputs)
+            return writer.commit(
+                Manifest(
+                    name=name,
+                    tracker="smat",
+                    title="SMAT",
+                    target="onnx",
+                    precision="fp32",
+                    weights=WeightsInfo(origin="untrained"),
+                    graphs=graphs,
+                    procedure=PROCEDURE,
+                )
+            )
+
+    return make
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@dataclass
+class Device:
+    """The sshd, and what a user would write of it."""
+
+    folder: Path
+    port: int
+
+    @property
+    def cache(self):
+        return self.folder / "cache"
+
+    @property
+    def key(self):
+        return self.folder / "client"
+
+    @property
+    def known_hosts(self):
+        return self.folder / "known_hosts"
+
+    def choice(self, *, port=None, known_hosts=None, python=sys.executable):
+        host = Host("127.0.0.1", getpass.getuser(), port or self.port, self.key, known_hosts or self.known_hosts)
+        return Choice(profile=find_profile("x86"), host=host, python=python)
+
+    def know(self, port, public=None):
+        """A file of known hosts for another port, with the device's key or another one."""
+        path = self.folder / f"known_hosts_{port}"
+        path.write_text(f"[127.0.0.1]:{port} {public or (self.folder / 'host.pub').read_text()}")
+        return path
+
+
+CONFIG = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/client.pub
+PidFile none
+UsePAM no
+StrictModes no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+Subsystem sftp {sftp}
+SetEnv EDGETRACK_CACHE={folder}/cache
+"""
+
+
+@pytest.fixture(scope="session")
+def start_sshd(tmp_path_factory):
+    """start_sshd(sftp=...) starts another one; all end with the session."""
+    program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.skip("SSHD ABSENT: install openssh-server for the tests of devices over SSH")
+    asyncssh = pytest.importorskip("asyncssh", reason="ASYNCSSH ABSENT: pip install 'edgetrack[devices]'")
+    started = []
+
+    def start(sftp="internal-sftp"):
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        folder = tmp_path_factory.mktemp("device")
+        port = free_port()
+        device = Device(folder, port)
+        for name in ("host", "client"):
+            key = asyncssh.generate_private_key("ssh-ed25519")
+            key.write_private_key(folder / name)
+            (folder / name).chmod(0o600)
+            key.write_public_key(folder / f"{name}.pub")
+        device.known_hosts.write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+        (folder / "config").write_text(CONFIG.format(port=port, folder=folder, sftp=sftp))
+        process = subprocess.Popen(
+            [program, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+        started.append(process)
+        words = []
+        for line in iter(process.stderr.readline, b""):
+            words.append(line.decode())
+            if b"Server listening" in line:
+                break
+        else:
+            pytest.fail(f"sshd does not start: {''.join(words)}")
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        return device
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(30)
+        process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def device(start_sshd):
+    return start_sshd()
+
+
+class Proxy:
+    """A TCP connection that can be cut."""
+
+    def __init__(self, port):
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._sockets = [self._listener]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self):
+        with suppress(OSError):
+            client, _ = self._listener.accept()
+            server = socket.create_connection(("127.0.0.1", self._target))
+            self._sockets += [client, server]
+            for source, sink in ((client, server), (server, client)):
+                thread = threading.Thread(target=self._copy, args=(source, sink), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    @staticmethod
+    def _copy(source, sink):
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+
+    def cut(self):
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(30)
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.fixture
+def proxy(device):
+    made = Proxy(device.port)
+    yield made
+    made.cut()

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.devices.choose import choose_device
+from edgetrack.devices.hosts import config_file, parse_host
+from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
+
+PC = MachineRecord(os="an OS", kernel="1", architecture="x86_64", python="CPython", packages={})
+JETSON = MachineRecord(
+    os="Ubuntu", kernel="1", architecture="aarch64", python="CPython", packages={}, is_jetson=True,
+    device_model="NVIDIA Jetson Orin Nano Developer Kit",
+)  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tmp_path / "devices.toml"
+
+
+@pytest.fixture
+def choose(config):
+    def call(device, host=None, machine=PC, **options):
+        return choose_device(device, host, lambda: machine, config=config, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0", "ane"])
+def test_plain_devices_are_here_and_nothing_is_looked_at(device, config):
+    def never():
+        raise AssertionError
+
+    assert choose_device(device, None, never, config=config).device == device
+
+
+def test_on_the_device_itself_it_is_local(choose, config):
+    config.write_text('[jetson]\nhost = "orin.local"\n')
+    choice = choose("jetson", machine=JETSON)
+    assert (choice.host, choice.profile.name) == (None, "jetson")
+    assert choose("jetson-orin-nano", machine=JETSON).host is None
+
+
+def test_from_a_workstation_it_is_the_users_host(choose, config):
+    config.write_text(
+        '[jetson]\nhost = "orin.local"\nuser = "me"\npython = "/opt/e t/python"\nport = 2222\nkey = "~/k"\n'
+    )
+    choice = choose("jetson")
+    assert (choice.host.host, choice.host.user, choice.host.port) == ("orin.local", "me", 2222)
+    assert choice.python == "/opt/e t/python"
+    assert "~" not in str(choice.host.key)
+
+
+def test_a_name_of_the_users_own(choose, config):
+    config.write_text('[desk]\nhost = "10.0.0.7"\nprofile = "jetson-orin-nx"\n')
+    assert choose("desk").profile.name == "jetson-orin-nx"
+
+
+def test_a_host_on_the_command_line_comes_first(choose, config):
+    config.write_text('[jetson]\nhost = "orin.local"\nuser = "me"\nport = 2222\nkey = "/k"\npython = "/p"\n')
+    choice = choose("jetson", "other.local")
+    assert (choice.host.host, choice.host.user, choice.host.port, str(choice.host.key)) == (
+        "other.local",
+        "me",
+        None,
+        "/k",
+    )
+    assert choice.python == "/p"
+    assert choose("jetson", "you@other.local:22", machine=JETSON).host.user == "you"
+    assert choose("cpu", "pc.local").profile.name == "x86"
+
+
+def test_here_means_here(choose):
+    assert choose("jetson", here=True).host is None
+
+
+def test_without_a_host_the_three_lines_are_shown(choose, config):
+    with pytest.raises(DeviceUnavailableError) as caught:
+        choose("jetson")
+    assert caught.value.exit_code == 4
+    lines = str(caught.value).splitlines()[-3:]
+    config.write_text("\n".join(lines))
+    assert choose("jetson").host.host == "name-or-address-of-the-device"
+    assert str(config) in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["jetsn", "-x", "$(reboot)", "cuda:x", "CPU"])
+def test_unknown_devices(choose, device):
+    with pytest.raises(UnknownNameError):
+        choose(device)
+
+
+def test_a_plain_device_has_no_host(choose):
+    with pytest.raises(UsageError, match="--device cuda:0 with --host"):
+        choose("cuda:0", "orin.local")
+
+
+HOSTILE = [
+    "", "-oProxyCommand=touch x", "a b", "a'b", 'a"b', "$(touch x)", "`touch x`", "a;b", "a\nb", "a\x00b", "@host",
+    "me@", "-l@host", "me you@host", "host:0", "host:65536", "host:port", "host:-1", "host:٣", "[::1", "a/b", "a" * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_hosts_are_refused(text):
+    with pytest.raises(UsageError, match="--host"):
+        parse_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("orin.local", ("orin.local", None, None)),
+        ("me@10.0.0.7", ("10.0.0.7", "me", None)),
+        ("me@orin:2222", ("orin", "me", 2222)),
+        ("me@[fe80::1]:2222", ("fe80::1", "me", 2222)),
+    ],
+)
+def test_hosts(text, found):
+    section = parse_host(text)
+    assert (section.host, section.user, section.port) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[a]\nhost = "-oProxyCommand=x"\n',
+        '[a]\nhost = "x"\npassword = "secret"\n',
+        '[a]\nhost = "x"\nuser = "-l"\n',
+        '[a]\nhost = "x"\npython = "a\\nb"\n',
+        "[a]\n",
+        "a = 1\n",
+        "not TOML",
+    ],
+)
+def test_a_users_file_that_is_none(choose, config, text):
+    config.write_text(text)
+    with pytest.raises(UsageError, match="list of devices"):
+        choose("jetson")
+
+
+def test_the_file_lies_where_the_system_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert config_file() == tmp_path / "edgetrack" / "devices.toml"
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert config_file().parts[-3:] == (".config", "edgetrack", "devices.toml")
+
+
+def test_the_command_ends_with_4_and_says_what_to_write(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "edgetrack", "bench", "a", "--device", "jetson-xavier-nx"],
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-3] == "[jetson-xavier-nx]"

@@ -1,0 +1,64 @@
+"""Trackers that remember at lower precisions, in small configurations: their state is calibrated by running them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetrack.bundle import open_bundle
+from edgetrack.evaluation.calibration import Sources
+from edgetrack.export.precision.collect import Wish
+from edgetrack.export.precision.run import LowerWish, lower
+from edgetrack.export.recipe import find_recipe, read_recipe
+from edgetrack.media import open_source
+from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.frames import with_stand_in
+from edgetrack.runtime.session import load
+from edgetrack.runtime.text import stand_in_text
+from edgetrack.runtime.verify import verify_bundle
+
+SCENE = "synthetic:drift?frames=5&size=160x120"
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetrack.runtime.session.usable_cores", lambda: 1)
+    monkeypatch.setattr("edgetrack.export.precision.lower_bundle.usable_cores", lambda: 1)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["dmtrack", "spmtrack_b", "atstrack", "dastm"])
+def test_lower_precisions_track(
+    exported_tiny: Callable[..., Path],
+    tiny_recipe: Callable[..., Path],
+    tmp_path: Path,
+    name: str,
+    target: str,
+    precision: str,
+) -> None:
+    full, output = exported_tiny(name, target), tmp_path / "lower"
+    wish = LowerWish(calibration=Sources((SCENE,), wish=Wish(size=3)))
+    lower(full, output, "lower", read_recipe(tiny_recipe(name)), precision, wish, False, lambda what: None)
+    kept = find_recipe(name).keep[precision]
+    with open_bundle(output) as bundle:
+        manifest = bundle.manifest
+        assert manifest.precision == precision
+        assert {f"stage {stage}" for stage in kept} <= set(manifest.precision_exceptions)
+        assert manifest.calibration is not None
+        assert manifest.calibration.size == 3
+        assert verify_bundle(bundle, Options()).ok
+    sizes = [sum(f.stat().st_size for f in p.glob("step.*")) for p in (full, output)]
+    assert sizes[1] < 0.9 * sizes[0]
+    frames = list(open_source(SCENE))
+    with load(output, threads=1) as tracker:
+        if tracker.attributes:
+            tracker.describe(stand_in_text(tracker.attributes))
+        tracker.init(with_stand_in(frames[0], tracker.modalities), (40, 40, 30, 30))
+        for frame in frames[1:]:
+            found = tracker.update(with_stand_in(frame, tracker.modalities))
+            assert np.isfinite(found.box).all()
+            assert "NaN" not in str(found.reason)

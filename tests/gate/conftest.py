@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.signal import lfilter
+
+from edgetrack.benchmark import measure as measuring
+from edgetrack.benchmark.footage import Footage
+from edgetrack.benchmark.lineup import opened
+from edgetrack.benchmark.messages import Loaded, Peak, Rate, Ready, Slice
+from edgetrack.benchmark.roofline import Roofline
+from edgetrack.box import Box
+from edgetrack.bundle import BundleWriter
+from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo, WeightsInfo
+from edgetrack.gate.rounds import Rounds, Side, gate_plan
+
+PROCEDURE = {
+    "template_factor": 2.0,
+    "template_size": 128,
+    "search_factor": 4.0,
+    "search_size": 256,
+    "clip_margin": 10.0,
+    "lost_below": 0.1,
+}
+SOURCE = "synthetic:drift?frames=6&size=96x64"
+FOOTAGE = Footage("given", "read", Box(1, 2, 3, 4), (96, 64), "decoded")
+
+
+def tensor(name, *shape, dtype="float32"):
+    return TensorInfo(name=name, dtype=dtype, shape=shape)
+
+
+def fake_manifest(name):
+    maps = (tensor("score", 1, 1, 16, 16), tensor("size", 1, 2, 16, 16), tensor("offset", 1, 2, 16, 16))
+    features = tensor("template_features", 1, 4, 1, 4)
+    template, search = (tensor(n, size, size, 3, dtype="uint8") for n, size in (("template", 128), ("search", 256)))
+    return Manifest(
+        name=name,
+        tracker="smat",
+        title="SMAT",
+        target="fake",
+        precision="fp32",
+        weights=WeightsInfo(origin="untrained"),
+        graphs=(
+            GraphInfo(name="template", role="init", file="template.json", inputs=(template,), outputs=(features,)),
+            GraphInfo(name="step", role="step", file="step.json", inputs=(search, features), outputs=maps),
+        ),
+        procedure=PROCEDURE,
+    )
+
+
+@pytest.fixture
+def make_bundle(tmp_path):
+    """make_bundle("a") writes a bundle with constant outputs; returns its path."""
+
+    def make(name):
+        with BundleWriter(tmp_path / name) as writer:
+            (writer.folder / "template.json").write_text(json.dumps({"template_features": 1.0}))
+            (writer.folder / "step.json").write_text(json.dumps({"score": 0.5, "size": 0.25, "offset": 0.5}))
+            return writer.commit(fake_manifest(name))
+
+    return make
+
+
+class Machine:
+    """A machine that people share, with a clock of its own; its latencies, in milliseconds, are those of a frame.
+
+    Every frame's latency is multiplied by a slow state (first-order autoregression, so that neighbours are alike), by
+    lognormal jitter, at times by a spike, in bursts of some fifty frames by another program, and by a drift.
+
+    Args:
+        seed: of the noise.
+        jitter, state: standard deviations of the logarithm.
+        spike, burst: chance of a spike per frame, and of a burst's start per thousand frames.
+        drift: how much slower the machine is after `drift_s` seconds, as a share; negative is faster.
+    """
+
+    MEMORY = 0.98
+    BURST_FRAMES = 50
+
+    def __init__(self, seed, *, jitter=0.05, state=0.04, spike=0.01, burst=0.5, drift=0.0, drift_s=180.0):
+        self.rng = np.random.default_rng(seed)
+        self.now, self.level, self.busy = 0.0, 0.0, 0
+        self.jitter, self.state, self.spike, self.burst = jitter, state, spike, burst
+        self.drift, self.drift_s = drift, drift_s
+
+    def clock(self):
+        return float(self.now)
+
+    def frames(self, base_ms, count):
+        """float64 (count,) of frames that take `base_ms` where nothing disturbs; the clock goes on by their sum."""
+        rng, keep = self.rng, self.MEMORY
+        steps = np.sqrt(1 - keep**2) * self.state * rng.normal(size=count)
+        state, (self.level,) = lfilter([1.0], [1.0, -keep], steps, zi=[keep * self.level])
+        self.level = state[-1]
+        disturbed = np.zeros(count)
+        for start in np.flatnonzero(rng.random(count) < self.burst / 1000):
+            disturbed[start : start + self.BURST_FRAMES] = 1
+        disturbed[: self.busy] = 1
+        self.busy = max(0, int(disturbed[-1]) * self.BURST_FRAMES - count, self.busy - count)
+        spikes = np.where(rng.random(count) < self.spike, rng.exponential(1.0, count), 0.0)
+        slow = 1 + self.drift * min(1.0, self.now / self.drift_s)
+        found = (
+            base_ms * np.exp(state + self.jitter * rng.normal(size=count)) * (1 + spikes) * (1 + 0.5 * disturbed) * slow
+        )
+        self.now += found.sum() / 1000
+        return found
+
+
+STEADY = {"jitter": 0.02, "state": 0.01, "spike": 0.005, "burst": 0.0}
+
+
+class SimulatedWorker:
+    """Answers as a worker process does, with the latencies of a simulated machine."""
+
+    REST_S = 0.15
+    LOAD_S = 1.5
+
+    def __init__(self, machine, base_ms, rss_mb=280.0):
+        self.machine, self.rss_mb = machine, rss_mb
+        # No two processes run at quite the same speed: where they lie in memory differs.
+        self.base_ms = base_ms * np.exp(0.005 * machine.rng.normal())
+
+    def ask(self, request, expect, timeout_s):
+        if expect is Loaded:
+            self.machine.now += self.LOAD_S
+            return Loaded(float(400 * np.exp(0.1 * self.machine.rng.normal())), 50.0, request.threads, {"fake": "1"})
+        if expect is Peak:
+            return Peak(float(self.rss_mb * np.exp(0.01 * self.machine.rng.normal())))
+        if expect is Ready:
+            return Ready()
+        if expect is Rate:
+            return Rate(Roofline("fp32", 1, 0.001, "simulated", "a chain", 3))
+        self.machine.frames(self.base_ms, request.unrecorded + 1)
+        whole = self.machine.frames(self.base_ms, max(request.frames, round(1000 * request.seconds / self.base_ms)))
+        tenth = (whole / 10).tolist()
+        wall_s = float(whole.sum() / 1000)
+        return Slice(
+            request.kind, tenth, (0.8 * whole).tolist(), tenth, [0.0] * len(whole), whole.tolist(), wall_s, wall_s
+        )
+
+    def rest(self):
+        self.machine.now += self.REST_S
+        return True
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="session")
+def fake_contestant(tmp_path_factory):
+    with BundleWriter(tmp_path_factory.mktemp("gate") / "fake") as writer:
+        (writer.folder / "template.json").write_text(json.dumps({"template_features": 1.0}))
+        (writer.folder / "step.json").write_text(json.dumps({"score": 0.5, "size": 0.25, "offset": 0.5}))
+        return opened(writer.commit(fake_manifest("fake")))
+
+
+@pytest.fixture(scope="session")
+def simulated(fake_contestant):
+    """simulated(machine, 1.1) -> rounds of a candidate that takes 1.1 times the baseline's 20 ms; None: no baseline."""
+
+    def rounds(machine, ratio, *, base_ms=20.0, baseline=True, **candidate):
+        sides = [
+            Side(
+                "candidate",
+                fake_contestant,
+                lambda label, threads: SimulatedWorker(machine, ratio * base_ms, **candidate),
+            )
+        ]
+        if baseline:
+            sides.append(Side("baseline", fake_contestant, lambda label, threads: SimulatedWorker(machine, base_ms)))
+        return Rounds(sides, FOOTAGE, gate_plan("cpu", 1, 60.0, 10.0), lambda what: None)
+
+    return rounds
+
+
+@pytest.fixture(scope="session")
+def machine():
+    return Machine
+
+
+@pytest.fixture(scope="session")
+def simulated_start():
+    """simulated_start(machine, {"a": 1.1}) starts workers of 20 ms a frame, times what is said for their label."""
+
+    def starter(machine, ratios=None, base_ms=20.0):
+        return lambda label, threads: SimulatedWorker(machine, base_ms * (ratios or {}).get(label, 1.0))
+
+    return starter
+
+
+@pytest.fixture
+def bench(tmp_path, simulated_start):
+    """bench(path, ..., ratios={"a": 1.1}) is `edgetrack bench -o` on a simulated machine; returns the record's path."""
+
+    def record(*bundles, ratios=None, seed=0, name="bench.json", **changes):
+        output = tmp_path / name
+        options = {"threads": 1, "rounds": 8, "duration_s": 8.0, "source": SOURCE, "with_reference": False, **changes}
+        around = measuring.Surroundings(
+            export=None,
+            notify=lambda line: None,
+            progress=lambda what, step, total: None,
+            start=simulated_start(Machine(seed, **STEADY), ratios),
+        )
+        bundles = tuple(str(bundle) for bundle in bundles)
+        measuring.measure(measuring.Options(bundles=bundles, output=output, overwrite=True, **options), around)
+        return output
+
+    return record
+
+
+@pytest.fixture(scope="session")
+def steady():
+    """A machine that hardly anybody shares."""
+    return STEADY
+
+
+@pytest.fixture
+def source():
+    return SOURCE

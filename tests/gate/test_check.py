@@ -1,0 +1,276 @@
+"""The whole check: what is measured, what is read, what is refused; the workers are simulated."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError, WorkerError
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.gate.budget import Budget
+from edgetrack.gate.check import check
+from edgetrack.gate.code import code_of, own_code, own_starter
+from edgetrack.gate.options import Options, Surroundings
+
+
+def budget(limits=None, regressions=None):
+    return Budget(schema=1, name="mine", limits=limits or {}, regressions=regressions or {})
+
+
+P50 = {"track_p50_ratio": 1.05}
+
+
+@pytest.fixture
+def run(machine, simulated_start, source, steady):
+    """run(budget, bundle, ...) checks on a simulated machine; `ratios` slow bundles down by label."""
+
+    def go(asked, bundle, baseline=None, *, ratios=None, seed=0, start=None, **options):
+        here = machine(seed, **steady)
+        around = Surroundings(
+            progress=lambda what: None,
+            evaluating=lambda what, done, total: None,
+            clock=here.clock,
+            start=start or simulated_start(here, ratios),
+        )
+        if ".json" not in str(bundle):
+            options = {"threads": 1, "source": source, **options}
+        given = Options(budget=asked, bundle=str(bundle), baseline=baseline and str(baseline), **options)
+        return check(given, around)
+
+    return go
+
+
+def only(report):
+    (finding,) = report.findings
+    return finding
+
+
+def test_a_slower_bundle_fails_and_a_like_one_passes(run, make_bundle):
+    head, base = make_bundle("head"), make_bundle("base")
+    slower = run(budget(regressions=P50), head, base, ratios={"head": 1.15})
+    assert (slower.verdict, slower.exit_code, slower.design) == ("fail", 1, "paired")
+    assert only(slower).low > 1.05
+    assert only(slower).p_above < 0.02
+    like = run(budget(regressions=P50), head, base)
+    assert (like.verdict, like.exit_code) == ("pass", 0)
+    assert like.seconds <= 60
+    assert len(like.samples_ms.candidate.track) == len(like.samples_ms.baseline.track) == 2 * like.blocks
+
+
+def test_limits_are_judged_by_bounds_and_ratios_skipped_without_a_baseline(run, make_bundle):
+    limits = {"track_p95_ms": 40.0, "model_p50_ms": 18.0, "load_ms": 800.0, "peak_rss_mb": 350.0, "size_mb": 1.0}
+    found = run(budget(limits, P50), make_bundle("a"))
+    said = {finding.rule: finding for finding in found.findings}
+    assert list(said) == [*limits, *P50]
+    assert {name: finding.verdict for name, finding in said.items()} == {
+        **dict.fromkeys(limits, "pass"),
+        "track_p50_ratio": "skipped",
+    }
+    assert said["track_p95_ms"].high <= 40
+    assert len(found.candidate.load_ms) >= said["load_ms"].samples >= 9
+    assert (found.verdict, found.design, found.baseline) == ("pass", "alone", None)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"track_p95_ms": 15.0}, {"model_p50_ms": 12.0}, {"load_ms": 200.0}, {"size_mb": 1e-6}]
+)
+def test_every_limit_can_be_broken(run, make_bundle, limit):
+    found = run(budget(limit), make_bundle("a"))
+    assert (found.verdict, found.exit_code) == ("fail", 1)
+
+
+def test_processes_are_compared_too(run, make_bundle):
+    rules = {"load_ratio": 2.0, "peak_rss_ratio": 1.1, "size_ratio": 1.02}
+    found = run(budget(regressions=rules), make_bundle("a"), make_bundle("b"))
+    assert {finding.verdict for finding in found.findings} == {"pass"}
+    assert found.exit_code == 0
+
+
+def test_a_limit_just_where_the_figure_is_stays_open_and_says_what_would_decide(run, make_bundle):
+    found = run(budget(regressions={"track_p50_ratio": 1.005}), make_bundle("a"), make_bundle("b"), max_time_s=40.0)
+    assert found.verdict == "undecided"
+    assert only(found).more_of == "blocks"
+    assert (only(found).more is None) == (only(found).more_s is None)
+    for code in (0, 5):
+        again = run(budget({"track_p95_ms": 25.0}), make_bundle(f"c{code}"), max_time_s=0.1, undecided_exit=code)
+        assert (again.verdict, again.exit_code) == ("undecided", code)
+
+
+def test_only_sizes_need_no_process(run, make_bundle):
+    def start(label, threads):
+        raise AssertionError("no process is needed")
+
+    found = run(budget({"size_mb": 1e-6}), make_bundle("a"), start=start)
+    assert (found.verdict, found.blocks) == ("fail", 0)
+
+
+def test_a_process_that_dies_is_an_error_and_no_verdict(run, make_bundle):
+    def start(label, threads):
+        raise WorkerError("killed by SIGKILL")
+
+    with pytest.raises(WorkerError, match="SIGKILL"):
+        run(budget(regressions=P50), make_bundle("a"), make_bundle("b"), start=start)
+
+
+def test_two_records_of_one_machine_are_compared(run, make_bundle, bench):
+    a = make_bundle("a")
+    before = bench(a, name="before.json")
+    after, slower = bench(a, name="after.json", seed=1), bench(a, name="slower.json", seed=2, ratios={"a": 1.2})
+    like = run(budget({"track_p95_ms": 60.0}, {**P50, "size_ratio": 1.0}), after, before)
+    assert {finding.rule: finding.verdict for finding in like.findings} == {
+        "track_p95_ms": "pass",
+        "track_p50_ratio": "pass",
+        "size_ratio": "pass",
+    }
+    assert like.design == "recorded"
+    assert any("different times" in note for note in like.notes)
+    assert run(budget(regressions=P50), slower, before).verdict == "fail"
+
+
+def test_unlike_records_are_refused_with_a_list_unless_forced(run, make_bundle, bench):
+    a = make_bundle("a")
+    before, after = bench(a, name="before.json"), bench(a, name="after.json", threads=2)
+    changed = json.loads(after.read_text())
+    changed["machine"]["cpu_model"] = "another processor"
+    changed["results"][0]["versions"]["fake"] = "2"
+    changed["results"][0]["samples_ms"]["camera"] = []
+    after.write_text(json.dumps(changed))
+    with pytest.raises(UsageError) as refused:
+        run(budget(regressions=P50), after, before)
+    for name in ("threads: 1 against 2", "machine: cpu_model", "version: fake: 1 against 2", "speeds: ", "--force"):
+        assert name in str(refused.value)
+    forced = run(budget(regressions=P50), after, before, force=True)
+    assert len(forced.differences) == 4
+
+
+def test_a_bundle_is_measured_under_the_conditions_of_the_record_that_it_is_held_against(run, make_bundle, bench):
+    a = make_bundle("a")
+    before = bench(a)
+    found = run(budget(regressions=P50), a, before, threads=None, source=None, seed=3)
+    assert (found.verdict, found.design, found.threads) == ("pass", "recorded", 1)
+    assert found.baseline.recorded
+    with pytest.raises(UsageError, match="threads: 1 against 2"):
+        run(budget(regressions=P50), a, before, threads=2, source=None)
+
+
+def test_a_record_of_several_needs_a_name(run, make_bundle, bench):
+    record = bench(make_bundle("a"), make_bundle("b"), ratios={"b": 2.0})
+    assert run(budget({"track_p50_ms": 30.0}), f"{record}:a").verdict == "pass"
+    assert run(budget({"track_p50_ms": 30.0}), f"{record}:b").verdict == "fail"
+    assert run(budget(regressions=P50), f"{record}:b", f"{record}:a").verdict == "fail"
+    with pytest.raises(UnknownNameError, match="a, b; say which one"):
+        run(budget({"track_p50_ms": 30.0}), record)
+
+
+@pytest.mark.parametrize("damage", ["[]", "{}", "not JSON", None])
+def test_what_is_no_record_is_an_error(run, tmp_path, damage):
+    file = tmp_path / "bad.json"
+    if damage is not None:
+        file.write_text(damage)
+    with pytest.raises(Exception, match=r"bad\.json"):
+        run(budget({"track_p50_ms": 30.0}), file)
+
+
+def test_a_record_with_useless_samples_is_refused(run, make_bundle, bench):
+    record = bench(make_bundle("a"))
+    changed = json.loads(record.read_text())
+    changed["results"][0]["samples_ms"]["track"][0][0] = -1.0
+    record.write_text(json.dumps(changed))
+    with pytest.raises(UsageError, match="record it again"):
+        run(budget({"track_p50_ms": 30.0}), record)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_time_s": 0.0}, "--max-time"),
+        ({"max_time_s": float("nan")}, "--max-time"),
+        ({"timeout_s": -1.0}, "--timeout"),
+        ({"threads": 0}, "--threads"),
+        ({"undecided_exit": 2}, "--undecided-exit"),
+        ({"undecided_exit": 256}, "--undecided-exit"),
+        ({"baseline_python": Path("python")}, "add --baseline"),
+    ],
+)
+def test_options_that_cannot_be_followed(run, make_bundle, options, said):
+    with pytest.raises(UsageError, match=said):
+        run(budget(regressions=P50), make_bundle("a"), **options)
+
+
+def test_delta_ao_wants_two_bundles_and_a_data_set(run, make_bundle, bench):
+    ao = budget({"delta_ao_points": -0.5})
+    a, b = make_bundle("a"), make_bundle("b")
+    scenes = open_dataset("synthetic:drift", None)
+    for baseline, dataset in ((b, None), (None, scenes), (bench(a), scenes)):
+        with pytest.raises(UsageError, match="--baseline BUNDLE --dataset DATASET"):
+            run(ao, a, baseline, dataset=dataset)
+    with pytest.raises(UsageError, match="leave --dataset out"):
+        run(budget(regressions=P50), a, b, dataset=scenes)
+
+
+def test_a_record_against_a_bundle_is_the_wrong_way_round(run, make_bundle, bench):
+    a = make_bundle("a")
+    with pytest.raises(UsageError, match="give the bundle first"):
+        run(budget(regressions=P50), bench(a), a)
+    with pytest.raises(UsageError, match="a record is not run"):
+        run(budget(regressions=P50), a, bench(a), baseline_python=Path(sys.executable))
+    with pytest.raises(UsageError, match="--threads is for what is measured"):
+        run(budget({"track_p50_ms": 30.0}), bench(a), threads=1)
+
+
+def test_without_scipy_it_says_what_to_install(run, make_bundle, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendMissingError, match=r"edgetrack\[check\]"):
+        run(budget({"size_mb": 1.0}), make_bundle("a"))
+
+
+def test_same_bundles_of_the_same_code_are_pointed_out(run, make_bundle):
+    a = make_bundle("a")
+    found = run(budget(regressions={"size_ratio": 1.0}), a, a)
+    assert any("the same bundle" in note for note in found.notes)
+    assert found.baseline.code == found.candidate.code == own_code()
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """environment("text") is the Python of an environment whose edgetrack is that text and nothing else."""
+
+    def make(text):
+        folder = tmp_path / "other"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        (packages / "edgetrack").mkdir()
+        (packages / "edgetrack" / "__init__.py").write_text(text)
+        return folder / "bin" / "python"
+
+    return make
+
+
+def test_another_python_says_which_edgetrack_it_has(environment):
+    other = code_of(environment('__version__ = "9.9"\n'))
+    assert other.version == "9.9"
+    assert other.digest != own_code().digest
+    assert code_of(Path(sys.executable)) == own_code()
+
+
+def test_a_folder_called_edgetrack_does_not_decide_which_one_runs(tmp_path, monkeypatch):
+    (tmp_path / "edgetrack").mkdir()
+    (tmp_path / "edgetrack" / "__init__.py").write_text('__version__ = "0"\n')
+    monkeypatch.chdir(tmp_path)
+    assert code_of(Path(sys.executable)) == own_code()
+
+
+def test_a_python_that_is_none_or_lacks_edgetrack_is_a_usage_error(environment, tmp_path):
+    with pytest.raises(UsageError, match="cannot be run"):
+        code_of(tmp_path / "none")
+    with pytest.raises(UsageError, match="cannot import edgetrack"):
+        code_of(environment("raise ImportError('broken')\n"))
+
+
+def test_a_worker_that_would_run_other_code_is_refused():
+    with pytest.raises(UsageError, match="another edgetrack"):
+        own_starter(code_of(Path(sys.executable)).__class__(version="0", digest="0"))

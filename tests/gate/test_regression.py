@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from edgetrack.errors import UsageError
+from edgetrack.gate.regression import midmean, null_of_blocks, paired, tails, turn_quantiles, unpaired, won
+
+RNG = np.random.default_rng
+
+
+def blocks(ratio, count, noise=0.02, seed=0, drift=0.0):
+    """Turns of a baseline of 20 ms and of a candidate, two of each per block; all slow down by `drift` per block."""
+    rng = RNG(seed)
+    level = 20 * (1 + drift * np.arange(count))[:, None]
+    return (level * factor * np.exp(noise * rng.normal(size=(count, 2))) for factor in (1.0, ratio))
+
+
+@pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 4), (6, 5)])
+def test_one_block_has_scipy_s_exact_distribution(m, n):
+    null = null_of_blocks(1, m, n)
+    assert null.sum() == pytest.approx(1)
+    for seed in range(5):
+        values = RNG(seed).random(m + n)
+        a, b = values[:m], values[m:]
+        u = float(won(b[None], a[None])[0])
+        for side, p in zip(("greater", "less"), tails(null, u), strict=True):
+            assert p == pytest.approx(stats.mannwhitneyu(b, a, alternative=side, method="exact").pvalue)
+
+
+def test_several_blocks_add_up_as_all_their_orders_do():
+    one = [
+        sum(x > y for x, y in itertools.product(b, set(range(4)) - set(b))) for b in itertools.combinations(range(4), 2)
+    ]
+    sums = np.bincount([sum(three) for three in itertools.product(one, repeat=3)], minlength=13) / 6**3
+    assert null_of_blocks(3, 2, 2) == pytest.approx(sums)
+
+
+def test_ties_count_half_and_never_help():
+    alike = np.full((4, 2), 5.0)
+    assert won(alike, alike).tolist() == [2, 2, 2, 2]
+    null = null_of_blocks(1, 2, 2)
+    assert tails(null, 2.5) == (tails(null, 2)[0], tails(null, 3)[1])
+
+
+@settings(max_examples=15)
+@given(st.lists(st.floats(0.1, 10), min_size=6, max_size=6), st.integers(0, 99))
+def test_what_changes_from_block_to_block_changes_nothing(levels, seed):
+    a, b = blocks(1.03, 6, seed=seed)
+    scale = np.array(levels)[:, None]
+    plain, moved = (paired(x, y, 1.05, 0.05, RNG(0)) for x, y in ((a, b), (a * scale, b * scale)))
+    assert (moved.p_above, moved.p_below) == (plain.p_above, plain.p_below)
+    assert moved.value == pytest.approx(plain.value)
+    assert moved.low == pytest.approx(plain.low)
+
+
+def test_an_even_drift_within_blocks_favours_nobody():
+    times = np.arange(80.0).reshape(20, 4)
+    turns = 20 * np.exp(0.01 * times)
+    found = paired(turns[:, [0, 3]], turns[:, [1, 2]], 1.05, 0.01, RNG(0))
+    assert found.value == pytest.approx(1)
+    assert found.verdict == "pass"
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "pass"), (1.0, "pass"), (1.05, "undecided"), (1.1, "fail")])
+def test_verdicts_are_about_the_limit(ratio, verdict):
+    found = paired(*blocks(ratio, 24), 1.05, 0.01, RNG(0))
+    assert found.verdict == verdict
+    assert found.value == pytest.approx(ratio, abs=0.02)
+    assert found.low < ratio < found.high
+
+
+def test_too_few_blocks_decide_nothing_however_clear():
+    found = paired(*blocks(2.0, 5), 1.05, 0.01, RNG(0))
+    assert (found.verdict, found.low, found.high) == ("undecided", None, None)
+    assert found.more == 2  # 2**-7 < 0.01
+
+
+def test_both_views_must_agree():
+    # One turn in four is tripled, always the candidate's: ranks hardly mind, the size does; and the other way round.
+    a, b = (np.array(turns) for turns in blocks(1.0, 24, noise=0.001))
+    b[:12] *= 3
+    assert paired(a, b, 1.05, 0.01, RNG(0)).verdict == "undecided"
+
+
+def test_the_number_of_blocks_that_was_foretold_is_about_enough():
+    a, b = blocks(1.075, 30, noise=0.06, seed=3)
+    first = paired(a, b, 1.05, 0.01, RNG(0))
+    assert first.verdict == "undecided"
+    assert first.more is not None
+    later = [
+        paired(*blocks(first.value, 2 * (30 + first.more), noise=0.06, seed=s), 1.05, 0.01, RNG(0)) for s in range(5)
+    ]
+    assert [found.verdict for found in later].count("fail") >= 4
+
+
+def test_nothing_is_foretold_where_ranks_and_size_point_apart():
+    a, b = (np.array(turns) for turns in blocks(1.0, 10, noise=0.001))
+    b[:6] *= 4
+    found = paired(a, b, 1.4, 0.001, RNG(0))
+    assert found.verdict == "undecided"
+    assert found.more is None or found.more > 0
+
+
+def test_unpaired_turns_are_scipy_s_mann_whitney():
+    rng = RNG(5)
+    a, b = rng.lognormal(3, 0.02, 12), rng.lognormal(3.1, 0.02, 10)
+    found = unpaired(a, b, 1.02, 0.01, RNG(0))
+    assert found.p_above == stats.mannwhitneyu(b / 1.02, a, alternative="greater").pvalue
+    assert found.verdict == "fail"
+    assert found.value == pytest.approx(math.exp(0.1), rel=0.02)
+    assert unpaired(a, a, 1.1, 0.01, RNG(0)).verdict == "pass"
+    assert unpaired(a[:1], b[:1], 1.02, 0.01, RNG(0)).verdict == "undecided"
+
+
+def test_the_midmean_is_the_mean_of_the_middle_half():
+    assert midmean(np.array([1000.0, 2, 3, 4, 5, 6, 7, -999])) == pytest.approx(4.5)
+
+
+def test_quantiles_are_by_turn():
+    turns = [[np.array([1.0, 2, 3]), np.array([4.0])], [np.array([5.0, 7]), np.array([6.0, 6])]]
+    assert turn_quantiles(turns, 0.5).tolist() == [[2, 4], [6, 6]]
+
+
+def test_unequal_numbers_of_blocks_are_refused():
+    a, b = blocks(1.0, 4)
+    with pytest.raises(UsageError, match="4 blocks against 3"):
+        paired(a, b[:3], 1.05, 0.01, RNG(0))
+    with pytest.raises(UsageError, match="expected one of each"):
+        unpaired(a[:, 0], b[:0, 0], 1.05, 0.01, RNG(0))

@@ -1,0 +1,236 @@
+"""The page: whole without a network, and deaf to what a result file would like it to do."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from edgetrack.errors import BackendMissingError
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.record import Record as Evaluation
+from edgetrack.report import html as page
+from edgetrack.report.contact import MOST_SEQUENCES, contact_sheet, moments
+from edgetrack.report.html import check_packages, html
+from edgetrack.report.markdown import escape, markdown
+from edgetrack.report.reading import read_results
+from edgetrack.report.table import plain, speed_table
+from tests.report.conftest import (
+    FRAMES,
+    SCENE,
+    benchmark,
+    contestant,
+    evaluated,
+    pair,
+    write,
+    write_comparison_with_runs,
+    write_one_of_each,
+)
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'|`$x$"
+
+
+class Seen(HTMLParser):
+    """Tags with their attributes, and the text outside of style and script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return read_results([write_one_of_each(tmp_path_factory.mktemp("results"))])
+
+
+@pytest.fixture(scope="module")
+def made(results) -> str:
+    return html(results)
+
+
+def test_page_has_every_section(made: str) -> None:
+    seen = Seen(made)
+    sections = [one.get("id") for one in seen.of("section")]
+    assert sections == ["findings", "pareto", "table", "latency", "accuracy", "apart", "stages", "machines"]
+    links = [one["href"] for one in seen.of("a")]
+    assert {link.removeprefix("#") for link in links} == {*sections}
+
+
+def test_page_loads_nothing(made: str) -> None:
+    seen = Seen(made)
+    for tag, attributes in seen.tags:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/jpeg;base64,")), (tag, name, value)
+    assert seen.of("link") == []
+    assert "@import" not in made
+    assert "url(http" not in made
+
+
+def test_policy_allows_this_style_and_this_script_alone(made: str) -> None:
+    (policy,) = [one["content"] for one in Seen(made).of("meta") if one.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", made, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_no_element_has_a_style_or_a_handler(made: str) -> None:
+    for tag, attributes in Seen(made).tags:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
+
+
+def test_ids_are_unique_and_references_lead_somewhere(made: str) -> None:
+    ids = re.findall(r'\sid="([^"]+)"', made)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', made)) <= set(ids)
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    ones = [contestant("smat-openvino-fp32", 20.0, bundle=HOSTILE, tracker=HOSTILE, target=HOSTILE, device=HOSTILE)]
+    source = write(tmp_path / "x.json", benchmark(*ones))
+    results = read_results([source])
+    seen = Seen(html(results, title=HOSTILE))
+    assert seen.of("img") == []
+    assert len(seen.of("script")) == 1
+    assert HOSTILE in seen.text
+    told = markdown(results, HOSTILE)
+    assert "<script" not in told
+    assert all(line.count(" | ") == told.splitlines()[_heading(told)].count(" | ") for line in _rows(told))
+
+
+def _heading(told: str) -> int:
+    return next(i for i, line in enumerate(told.splitlines()) if line.startswith("| bundle"))
+
+
+def _rows(told: str) -> list[str]:
+    lines = told.splitlines()[_heading(told) :]
+    return lines[: lines.index("")]
+
+
+def test_escaped_markdown_has_nothing_special() -> None:
+    assert escape("a|b\n<c> *d* _e_ [f](g) `h`") == "a\\|b &lt;c&gt; \\*d\\* \\_e\\_ \\[f\\](g) \\`h\\`"
+
+
+def test_page_says_what_is_missing(tmp_path: Path, contestants) -> None:
+    source = write(tmp_path / "x.json", benchmark(*contestants))
+    text = Seen(html(read_results([source]))).text
+    assert "Not in this report" in text
+    assert "edgetrack eval smat-openvino-fp32 DATASET" in text
+
+
+def test_page_of_a_single_evaluation_is_whole(tmp_path: Path) -> None:
+    source = write(tmp_path / "x.json", Evaluation(results=[evaluated("smat-openvino-fp32", 0.7, None, sequences=1)]))
+    seen = Seen(html(read_results([source])))
+    assert [one.get("id") for one in seen.of("section")] == ["findings", "accuracy", "missing"]
+    assert "nothing to hold against another" in seen.text
+
+
+def test_same_results_give_the_same_page(results, made: str) -> None:
+    assert html(results) == made
+
+
+def test_table_holds_ratio_and_accuracy_of_the_right_bundle(results) -> None:
+    titles, *others = plain(speed_table(results))
+    assert [row[0] for row in others] == [
+        "smat-openvino-int8",
+        "smat-openvino-fp32",
+        "smat-onnx-fp32",
+        "smat-torch-fp32",
+    ]
+    ao = titles.index("AO on clips (10 sequences)")
+    assert [row[ao] for row in others] == ["0.700", "0.720 (0.60-0.80)", "-", "-"]
+    assert others[1][titles.index("x PyTorch")] == "2.80 (2.66-2.94)"
+    assert others[1][titles.index("x paper")].endswith("(of 37)")
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendMissingError, match="edgetrack\\[report\\]"):
+        check_packages()
+
+
+def test_contact_sheet_shows_the_moments(tmp_path: Path) -> None:
+    source = write_comparison_with_runs(tmp_path)
+    (found,) = read_results([source]).comparisons
+    sheet = contact_sheet(found.value, source, open_dataset(f"synthetic:{SCENE}?frames={FRAMES}"))
+    assert sheet.notes == ()
+    (strip,) = sheet.strips
+    assert [(shot.frame, shot.moment) for shot in strip.shots] == [
+        (1, "start"),
+        (4, "first apart"),
+        (7, "together again"),
+        (FRAMES - 1, "end"),
+    ]
+    assert strip.shots[1].iou < 0.5
+    for shot in strip.shots:
+        data = base64.b64decode(shot.address.removeprefix("data:image/jpeg;base64,"))
+        assert data[:3] == b"\xff\xd8\xff"
+
+
+def test_runs_are_found_where_compare_keeps_them_by_itself(tmp_path: Path) -> None:
+    source = write_comparison_with_runs(tmp_path / "out" / "compare" / "a_vs_b" / "clips")
+    for name in ("smat-openvino-fp32", "smat-openvino-int8"):
+        kept = tmp_path / "out" / "eval" / name / f"synthetic-{SCENE}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        (source.parent / name).rename(kept)
+    (found,) = read_results([source]).comparisons
+    sheet = contact_sheet(found.value, source, open_dataset(f"synthetic:{SCENE}?frames={FRAMES}"))
+    assert len(sheet.strips) == 1
+
+
+def test_boxes_that_do_not_give_the_recorded_overlap_are_not_shown(tmp_path: Path) -> None:
+    source = write_comparison_with_runs(tmp_path)
+    other = tmp_path / "smat-openvino-int8"
+    for path in other.iterdir():
+        path.write_text(path.read_text().replace('"x":', '"was":'))
+    (other / f"{SCENE}-ffff.json").write_text("[" * 100_000)
+    (found,) = read_results([source]).comparisons
+    for path in other.iterdir():
+        path.unlink()
+    sheet = contact_sheet(found.value, source, open_dataset(f"synthetic:{SCENE}?frames={FRAMES}"))
+    assert sheet.strips == ()
+    assert "not beside" in sheet.notes[0]
+
+
+def test_other_frames_are_a_note_and_no_picture(tmp_path: Path) -> None:
+    source = write_comparison_with_runs(tmp_path)
+    (found,) = read_results([source]).comparisons
+    sheet = contact_sheet(found.value, source, open_dataset("synthetic:scale"))
+    assert sheet.strips == ()
+    assert "not in" in sheet.notes[0]
+
+
+def test_moments_are_frames_of_the_sequence() -> None:
+    assert moments(pair("a", [1.0])) == [(0, "furthest apart")]
+    assert moments(pair("a", [1.0, 0.9, 0.8, 0.95, 0.9, 0.97])) == [
+        (1, "start"),
+        (2, "furthest apart"),
+        (3, "middle"),
+        (5, "end"),
+    ]
+    assert MOST_SEQUENCES > 1

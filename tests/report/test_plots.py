@@ -1,0 +1,143 @@
+"""Figures as they stand in the page: in its colours, whole, and true to the samples."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetrack.report.accuracy_plots import Point, frontier, pareto_plot
+from edgetrack.report.difference_plots import MOST_CURVES, divergence_plot, most_different, sensitivity_plot
+from edgetrack.report.latency_plots import envelope, histogram_plot, timeline_plot
+from edgetrack.report.speed_plots import speed_plot, waterfall_plot
+from tests.report.conftest import comparison, contestant, difference, pair, sensitivity, side
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = "$\\frac{<script>alert(1)</script>\"&'"
+
+
+def drawings(markup) -> list[ET.Element]:
+    root = ET.fromstring(f"<both>{markup}</both>")
+    assert [one.tag for one in root] == [f"{SVG}svg"] * 2
+    return list(root)
+
+
+def texts(drawing: ET.Element) -> list[str]:
+    return [one.text or "" for one in drawing.iter(f"{SVG}text")]
+
+
+PLOTS = {
+    "speed": speed_plot,
+    "stages": waterfall_plot,
+    "spread": histogram_plot,
+    "time": timeline_plot,
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_every_contestant_is_drawn_and_named_at_both_widths(contestants, name: str) -> None:
+    for drawing in drawings(PLOTS[name](name, contestants)):
+        shown = texts(drawing)
+        for one in contestants:
+            assert one.label in shown
+        assert len(list(drawing.iter(f"{SVG}path"))) > len(contestants)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_figures_obey_the_page(contestants, name: str) -> None:
+    markup = PLOTS[name](name, contestants)
+    assert "style=" not in markup
+    assert "<style" not in markup
+    assert "#0000" not in markup, "a colour of the drawing was not handed to the style sheet"
+    assert 'class="s-accent"' in markup or 'class="f-accent' in markup
+    ids = re.findall(r' id="([^"]+)"', markup)
+    assert len(ids) == len(set(ids))
+    referred = set(re.findall(r'(?:url\(|href=")#([^")]+)', markup))
+    assert referred == set(ids)
+
+
+def test_same_results_give_the_same_figure(contestants) -> None:
+    assert timeline_plot("t", contestants) == timeline_plot("t", contestants)
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "跟踪器-\U0001f600", "x" * 300, ""])
+def test_any_name_is_shown_as_it_is(text: str) -> None:
+    point = Point(text or "?", 30.0, 0.5, (0.4, 0.6), 3.0)
+    for drawing in drawings(pareto_plot("p", [point], "AO")):
+        assert point.label in texts(drawing)
+        assert drawing.find(f".//{SVG}script") is None
+
+
+@pytest.mark.parametrize("ms", [1e-7, 1e-3, 5e8])
+def test_extreme_latencies_can_be_drawn(ms: float) -> None:
+    ones = [contestant("smat-openvino-fp32", ms), contestant("smat-onnx-fp32", 20.0, spread=2.0)]
+    for plot in PLOTS.values():
+        drawings(plot("x", ones))
+
+
+def test_marks_can_be_reached_and_say_their_figures() -> None:
+    points = [Point("a", 30.0, 0.5, None, 3.0), Point("b", 60.0, 0.4, (0.3, 0.5), 0.0)]
+    for drawing in drawings(pareto_plot("p", points, "AO at 30 fps")):
+        marks = [one for one in drawing.iter() if one.get("class") == "mark"]
+        assert [one.get("aria-label") for one in marks] == [
+            "a: AO at 30 fps 0.500, 30.0 fps, 3.0 MB",
+            "b: AO at 30 fps 0.400, 60.0 fps, 0.0 MB",
+        ]
+        assert all(one.get("tabindex") == "0" and one.find(f"{SVG}title") is not None for one in marks)
+
+
+COORDINATE = st.integers(1, 6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(COORDINATE, COORDINATE), min_size=1, max_size=12))
+def test_frontier_is_what_no_other_beats(pairs) -> None:
+    points = [Point(str(i), float(fps), ao / 10, None, 1.0) for i, (fps, ao) in enumerate(pairs)]
+    beaten = {
+        (p.fps, p.ao)
+        for p in points
+        if any(q.fps >= p.fps and q.ao >= p.ao and (q.fps, q.ao) != (p.fps, p.ao) for q in points)
+    }
+    front = frontier(points)
+    assert {(p.fps, p.ao) for p in front} == {(p.fps, p.ao) for p in points} - beaten
+    assert [p.fps for p in front] == sorted({p.fps for p in front})
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300), st.integers(1, 50))
+def test_envelope_leaves_no_sample_out(values, columns: int) -> None:
+    given_values = np.array(values)
+    x, middle, lowest, highest = envelope(given_values, columns)
+    assert len(x) == min(columns, len(values))
+    assert lowest.min() == given_values.min()
+    assert highest.max() == given_values.max()
+    assert (lowest <= middle).all()
+    assert (middle <= highest).all()
+    assert (np.diff(x) > 0).all()
+
+
+def test_divergence_shows_the_most_different_first() -> None:
+    delta = difference(0.0, -0.003, 0.003, "equal")
+    curves = [pair(f"clip{i}", [1.0, 0.9 - 0.02 * i], first=None) for i in range(MOST_CURVES + 3)]
+    found = comparison(side("smat-openvino-fp32", 0.7), side("smat-openvino-int8", 0.7), delta, curves)
+    assert most_different(curves, 1)[0].name == f"clip{MOST_CURVES + 2}"
+    for drawing in drawings(divergence_plot("d", found)):
+        shown = [text for text in texts(drawing) if text.startswith("clip")]
+        assert len(shown) == MOST_CURVES
+        assert shown[0] == f"clip{MOST_CURVES + 2}"
+
+
+def test_nothing_to_draw_is_nothing() -> None:
+    delta = difference(0.0, -0.003, 0.003, "equal")
+    single = [pair("clip", [1.0])]
+    assert divergence_plot("d", comparison(side("a-b-c", 0.7), side("a-b-d", 0.7), delta, single)) == ""
+
+
+def test_sensitivity_names_stages_and_what_they_cost() -> None:
+    for drawing in drawings(sensitivity_plot("s", sensitivity())):
+        shown = texts(drawing)
+        assert {"reg (kept)", "stem", "+0.06 ms", "0.00 ms"} <= set(shown)

@@ -1,0 +1,67 @@
+"""What trackers mix, summarised: closed forms, and temperatures that undo one another."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetrack.runtime.mixtures import FACTORS, Shares, add_frame, entropy, merged, sentence, summarize, tempered
+
+LOGITS = st.lists(st.floats(-8, 8), min_size=2, max_size=5)
+
+
+def softmax(logits: list[float], tau: float = 1.0) -> np.ndarray:
+    powers = np.exp(np.array([logits]) / tau)
+    return powers / powers.sum()
+
+
+@given(logits=LOGITS, tau=st.floats(0.4, 3), factor=st.floats(0.4, 3))
+def test_another_temperature_is_that_of_the_logits(logits: list[float], tau: float, factor: float) -> None:
+    found = tempered(softmax(logits, tau), factor)
+    np.testing.assert_allclose(found, softmax(logits, tau * factor), rtol=1e-6, atol=1e-12)
+
+
+def test_a_share_of_nothing_stays_nothing() -> None:
+    np.testing.assert_allclose(tempered(np.array([[0.0, 0.2, 0.8]]), 2.0), [[0, 1 / 3, 2 / 3]])
+
+
+@given(logits=LOGITS)
+def test_entropy_is_between_none_and_all_and_grows_with_temperature(logits: list[float]) -> None:
+    values = [float(entropy(tempered(softmax(logits), factor))[0]) for factor in FACTORS]
+    assert all(-1e-9 <= value <= 1 + 1e-9 for value in values)
+    assert all(a <= b + 1e-9 for a, b in itertools.pairwise(values))
+
+
+def test_entropy_of_known_shares() -> None:
+    found = entropy(np.array([[0.25] * 4, [1, 0, 0, 0], [0.5, 0.5, 0, 0]]))
+    np.testing.assert_allclose(found, [1, 0, 0.5], atol=1e-12)
+    assert entropy(np.ones((2, 1))).tolist() == [0, 0]
+
+
+def test_a_summary_counts_and_averages() -> None:
+    shares: Shares = {}
+    for first in (0.75, 0.75, 0.25, 0.75):
+        add_frame(shares, {"gate": {"a": first, "b": 1 - first}})
+    add_frame(shares, {"gate": {"a": math.nan, "b": 1.0}})
+    add_frame(shares, {})
+    found = summarize(shares)["gate"]
+    assert found.frames == 4
+    assert found.largest == {"a": 0.75, "b": 0.25}
+    assert found.mean == pytest.approx({"a": 0.625, "b": 0.375})
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / math.log(2)
+    assert found.entropy == pytest.approx(expected)
+    assert [at.factor for at in found.temperatures] == list(FACTORS)
+    assert found.temperatures[FACTORS.index(1.0)].mean == pytest.approx(found.mean)
+    assert sentence("gate", found).startswith("gate over 4 frames: a 0.62 (largest in 75%), b 0.38")
+
+
+def test_runs_are_put_together_and_none_gives_none() -> None:
+    one, two = {"gate": {"a": [0.2], "b": [0.8]}}, {"gate": {"a": [0.6, 0.7], "b": [0.4, 0.3]}}
+    assert merged([one, {}, two]) == {"gate": {"a": [0.2, 0.6, 0.7], "b": [0.8, 0.4, 0.3]}}
+    assert summarize({}) == {}
+    assert summarize({"gate": {"a": []}}) == {}

@@ -1,0 +1,274 @@
+"""ATSTrack in a small configuration: what is said, what of it is read, and everywhere that it can be said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgetrack.bundle import open_bundle
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.cli.main import app
+from edgetrack.errors import BundleError, InvalidTextError
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.media import open_source
+from edgetrack.runtime.backends.base import allocate
+from edgetrack.runtime.session import Tracker, load
+from edgetrack.runtime.trackers.base import find_procedure
+
+SCENE = "synthetic:drift?frames=4&size=160x120"
+PHRASES = {"category": "ball", "appearance": "red ball", "action": "rolling", "location": "on the left"}
+
+
+@pytest.fixture
+def bundle(exported_tiny: Callable[..., Path]) -> Path:
+    return exported_tiny("atstrack", "onnx")
+
+
+@pytest.fixture
+def tracker(bundle: Path) -> Iterator[Tracker]:
+    with load(bundle, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[Any]:
+    return list(open_source(SCENE))
+
+
+BOX = (40.0, 40.0, 30.0, 30.0)
+
+
+def states(tracker: Tracker, frames: list[Any], text: Any) -> list[Any]:
+    """The state that is carried from each frame."""
+    tracker.init(frames[0], BOX, text=text)
+    found = []
+    for frame in frames[1:]:
+        tracker.update(frame)
+        found.append(tracker.graphs["step"].outputs["next_tokens"].copy())
+    return found
+
+
+def test_what_is_said_changes_what_is_carried(tracker: Tracker, frames: list[Any]) -> None:
+    assert tracker.attributes == tuple(PHRASES)
+    whole = states(tracker, frames, PHRASES)
+    assert tracker.phrases == PHRASES
+    for name in PHRASES:
+        for other in ({**PHRASES, name: "a boat"}, {k: v for k, v in PHRASES.items() if k != name}):
+            assert np.abs(states(tracker, frames, other)[0][0, 1] - whole[0][0, 1]).max() > 1e-5, other
+    np.testing.assert_array_equal(states(tracker, frames, PHRASES), whole)
+
+
+def test_a_sentence_is_the_phrases_that_the_rules_make_of_it(tracker: Tracker, frames: list[Any]) -> None:
+    found = states(tracker, frames, "red ball rolling on the left")
+    assert tracker.phrases == PHRASES
+    np.testing.assert_array_equal(found, states(tracker, frames, dict(reversed(PHRASES.items()))))
+
+
+def test_the_first_state_is_nothing_seen_and_the_mean_of_the_words(tracker: Tracker, frames: list[Any]) -> None:
+    tracker.init(frames[0], BOX, text=PHRASES)
+    tracker.update(frames[1])
+    step = tracker.graphs["step"].inputs
+    words, mask = step["language"], step["mask"]
+    assert mask.sum(axis=1).tolist() == [3, 4, 3, 5]
+    assert step["median"].argmax() == 2
+    assert not step["tokens"][0, 0].any()
+    mean = (words * mask[..., None]).sum(axis=(0, 1)) / mask.sum()
+    np.testing.assert_allclose(step["tokens"][0, 1], mean, rtol=0, atol=1e-6)
+
+
+def test_a_description_is_read_once(tracker: Tracker, frames: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+    text = tracker.graphs["text"]
+    infer = text._infer
+    monkeypatch.setattr(text, "_infer", lambda: (runs.append(1), infer()))
+    for _ in range(3):
+        tracker.init(frames[0], BOX, text=PHRASES)
+        tracker.update(frames[1])
+    assert len(runs) == 1
+
+
+def test_text_of_load_holds_until_another_is_given(bundle: Path, frames: list[Any]) -> None:
+    with load(bundle, threads=1, text={"category": "ball"}) as tracker:
+        tracker.init(frames[0], BOX)
+        assert tracker.phrases == {"category": "ball"}
+        tracker.init(frames[0], BOX, text="a cat")
+        assert tracker.phrases == {"category": "cat"}
+        tracker.init(frames[0], BOX)
+        assert tracker.phrases == {"category": "ball"}
+
+
+def test_nothing_said_is_an_error_that_says_how(tracker: Tracker, frames: list[Any]) -> None:
+    with pytest.raises(InvalidTextError, match=r"tracker.init\(frame, box, text=.*--text category=car"):
+        tracker.init(frames[0], BOX)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "says nothing"),
+        ({"colour": "red"}, "'colour' is not one"),
+        ({"action": "turning " * 20}, "22 tokens"),
+        ({"category": "a" * 5000}, "CLIP takes 77"),
+    ],
+)
+def test_what_cannot_be_read_keeps_the_earlier_target(
+    tracker: Tracker, frames: list[Any], text: Any, match: str
+) -> None:
+    tracker.init(frames[0], BOX, text=PHRASES)
+    tracker.update(frames[1])
+    before = {name: values.copy() for name, values in tracker.graphs["step"].inputs.items()}
+    with pytest.raises(InvalidTextError, match=match):
+        tracker.init(frames[2], (1, 1, 9, 9), text=text)
+    assert tracker.phrases == PHRASES
+    assert all(np.array_equal(before[name], values) for name, values in tracker.graphs["step"].inputs.items())
+    assert tracker.update(frames[2]).box.w > 0
+
+
+def test_a_tracker_without_language_takes_no_text(exported: Callable[..., Path], frames: list[Any]) -> None:
+    with pytest.raises(InvalidTextError, match="takes no description"):
+        load(exported("onnx"), text="a car")
+    with load(exported("onnx")) as tracker, pytest.raises(InvalidTextError, match="takes no description"):
+        tracker.init(frames[0], BOX, text="a car")
+
+
+@pytest.mark.parametrize("attributes", ["", "category, location"])
+def test_attributes_are_switched_by_the_configuration(
+    tmp_path: Path,
+    tiny_recipe: Callable[..., Path],
+    frames: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: str,
+) -> None:
+    """The ablation is another graph, not a mask: what is off costs nothing."""
+    from edgetrack.export.pipeline import ExportRequest, export
+
+    monkeypatch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.export.samples.MOMENTS", (1,))
+    recipe = tmp_path / "atstrack.toml"
+    whole = tiny_recipe("atstrack").read_text()
+    given = '"category, appearance, action, location"'
+    assert given in whole
+    recipe.write_text(whole.replace(given, f'"{attributes}"'))
+    report = export(ExportRequest(str(recipe), "onnx", output=tmp_path / "bundle"))
+    names = tuple(name.strip() for name in attributes.split(",") if name.strip())
+    assert [graph.name for graph in report.manifest.graphs] == (["text", "step"] if names else ["step"])
+    with load(report.path, threads=1, text="ball on the left" if names else None) as tracker:
+        assert tracker.attributes == names
+        tracker.init(frames[0], BOX)
+        assert tracker.update(frames[1]).box.w > 0
+        if not names:
+            with pytest.raises(InvalidTextError, match="takes no description"):
+                tracker.init(frames[0], BOX, text="a ball")
+
+
+def test_graphs_that_do_not_fit_are_refused(bundle: Path) -> None:
+    with open_bundle(bundle) as opened:
+        manifest = opened.manifest
+    text, step = manifest.graphs
+    fewer = msgspec.structs.replace(text, inputs=text.inputs[:-1])
+
+    class Buffers:
+        def __init__(self, info: Any) -> None:
+            self.inputs, self.outputs = allocate(info.inputs), allocate(info.outputs)
+
+    def made(manifest: Manifest) -> Any:
+        return find_procedure("atstrack")(manifest, {g.name: Buffers(g) for g in manifest.graphs})  # type: ignore[misc]
+
+    assert made(manifest).attributes == tuple(PHRASES)
+    for graphs in ((fewer, step), (step,), (text, msgspec.structs.replace(step, outputs=step.outputs[:-1]))):
+        with pytest.raises(BundleError, match="do not suit ATSTrack's procedure"):
+            made(msgspec.structs.replace(manifest, graphs=graphs))
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+
+def test_track_takes_phrases_or_a_sentence(bundle: Path) -> None:
+    said = ["--text", "category=ball", "--text", "action=rolling"]
+    result = command("track", str(bundle), SCENE, *said, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["text"] == {"category": "ball", "action": "rolling"}
+    result = command("track", str(bundle), SCENE, "--text", "red ball rolling on the left", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert "text: category 'ball', appearance 'red ball'" in result.output
+
+
+@pytest.mark.parametrize("said", [[], ["--text", ""], ["--text", "colour=red"], ["--text", "a", "--text", "b"]])
+def test_track_refuses_other_text(bundle: Path, said: list[str]) -> None:
+    result = command("track", str(bundle), SCENE, *said)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, (InvalidTextError, SystemExit))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, frames: list[Any]) -> Path:
+    """A sequence in LaSOT's layout with its sentence, and one without."""
+    for name in ("ball-1", "ball-2"):
+        folder = tmp_path / "data" / "ball" / name
+        (folder / "img").mkdir(parents=True)
+        for index, frame in enumerate(frames, start=1):
+            cv2.imwrite(str(folder / "img" / f"{index:08d}.jpg"), frame)
+        (folder / "groundtruth.txt").write_text("40,40,30,30\n" * len(frames))
+    (tmp_path / "data/ball/ball-1/nlp.txt").write_text("red ball rolling on the left\n")
+    return tmp_path / "data"
+
+
+def evaluated(bundle: Path, dataset: Path, output: Path, *more: str) -> Any:
+    said = command("eval", str(bundle), str(dataset), "--threads", "1", "--json", "-o", str(output), *more)
+    return json.loads(said.stdout)["results"][0]
+
+
+def test_eval_reads_the_sentence_of_each_sequence(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    found = evaluated(bundle, dataset, tmp_path / "runs")
+    assert [sequence["name"] for sequence in found["sequences"]] == ["ball-1"]
+    (failure,) = found["failures"]
+    assert failure["name"] == "ball-2"
+    assert "nlp.txt beside the boxes" in failure["error"]
+    found = evaluated(bundle, dataset, tmp_path / "runs", "--text", "category=ball")
+    assert len(found["sequences"]) == 2
+    assert not found["failures"]
+
+
+def test_runs_with_another_text_are_other_runs(dataset: Path) -> None:
+    opened = open_dataset(dataset)
+    first, second = (opened.read(entry) for entry in opened.entries)
+    assert (first.text, second.text) == ("red ball rolling on the left", None)
+    assert first.digest != second.digest
+    folder = dataset / "ball/ball-2"
+    (folder / "language.txt").write_text("category=ball\n\naction = rolling\n")
+    assert opened.read(opened.entries[1]).text == {"category": "ball", "action": "rolling"}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a" * 20_000, b"one sentence\nanother\n"])
+def test_hostile_sentences_fail_their_sequence_alone(dataset: Path, content: bytes) -> None:
+    from edgetrack.errors import SequenceError
+
+    (dataset / "ball/ball-2/nlp.txt").write_bytes(content)
+    opened = open_dataset(dataset)
+    assert opened.read(opened.entries[0]).text
+    with pytest.raises(SequenceError, match=r"nlp.txt"):
+        opened.read(opened.entries[1])
+
+
+def test_sentences_of_a_folder_of_many_sequences_are_nobodys(tmp_path: Path) -> None:
+    scene = list(open_source("synthetic:drift?frames=2&size=96x64"))
+    for name in ("a", "b"):
+        folder = tmp_path / "frames" / name
+        folder.mkdir(parents=True)
+        for index, frame in enumerate(scene):
+            cv2.imwrite(str(folder / f"{index}.jpg"), frame)
+        (tmp_path / "anno").mkdir(exist_ok=True)
+        (tmp_path / "anno" / f"{name}.txt").write_text("4,4,9,9\n" * 2)
+    (tmp_path / "anno/nlp.txt").write_text("a ball")
+    opened = open_dataset(tmp_path)
+    texts = {entry.name: opened.read(entry).text for entry in opened.entries if entry.name in ("a", "b")}
+    assert texts == {"a": None, "b": None}

@@ -1,0 +1,176 @@
+"""DASTM's procedure against the base tracker's numbers; the gate's weights all the way to JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgetrack.box import Box
+from edgetrack.cli.main import app
+from edgetrack.export.recipe import find_recipe
+from edgetrack.media import open_source
+from edgetrack.runtime.scored_boxes import choose_box
+from edgetrack.runtime.session import Tracker, load
+from edgetrack.runtime.trackers.dastm import GATES, DastmSettings, followed
+from edgetrack.runtime.window import hann_closed
+
+SCENE = "synthetic:drift?frames=9&size=160x120"
+
+
+@pytest.fixture(scope="module")
+def settings() -> DastmSettings:
+    return msgspec.convert(find_recipe("dastm").procedure, DastmSettings)
+
+
+@pytest.fixture
+def tracker(exported_tiny: Callable[..., Path]) -> Any:
+    with load(exported_tiny("dastm", "onnx"), threads=1) as found:
+        yield found
+
+
+def start(tracker: Tracker) -> list[Any]:
+    """The frames of the scene; the tracker has taken the first."""
+    source = open_source(SCENE)
+    assert source.ground_truth is not None
+    frames = list(source)
+    tracker.init(frames[0], source.ground_truth[0])
+    return frames
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_the_state_moves_as_officially(golden: Callable[[str], Any], settings: DastmSettings, case: int) -> None:
+    fixture = golden("stm_postprocess").group(f"case{case}")
+    scale, (cx, cy), (w, h) = float(fixture["scale"]), fixture["prev_pos"], fixture["prev_size"]
+    found = choose_box(
+        fixture["score"].reshape(1, 25, 25),
+        fixture["box_xyxy"].reshape(1, 25, 25, 4),
+        (w * scale, h * scale),
+        hann_closed(25),
+        influence=settings.window_influence,
+        penalty_k=settings.penalty_k,
+    )
+    assert found is not None
+    before = Box(cx - (w - 1) / 2, cy - (h - 1) / 2, w, h)
+    box = followed(before, found, scale, (320, 240), settings)
+    # The official boxes are float32.
+    np.testing.assert_allclose(box, fixture["rect_xywh"], rtol=0, atol=5e-5)
+    centre = box.x + (box.w - 1) / 2, box.y + (box.h - 1) / 2
+    np.testing.assert_allclose(centre, fixture["new_pos"], rtol=0, atol=2e-5)
+
+
+def test_memories_are_chosen_as_officially(shared: Path, tracker: Tracker) -> None:
+    table = json.loads((shared / "golden/memory_indices.json").read_text())["stmtrack_num_segments4"]
+    start(tracker)
+    procedure: Any = tracker.procedure
+    while procedure.bank.count <= max(map(int, table)):
+        t = procedure.bank.count
+        for kind, expected in table.get(str(t), {}).items():
+            for confident in {"low_conf": [False], "high_conf": [True]}.get(kind, [False, True]):
+                procedure.confident = confident
+                assert sorted(procedure._wanted()) == sorted(index % t for index in expected), (t, kind)
+        procedure.memory.append(procedure.entry, procedure.code)
+
+
+def test_no_frame_asks_for_more_than_there_is_room_for(tracker: Tracker, settings: DastmSettings) -> None:
+    procedure: Any = tracker.procedure
+    assert settings.most == len(procedure.step.inputs["memory"])
+    for frame in start(tracker)[1:]:
+        tracker.update(frame)
+        assert procedure.step.inputs["present"].sum() <= settings.most
+
+
+def test_gate_weights_come_with_every_frame(tracker: Tracker) -> None:
+    seen = []
+    for frame in start(tracker)[1:]:
+        result = tracker.update(frame)
+        gate = result.diagnostics["gate"]
+        assert tuple(gate) == GATES
+        assert sum(gate.values()) == pytest.approx(1, abs=1e-5)
+        np.testing.assert_array_equal(list(gate.values()), tracker.graphs["memory"].outputs["gates"][0])
+        seen.append(tuple(gate.values()))
+    # They are the frame's own.
+    assert len(set(seen)) > 1
+
+
+def test_time_of_both_graphs_is_told_from_the_rest(exported_tiny: Callable[..., Path]) -> None:
+    ticks = iter(range(0, 10**9, 1_000_000))
+    from edgetrack.bundle import open_bundle
+    from edgetrack.runtime.backends.base import Options
+
+    bundle = open_bundle(exported_tiny("dastm", "onnx"))
+    with Tracker(bundle, Options(), clock=lambda: next(ticks)) as tracker:
+        timing = tracker.update(start(tracker)[1]).timing
+    # A tick for each mark: crop, graphs, decode, graphs, and what is left.
+    assert (timing.crop, timing.graphs, timing.decode) == (1.0, 2.0, 2.0)
+
+
+def test_the_newest_frame_is_read_only_after_a_confident_one(tracker: Tracker) -> None:
+    procedure: Any = tracker.procedure
+    for frame in start(tracker)[1:]:
+        tracker.update(frame)
+    assert procedure.bank.count == 9
+    newest = {}
+    for confident in (False, True):
+        procedure.confident = confident
+        newest[confident] = 8 in procedure._wanted()
+    assert newest == {False: False, True: True}
+
+
+def test_a_search_goes_on_where_it_is_placed(tracker: Tracker) -> None:
+    frames = start(tracker)
+    tracker.update(frames[1])
+    tracker.place((40, 30, 20, 24))
+    procedure: Any = tracker.procedure
+    procedure._cut(frames[2], procedure.search)
+    crop = procedure.search.copy()
+    tracker.place((60, 50, 20, 24))
+    procedure._cut(frames[2], procedure.search)
+    assert not np.array_equal(crop, procedure.search)
+
+
+def test_boxes_of_any_size_can_be_started_from(tracker: Tracker) -> None:
+    frame = open_source(SCENE)
+    image = next(iter(frame))
+    for box in ((1e-3, 1e-3, 1e-3, 1e-3), (-1e6, -1e6, 1e7, 1e7), (0, 0, 1e150, 1e-3), (5, 5, 1e-300, 1e-300)):
+        tracker.init(image, box)
+        found = tracker.update(image)
+        assert all(map(np.isfinite, found.box))
+
+
+def test_track_writes_the_gate_frame_by_frame(exported_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    output = tmp_path / "boxes.json"
+    bundle = str(exported_tiny("dastm", "onnx"))
+    result = CliRunner().invoke(app, ["track", bundle, SCENE, "--output", str(output), "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(output.read_text())["boxes"]
+    assert "diagnostics" not in rows[0]
+    assert all(sum(row["diagnostics"]["gate"].values()) == pytest.approx(1, abs=1e-5) for row in rows[1:])
+    summary = json.loads(result.stdout)["diagnostics"]["gate"]
+    assert summary["frames"] == 8
+    for part, mean in summary["mean"].items():
+        assert mean == pytest.approx(np.mean([row["diagnostics"]["gate"][part] for row in rows[1:]]), abs=1e-6)
+
+
+def test_eval_reports_which_attention_dominated(exported_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    bundle = str(exported_tiny("dastm", "onnx"))
+    command = ["eval", bundle, SCENE, "--output", str(tmp_path / "runs"), "--threads", "1"]
+    result = CliRunner().invoke(app, [*command, "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["results"][0]
+    gate = found["diagnostics"]["gate"]
+    assert gate["frames"] == 8
+    assert sum(gate["largest"].values()) == pytest.approx(1)
+    assert sum(gate["mean"].values()) == pytest.approx(1, abs=1e-5)
+    entropies = [at["entropy"] for at in gate["temperatures"]]
+    assert entropies == sorted(entropies)
+    assert found["sequences"][0]["diagnostics"]["gate"] == gate
+    # The same run, kept on disk, gives the same figures; people get a line of it.
+    again = CliRunner().invoke(app, [*command, "--markdown"])
+    assert "- gate over 8 frames: " in again.stdout

@@ -1,0 +1,138 @@
+"""Lines as boards print them; sources: forum posts and logs of the boards named, shortened where noted."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetrack.telemetry.tegrastats import Tegrastats, parse_line
+
+ORIN_NANO = (
+    "09-21-2025 15:38:17 RAM 3645/7620MB (lfb 63x4MB) SWAP 236/3810MB (cached 0MB) "
+    "CPU [1%@729,1%@729,4%@729,1%@729,0%@729,0%@729] EMC_FREQ 0%@204 GR3D_FREQ 0%@[305] NVDEC off NVJPG off "
+    "NVJPG1 off VIC off OFA off APE 200 cpu@44.125C soc2@43.375C soc0@42.125C gpu@44.531C tj@44.531C soc1@43.156C "
+    "VDD_IN 2957mW/2957mW VDD_CPU_GPU_CV 486mW/486mW VDD_SOC 1012mW/1012mW"
+)
+JETPACK_7 = (
+    "09-01-2026 09:25:18 RAM 5739/7546MB (lfb 1x2MB) SWAP 2047/2048MB (cached 209MB) "
+    "CPU [72%@1728,75%@1728,88%@1728,79%@1728,87%@1728,78%@1728] GR3D_FREQ 33% cpu@50C/50C soc2@47.937C/47.937C "
+    "gpu@48.75C/48.75C tj@50C/50C VDD_IN 9761mW/9761mW/9761mW VDD_CPU_GPU_CV 4238mW/4238mW/4238mW "
+    "VDD_SOC 1825mW/1825mW/1825mW"
+)
+XAVIER_NX = (
+    "RAM 2690/6854MB (lfb 6x1MB) SWAP 479/3427MB (cached 3MB) CPU [3%@1904,7%@1906,1%@1905,0%@1907,off,off] "
+    "EMC_FREQ 0%@1600 GR3D_FREQ 0%@[510] VIC_FREQ 601 APE 150 AUX@39C CPU@39.5C AO@37.5C GPU@37.5C PMIC@50C "
+    "VDD_IN 5079mW/5079mW VDD_CPU_GPU_CV 696mW/696mW VDD_SOC 1104mW/1104mW"
+)
+AGX_XAVIER = (
+    "RAM 3000/31920MB (lfb 6000x4MB) CPU [10%@1190,5%@1190] EMC_FREQ 0% GR3D_FREQ 20% AO@34C GPU@34.5C Tdiode@37.25C "
+    "GPU 310mW/155mW CPU 465mW/465mW SOC 1242mW/1242mW CV 0mW/0mW VDDRQ 155mW/155mW SYS5V 2760mW/2760mW"
+)
+NANO = (
+    "RAM 1766/3964MB (lfb 197x4MB) SWAP 0/2048MB (cached 0MB) CPU [24%@1224,15%@1224,13%@1224,10%@1224] EMC_FREQ 0% "
+    "GR3D_FREQ 0% PLL@21C CPU@25C PMIC@100C GPU@23.5C AO@33.5C thermal@24.5C POM_5V_IN 2545/2547 POM_5V_GPU 0/0 "
+    "POM_5V_CPU 549/529"
+)
+
+
+def found(line, quantity):
+    return {reading.name: reading.value for reading in parse_line(line) if reading.quantity == quantity}
+
+
+@pytest.mark.parametrize(
+    ("line", "rails"),
+    [
+        (ORIN_NANO, {"VDD_IN": 2.957, "VDD_CPU_GPU_CV": 0.486, "VDD_SOC": 1.012}),
+        (JETPACK_7, {"VDD_IN": 9.761, "VDD_CPU_GPU_CV": 4.238, "VDD_SOC": 1.825}),
+        (XAVIER_NX, {"VDD_IN": 5.079, "VDD_CPU_GPU_CV": 0.696, "VDD_SOC": 1.104}),
+        (AGX_XAVIER, {"GPU": 0.31, "CPU": 0.465, "SOC": 1.242, "CV": 0.0, "VDDRQ": 0.155, "SYS5V": 2.76}),
+        (NANO, {"POM_5V_IN": 2.545, "POM_5V_GPU": 0.0, "POM_5V_CPU": 0.549}),
+    ],
+)
+def test_power_is_that_of_the_moment_in_watts(line, rails):
+    assert found(line, "power_w") == pytest.approx(rails)
+
+
+def test_temperatures_without_the_constant_of_the_power_chip():
+    assert found(XAVIER_NX, "temperature_c") == {"AUX": 39.0, "CPU": 39.5, "AO": 37.5, "GPU": 37.5}
+    assert found(JETPACK_7, "temperature_c")["tj"] == 50.0
+
+
+def test_zones_that_are_powered_down_are_left_out():
+    assert found("RAM 1/2MB (lfb 1x1MB) CV0@-256C CPU@44.1C", "temperature_c") == {"CPU": 44.1}
+
+
+def test_clocks_and_loads_leave_out_cores_that_are_off():
+    assert found(XAVIER_NX, "clock_mhz") == {"CPU": 1907.0, "GPU": 510.0, "EMC": 1600.0}
+    assert found(XAVIER_NX, "load_percent") == {"CPU": 2.75, "GPU": 0.0}
+    assert found(JETPACK_7, "clock_mhz") == {"CPU": 1728.0}
+    assert found(JETPACK_7, "load_percent")["GPU"] == 33.0
+
+
+def test_memory():
+    assert found(ORIN_NANO, "memory_mb") == {"RAM": 3645.0}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "tegrastats: permission denied",
+        "CPU [off,off]",
+        "VDD_IN mW/mW GR3D_FREQ %@",
+        "RAM x/yMB CPU [1%@] EMC_FREQ",
+        "VDD_IN 99999999999999999999mW/1mW",
+        "@C" * 10_000,
+    ],
+)
+def test_what_is_no_line_says_nothing(line):
+    assert parse_line(line) == []
+
+
+def test_a_line_that_is_cut_off_says_what_it_can():
+    assert {reading.name for reading in parse_line(ORIN_NANO[:300])} >= {"RAM", "CPU", "cpu"}
+    for end in range(len(ORIN_NANO)):
+        parse_line(ORIN_NANO[:end])
+
+
+@given(st.text())
+def test_no_text_is_an_error(text):
+    parse_line(text)
+
+
+def program(*lines, end=""):
+    code = f"for line in {list(lines)!r}: print(line, flush=True)\n{end}"
+    return [sys.executable, "-S", "-c", code]
+
+
+def test_the_last_line_of_a_running_program_is_read():
+    source = Tegrastats(program("rubbish", XAVIER_NX, "more rubbish", end="import sys; sys.stdin.read()"))
+    source._reader.join(60)
+    assert {reading.name for reading in source.read()} >= {"VDD_IN", "RAM"}
+    source.close()
+
+
+def test_an_old_line_is_none_and_a_program_that_ended_is_an_error():
+    now = [0.0]
+    source = Tegrastats(program(XAVIER_NX), now=lambda: now[0])
+    source._reader.join(60)
+    source._process.wait(60)
+    assert list(source.read())
+    now[0] = 10.0
+    with pytest.raises(OSError, match="ended with exit code 0"):
+        list(source.read())
+    source.close()
+
+
+def test_a_program_that_never_ends_is_ended():
+    source = Tegrastats(program(XAVIER_NX, end="import time\nwhile True: time.sleep(60)"))
+    source.close()
+    assert source._process.returncode is not None
+
+
+def test_a_missing_program_is_an_error():
+    with pytest.raises(OSError, match="no-such-program"):
+        Tegrastats(["no-such-program"])
