@@ -43,7 +43,7 @@ def test_version_is_the_packages(run) -> None:
         (["frob"], 2, "No such command"),
         (["verify", "no-such-bundle"], 2, "edgetrack export"),
         (["export", "no-such-tracker"], 2, "tracker 'no-such-tracker' is not known; expected one of: "),
-        (["export", "smat", "--target", "toaster"], 2, "expected one of: openvino, onnx, torch"),
+        (["export", "smat", "--target", "toaster"], 2, "expected one of: openvino, onnx, tensorrt, coreml, torch"),
         (["export", "smat", "--precision", "int4"], 2, "expected one of: fp32"),
         (["export", "smat", "--opset", "9", "--dry-run"], 2, "expected 17 or 18"),
         (["export", "smat", "--atol", "nan", "--dry-run"], 2, "finite"),

@@ -34,7 +34,11 @@ class Scripted:
         index = int(frame[0, 0, 0])
         self.seen.append(index)
         return SimpleNamespace(
-            box=Box(index, 0, 5, 5), score=1.0, lost=False, timing=SimpleNamespace(total=next(self.ms))
+            box=Box(index, 0, 5, 5),
+            score=1.0,
+            lost=False,
+            timing=SimpleNamespace(total=next(self.ms)),
+            diagnostics={},
         )
 
 

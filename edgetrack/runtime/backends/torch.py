@@ -67,8 +67,8 @@ class Graph(CompiledGraph):
     def _open(self, path: Path, options: Options) -> None:
         if options.precision_hint not in (None, HALF) or (options.precision_hint and options.device == "cpu"):
             raise UsageError(
-                f"the PyTorch reference takes the hint {HALF} on a GPU and no other, given {options.precision_hint!r} "
-                f"on {options.device!r}"
+                f"the PyTorch reference takes the precision hint {HALF} on a GPU and no other, "
+                f"given {options.precision_hint!r} on {options.device!r}"
             )
         tracker, network = _network(path, options.device, options.precision_hint)
         import torch

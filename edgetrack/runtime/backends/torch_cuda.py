@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError
+from edgetrack.errors import DeviceUnavailableError, EdgetrackError
 from edgetrack.runtime.backends.base import Array
 
 WARM_UP = 3
@@ -38,14 +38,13 @@ def find_device(torch: Any, name: str) -> Any:
     """The `torch.device` of `cuda:N` (or `cuda`, the first).
 
     Raises:
-        DeviceUnavailableError: it is no such name, or not there.
-        BackendMissingError: this PyTorch was built without CUDA.
+        DeviceUnavailableError: it is no such name, not there, or this PyTorch was built without CUDA.
     """
     match = _DEVICE.fullmatch(name)
     if match is None:
         raise DeviceUnavailableError(f"the PyTorch reference runs on cpu and cuda:0, not on {name!r}")
     if torch.version.cuda is None:
-        raise BackendMissingError(
+        raise DeviceUnavailableError(
             f"PyTorch {torch.__version__} was built without CUDA, which {name!r} needs; install another build: "
             "https://pytorch.org/get-started/locally"
         )
