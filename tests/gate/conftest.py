@@ -96,10 +96,10 @@ class Machine:
         state, (self.level,) = lfilter([1.0], [1.0, -keep], steps, zi=[keep * self.level])
         self.level = state[-1]
         disturbed = np.zeros(count)
-        for start in np.flatnonzero(rng.random(count) < self.burst / 1000):
-            disturbed[start : start + self.BURST_FRAMES] = 1
-        disturbed[: self.busy] = 1
-        self.busy = max(0, int(disturbed[-1]) * self.BURST_FRAMES - count, self.busy - count)
+        for end in [self.busy, *(np.flatnonzero(rng.random(count) < self.burst / 1000) + self.BURST_FRAMES)]:
+            disturbed[max(0, end - self.BURST_FRAMES) : end] = 1
+            self.busy = max(self.busy, end)
+        self.busy = max(0, self.busy - count)
         spikes = np.where(rng.random(count) < self.spike, rng.exponential(1.0, count), 0.0)
         slow = 1 + self.drift * min(1.0, self.now / self.drift_s)
         found = (

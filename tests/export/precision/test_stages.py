@@ -45,14 +45,13 @@ def test_every_stage_names_nodes_and_every_large_node_has_a_stage(tracker: str, 
     named = dict.fromkeys(recipe.stages, 0)
     for path in bundle.glob("*.onnx"):
         graph = path.stem
-        nodes = [n for n in onnx.load(str(path)).graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
-        for node in nodes:
+        for node in onnx.load(str(path)).graph.node:
             owners = [
                 stage
                 for stage in recipe.stages
                 if any(re.fullmatch(p, node.name) for p in patterns_of(recipe.stages, (stage,), graph))
             ]
-            assert owners, f"{graph}:{node.name} is in no stage"
+            assert owners or node.op_type not in ("Conv", "MatMul", "Gemm"), f"{graph}:{node.name} is in no stage"
             for stage in owners:
                 named[stage] += 1
     assert all(named.values()), named
