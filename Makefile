@@ -27,10 +27,10 @@ demo: $(READY)
 	$(BIN)/edgetrack bench smat-openvino-fp32 --duration 4 --output out/demo.json --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not full" -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -m "not full" -n $(WORKERS) --dist loadgroup --max-worker-restart 0
 
 test-full: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --max-worker-restart 0
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from numpy.typing import NDArray
 
@@ -26,6 +27,32 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests on one worker, so that what its tests share is made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """made_once("name", make) -> what `make(path)` wrote, all or nothing, made by the first worker that asks."""
+    base = tmp_path_factory.getbasetemp()
+    # xdist gives each worker a folder in the run's own.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made_once"
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                make(path)
+        return path
+
+    return once
 
 
 PILOT_FILE = "data/smat_pilot/MobileViTv2_Track_pilot.pth.tar"
@@ -86,32 +113,43 @@ def synthetic_image() -> NDArray[np.uint8]:
     return image
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """exported("onnx") -> a bundle of SMAT, untrained or with given weights, exported once a run; not to be changed.
+def export_quietly(
+    tracker: str, target: str, weights: str, output: Path, sources: tuple[str, ...], moments: tuple[int, ...]
+) -> None:
+    """Export with one thread, since two that wait for one another on busy cores take many times as long.
 
-    Another tracker's with tracker="name".
+    What parity is shown on is always set: the test that happens to ask first may have patched its own.
     """
     import torch
 
     from edgetrack.export.pipeline import ExportRequest, export
+
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
+        patch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", sources)
+        patch.setattr("edgetrack.export.samples.MOMENTS", moments)
+        export(ExportRequest(tracker, target, weights=weights, output=output))
+
+
+@pytest.fixture(scope="session")
+def exported(made_once: Callable[..., Path]) -> Callable[..., Path]:
+    """exported("onnx") -> a bundle of SMAT, untrained or with given weights, exported once a run; not to be changed.
+
+    Another tracker's with tracker="name".
+    """
     from edgetrack.export.samples import DEFAULT_SOURCES, MOMENTS
 
     @cache
     def make(target: str, weights: str = "untrained", tracker: str = "smat") -> Path:
-        output = tmp_path_factory.mktemp("exported") / f"{tracker}-{target}-fp32"
-        request = ExportRequest(tracker, target, weights=weights, output=output)
-        # One thread: two that wait for one another on busy cores take many times as long.
-        torch.set_num_threads(1)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
-            # Trained bundles get a short proof: whole sequences hold them against the official boxes. Set for both,
-            # since the test that happens to ask first may have patched its own.
-            short = weights != "untrained"
-            sources = ("synthetic:drift?frames=2",) if short else DEFAULT_SOURCES
-            patch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", sources)
-            patch.setattr("edgetrack.export.samples.MOMENTS", (1,) if short else MOMENTS)
-            return export(request).path
+        # Trained bundles get a short proof: whole sequences hold them against the official boxes.
+        short = weights != "untrained"
+        sources, moments = (("synthetic:drift?frames=2",), (1,)) if short else (DEFAULT_SOURCES, MOMENTS)
+        kind = f"trained-{zlib.crc32(weights.encode()):08x}" if short else weights
+        return made_once(
+            f"{kind}/{tracker}-{target}-fp32",
+            lambda output: export_quietly(tracker, target, weights, output, sources, moments),
+        )
 
     return make
 
@@ -201,20 +239,22 @@ def _inline(value: Any) -> str:
 
 
 @pytest.fixture(scope="session")
-def exported_tiny(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Callable[..., Path]) -> Callable[..., Path]:
+def exported_tiny(made_once: Callable[..., Path], tiny_recipe: Callable[..., Path]) -> Callable[..., Path]:
     """exported_tiny("dmtrack", "onnx", schedule="nearest:3") -> a small configuration's bundle; not to be changed."""
-    import torch
-
-    from edgetrack.export.pipeline import ExportRequest, export
 
     @cache
     def make(tracker: str, target: str, **procedure: Any) -> Path:
-        output = tmp_path_factory.mktemp("tiny") / f"{tracker}-{target}-fp32"
-        torch.set_num_threads(1)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
-            patch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=7",))
-            patch.setattr("edgetrack.export.samples.MOMENTS", (1, 6))
-            return export(ExportRequest(str(tiny_recipe(tracker, **procedure)), target, output=output)).path
+        kind = "-".join(f"{key}={value}" for key, value in sorted(procedure.items())).replace("/", "_") or "tiny"
+        return made_once(
+            f"{kind}/{tracker}-{target}-fp32",
+            lambda output: export_quietly(
+                str(tiny_recipe(tracker, **procedure)),
+                target,
+                "untrained",
+                output,
+                ("synthetic:drift?frames=7",),
+                (1, 6),
+            ),
+        )
 
     return make
