@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgetrack.box import Box, jitter
@@ -60,12 +60,14 @@ def test_jitter_has_the_stated_distribution() -> None:
 
 
 @given(boxes, st.integers(0, 2**32 - 1), st.sampled_from([(3.0, 4.0), (1.5, 2.0)]))
+@example(Box(1.03125, 0.0, 2.0, 2.0), 67960408, (1.5, 2.0))  # 1.01 of a crop of 4 pixels
 def test_a_jittered_crop_always_shows_the_targets_centre(box: Box, seed: int, rule: tuple[float, float]) -> None:
     centre_jitter, factor = rule
     around = jitter(box, np.random.default_rng(seed), centre_jitter, 0.25)
-    cx, cy = into_square(box, square_around(around, factor)).center
-    assert 0 <= cx <= 1
-    assert 0 <= cy <= 1
+    square = square_around(around, factor)
+    rounding = 0.5 / square.side  # a crop starts at a whole pixel
+    for centre in into_square(box, square).center:
+        assert -rounding <= centre <= 1 + rounding
 
 
 def test_no_jitter_is_no_change() -> None:
