@@ -101,6 +101,7 @@ def test_tracker_gives_the_official_boxes(
             assert not found.lost
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("centre", ["official_harness", "official_class_init"])
