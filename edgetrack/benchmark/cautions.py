@@ -111,7 +111,7 @@ def _highest_clock(timeline: Timeline, windows: Sequence[Window], is_gpu: bool) 
 
 def of_deadlines(result: Result) -> Iterator[Caution]:
     """Frames that came too late, and memory that grows."""
-    paced = result.paced or (result.soak.paced if result.soak else None)
+    paced = result.arrived
     if paced is not None and paced.misses:
         yield Code.DEADLINES_MISSED.caution(
             f"{paced.misses} of {paced.frames} frames at {paced.fps:g} fps were late, "

@@ -59,9 +59,10 @@ def notes(record: Record, percentile: int = 99) -> Iterator[str]:
     model = machine.cpu_model or machine.architecture
     profile = f", device profile {settings.profile}" if settings.profile else ""
     yield f"{model}, {machine.usable_cores} usable cores, {settings.threads} threads{profile}"
+    turns = "windows" if settings.scenario == "soak" else "interleaved rounds"
     yield (
         f"{source.spec} ({width}x{height}): model and track on decoded frames, camera {source.camera}; "
-        f"{settings.rounds} interleaved rounds{'' if record.complete else ', NOT COMPLETE'}"
+        f"{settings.rounds} {turns}{'' if record.complete else ', NOT COMPLETE'}"
     )
     yield (
         "model = graphs; track = crop + graphs + decode; camera = source to box; medians. x PyTorch: track, with its "

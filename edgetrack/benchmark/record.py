@@ -142,6 +142,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     soak: SoakOutcome | None = None
 
     @property
+    def arrived(self) -> PacedOutcome | None:
+        """What became of frames that arrived at a rate, where they did."""
+        return self.paced or (self.soak.paced if self.soak is not None else None)
+
+    @property
     def label(self) -> str:
         """The bundle's name, with its hint where it has one."""
         return self.bundle if self.hint is None else f"{self.bundle}@{self.hint}"

@@ -67,9 +67,10 @@ def _paced(found: PacedOutcome) -> str:
 
 def _burst(found: BurstOutcome) -> str:
     gain = f", {found.gain:.2f} times one tracker's" if found.gain is not None else ""
+    threads = "1 thread" if found.threads_each == 1 else f"{found.threads_each} threads"
     return (
-        f"{found.streams} trackers at once ({found.threads_each} threads each): {found.fps:.1f} frames a second in "
-        f"all{gain}; {found.latency_ms.p50:.2f} ms a box"
+        f"{found.streams} trackers at once ({threads} each): {found.fps:.1f} frames a second in all{gain}; "
+        f"{found.latency_ms.p50:.2f} ms a box"
     )
 
 

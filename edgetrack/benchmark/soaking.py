@@ -20,6 +20,11 @@ SETTLING = 0.2
 """Share of the run that is left out of the trends: caches and pools fill in it, and the device warms up."""
 
 
+RSS_ERROR_MB = 0.25
+"""How far a reading of resident memory may be off: Linux counts pages per thread or per processor, and adds up 64 of
+them, 4 KiB each, at a time (proc_pid_statm(5) calls it inaccurate for that)."""
+
+
 class SoakWindow(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the run: seconds from its beginning, track latencies in ms, the median of resident memory in MB."""
 
@@ -34,6 +39,7 @@ class SoakWindow(msgspec.Struct, frozen=True, kw_only=True):
 class SoakOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """A long run. Slopes are per minute, without the first fifth, with 95 % intervals, from the windows.
 
+    The interval of the memory's slope is wider by what the kernel's own count of it may be off over that time.
     `steady_over_peak` is the speed (1 / median) of the last third of the windows over that of the fastest window: 1 is
     a device that does not slow down. `throttling_onset_s` counts from the run's beginning; null with
     `throttling_visible` true means that there was none, with false that nothing here would tell.
@@ -69,7 +75,7 @@ def soak_outcome(slices: Sequence[Paced], scenario: Scenario, timeline: Timeline
     return SoakOutcome(
         duration_s=windows[-1].end_s if windows else 0.0,
         windows=windows,
-        rss_mb_per_min=_trend(kept, [window.rss_mb for window in kept]),
+        rss_mb_per_min=_trend(kept, [window.rss_mb for window in kept], RSS_ERROR_MB),
         p99_ms_per_min=_trend(kept, [window.p99 for window in kept]),
         p99_first_ms=_p99(_track(slices[:third])),
         p99_last_ms=_p99(_track(slices[-third:])),
@@ -103,13 +109,18 @@ def _p99(values: Sequence[float]) -> float | None:
     return float(np.percentile(values, 99)) if len(values) >= samples_needed(0.99) else None
 
 
-def _trend(windows: Sequence[SoakWindow], values: Sequence[float | None]) -> Slope | None:
+def _trend(windows: Sequence[SoakWindow], values: Sequence[float | None], error: float = 0.0) -> Slope | None:
+    """The slope; readings that may be off by `error` can feign one of that much over the whole time."""
     known = [
         ((window.start_s + window.end_s) / 120, value)
         for window, value in zip(windows, values, strict=True)
         if value is not None
     ]
-    return sen_slope([minute for minute, _ in known], [value for _, value in known])
+    found = sen_slope([minute for minute, _ in known], [value for _, value in known])
+    if found is None or found.low is None or found.high is None:
+        return found
+    feigned = error / (known[-1][0] - known[0][0])
+    return Slope(found.value, found.low - feigned, found.high + feigned)
 
 
 def _steady(windows: Sequence[SoakWindow], third: int) -> float | None:

@@ -160,6 +160,16 @@ def _measure(options: Options) -> Record:
     from edgetrack.benchmark.measure import Surroundings, measure
 
     console = Console(stderr=True)
+
+    def notify(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    if not console.is_terminal:
+        # A log, such as a device sends to who asked for the benchmark: one line when a step begins.
+        def log(what: str, step: int, total: int) -> None:
+            notify(f"{step}/{total} {what}")
+
+        return measure(options, Surroundings(export=_export, notify=notify, progress=log))
     columns: tuple[Any, ...] = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     # Drawn only when a step begins: a display that refreshes itself takes time from what is measured.
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
@@ -167,9 +177,6 @@ def _measure(options: Options) -> Record:
 
         def progress(what: str, step: int, total: int) -> None:
             bar.update(steps, description=what, completed=step - 1, total=total, refresh=True)
-
-        def notify(line: str) -> None:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         return measure(options, Surroundings(export=_export, notify=notify, progress=progress))
 

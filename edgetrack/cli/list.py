@@ -1,4 +1,4 @@
-"""`edgetrack list`: bundles in a folder, or what can be exported."""
+"""`edgetrack list`: bundles in a folder, what can be exported, or where it can be measured."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ def list_bundles(
     trackers: Annotated[bool, typer.Option("--trackers", help="List the trackers that can be exported.")] = False,
     targets: Annotated[bool, typer.Option("--targets", help="List the targets and what they need.")] = False,
     scenes: Annotated[bool, typer.Option("--scenes", help="List the built-in scenes.")] = False,
+    devices: Annotated[bool, typer.Option("--devices", help="List the devices that bench --device takes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List bundles, trackers, targets or scenes."""
-    rows = _trackers() if trackers else _targets() if targets else _scenes() if scenes else _bundles(folder)
+    """List bundles, trackers, targets, scenes or devices."""
+    asked = {_trackers: trackers, _targets: targets, _scenes: scenes, _devices: devices}
+    chosen = next((rows_of for rows_of, wanted in asked.items() if wanted), None)
+    rows = _bundles(folder) if chosen is None else chosen()
     from edgetrack.cli.console import print_json, stderr, stdout
 
     if as_json:
@@ -101,3 +104,23 @@ def _scenes() -> list[dict[str, str]]:
 
     scenes = [load_scene(name) for name in scene_names()]
     return [{"scene": f"synthetic:{s.name}", "frames": str(s.length), "size": f"{s.width}x{s.height}"} for s in scenes]
+
+
+def _devices() -> list[dict[str, str]]:
+    from edgetrack.devices.hosts import config_file, read_sections
+    from edgetrack.devices.profile import find_profile, profile_names
+
+    own = read_sections(config_file())
+    named = {name: section.profile or name for name, section in own.items()}
+    rows = []
+    for name in (*profile_names(), *(name for name in own if name not in profile_names())):
+        profile = find_profile(named.get(name, name))
+        rows.append(
+            {
+                "device": name,
+                "title": profile.title,
+                "runs": ", ".join(f"{target} on {place}" for target, place in profile.backends.items()),
+                "host": own[name].host if name in own else "",
+            }
+        )
+    return rows

@@ -46,7 +46,8 @@ def choose_device(
     """Find out where to run.
 
     Args:
-        device: `cpu`, `cuda:0`, a profile's name, or that of a section of the user's file.
+        device: `cpu`, `cuda:0`, a profile's name, or that of a section of the user's file. A machine that is the board
+            of the profile is measured itself, whatever host the file names for boards of that profile.
         host: as `--host` gives it, in place of the user's file.
         look: reads this machine's record; called only where a profile has to be recognised.
         here: run here whether or not the profile fits this machine.
@@ -69,7 +70,9 @@ def choose_device(
         return Choice(device)
     name = "x86" if device == DEFAULT else (section.profile if section and section.profile else device)
     profile = find_profile(name)
-    if here or (host is None and (profile.connection == "local" or profile.fits(look()))):
+    # A section under a name of the user's own is one certain host, and most PCs fit the profile of any PC.
+    certain = host is not None or (section is not None and (device != name or not profile.is_board))
+    if here or (not certain and (profile.connection == "local" or profile.fits(look()))):
         return Choice(profile=profile)
     if section is None:
         raise DeviceUnavailableError(

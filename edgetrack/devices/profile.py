@@ -86,6 +86,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             )
         )
 
+    @property
+    def is_board(self) -> bool:
+        """Whether it describes boards that can be told from other machines by their name."""
+        return self.recognise.jetson is True or self.recognise.board is not None
+
     def place(self, manifests: Iterable[Manifest]) -> str:
         """On what the bundles run there: `cpu` or `cuda:0`.
 

@@ -20,6 +20,7 @@ from edgetrack.bundle.manifest import FileInfo
 from edgetrack.bundle.rules import MANIFEST_FILE
 from edgetrack.devices import protocol
 from edgetrack.devices.choose import Choice
+from edgetrack.devices.harmless import harmless, printable
 from edgetrack.devices.hosts import Host
 from edgetrack.devices.profile import Profile
 from edgetrack.devices.protocol import (
@@ -263,7 +264,7 @@ class _Session:
             raise WorkerError(
                 f"{self._host.label}: the record was changed on its way here; type the same command again"
             )
-        return Record.from_json(data, source=f"what {self._host.label} sent")
+        return read_record(data, f"what {self._host.label} sent")
 
     def _say(self, message: protocol.Request) -> None:
         with suppress(OSError):
@@ -296,9 +297,17 @@ class _Session:
         return f"the connection was lost{f' ({lines[0]})' if lines else ''}"
 
 
-def printable(lines: Sequence[str]) -> list[str]:
-    """Lines without what would steer a terminal."""
-    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
+def read_record(data: bytes, source: str) -> Record:
+    """The record that a device sent, with texts that can be shown here.
+
+    Raises:
+        EdgetrackError: it is none.
+    """
+    try:
+        plain = harmless(msgspec.json.decode(data))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
+    return Record.from_json(msgspec.json.encode(plain), source=source)
 
 
 def _as_error(refused: Refused, host: Host) -> EdgetrackError:

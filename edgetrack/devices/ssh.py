@@ -68,6 +68,13 @@ async def connected(host: Host) -> AsyncIterator[Any]:
     if host.key:
         options["client_keys"] = [str(host.key)]
     with translated(host, "connecting"):
+        prepared = await asyncssh.SSHClientConnectionOptions.construct(None, config=(), host=host.host, **options)
+        if prepared.known_hosts is None:
+            # `UserKnownHostsFile none` in ~/.ssh/config: asyncssh then takes any key, where ssh takes none.
+            raise DeviceUnavailableError(
+                f"{host.label}: your ssh configuration switches the check of its host key off (UserKnownHostsFile "
+                "none); name a file with known_hosts = ... in devices.toml"
+            )
         connection = await asyncssh.connect(host.host, **options)
     try:
         yield connection

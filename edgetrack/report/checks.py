@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -13,10 +14,12 @@ from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.difference import Difference
 from edgetrack.evaluation.record import Record as Evaluation
 from edgetrack.evaluation.sensitivity import Sensitivity
+from edgetrack.telemetry.timeline import Timeline
 
 MOST_RESULTS = 200
 MOST_SEQUENCES = 5000
 MOST_SAMPLES = 2_000_000
+MOST_WINDOWS = 5000
 _NEVER_NEGATIVE = ("size_mb", "load_ms", "first_ms", "cores_busy", "threads")
 
 
@@ -28,8 +31,11 @@ def check_benchmark(record: Benchmark, source: str) -> None:
     """
     _few(record.results, MOST_RESULTS, "results", source)
     _few(record.failures, MOST_RESULTS, "failures", source)
+    if record.telemetry is not None:
+        _check_timeline(record.telemetry, source)
     for result in record.results:
         _check_speed(result, f"{source}: {result.label}")
+        _check_scenario(result, f"{source}: {result.label}")
 
 
 def check_evaluation(record: Evaluation, source: str) -> None:
@@ -97,6 +103,34 @@ def _check_speed(result: Speed, where: str) -> None:
     _within((result.memory_mb.peak_rss,), 0, None, "a size", where)
     if latency.track.p50 <= 0:
         raise EdgetrackError(f"{where} has a median track latency of 0 ms; expected more: measure it again")
+
+
+def _check_timeline(found: Timeline, source: str) -> None:
+    _few(found.series, MOST_RESULTS, "sensors", source)
+    _few(found.windows, MOST_WINDOWS, "windows", source)
+    if len(found.t_s) * max(1, len(found.series)) > MOST_SAMPLES:
+        raise EdgetrackError(f"{source} holds more than {MOST_SAMPLES} readings; that is more than a page can show")
+    if any(len(series.values) != len(found.t_s) for series in found.series):
+        raise EdgetrackError(f"{source}: a sensor has not as many readings as there are instants; it was damaged")
+    if any(after < before for before, after in pairwise(found.t_s)):
+        raise EdgetrackError(f"{source}: the instants of its readings are not in order; it was damaged")
+    _within((*found.t_s[:1], found.interval_s), 0, None, "an instant", source)
+    for window in found.windows:
+        _within((window.start_s, window.busy_s), 0, window.end_s, "the part of a window", source)
+
+
+def _check_scenario(result: Speed, where: str) -> None:
+    for energy in result.energy.values():
+        _within((energy.mj_per_frame, energy.mean_w), 0, None, "an energy", where)
+    if result.arrived is not None:
+        _within((result.arrived.miss_rate, result.arrived.miss_rate_upper), 0, 1, "a share of late frames", where)
+        _within((result.arrived.fps,), 0, None, "a frame rate", where)
+    if result.burst is not None:
+        _within((result.burst.fps, result.burst.gain), 0, None, "a throughput", where)
+    if result.soak is not None:
+        _few(result.soak.windows, MOST_WINDOWS, "windows", where)
+        for one in result.soak.windows:
+            _within((one.p50, one.p99, one.rss_mb, one.start_s), 0, None, "a window's figure", where)
 
 
 def _difference(found: Difference | None, source: str) -> None:

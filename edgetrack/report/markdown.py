@@ -41,6 +41,7 @@ def markdown(results: Results, title: str = "edgetrack report") -> str:
         facts = words.machine_facts(bench.value.machine)
         blocks += [_items(f"{name}: {escape(value)}" for name, value in facts)]
         blocks += [escape(words.measured(bench.value.settings, bench.value.source)) + "."]
+        blocks += [text for text in [_items(map(escape, words.scenario(bench.value)))] if text]
     notices = [
         f"**{escape(one.code)}**: {escape(f'{one.about}: {one.detail}')}"
         + (f"; {escape(one.advice)}" if one.advice else "")

@@ -13,12 +13,13 @@ from edgetrack.evaluation import comparison_report, present, sensitivity
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.sensitivity import Sensitivity
-from edgetrack.report import table
+from edgetrack.report import table, words
 from edgetrack.report.accuracy_plots import Point, pareto_plot
 from edgetrack.report.contact import Sheet, contact_sheet
 from edgetrack.report.difference_plots import divergence_plot, sensitivity_plot
 from edgetrack.report.latency_plots import histogram_plot, timeline_plot
 from edgetrack.report.model import Accuracy, Identity, Results, Sourced, Trial, accuracies, meaningful, speed_identity
+from edgetrack.report.sensor_plots import sensor_plot
 from edgetrack.report.speed_plots import speed_plot, waterfall_plot
 from edgetrack.report.table import Table
 
@@ -36,7 +37,7 @@ class Pareto:
 
 @dataclass(frozen=True)
 class Latency:
-    """Plots of one benchmark."""
+    """Plots of one benchmark, what its scenario and the sensors found, and the windows of its soaks."""
 
     source: str
     record: Benchmark
@@ -44,6 +45,18 @@ class Latency:
     histogram: Markup
     timeline: Markup
     waterfall: Markup
+    notes: tuple[str, ...]
+    sensors: Markup
+    soaks: tuple[Soak, ...]
+
+
+@dataclass(frozen=True)
+class Soak:
+    """A long run window by window, as text."""
+
+    label: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,13 @@ def _latency(index: int, bench: Sourced[Benchmark]) -> Latency:
         histogram=histogram_plot(f"spread-{index}", results),
         timeline=timeline_plot(f"time-{index}", results),
         waterfall=waterfall_plot(f"stages-{index}", results),
+        notes=tuple(words.scenario(bench.value)),
+        sensors=Markup() if bench.value.telemetry is None else sensor_plot(f"sensor-{index}", bench.value.telemetry),
+        soaks=tuple(
+            Soak(result.label, words.SOAK_HEADINGS, tuple(words.soak_rows(result.soak)))
+            for result in results
+            if result.soak is not None
+        ),
     )
 
 

@@ -87,18 +87,18 @@ _SPEED: tuple[tuple[Column, _Cells], ...] = (
 
 _SOMETIMES: tuple[tuple[Column, _Cells, Callable[[Result], bool]], ...] = (
     (
-        Column("mJ a frame", True, "energy of a frame while track was measured, from the device's own sensors"),
-        lambda bench, r: number(r.energy["track"].mj_per_frame if "track" in r.energy else None, 0),
-        lambda r: "track" in r.energy,
+        Column("mJ a frame", True, "energy of a frame of track, or of a soak, from the device's own sensors"),
+        lambda bench, r: number(_energy(r), 0),
+        lambda r: _energy(r) is not None,
     ),
     (
         Column("late frames", True, "share of frames whose box came after the next frame, at the rate in small print"),
         lambda bench, r: (
             Cell(NONE)
-            if r.paced is None
-            else Cell(f"{r.paced.miss_rate:.1%}", r.paced.miss_rate, f"at {r.paced.fps:g} fps")
+            if (late := r.arrived) is None
+            else Cell(f"{late.miss_rate:.1%}", late.miss_rate, f"at {late.fps:g} fps")
         ),
-        lambda r: r.paced is not None,
+        lambda r: r.arrived is not None,
     ),
 )
 
@@ -194,6 +194,11 @@ def _identity(result: Result) -> str:
 def _accuracy(known: Mapping[Identity, Accuracy], who: Identity) -> Cell:
     found = known.get(who)
     return Cell(NONE) if found is None else number(found.ao, 3, _span(found.interval))
+
+
+def _energy(result: Result) -> float | None:
+    found = result.energy.get("track") or result.energy.get("soak")
+    return None if found is None else found.mj_per_frame
 
 
 def _span(interval: Sequence[float] | None) -> str:

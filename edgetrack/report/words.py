@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.record import Caution, Settings, SourceNote
+from edgetrack.benchmark.record import Caution, Record, Settings, SourceNote
+from edgetrack.benchmark.scenario_notes import scenario_notes, telemetry_note
+from edgetrack.benchmark.soaking import SoakOutcome
 from edgetrack.report.model import Results, meaningful
 from edgetrack.report.speed_plots import by_speed, is_reference
+
+SOAK_HEADINGS = ("seconds", "frames", "track ms", "p99 ms", "resident MB")
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,30 @@ def machine_facts(machine: MachineRecord) -> list[tuple[str, str]]:
 def measured(settings: Settings, source: SourceNote) -> str:
     """How a benchmark was made, in a sentence."""
     width, height = source.size
+    rate = "" if settings.fps is None else f" at {settings.fps:g} fps"
+    streams = "" if settings.streams == 1 else f" of {settings.streams} trackers"
+    profile = "" if settings.profile is None else f" (profile {settings.profile})"
+    turns = "windows" if settings.scenario == "soak" else "interleaved rounds"
     return (
-        f"Scenario {settings.scenario}: {settings.rounds} interleaved rounds on {settings.device}, "
+        f"Scenario {settings.scenario}{rate}{streams}: {settings.rounds} {turns} on {settings.device}{profile}, "
         f"{settings.threads} threads, at least "
         f"{settings.duration_s:g} s and {settings.iterations} frames of each after {settings.warmup_s:g} s of warm-up; "
         f"{source.spec} ({width}x{height}), camera frames {source.camera}"
     )
+
+
+def scenario(bench: Record) -> Iterator[str]:
+    """What the scenario found of each contestant, energy, and what was read beside."""
+    for result in bench.results:
+        yield from scenario_notes(result)
+    yield from telemetry_note(bench)
+
+
+def soak_rows(found: SoakOutcome) -> Iterator[tuple[str, ...]]:
+    """A long run, a row for each window."""
+    for one in found.windows:
+        p99, rss = ("-" if value is None else f"{value:.2f}" for value in (one.p99, one.rss_mb))
+        yield (f"{one.start_s:.0f} to {one.end_s:.0f}", str(one.frames), f"{one.p50:.2f}", p99, rss)
 
 
 def notices(results: Results) -> Iterator[Notice]:

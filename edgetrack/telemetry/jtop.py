@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgetrack.telemetry.reading import Quantity, Reading
+from edgetrack.telemetry.tegrastats import PLACEHOLDERS
 
 _NO_SENSOR_C = -200.0
 
@@ -80,7 +81,7 @@ def _power(power: Mapping[str, Any]) -> Iterator[Reading]:
 def _heat(zones: Mapping[str, Any]) -> Iterator[Reading]:
     for name, zone in zones.items():
         celsius = _number(_mapping(zone).get("temp"))
-        if celsius is not None and celsius > _NO_SENSOR_C:
+        if celsius is not None and celsius > _NO_SENSOR_C and name not in PLACEHOLDERS:
             yield Reading("temperature_c", str(name), celsius)
 
 

@@ -19,6 +19,7 @@ from edgetrack.telemetry.timeline import Missing
 SourceName = Literal["jtop", "tegrastats", "nvml", "rapl", "thermal", "cpufreq", "throttle"]
 SOURCE_NAMES: tuple[SourceName, ...] = get_args(SourceName)
 RAILS = (
+    "jtop:VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0",
     "jtop:TOT",
     "tegrastats:VDD_IN",
     "tegrastats:POM_5V_IN",

@@ -37,7 +37,7 @@ _EMC = re.compile(r"\bEMC_FREQ \d{1,3}%@(\d{1,5})")
 _HEAT = re.compile(r"(?<![\w@])([A-Za-z]\w{0,31})@(-?\d{1,4}(?:\.\d{1,6})?)C\b")
 _RAIL = re.compile(r"(?<![\w/])([A-Z][A-Z0-9_]{1,31}) (\d{1,7})mW/\d{1,7}mW")
 _OLD_RAIL = re.compile(r"(?<![\w/])((?:POM|VDD|VIN)_\w{1,31}) (\d{1,7})/\d{1,7}(?![\w.])")
-_PLACEHOLDERS = ("PMIC",)
+PLACEHOLDERS = ("PMIC",)
 """A constant, no sensor: 50 or 100 degrees on every board."""
 
 
@@ -65,7 +65,7 @@ def parse_line(line: str) -> list[Reading]:
     if emc:
         readings.append(Reading("clock_mhz", "EMC", float(emc[1])))
     for name, celsius in _HEAT.findall(line):
-        if float(celsius) > _NO_SENSOR_C and name not in _PLACEHOLDERS:
+        if float(celsius) > _NO_SENSOR_C and name not in PLACEHOLDERS:
             readings.append(Reading("temperature_c", name, float(celsius)))
     for name, milliwatts in (*_RAIL.findall(line), *_OLD_RAIL.findall(line)):
         readings.append(Reading("power_w", name, float(milliwatts) / 1000))

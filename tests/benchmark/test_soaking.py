@@ -35,6 +35,17 @@ def test_growth_while_caches_fill_is_no_leak():
     assert not soak(rss, [5.0] * 20).rss_mb_per_min.grows
 
 
+def test_growth_by_a_few_pages_is_less_than_the_kernel_counts_exactly():
+    page = 4096 / 2**20
+    found = soak([100.0 + page * min(k, 9) for k in range(20)], [5.0] * 20).rss_mb_per_min
+    assert found.value >= 0
+    assert not found.grows
+    assert found.high < 0.05
+    leak = soak([100.0 + 10 * page * k for k in range(20)], [5.0] * 20).rss_mb_per_min
+    assert leak.value == pytest.approx(10 * page)
+    assert leak.grows
+
+
 def test_a_device_that_slows_down():
     ms = [4.0] * 10 + [8.0] * 10
     clock = [2000.0] * 10 + [1000.0] * 10

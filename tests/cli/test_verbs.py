@@ -74,7 +74,13 @@ def test_list_shows_bundles_and_their_problems(run, workplace, tmp_path) -> None
 
 
 @pytest.mark.parametrize(
-    ("option", "word"), [("--trackers", "smat"), ("--targets", "openvino"), ("--scenes", "synthetic:drift")]
+    ("option", "word"),
+    [
+        ("--trackers", "smat"),
+        ("--targets", "openvino"),
+        ("--scenes", "synthetic:drift"),
+        ("--devices", "jetson-xavier-nx"),
+    ],
 )
 def test_list_shows_what_there_is(run, option: str, word: str) -> None:
     assert word in run("list", option).stdout

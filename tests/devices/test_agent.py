@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.devices import protocol
 from edgetrack.devices.agent import Agent
+from edgetrack.devices.harmless import harmless, printable
 from edgetrack.devices.protocol import Beat, Bench, Clean, Done, Log, Missing, Need, Ready, Refused, SentBundle
-from edgetrack.devices.remote import printable
+from edgetrack.devices.remote import read_record
 from edgetrack.devices.ssh import command_line
 from edgetrack.devices.store import Store
 from edgetrack.errors import BundleIntegrityError, EdgetrackError, WorkerError
@@ -219,6 +220,13 @@ def test_what_is_no_reply_is_an_error_that_says_so():
 
 def test_a_devices_words_do_not_steer_the_terminal():
     assert printable(["a\x1b[2Jb\x07"]) == ["a?[2Jb?"]
+    assert harmless({"a\x9b": ["b\nc\x1b]0;x", 1.5, None]}) == {"a?": ["b\nc?]0;x", 1.5, None]}
+
+
+@pytest.mark.parametrize("data", [b"", b"[1]", b"\xff", b"[" * 100_000, b'{"schema": 1}'])
+def test_what_is_no_record_is_an_error(data):
+    with pytest.raises(EdgetrackError, match="not a benchmark's record"):
+        read_record(data, "what it sent")
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), min_size=1, max_size=5))

@@ -61,6 +61,26 @@ def test_a_name_of_the_users_own(choose, config):
     assert choose("desk").profile.name == "jetson-orin-nx"
 
 
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [("desk", 'host = "10.0.0.7"\nprofile = "x86"'), ("x86", 'host = "10.0.0.7"'), ("local", 'host = "10.0.0.7"')],
+)
+def test_a_host_that_was_named_is_not_taken_for_this_machine_because_both_are_pcs(choose, config, name, section):
+    config.write_text(f"[{name}]\n{section}\n")
+    assert choose(name, machine=PC).host.host == "10.0.0.7"
+    assert choose(name, machine=PC, here=True).host is None
+
+
+def test_another_board_like_this_one_has_a_name_of_its_own(choose, config):
+    config.write_text('[jetson]\nhost = "orin.local"\n[other]\nhost = "orin2.local"\nprofile = "jetson"\n')
+    assert choose("jetson", machine=JETSON).host is None
+    assert choose("other", machine=JETSON).host.host == "orin2.local"
+
+
+def test_without_a_named_host_a_pc_is_this_pc(choose):
+    assert (choose("x86").host, choose("x86").profile.name) == (None, "x86")
+
+
 def test_a_host_on_the_command_line_comes_first(choose, config):
     config.write_text('[jetson]\nhost = "orin.local"\nuser = "me"\nport = 2222\nkey = "/k"\npython = "/p"\n')
     choice = choose("jetson", "other.local")

@@ -78,7 +78,9 @@ def test_measured_fetched_and_cleaned_up_and_sent_only_once(start_sshd, there, b
     assert any("sending 3 of 3 files" in line for line in there.told)
     save(outcome, tmp_path / "bench.json")
     assert json.loads((tmp_path / "bench.json").read_bytes())["schema"] == 1
-    assert (tmp_path / "bench.json.log").is_file()
+    log = (tmp_path / "bench.json.log").read_text().splitlines()
+    assert "7/7 round 1/1, camera: tiny-onnx" in log
+    assert all(any(told.endswith(f": {line}") for told in there.told) for line in log)
     there(device.choice())
     assert not any("sending" in line for line in there.told)
     assert no_canary(tmp_path, bundle)
@@ -130,6 +132,9 @@ def test_a_cut_connection_is_an_error_and_ends_everything_there(device, there, p
     agents = [process for process in psutil.process_iter() if "edgetrack.devices.agent" in words_of(process)]
     psutil.wait_procs(agents, timeout=60)
     assert runs(device) == []
+    # The same command again does what it was asked for, without sending what had arrived.
+    assert there(device.choice()).record.complete
+    assert not any("sending" in line for line in there.told)
 
 
 def test_a_wrong_host_key_is_refused_before_anything_is_sent(device, there, tmp_path):
@@ -146,6 +151,25 @@ def test_an_unknown_host_is_refused(device, there, tmp_path):
     (tmp_path / "empty").write_text("")
     with pytest.raises(DeviceUnavailableError, match="compare the fingerprint"):
         there(device.choice(known_hosts=tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("UserKnownHostsFile none", "switches the check of its host key off"),
+        ("UserKnownHostsFile /dev/null", "host key"),
+        ("StrictHostKeyChecking no", "host key"),
+    ],
+)
+def test_an_ssh_configuration_that_would_take_any_host(device, there, tmp_path, monkeypatch, config, words):
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text(f"Host *\n  {config}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    choice = device.choice()
+    told = []
+    with pytest.raises(DeviceUnavailableError, match=words):
+        there(replace(choice, host=replace(choice.host, known_hosts=None)), told=told)
+    assert told == []
 
 
 def test_a_user_who_is_not_let_in(device, there, tmp_path):
@@ -218,6 +242,8 @@ def test_the_command_with_a_host_of_the_users_file(device, bundle, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert f"port {host.port}: connected" in done.stderr
+    assert (tmp_path / "bench.json.log").is_file()
     assert json.loads(done.stdout) == json.loads((tmp_path / "bench.json").read_bytes())
     assert json.loads(done.stdout)["settings"]["profile"] == "x86"
 

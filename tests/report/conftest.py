@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from edgetrack.benchmark import record as bench
+from edgetrack.benchmark.cautions import of_run
 from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.messages import Paced
+from edgetrack.benchmark.scenario import choose_scenario
+from edgetrack.benchmark.soaking import soak_outcome
 from edgetrack.box import Box
 from edgetrack.evaluation import comparison_record, store
 from edgetrack.evaluation import record as evaluation
@@ -21,6 +25,9 @@ from edgetrack.evaluation.metrics import Scores
 from edgetrack.evaluation.ope import Run
 from edgetrack.evaluation.sensitivity import Sensitivity, StageFinding
 from edgetrack.media import load_scene
+from edgetrack.telemetry.power_mode import PowerMode
+from edgetrack.telemetry.sources import Expectation
+from edgetrack.telemetry.timeline import Series, Timeline, Window, energy_of
 
 MACHINE = MachineRecord(
     os="an OS",
@@ -113,6 +120,47 @@ def benchmark(*results, **changes) -> bench.Record:
             **changes,
         }
     )
+
+
+def jetson_soak() -> bench.Record:
+    """Ten minutes at 30 fps on a Jetson that throttles after six; every figure is the benchmark's own."""
+    count, span = 10, 60.0
+    slices = [
+        Paced(
+            [0.5] * 1800, [9.0 + k / 10] * 1800, [0.5] * 1800, [0.0] * 1800, [10.0 + k / 10] * 1795 + [40.0] * 5,
+            0, 30.0, span,
+        )
+        for k in range(count)
+    ]  # fmt: skip
+    times = [float(t) for t in range(0, 600, 5)]
+    readings = {
+        ("tegrastats", "power_w", "VDD_IN"): [6.0 + (t > 360) for t in times],
+        ("tegrastats", "temperature_c", "tj"): [45.0 + t / 20 for t in times],
+        ("tegrastats", "clock_mhz", "GPU"): [1020.0 if t < 360 else 620.0 for t in times],
+        ("tegrastats", "load_percent", "GPU"): [50.0 for _ in times],
+        ("process", "rss_mb", "smat-tensorrt-fp16"): [None if t == 0 else 300.0 for t in times],
+    }
+    timeline = Timeline(
+        interval_s=5.0,
+        t_s=times,
+        series=[Series(source, quantity, name, values) for (source, quantity, name), values in readings.items()],
+        windows=[Window("smat-tensorrt-fp16", "soak", k * span, (k + 1) * span, span, 1800) for k in range(count)],
+        power_mode=PowerMode("15W", True),
+    )
+    soak = soak_outcome(slices, choose_scenario("soak", 30.0), timeline, "smat-tensorrt-fp16")
+    rails = ("tegrastats:VDD_IN",)
+    one = contestant("smat-tensorrt-fp16", 10.0, seed=5, weights="trained-here")
+    one = msgspec.structs.replace(
+        one,
+        soak=soak,
+        energy={"soak": energy_of(timeline, one.label, "soak", rails)},
+        warnings=[*of_run(timeline, one.label, ["soak"], Expectation(rails=rails))],
+    )
+    settings = bench.Settings(
+        scenario="soak", device="cuda:0", threads=2, warmup_s=1.0, duration_s=600.0, iterations=100, rounds=count,
+        fps=30.0, profile="jetson-orin-nano",
+    )  # fmt: skip
+    return benchmark(one, settings=settings, telemetry=timeline)
 
 
 def difference(value, low, high, verdict, margin=0.005) -> Difference:

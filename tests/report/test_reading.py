@@ -17,7 +17,7 @@ from edgetrack.report.markdown import markdown
 from edgetrack.report.model import Results, Sourced
 from edgetrack.report.reading import clean_text, read_file, read_results
 from edgetrack.report.words import contents
-from tests.report.conftest import benchmark, comparison, contestant, difference, sensitivity, side, write
+from tests.report.conftest import benchmark, comparison, contestant, difference, jetson_soak, sensitivity, side, write
 
 ONE_OF_EACH = "1 benchmark, 1 evaluation, 1 comparison, 1 sensitivity map"
 
@@ -108,6 +108,35 @@ def test_impossible_speed_is_refused_by_name(tmp_path: Path, path: str, value: o
     with pytest.raises(EdgetrackError, match=words) as caught:
         read_file(file)
     assert "x.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("telemetry.series.0.values", [1.0], "as many readings"),
+        ("telemetry.series", [{"source": "a", "quantity": "power_w", "name": "b", "values": []}] * 201, "201 sensors"),
+        ("telemetry.series.0.quantity", "volts", "volts"),
+        ("telemetry.t_s.1", 1e9, "not in order"),
+        ("telemetry.t_s.0", -1.0, "expected at least 0"),
+        ("telemetry.windows.0.busy_s", 1e9, "the part of a window"),
+        ("results.0.energy.soak.mean_w", -1.0, "an energy"),
+        ("results.0.soak.paced.miss_rate", 1.5, "late frames"),
+        ("results.0.soak.windows.0.p50", -1.0, "a window's figure"),
+    ],
+)
+def test_impossible_sensors_and_scenarios_are_refused_by_name(
+    tmp_path: Path, path: str, value: object, words: str
+) -> None:
+    record = msgspec.to_builtins(jetson_soak())
+    *way, last = path.split(".")
+    place = record
+    for step in way:
+        place = place[int(step) if isinstance(place, list) else step]
+    place[int(last) if isinstance(place, list) else last] = value
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(record))
+    with pytest.raises(EdgetrackError, match=words):
+        read_file(file)
 
 
 @pytest.mark.parametrize(

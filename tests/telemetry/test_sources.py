@@ -106,6 +106,34 @@ def test_jetson_stats_in_our_units():
     assert (Jtop(JETSON).power_mode(), Jtop(JETSON).jetson_clocks()) == ("15W", False)
 
 
+XAVIER_NX = SimpleNamespace(
+    power={
+        "rail": {
+            "VDD_CPU_GPU_CV": {"volt": 5064, "curr": 136, "power": 688, "avg": 690, "warn": 32760, "crit": 32760},
+            "VDD_SOC": {"volt": 5064, "curr": 216, "power": 1093, "avg": 1094, "warn": 32760, "crit": 32760},
+        },
+        "tot": {"volt": 5056, "curr": 984, "power": 4975, "avg": 4970, "warn": 3000, "crit": 3600, "name": "VDD_IN"},
+    },
+    temperature={"AO": {"temp": 37.5, "online": True}, "CPU": {"temp": 39.0, "online": True}, "PMIC": {"temp": 50.0}},
+    gpu={"gv11b": {"type": "integrated", "status": {"load": 0.0}, "freq": {"cur": 1109250, "max": 1109250}}},
+    cpu={"cpu": [{"online": True, "freq": {"cur": 1420800}}, {"online": False}]},
+    memory={"RAM": {"tot": 7018772, "used": 2754560}},
+    stats={"nvp model": "15W_6CORE", "jetson_clocks": "ON"},
+    close=lambda: None,
+)
+
+
+def test_jetson_stats_of_an_older_board():
+    readings = {(reading.quantity, reading.name): reading.value for reading in Jtop(XAVIER_NX).read()}
+    assert readings["power_w", "TOT"] == 4.975
+    assert readings["power_w", "VDD_SOC"] == 1.093
+    assert readings["clock_mhz", "gv11b"] == 1109.25
+    assert readings["clock_mhz", "CPU"] == 1420.8
+    assert readings["memory_mb", "RAM"] == 2690.0
+    assert ("temperature_c", "PMIC") not in readings
+    assert (Jtop(XAVIER_NX).power_mode(), Jtop(XAVIER_NX).jetson_clocks()) == ("15W_6CORE", True)
+
+
 @pytest.mark.parametrize("odd", [None, [], "x", {"rail": 3, "cpu": {"a": 1}, "RAM": None, "tot": {"power": True}}])
 def test_jetson_stats_of_another_shape_says_nothing(odd):
     names = ("power", "temperature", "gpu", "cpu", "memory", "stats")

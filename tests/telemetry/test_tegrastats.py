@@ -8,13 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgetrack.devices.profile import find_profile
 from edgetrack.telemetry.tegrastats import Tegrastats, parse_line
+from edgetrack.telemetry.timeline import Series, Timeline, Window, energy_of
 
 ORIN_NANO = (
     "09-21-2025 15:38:17 RAM 3645/7620MB (lfb 63x4MB) SWAP 236/3810MB (cached 0MB) "
     "CPU [1%@729,1%@729,4%@729,1%@729,0%@729,0%@729] EMC_FREQ 0%@204 GR3D_FREQ 0%@[305] NVDEC off NVJPG off "
     "NVJPG1 off VIC off OFA off APE 200 cpu@44.125C soc2@43.375C soc0@42.125C gpu@44.531C tj@44.531C soc1@43.156C "
     "VDD_IN 2957mW/2957mW VDD_CPU_GPU_CV 486mW/486mW VDD_SOC 1012mW/1012mW"
+)
+AGX_ORIN = (
+    "RAM 11231/30536MB (lfb 3457x4MB) SWAP 0/15268MB (cached 0MB) CPU [100%@2201,100%@2201,99%@2201,off] "
+    "EMC_FREQ 1%@2133 GR3D_FREQ 14%@[407,407] VIC_FREQ 115 NVDLA0_FREQ @1600 APE 174 CV0@73.625C CPU@77.281C "
+    "Tboard@62C SOC2@70C Tdiode@62.25C SOC0@69.531C CV1@-256C GPU@69.125C tj@77.281C SOC1@68.968C "
+    "VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW NC 0mW/0mW "
+    "VDDQ_VDD2_1V8AO 1091mW/1091mW"
 )
 JETPACK_7 = (
     "09-01-2026 09:25:18 RAM 5739/7546MB (lfb 1x2MB) SWAP 2047/2048MB (cached 209MB) "
@@ -47,6 +56,10 @@ def found(line, quantity):
     [
         (ORIN_NANO, {"VDD_IN": 2.957, "VDD_CPU_GPU_CV": 0.486, "VDD_SOC": 1.012}),
         (JETPACK_7, {"VDD_IN": 9.761, "VDD_CPU_GPU_CV": 4.238, "VDD_SOC": 1.825}),
+        (
+            AGX_ORIN,
+            {"VDD_GPU_SOC": 3.15, "VDD_CPU_CV": 14.312, "VIN_SYS_5V0": 4.968, "NC": 0.0, "VDDQ_VDD2_1V8AO": 1.091},
+        ),
         (XAVIER_NX, {"VDD_IN": 5.079, "VDD_CPU_GPU_CV": 0.696, "VDD_SOC": 1.104}),
         (AGX_XAVIER, {"GPU": 0.31, "CPU": 0.465, "SOC": 1.242, "CV": 0.0, "VDDRQ": 0.155, "SYS5V": 2.76}),
         (NANO, {"POM_5V_IN": 2.545, "POM_5V_GPU": 0.0, "POM_5V_CPU": 0.549}),
@@ -54,6 +67,20 @@ def found(line, quantity):
 )
 def test_power_is_that_of_the_moment_in_watts(line, rails):
     assert found(line, "power_w") == pytest.approx(rails)
+
+
+@pytest.mark.parametrize(
+    ("line", "profile", "watts"),
+    [(ORIN_NANO, "jetson-orin-nano", 2.957), (AGX_ORIN, "jetson-agx-orin", 22.43), (AGX_ORIN, "jetson", 22.43),
+     (XAVIER_NX, "jetson-xavier-nx", 5.079), (XAVIER_NX, "jetson", 5.079)],
+)  # fmt: skip
+def test_a_boards_profile_finds_the_power_of_the_whole_module(line, profile, watts):
+    series = [Series("tegrastats", r.quantity, r.name, [r.value] * 4) for r in parse_line(line)]
+    window = Window("a", "track", 0.0, 4.0, 4.0, 100)
+    timeline = Timeline(interval_s=1.0, t_s=[0.5, 1.5, 2.5, 3.5], series=series, windows=[window])
+    energy = energy_of(timeline, "a", "track", find_profile(profile).expectation().rails)
+    assert energy.mean_w == pytest.approx(watts)
+    assert energy.mj_per_frame == pytest.approx(watts * 40)
 
 
 def test_temperatures_without_the_constant_of_the_power_chip():
@@ -68,6 +95,8 @@ def test_zones_that_are_powered_down_are_left_out():
 def test_clocks_and_loads_leave_out_cores_that_are_off():
     assert found(XAVIER_NX, "clock_mhz") == {"CPU": 1907.0, "GPU": 510.0, "EMC": 1600.0}
     assert found(XAVIER_NX, "load_percent") == {"CPU": 2.75, "GPU": 0.0}
+    assert found(AGX_ORIN, "clock_mhz") == {"CPU": 2201.0, "GPU": 407.0, "EMC": 2133.0}
+    assert "CV1" not in found(AGX_ORIN, "temperature_c")
     assert found(JETPACK_7, "clock_mhz") == {"CPU": 1728.0}
     assert found(JETPACK_7, "load_percent")["GPU"] == 33.0
 
