@@ -16,8 +16,8 @@ from typing import Annotated
 
 import msgspec
 
-from edgetrack.devices.profile import read_toml
 from edgetrack.errors import UsageError
+from edgetrack.toml_files import read_toml
 
 HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]{0,252}\Z")]
 """A name, an address or an alias of ~/.ssh/config; nothing that a shell, or ssh's own options, could take otherwise."""
@@ -75,7 +75,7 @@ def read_sections(path: Path) -> dict[str, HostSection]:
     """
     if not path.exists():
         return {}
-    return read_toml(path, dict[str, HostSection], "a list of devices")
+    return read_toml(path, dict[str, HostSection], "list of devices")
 
 
 def host_of(section: HostSection) -> Host:

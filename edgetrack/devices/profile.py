@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,20 +13,13 @@ from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.resources import data_folder
 from edgetrack.telemetry.sources import RAILS, Expectation, SourceName
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-MAX_BYTES = 64 << 10
+from edgetrack.toml_files import read_toml
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Place = Annotated[str, msgspec.Meta(pattern=r"^(cpu|gpu|ane|all|cuda:[0-9]{1,2})\Z")]
 ProfileName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
 Rail = Annotated[str, msgspec.Meta(pattern=r"^(jtop|tegrastats|nvml|rapl):[\w:-]+(\+[\w:-]+)*\Z", max_length=200)]
 Megahertz = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
-_T = TypeVar("_T")
 
 
 class Recognition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,24 +112,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         )
 
 
-def read_toml(path: Path, type_: type[_T], what: str) -> _T:
-    """Decode a TOML file of at most 64 KiB as `type_`, strictly.
-
-    Raises:
-        UsageError: it cannot be read, is not TOML, or is not of that type.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES} bytes")
-        return msgspec.convert(tomllib.loads(data.decode("utf-8")), type_)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (msgspec.ValidationError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not {what}: {error}") from None
-
-
 def profile_names() -> list[str]:
     """The profiles that edgetrack ships."""
     return sorted(path.stem for path in (data_folder("bench") / "devices").glob("*.toml"))
@@ -156,7 +129,7 @@ def find_profile(name: str) -> Profile:
             f"device {name[:80]!r} is not known; expected cpu, cuda:0, a section of your devices.toml, or one of: "
             f"{', '.join(profile_names())}"
         )
-    profile = read_toml(data_folder("bench") / "devices" / f"{name}.toml", Profile, "a device's profile of schema 1")
+    profile = read_toml(data_folder("bench") / "devices" / f"{name}.toml", Profile, "device profile")
     if profile.name != name:
         raise UsageError(f"the profile {name}.toml is named {profile.name!r}; give both the same name")
     return profile

@@ -14,15 +14,12 @@ from edgetrack.errors import RecipeError, UnknownNameError
 from edgetrack.export.precision.stages import check_stages
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
 from edgetrack.resources import data_folder
+from edgetrack.toml_files import read_toml
 
 if sys.version_info >= (3, 11):
     from importlib.resources.abc import Traversable
-
-    import tomllib
 else:
     from importlib.abc import Traversable
-
-    import tomli as tomllib
 
 
 class CheckpointFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,14 +157,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: not TOML, or not a recipe.
     """
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Recipe)
-    except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
-    except msgspec.ValidationError as error:
-        raise RecipeError(f"recipe {path.name} is not a recipe of schema 1: {error}") from None
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5000 digits, 1000 brackets
-        raise RecipeError(f"recipe {path.name} is not TOML: {error}") from None
+    return read_toml(path, Recipe, "recipe", error=RecipeError)
 
 
 def shipped_names() -> list[str]:

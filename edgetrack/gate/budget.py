@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,17 +10,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.errors import UnknownNameError
 from edgetrack.resources import data_folder
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from edgetrack.toml_files import read_toml
 
 Speed = Literal["model", "track"]
 Kind = Literal["latency", "process", "size", "ao", "latency ratio", "process ratio", "size ratio"]
-_LARGEST_FILE = 2**16
 _LARGEST_LIMIT = 1e9
 _SPEEDS: tuple[Speed, ...] = ("model", "track")
 _PERCENTILES = (50, 90, 95, 99)
@@ -148,15 +142,4 @@ def read_budget(path: Path) -> Budget:
     Raises:
         UsageError: it cannot be read, is not TOML, or is not a budget.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-        if len(data) > _LARGEST_FILE:
-            raise UsageError(f"budget {path} is larger than {_LARGEST_FILE >> 10} KB; give a budget, see docs/check.md")
-        return msgspec.convert(tomllib.loads(data.decode("utf-8")), Budget)
-    except OSError as error:
-        raise UsageError(f"budget {path} cannot be read: {error.strerror}; give a path or a shipped name") from None
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{path} is not a budget of schema 1: {error}; see docs/check.md") from None
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5000 digits, 1000 brackets
-        raise UsageError(f"budget {path} is not TOML: {error}") from None
+    return read_toml(path, Budget, "budget", advice="see docs/check.md")

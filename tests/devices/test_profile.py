@@ -6,8 +6,9 @@ import pytest
 
 from edgetrack.benchmark.machine import Gpu, MachineRecord
 from edgetrack.capabilities import TARGETS
-from edgetrack.devices.profile import MAX_BYTES, Profile, find_profile, fitting, profile_names, read_toml
+from edgetrack.devices.profile import Profile, find_profile, fitting, profile_names
 from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.toml_files import read_toml
 
 
 def machine(**changes):
@@ -86,27 +87,15 @@ SOUND = 'schema = 1\nname = "a"\ntitle = "A"\nconnection = "ssh"\n[backends]\non
         SOUND + "[expect]\ncpu_mhz = nan\n",
         SOUND + '[telemetry]\nsources = ["/dev/mem"]\n',
         SOUND + '[telemetry]\npower = ["plug:all"]\n',
-        SOUND + "x = " + "[" * 5000,
-        SOUND + "x = " + "9" * 5000,
-        SOUND + "#" * MAX_BYTES,
-        "\x00",
     ],
 )
 def test_hostile_profiles_are_refused(tmp_path, text):
     path = tmp_path / "a.toml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=r"is not a profile"):
-        read_toml(path, Profile, "a profile")
+    with pytest.raises(UsageError, match="is not a device profile of schema 1"):
+        read_toml(path, Profile, "device profile")
 
 
 def test_a_sound_profile_is_read(tmp_path):
     (tmp_path / "a.toml").write_text(SOUND)
-    assert read_toml(tmp_path / "a.toml", Profile, "a profile").python == "python3"
-
-
-def test_bytes_that_are_no_text(tmp_path):
-    (tmp_path / "a.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError):
-        read_toml(tmp_path / "a.toml", Profile, "a profile")
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_toml(tmp_path, Profile, "a profile")
+    assert read_toml(tmp_path / "a.toml", Profile, "device profile").python == "python3"

@@ -107,7 +107,7 @@ def test_wrong_field_is_named(write, old: str, new: str, words: str) -> None:
         "\x00",
         b"\xff\xfe",
         "a = " + "[" * 50_000,
-        "a = " + "{a=" * 50_000,
+        "a = " + "{a=" * 15_000,
         "a = " + "1" * 5000,
     ],
     ids=lambda text: repr(text)[:20],

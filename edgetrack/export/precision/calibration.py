@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +17,11 @@ import msgspec
 from edgetrack.bundle.manifest import Name, Sha256
 from edgetrack.errors import CalibrationError, UnknownNameError
 from edgetrack.resources import data_folder
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from edgetrack.toml_files import read_toml
 
 DEFAULT = "synthetic"
 MAX_ITEMS = 20_000
+_LARGEST = 16 << 20
 Index = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 Numbers = tuple[float, float, float, float]
 
@@ -124,14 +120,7 @@ def read_set(path: Path) -> CalibrationSet:
     Raises:
         CalibrationError: not TOML, not a set, empty, too long, or not what its hash says.
     """
-    try:
-        found = msgspec.convert(tomllib.loads(path.read_text("utf-8")), CalibrationSet)
-    except OSError as error:
-        raise CalibrationError(f"calibration set {path} cannot be read: {error.strerror or error}") from None
-    except msgspec.ValidationError as error:
-        raise CalibrationError(f"{path} is not a calibration set of schema 1: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise CalibrationError(f"calibration set {path} is not TOML: {error}") from None
+    found = read_toml(path, CalibrationSet, "calibration set", error=CalibrationError, largest=_LARGEST)
     if found.schema != 1:
         raise CalibrationError(f"{path} has schema {found.schema}, expected 1; use a newer edgetrack")
     if not 1 <= found.size <= MAX_ITEMS:
