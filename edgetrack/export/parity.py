@@ -52,8 +52,8 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def worst(self) -> Comparison:
-        """The one nearest to, or furthest past, its tolerance."""
-        return max(self.comparisons, key=lambda c: c.smallest_atol)
+        """The one nearest to, or furthest past, its tolerance; where the relative part covers all, the largest."""
+        return max(self.comparisons, key=lambda c: (c.smallest_atol, c.max_abs))
 
     def require(self) -> None:
         """Raise ParityError, with the failures and what would have passed, unless all passed."""

@@ -150,6 +150,17 @@ def test_report_names_the_failures_and_the_worst() -> None:
     assert text.index("t1:") < text.index("t2:")
 
 
+def test_the_worst_of_those_within_the_relative_tolerance_is_the_largest_difference() -> None:
+    pairs = ((5.0, 5.0), (5.0, 5.001), (5.0, 5.0004))
+    report = ParityReport(
+        comparisons=tuple(
+            compare(f"t{i}", np.array([a]), np.array([b]), atol=0.1, rtol=0.01) for i, (a, b) in enumerate(pairs)
+        )
+    )
+    assert {c.smallest_atol for c in report.comparisons} == {0.0}
+    assert report.worst.name == "t1"
+
+
 def test_report_that_passes_is_silent() -> None:
     report_of(0.0, 1.0).require()
 
