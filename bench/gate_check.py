@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def environment(folder: Path, slowdown: float) -> Path:
 
 
 def check(head: Path, base: Path, bundle: str, budget: Path, options: list[str]) -> dict[str, object]:
-    """One run of the gate; what it said."""
+    """One run of the gate; how it ended, what it said, and the load of the machine over its last minute."""
     command = [str(head), "-I", "-m", "edgetrack", "check", bundle, "--baseline", bundle, "--budget", str(budget)]
     done = subprocess.run(
         [*command, "--baseline-python", str(base), "--json", *options], capture_output=True, text=True, check=False
@@ -75,7 +76,13 @@ def check(head: Path, base: Path, bundle: str, budget: Path, options: list[str])
     report = json.loads(done.stdout)
     (finding,) = report["findings"]
     kept = {key: finding[key] for key in ("verdict", "value", "low", "high", "p_above", "p_below", "more")}
-    return {**kept, "blocks": report["blocks"], "seconds": report["seconds"], "load": report["machine"]["load_average"]}
+    return {
+        "exit": done.returncode,
+        **kept,
+        "blocks": report["blocks"],
+        "seconds": report["seconds"],
+        "load": os.getloadavg()[0],
+    }
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.gate import regression
-from edgetrack.gate.bounds import Bounds, Samples, quantile_bounds, samples_to_decide
+from edgetrack.gate.bounds import Bounds, Samples, frame_bounds, independent_bounds, samples_to_decide
 from edgetrack.gate.budget import Rule, Speed
 from edgetrack.gate.record import Finding
 from edgetrack.gate.verdict import Verdict
@@ -71,7 +72,7 @@ def skipped(rule: Rule, why: str) -> Finding:
 
 def _latency(rule: Rule, candidate: Evidence, alpha: float) -> Finding:
     turns = candidate.flat(rule.speed)
-    bounds = quantile_bounds(turns, rule.quantile, alpha)
+    bounds = frame_bounds(turns, rule.quantile, alpha)
     verdict = bounds.judge(rule.limit)
     return Finding(
         rule=rule.name,
@@ -93,8 +94,8 @@ def _process(rule: Rule, candidate: Evidence, alpha: float) -> Finding:
     figures = candidate.processes[rule.figure]
     if candidate.single:
         return _exact(rule, figures[0], "one process, compared as it is")
-    bounds = _median(figures, alpha)
-    return _of_processes(rule, bounds.judge(rule.limit), bounds, len(figures), alpha)
+    bounds = independent_bounds(np.array(figures), 0.5, alpha)
+    return _of_processes(rule, bounds, len(figures), processes_needed(alpha / 2), alpha)
 
 
 def _process_ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) -> Finding:
@@ -102,23 +103,13 @@ def _process_ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: f
     if candidate.single or baseline.single:
         value = float(np.median(ours) / np.median(theirs))
         return _exact(rule, value, "a record knows one process; compared as it is")
-    a, b = _median(ours, alpha / 2), _median(theirs, alpha / 2)
-    bounds = Bounds(
-        value=a.value / b.value,
-        low=None if a.low is None or b.high is None else a.low / b.high,
-        high=None if a.high is None or b.low is None else a.high / b.low,
-        count=a.count,
-        effective=a.effective,
-    )
-    return _of_processes(rule, bounds.judge(rule.limit), bounds, len(ours), alpha / 2)
+    bounds = regression.of_processes(np.array(theirs), np.array(ours), alpha)
+    return _of_processes(rule, bounds, len(ours), pairs_of_processes_needed(alpha / 2), alpha)
 
 
-def _median(figures: Sequence[float], alpha: float) -> Bounds:
-    return quantile_bounds([np.array([figure]) for figure in figures], 0.5, alpha)
-
-
-def _of_processes(rule: Rule, verdict: Verdict, bounds: Bounds, count: int, alpha: float) -> Finding:
-    wanted = processes_needed(alpha / 2)
+def _of_processes(rule: Rule, bounds: Bounds, count: int, wanted: int, alpha: float) -> Finding:
+    """`wanted`: how many processes have bounds at all at the next look, which may spend half as much."""
+    verdict = bounds.judge(rule.limit)
     return Finding(
         rule=rule.name,
         limit=rule.limit,
@@ -129,7 +120,7 @@ def _of_processes(rule: Rule, verdict: Verdict, bounds: Bounds, count: int, alph
         high=bounds.high,
         alpha=alpha,
         samples=count,
-        detail=f"median of {count} processes",
+        detail=f"{count} processes" + (" of each" if rule.needs_baseline else ""),
         more=max(1, wanted - count) if verdict == "undecided" else None,
         more_of="processes" if verdict == "undecided" else None,
     )
@@ -138,6 +129,11 @@ def _of_processes(rule: Rule, verdict: Verdict, bounds: Bounds, count: int, alph
 def processes_needed(alpha: float) -> int:
     """How many processes bound a median with `alpha` on each side: 2**-n <= alpha."""
     return math.ceil(-math.log2(alpha))
+
+
+def pairs_of_processes_needed(alpha: float) -> int:
+    """How many processes of each side bound a ratio with `alpha` on each side: of all orders, one is as extreme."""
+    return next(n for n in itertools.count(1) if math.comb(2 * n, n) * alpha >= 1)
 
 
 def _exact(rule: Rule, value: float, detail: str) -> Finding:

@@ -4,7 +4,9 @@ Every look is a chance to be wrong, so that looking until it fails would in the 
 error between them, and what they spend sums to no more than what a rule has, however alike they are (Bonferroni's
 inequality). Turns are looked at after an eighth, a quarter, half and all of the time, and each look spends as much of
 the error as of the time has gone by since the one before (Lan & DeMets, "Discrete sequential boundaries for clinical
-trials", 1983, with calendar time): half of it is left for the last look, which has the most to go by.
+trials", 1983, with calendar time): half of it is left for the last look, which has the most to go by. A look that comes
+before there are blocks enough for any verdict is not taken and spends nothing; how many blocks there are depends on the
+machine's speed, not on who is slower.
 """
 
 from __future__ import annotations
@@ -25,9 +27,12 @@ def share_of(rules: Sequence[Rule]) -> float:
     return ALPHA / max(1, sum(rule.kind not in ("size", "size ratio") for rule in rules))
 
 
-def spent(look: int, alpha: float) -> float:
-    """What a rule about turns, which may spend `alpha`, spends at look number `look`, from 0."""
-    return alpha * (LOOKS[look] - (LOOKS[look - 1] if look else 0.0))
+def spent(look: int, taken: float, alpha: float) -> float:
+    """What a rule about turns, which may spend `alpha`, spends at look number `look`, from 0.
+
+    `taken`: the share of the time at the last look that was taken, 0 where none was.
+    """
+    return alpha * (LOOKS[look] - taken)
 
 
 def spent_on_processes(look: int, alpha: float) -> float:

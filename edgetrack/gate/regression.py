@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetrack.errors import UsageError
+from edgetrack.gate.bounds import Bounds
 from edgetrack.gate.verdict import Verdict
 
 Values = npt.NDArray[np.float64]
@@ -74,7 +75,7 @@ def paired(baseline: Values, candidate: Values, limit: float, alpha: float, rng:
 
     value = float(middle(np.arange(blocks, dtype=np.float64)))
     low = high = None
-    if blocks >= _least(alpha):
+    if blocks >= blocks_needed(alpha):
         found = stats.bootstrap(
             (np.arange(blocks),),
             middle,
@@ -139,6 +140,28 @@ def unpaired(baseline: Values, candidate: Values, limit: float, alpha: float, rn
     return RatioFound(math.exp(value), _exp(low), _exp(high), above, below, verdict, more)
 
 
+def of_processes(baseline: Values, candidate: Values, alpha: float) -> Bounds:
+    """The ratio of what processes take of memory or time to load, one positive figure from each.
+
+    The median of the ratios of all pairs, and bounds that Mann-Whitney's test does not reject at `alpha` (Hodges &
+    Lehmann, "Estimates of location based on rank tests", 1963): they hold where one side is a multiple of the other.
+
+    Raises:
+        UsageError: no processes.
+    """
+    if not len(baseline) or not len(candidate):
+        raise UsageError(f"{len(baseline)} processes against {len(candidate)}: expected one of each at least")
+    ratios = np.sort((candidate[:, None] / baseline[None, :]).ravel())
+    rank = int(np.searchsorted(np.cumsum(null_of_blocks(1, len(baseline), len(candidate))), alpha, side="right"))
+    return Bounds(
+        value=float(np.median(ratios)),
+        low=float(ratios[rank - 1]) if rank else None,
+        high=float(ratios[-rank]) if rank else None,
+        count=len(candidate),
+        effective=len(candidate),
+    )
+
+
 def turn_quantiles(turns: Sequence[Sequence[Values]], q: float) -> Values:
     """float64 (blocks, turns): the quantile `q` of every turn."""
     return np.array([[np.quantile(turn, q) for turn in block] for block in turns], np.float64)
@@ -199,7 +222,7 @@ def _judge(low: float | None, high: float | None, limit: float, above: float, be
     return "pass" if high <= limit and below <= alpha else "undecided"
 
 
-def _least(alpha: float) -> int:
+def blocks_needed(alpha: float) -> int:
     """Blocks whose whole range holds the median but for `alpha` on each side; a resampled interval hardly leaves it."""
     return math.ceil(-math.log2(alpha))
 
@@ -229,7 +252,7 @@ def _more(n: int, distance: float, half: float, excess: float, spread: float, al
         if excess == 0:
             return None
         wanted = max(wanted, (float(stats.norm.isf(alpha)) * spread / excess) ** 2)
-    wanted = max(wanted, _least(alpha))
+    wanted = max(wanted, blocks_needed(alpha))
     return max(1, math.ceil(wanted) - n) if wanted <= _MOST_BLOCKS else None
 
 

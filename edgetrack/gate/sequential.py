@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgetrack.gate.budget import Rule
-from edgetrack.gate.evidence import Evidence, judge, processes_needed, with_time
+from edgetrack.gate.evidence import Evidence, judge, pairs_of_processes_needed, processes_needed, with_time
 from edgetrack.gate.looks import LOOKS, spent, spent_on_processes
 from edgetrack.gate.options import Clock
 from edgetrack.gate.record import Finding
+from edgetrack.gate.regression import blocks_needed
 from edgetrack.gate.rounds import TURN_FRAMES, Rounds, Side
-from edgetrack.gate.verdict import together
 
 _RENEWING = 1 / 16
 """Most of the time that fresh processes for one stage may take."""
@@ -36,7 +36,8 @@ def run(
 
     A rule that was decided at one look stays so: each look had its own share of the error. At least one block is taken.
     Every stage between two looks has fresh processes, unless starting them takes too much of the time. A look whose
-    time went by before there was anything new to see is passed over, but for the last one.
+    time went by before there was anything new to see is passed over, but for the last one; at one with too few blocks
+    for any verdict, rules about turns are not looked at.
 
     Args:
         rounds: whose first side is the candidate.
@@ -48,12 +49,12 @@ def run(
     """
     start = clock()
     if not any(rule.kind.split()[0] in ("latency", "process") for rule in rules):
-        return Outcome(_judged(rounds, rules, recorded, 0, alpha), 0, 1, 0.0)
+        return Outcome(_judged(rounds, rules, recorded, alpha, alpha), 0, 1, 0.0)
     for side in rounds.sides:
         for _ in range(_loads(rules, side, alpha) - 1):
             rounds.load(side)
     found: dict[str, Finding] = {}
-    looks, blocks, in_blocks, renewing = 0, 0, 0.0, 0.0
+    looks, blocks, in_blocks, renewing, taken = 0, 0, 0.0, 0.0, 0.0
     for look, share in enumerate(LOOKS):
         last = look == len(LOOKS) - 1
         if blocks and not last and clock() - start >= share * max_time_s:
@@ -68,10 +69,17 @@ def run(
             blocks += 1
         in_blocks += clock() - begun
         looks += 1
-        left = [rule for rule in rules if rule.name not in found or found[rule.name].verdict == "undecided"]
-        found |= {finding.rule: finding for finding in _judged(rounds, left, recorded, look, alpha)}
-        if together(finding.verdict for finding in found.values()) != "undecided":
+        spend = spent(look, taken, alpha)
+        enough = last or blocks >= blocks_needed(spend)
+        left = [rule for rule in rules if not _decided(rule, found) and (enough or not _of_turns(rule))]
+        judged = _judged(rounds, left, recorded, spend, spent_on_processes(look, alpha))
+        found |= {finding.rule: finding for finding in judged}
+        taken = share if enough else taken
+        broken = any(finding.verdict == "fail" for finding in found.values())
+        if broken or all(_decided(rule, found) for rule in rules):
             break
+    unseen = [rule for rule in rules if rule.name not in found]
+    found |= {finding.rule: finding for finding in _judged(rounds, unseen, recorded, spend, alpha)}
     seconds = _seconds(rounds, in_blocks / blocks)
     findings = [with_time(found[rule.name], seconds) for rule in rules]
     return Outcome(findings, blocks, looks, clock() - start)
@@ -86,11 +94,21 @@ def evidence_of(side: Side) -> Evidence:
     )
 
 
-def _judged(rounds: Rounds, rules: Sequence[Rule], recorded: Evidence | None, look: int, alpha: float) -> list[Finding]:
+def _judged(
+    rounds: Rounds, rules: Sequence[Rule], recorded: Evidence | None, on_turns: float, on_processes: float
+) -> list[Finding]:
+    """`on_turns`, `on_processes`: what rules about these may spend now."""
     candidate, *others = (evidence_of(side) for side in rounds.sides)
     baseline = others[0] if others else recorded
-    spend = {True: spent_on_processes(look, alpha), False: spent(look, alpha)}
-    return [judge(rule, candidate, baseline, spend[rule.kind.startswith("process")]) for rule in rules]
+    return [judge(rule, candidate, baseline, on_turns if _of_turns(rule) else on_processes) for rule in rules]
+
+
+def _of_turns(rule: Rule) -> bool:
+    return rule.kind.startswith("latency")
+
+
+def _decided(rule: Rule, found: Mapping[str, Finding]) -> bool:
+    return rule.name in found and found[rule.name].verdict != "undecided"
 
 
 def _loads(rules: Sequence[Rule], side: Side, alpha: float) -> int:
@@ -98,7 +116,7 @@ def _loads(rules: Sequence[Rule], side: Side, alpha: float) -> int:
     first = spent_on_processes(0, alpha)
     kinds = {rule.kind for rule in rules}
     if "process ratio" in kinds:
-        return processes_needed(first / 2)
+        return pairs_of_processes_needed(first)
     return processes_needed(first) if "process" in kinds and side.role == "candidate" else 1
 
 

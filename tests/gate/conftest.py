@@ -75,16 +75,17 @@ class Machine:
         jitter, state: standard deviations of the logarithm.
         spike, burst: chance of a spike per frame, and of a burst's start per thousand frames.
         drift: how much slower the machine is after `drift_s` seconds, as a share; negative is faster.
+        place: standard deviation of the logarithm of what a process's place in memory makes of its speed.
     """
 
     MEMORY = 0.98
     BURST_FRAMES = 50
 
-    def __init__(self, seed, *, jitter=0.05, state=0.04, spike=0.01, burst=0.5, drift=0.0, drift_s=180.0):
+    def __init__(self, seed, *, jitter=0.05, state=0.04, spike=0.01, burst=0.5, drift=0.0, drift_s=180.0, place=0.005):
         self.rng = np.random.default_rng(seed)
         self.now, self.level, self.busy = 0.0, 0.0, 0
         self.jitter, self.state, self.spike, self.burst = jitter, state, spike, burst
-        self.drift, self.drift_s = drift, drift_s
+        self.drift, self.drift_s, self.place = drift, drift_s, place
 
     def clock(self):
         return float(self.now)
@@ -121,7 +122,7 @@ class SimulatedWorker:
     def __init__(self, machine, base_ms, rss_mb=280.0):
         self.machine, self.rss_mb = machine, rss_mb
         # No two processes run at quite the same speed: where they lie in memory differs.
-        self.base_ms = base_ms * np.exp(0.005 * machine.rng.normal())
+        self.base_ms = base_ms * np.exp(machine.place * machine.rng.normal())
 
     def ask(self, request, expect, timeout_s):
         if expect is Loaded:

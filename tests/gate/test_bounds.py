@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from edgetrack.benchmark.statistics import percentile_interval
 from edgetrack.errors import UsageError
-from edgetrack.gate.bounds import Bounds, design_effect, quantile_bounds, ranks, samples_to_decide
+from edgetrack.gate.bounds import (
+    Bounds,
+    design_effect,
+    frame_bounds,
+    independent_bounds,
+    ranks,
+    samples_to_decide,
+)
 
 
 @pytest.mark.parametrize("n", [7, 8, 20])
@@ -27,7 +34,7 @@ def test_the_largest_of_59_bounds_p95_and_that_of_58_does_not():
 @given(st.integers(20, 400), st.sampled_from([0.5, 0.9, 0.95]), st.sampled_from([0.05, 0.01, 0.003]))
 def test_independent_samples_get_the_bounds_of_the_benchmark_s_interval(n, q, alpha):
     values = np.random.default_rng(n).permutation(np.arange(1.0, n + 1))
-    found = quantile_bounds([values], q, alpha)
+    found = independent_bounds(values, q, alpha)
     two_sided = percentile_interval(values, q, 1 - 2 * alpha)
     if two_sided is None:
         assert found.low is None or found.high is None
@@ -38,7 +45,7 @@ def test_independent_samples_get_the_bounds_of_the_benchmark_s_interval(n, q, al
 @given(st.integers(2, 30), st.integers(1, 30))
 def test_turns_whose_frames_are_all_alike_count_as_one_sample_each(turns, frames):
     alike = [np.full(frames, float(turn)) for turn in range(turns)]
-    assert quantile_bounds(alike, 0.5, 0.05).effective <= turns
+    assert frame_bounds(alike, 0.5, 0.05).effective <= turns
 
 
 def test_independent_frames_count_nearly_in_full():
@@ -47,15 +54,23 @@ def test_independent_frames_count_nearly_in_full():
     assert 1 <= np.mean(effects) < 1.25
 
 
-@pytest.mark.parametrize("alike", [1, 5])
+@pytest.mark.parametrize("alike", [1, 5, 40, 160])
 def test_each_bound_is_wrong_no_more_often_than_asked_for(alike):
-    rng, q, alpha, wrong = np.random.default_rng(7), 0.9, 0.05, np.zeros(2)
+    """Of 40 frames a turn, `alike` in a row are the same: a part of a turn, a turn, four turns."""
+    rng, q, alpha, wrong = np.random.default_rng(7), 0.8, 0.05, np.zeros(2)
     for _ in range(400):
-        turns = [rng.random(40 // alike).repeat(alike) for _ in range(30)]
-        found = quantile_bounds(turns, q, alpha)
+        turns = np.split(rng.random(6400 // alike).repeat(alike), 160)
+        found = frame_bounds(turns, q, alpha)
         wrong += [found.low is not None and found.low > q, found.high is not None and found.high < q]
     # 400 draws of a chance of 0.05: 31 or more come about once in a thousand.
     assert (wrong <= 31).all()
+
+
+def test_one_turn_alone_is_not_taken_for_independent_frames():
+    slow_half = np.r_[np.full(200, 20.0), np.full(200, 30.0)] + np.linspace(0, 1, 400)
+    whole = frame_bounds([slow_half], 0.5, 0.05)
+    assert whole.effective < 16
+    assert independent_bounds(slow_half, 0.5, 0.05).effective == 400
 
 
 def test_verdicts():
@@ -69,12 +84,12 @@ def test_verdicts():
 def test_as_many_more_samples_as_were_foretold_decide(limit):
     rng = np.random.default_rng(3)
     few = [np.sort(rng.permutation(np.linspace(0, 1, 60)))[rng.permutation(60)] for _ in range(2)]
-    assert quantile_bounds(few, 0.95, 0.01).judge(limit) == "undecided"
+    assert frame_bounds(few, 0.95, 0.01).judge(limit) == "undecided"
     more = samples_to_decide(few, 0.95, limit, 0.01)
     assert more is not None
     turns = math.ceil(1.1 * more / 60) + 2
     later = [rng.permutation(np.linspace(0, 1, 60)) for _ in range(turns)]
-    assert quantile_bounds(later, 0.95, 0.01).judge(limit) == ("pass" if limit > 0.95 else "fail")
+    assert frame_bounds(later, 0.95, 0.01).judge(limit) == ("pass" if limit > 0.95 else "fail")
 
 
 def test_nothing_decides_where_the_share_is_just_that_of_the_quantile():
@@ -83,13 +98,8 @@ def test_nothing_decides_where_the_share_is_just_that_of_the_quantile():
 
 def test_no_samples_are_refused():
     with pytest.raises(UsageError, match="expected samples"):
-        quantile_bounds([], 0.5, 0.05)
+        frame_bounds([], 0.5, 0.05)
     with pytest.raises(UsageError, match="expected samples"):
-        quantile_bounds([np.array([])], 0.5, 0.05)
-
-
-@given(st.integers(3, 20))
-def test_processes_of_one_figure_each_count_in_full(count):
-    figures = [np.array([float(number)]) for number in np.random.default_rng(count).permutation(count)]
-    found = quantile_bounds(figures, 0.5, 2.0**-count * 1.001)
-    assert (found.low, found.high) == (0, count - 1)
+        frame_bounds([np.array([])], 0.5, 0.05)
+    with pytest.raises(UsageError, match="expected samples"):
+        independent_bounds(np.array([]), 0.5, 0.05)

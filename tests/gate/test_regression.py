@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edgetrack.errors import UsageError
-from edgetrack.gate.regression import midmean, null_of_blocks, paired, tails, turn_quantiles, unpaired, won
+from edgetrack.gate.regression import (
+    midmean,
+    null_of_blocks,
+    of_processes,
+    paired,
+    tails,
+    turn_quantiles,
+    unpaired,
+    won,
+)
 
 RNG = np.random.default_rng
 
@@ -119,6 +128,23 @@ def test_unpaired_turns_are_scipy_s_mann_whitney():
     assert unpaired(a[:1], b[:1], 1.02, 0.01, RNG(0)).verdict == "undecided"
 
 
+@given(st.integers(4, 9), st.integers(4, 9), st.sampled_from([0.05, 0.01, 0.003]))
+def test_bounds_of_processes_are_the_ratios_that_scipy_s_test_does_not_reject(m, n, alpha):
+    rng = RNG(10 * m + n)
+    a, b = rng.lognormal(0, 0.1, m), rng.lognormal(0.1, 0.1, n)
+    found = of_processes(a, b, alpha)
+
+    def p(ratio, side):
+        return stats.mannwhitneyu(b / ratio, a, alternative=side, method="exact").pvalue
+
+    if found.low is None or found.high is None:
+        assert math.comb(m + n, m) * alpha < 1
+        return
+    assert found.low < found.value < found.high
+    assert p(found.low * 0.9999, "greater") <= alpha < p(found.low * 1.0001, "greater")
+    assert p(found.high * 1.0001, "less") <= alpha < p(found.high * 0.9999, "less")
+
+
 def test_the_midmean_is_the_mean_of_the_middle_half():
     assert midmean(np.array([1000.0, 2, 3, 4, 5, 6, 7, -999])) == pytest.approx(4.5)
 
@@ -134,3 +160,5 @@ def test_unequal_numbers_of_blocks_are_refused():
         paired(a, b[:3], 1.05, 0.01, RNG(0))
     with pytest.raises(UsageError, match="expected one of each"):
         unpaired(a[:, 0], b[:0, 0], 1.05, 0.01, RNG(0))
+    with pytest.raises(UsageError, match="4 processes against 0"):
+        of_processes(a[:, 0], b[:0, 0], 0.01)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from edgetrack.gate.budget import Budget
+from edgetrack.gate.budget import Budget, find_budget
 from edgetrack.gate.looks import share_of
 from edgetrack.gate.sequential import run
 from edgetrack.gate.verdict import together
 
 BUDGET = Budget(schema=1, name="simulated", regressions={"track_p50_ratio": 1.05})
+SHIPPED = find_budget("smat-ratios")
 DEFAULT_S = 180.0
 QUIET = {}
 NOISY = {"jitter": 0.1, "state": 0.08, "spike": 0.03, "burst": 1.5}
 
 
-def verdicts(simulated, machine, ratio, seeds, *, budget=BUDGET, max_time_s=DEFAULT_S, **noise):
+def verdicts(simulated, machine, ratio, seeds, *, budget=BUDGET, max_time_s=DEFAULT_S, base_ms=20.0, **noise):
     """How often the gate says what, and how long it took on average, by the machine's own clock."""
     said, seconds = Counter(), 0.0
     for seed in seeds:
         here = machine(seed, **noise)
-        with simulated(here, ratio) as rounds:
+        with simulated(here, ratio, base_ms=base_ms) as rounds:
             outcome = run(rounds, budget.rules, None, share_of(budget.rules), max_time_s, here.clock)
         said[together(finding.verdict for finding in outcome.findings)] += 1
         seconds += outcome.seconds / len(seeds)
@@ -57,6 +59,19 @@ def test_more_time_is_used_only_where_it_is_needed(simulated, machine):
     assert quiet < noisy < 600
 
 
+def test_what_looks_too_early_for_a_verdict_would_have_spent_is_left_for_later_ones(simulated, machine):
+    """Frames of 300 ms: before the last look there are too few blocks for any verdict."""
+    here = machine(1)
+    with simulated(here, 1.3, base_ms=300.0) as rounds:
+        (finding,) = run(rounds, BUDGET.rules, None, 0.02, DEFAULT_S, here.clock).findings
+    assert finding.verdict == "fail"
+    assert finding.alpha == 0.02
+    here = machine(1)
+    with simulated(here, 1.06) as rounds:
+        (finding,) = run(rounds, BUDGET.rules, None, 0.02, DEFAULT_S, here.clock).findings
+    assert finding.alpha == 0.01
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("noise", [QUIET, NOISY], ids=["quiet", "noisy"])
 @pytest.mark.parametrize("drift", [0.0, 0.5], ids=["steady", "slowing"])
@@ -71,7 +86,40 @@ def test_two_hundred_repetitions(simulated, machine, noise, drift):
 
 @pytest.mark.full
 def test_a_slowdown_of_just_the_limit_is_rarely_called(simulated, machine):
+    said, _ = verdicts(simulated, machine, 1.05, range(200), max_time_s=90.0, place=0.0)
+    print(dict(said))
+    assert said["fail"] <= 4
+    assert said["pass"] <= 4
+    # That no two processes are quite as fast, which few of them show, comes on top: see docs/decisions/0010.
     said, _ = verdicts(simulated, machine, 1.05, range(200), max_time_s=90.0)
     print(dict(said))
-    # 2 % of 200 are promised for turns; that no two processes are quite as fast, which few of them show, comes on top.
-    assert said["fail"] + said["pass"] <= 12
+    assert said["fail"] + said["pass"] <= 24
+
+
+@pytest.mark.full
+def test_the_budget_of_the_workflow(simulated, machine):
+    same, same_s = verdicts(simulated, machine, 1.0, range(200), budget=SHIPPED, **NOISY)
+    slower, slower_s = verdicts(simulated, machine, 1.1, range(200), budget=SHIPPED, **NOISY)
+    print(f"same: {dict(same)}, {same_s:.0f} s; 1.10: {dict(slower)}, {slower_s:.0f} s")
+    assert same["fail"] <= 4
+    assert slower["fail"] >= 185
+    assert slower["pass"] <= 4
+
+
+@pytest.mark.full
+def test_a_crowded_machine_with_slow_frames(simulated, machine):
+    same, _ = verdicts(simulated, machine, 1.0, range(200), base_ms=200.0, **NOISY)
+    slower, _ = verdicts(simulated, machine, 1.15, range(200), base_ms=200.0, **NOISY)
+    print(f"same: {dict(same)}; 1.15: {dict(slower)}")
+    assert same["fail"] <= 4
+    assert slower["pass"] <= 4
+
+
+def test_bursts_are_as_frequent_and_as_long_as_is_said(machine):
+    """One burst starts in 1000 frames on average and lasts 50, however the frames are cut into turns."""
+    for turn in (20, 500):
+        here = machine(0, jitter=0, state=0, spike=0, burst=1.0)
+        slow = np.concatenate([here.frames(20.0, turn) for _ in range(100_000 // turn)]) > 25
+        starts = np.flatnonzero(np.diff(slow.astype(int)) == 1)
+        assert slow.mean() == pytest.approx(1 - np.exp(-0.05), rel=0.3)
+        assert slow.sum() / len(starts) == pytest.approx(50, rel=0.15)
