@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from edgetrack.bundle import Bundle, Manifest
-from edgetrack.errors import SequenceError
+from edgetrack.errors import SequenceError, UsageError
 from edgetrack.evaluation import store
 from edgetrack.evaluation.cluster import run_on_cluster
 from edgetrack.evaluation.datasets import Dataset
@@ -18,6 +18,7 @@ from edgetrack.evaluation.sequence import Sequence
 from edgetrack.evaluation.tasks import Task
 from edgetrack.evaluation.work import Setup, Work, digest_of
 from edgetrack.evaluation.workers import run_all
+from edgetrack.runtime.trackers.base import find_procedure
 
 Found = TypeVar("Found")
 Progress = Callable[[str, int, int], None]
@@ -40,8 +41,13 @@ def collect(
 
     Raises:
         BundleError, BackendMissingError, DeviceUnavailableError: the bundle cannot be run there.
-        UsageError: the scheduler does not answer or has no workers.
+        UsageError: the scheduler does not answer or has no workers, or the tracker takes two images a frame.
     """
+    if find_procedure(bundle.manifest.tracker).modalities > 1:
+        raise UsageError(
+            f"{bundle.manifest.name} takes two images a frame, data sets are read with one; run it on a clip and its "
+            "second images with: edgetrack track BUNDLE SOURCE --aux PATH"
+        )
     book = Book(options, bundle.manifest, progress, make or (lambda name: options.tasks))
     book.read()
     works = book.missing()

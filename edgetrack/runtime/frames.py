@@ -53,8 +53,9 @@ def as_input(frame: Any, aux: Any, modalities: int) -> NDArray[np.uint8]:
         InvalidFrameError: an image cannot be used, the second one is missing, not wanted, or of another size.
     """
     if modalities == 1:
-        if aux is not None:
-            raise InvalidFrameError("this tracker takes one image a frame, given two; leave the second one out")
+        both = isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 6
+        if aux is not None or both:
+            raise InvalidFrameError("this tracker takes one image a frame, given two; leave aux (--aux) out")
         return as_bgr(frame)
     if aux is None:
         if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 6:

@@ -1,7 +1,7 @@
 """DMTrack's graph as it ships: `step`, with room for the most templates there can be (sheet 2.3).
 
-Derived from the published network by algebra alone (docs/decisions/0006-dmtrack-graph.md): the two modalities run as a
-batch of two through the shared weights; absent templates are switched off by a mask, exactly; the deep adapter's
+Derived from the published network by algebra alone (docs/decisions/0006-trackers-that-remember.md): the two modalities
+are a batch of two through the shared weights; absent templates are switched off by a mask, exactly; the deep adapter's
 attention of one query over two keys is a sigmoid; linear maps in a row are merged; the last block computes only what
 the head reads.
 """

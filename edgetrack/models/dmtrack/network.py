@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from edgetrack.errors import CheckpointError
 from edgetrack.models.dmtrack.adapters import DeepAdapter, ShallowAdapter, TemporalAdapter
 from edgetrack.models.layers.center_head import CenterHead, Maps
 from edgetrack.models.layers.patches import PatchEmbed
@@ -113,6 +115,19 @@ class DmTrack(nn.Module):
         self.sizes = Sizes(search_size, template_size, templates)
         self.backbone = Backbone(self.sizes, dim, depth, heads)
         self.box_head = CenterHead(dim, head_channels)
+
+    def assemble(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """The state dict is the file's tensors as they are.
+
+        Raises:
+            CheckpointError: they are those of a tracker of one image a frame, without the adapters.
+        """
+        if "backbone.pos_embed_x" in tensors and not any(".adap" in name for name in tensors):
+            raise CheckpointError(
+                f"{source} is of a tracker of one image a frame (OSTrack's tensors, without DMTrack's adapters adap*); "
+                "give DMTrack's checkpoint for RGB-T, RGB-E or RGB-D, or --weights untrained"
+            )
+        return dict(tensors)
 
     def forward(self, templates: Tensor, search: Tensor) -> Maps:
         """Template crops (T, 2, 3, 128, 128) and search crop (2, 3, 256, 256), normalised RGB, colour before X.

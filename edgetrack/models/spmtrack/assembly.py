@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,21 +14,37 @@ from edgetrack.models.layers.patches import resized_grid
 # In DINOv2's file; the tracker has no class token and masks nothing.
 _UNUSED = ("cls_token", "mask_token")
 _QKV = re.compile(r"(blocks\.\d+\.attn\.qkv)\.(weight|bias)")
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
 _MAP = re.compile(r"(blocks\.\d+\.(?:attn\.proj|mlp\.(?:fc1|fc2|w12|w3)))\.(weight|bias)")
 
 
-def assemble(tensors: Mapping[str, Tensor], source: str, cells: int, alpha: int, rsexpert: bool) -> dict[str, Tensor]:
+class Trunk(NamedTuple):
+    """Width and layers of a transformer."""
+
+    dim: int
+    depth: int
+
+
+PUBLISHED = {"B": Trunk(768, 12), "L": Trunk(1024, 24), "G": Trunk(1536, 40)}
+
+
+def assemble(
+    tensors: Mapping[str, Tensor], source: str, trunk: Trunk, cells: int, alpha: int, rsexpert: bool
+) -> dict[str, Tensor]:
     """The state dict from all tensors of the files, or from those of a merged file, which are its own already.
 
     Args:
         tensors: of the published file and DINOv2's.
         source: the files' names, for messages.
+        trunk: what the network was made with.
         cells: along the search region's side, for which position embeddings are resized.
         alpha, rsexpert: what the network was made with; the file's own must agree.
 
     Raises:
-        CheckpointError: the experts were trained with another scale, or DINOv2's part is not there.
+        CheckpointError: the weights are of another variant, the experts were trained with another scale, or DINOv2's
+            part is not there.
     """
+    _check_trunk(tensors, trunk, source)
     state: dict[str, Tensor] = {}
     scale = {"expert_alpha": alpha, "use_rsexpert": rsexpert}
     for name, tensor in tensors.items():
@@ -49,6 +66,21 @@ def assemble(tensors: Mapping[str, Tensor], source: str, cells: int, alpha: int,
             "them, --weights model.bin,dinov2_vitb14_pretrain.pth"
         )
     return state
+
+
+def _check_trunk(tensors: Mapping[str, Tensor], expected: Trunk, source: str) -> None:
+    """Name the variant that the weights are of, where it is another one."""
+    blocks = [int(match[1]) for name in tensors if (match := _BLOCK.match(name))]
+    if "track_query" not in tensors or not blocks:
+        return
+    found = Trunk(tensors["track_query"].shape[-1], max(blocks) + 1)
+    if found != expected:
+        variant = next((f", which is SPMTrack-{name}" for name, trunk in PUBLISHED.items() if trunk == found), "")
+        raise CheckpointError(
+            f"{source} is of dim {found.dim} and depth {found.depth}{variant}; the recipe's network has dim "
+            f"{expected.dim} and depth {expected.depth}; set dim, depth and heads in a copy of the recipe, "
+            "[configuration], and export that file"
+        )
 
 
 def _check_scale(name: str, tensor: Tensor, expected: int, source: str) -> None:

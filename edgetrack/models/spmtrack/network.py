@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgetrack.models.layers.patches import PatchEmbed
 from edgetrack.models.layers.vit import Attention, Mlp, layer_norm
-from edgetrack.models.spmtrack.assembly import assemble
+from edgetrack.models.spmtrack.assembly import Trunk, assemble
 from edgetrack.models.spmtrack.experts import ExpertLinear
 
 PATCH = 14
@@ -187,7 +187,8 @@ class SpmTrack(nn.Module):
 
     def assemble(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Published files as this network's state dict; see `edgetrack.models.spmtrack.assembly`."""
-        return assemble(tensors, source, self.sizes.search_cells, self.alpha, self.rsexpert)
+        trunk = Trunk(self.pos_embed.shape[-1], len(self.blocks))
+        return assemble(tensors, source, trunk, self.sizes.search_cells, self.alpha, self.rsexpert)
 
     def template_positions(self) -> Tensor:
         """(1, n, dim): the top left window of the search region's positions, not resized."""

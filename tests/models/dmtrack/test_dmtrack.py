@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgetrack.errors import UsageError
+from edgetrack.errors import CheckpointError, UsageError, WeightsMismatchError
+from edgetrack.export.recipe import find_recipe
+from edgetrack.export.weights import fill
 from edgetrack.models.base import make_network
 from edgetrack.models.dmtrack import Network, deploy, reference
 from edgetrack.models.layers.patches import MEAN, STD
@@ -159,3 +161,14 @@ def test_a_network_that_cannot_be_made_names_the_configuration() -> None:
         make_network("dmtrack", {"heads": 0})
     with pytest.raises(UsageError, match=r"width = 3"):
         make_network("dmtrack", {"width": 3})
+
+
+def test_checkpoints_of_other_variants_are_named(tiny: Network, tmp_path: Path) -> None:
+    single = {name: tensor for name, tensor in tiny.state_dict().items() if ".adap" not in name}
+    torch.save({"net": single}, tmp_path / "ostrack.pth.tar")
+    with pytest.raises(CheckpointError, match=r"one image a frame.*RGB-T, RGB-E or RGB-D"):
+        fill(tiny, find_recipe("dmtrack"), str(tmp_path / "ostrack.pth.tar"))
+    larger = tiny.state_dict() | {"backbone.pos_embed_x": torch.zeros(1, 1, tiny.backbone.pos_embed_x.shape[-1])}
+    torch.save({"net": larger}, tmp_path / "larger.pth.tar")
+    with pytest.raises(WeightsMismatchError, match=r"1 misshapen\s+misshapen: backbone.pos_embed_x is \(1, 1,"):
+        fill(tiny, find_recipe("dmtrack"), str(tmp_path / "larger.pth.tar"))

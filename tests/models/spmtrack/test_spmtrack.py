@@ -18,6 +18,7 @@ from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import make_network
 from edgetrack.models.layers.patches import MEAN, STD
+from edgetrack.models.spmtrack.assembly import PUBLISHED, assemble
 from edgetrack.models.spmtrack.experts import ExpertLinear, StackedExperts
 from edgetrack.models.spmtrack_b import Network, deploy, reference
 from edgetrack.models.untrained import recipe_normal, untrained_tensors
@@ -160,6 +161,25 @@ def test_half_of_the_weights_names_the_other_half(files: tuple[Path, Path, dict[
 def test_experts_of_another_scale_are_refused(files: tuple[Path, Path, dict[str, Tensor]]) -> None:
     with pytest.raises(CheckpointError, match=r"expert_alpha is 64, the recipe expects 32; set alpha"):
         fill(Network(**TINY, alpha=32), find_recipe("spmtrack_b"), f"{files[0]},{files[1]}")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"dim": 64}, r"dim 64 and depth 2; the recipe's network has dim 32 and depth 2; set dim, depth and heads"),
+        ({"depth": 3}, r"dim 32 and depth 3; the recipe's"),
+    ],
+)
+def test_weights_of_another_variant_are_named(other: dict[str, Any], message: str, tmp_path: Path) -> None:
+    save_file(untrained_tensors(Network(**{**TINY, **other})), tmp_path / "other.bin")
+    with pytest.raises(CheckpointError, match=message):
+        fill(Network(**TINY), find_recipe("spmtrack_b"), str(tmp_path / "other.bin"))
+
+
+def test_a_published_variant_is_called_by_its_name() -> None:
+    large = {"track_query": torch.zeros(1, 1024), "blocks.23.norm1.weight": torch.zeros(1024)}
+    with pytest.raises(CheckpointError, match="which is SPMTrack-L; the recipe's network has dim 768 and depth 12"):
+        assemble(large, "model.bin", PUBLISHED["B"], 27, 64, False)
 
 
 def test_one_file_trackers_take_one_file(files: tuple[Path, Path, dict[str, Tensor]]) -> None:

@@ -173,6 +173,9 @@ def test_second_images_are_asked_for_and_checked(exported_tiny: Callable[..., Pa
     single = load(exported_tiny("spmtrack_b", "onnx"), threads=1)
     with single, pytest.raises(InvalidFrameError, match="given two"):
         single.init(frame, (20, 20, 30, 30), frame)
+    single = load(exported_tiny("spmtrack_b", "onnx"), threads=1)
+    with single, pytest.raises(InvalidFrameError, match="given two"):
+        single.init(np.concatenate((frame, frame), axis=2), (20, 20, 30, 30))
 
 
 def test_two_arrays_and_one_of_six_channels_are_the_same(exported_tiny: Callable[..., Path]) -> None:
@@ -232,6 +235,28 @@ def test_track_takes_second_images(exported_tiny: Callable[..., Path], pair_fold
     result = CliRunner().invoke(app, ["track", bundle, colour, "--aux", depth, "--memory", "bounded:3", "--json"])
     assert result.exit_code == 0, result.output
     assert '"frames": 5' in result.output
+
+
+def test_track_says_which_tracker_takes_which_images(
+    exported_tiny: Callable[..., Path], pair_folders: tuple[Path, Path]
+) -> None:
+    colour, depth = map(str, pair_folders)
+    result = CliRunner().invoke(app, ["track", str(exported_tiny("dmtrack", "onnx")), colour])
+    assert "--aux PATH" in str(result.exception)
+    single = str(exported_tiny("spmtrack_b", "onnx"))
+    result = CliRunner().invoke(app, ["track", single, colour, "--aux", depth])
+    assert "takes one image a frame, given two" in str(result.exception)
+
+
+def test_eval_refuses_a_tracker_of_two_images_before_anything_runs(
+    exported_tiny: Callable[..., Path], pair_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bundle, colour = str(exported_tiny("dmtrack", "onnx")), str(pair_folders[0])
+    result = CliRunner().invoke(app, ["eval", bundle, colour, "-o", str(tmp_path / "runs")])
+    assert result.exit_code != 0
+    assert "takes two images a frame" in str(result.exception)
+    assert "--aux PATH" in str(result.exception)
+    assert not (tmp_path / "runs").exists()
 
 
 @each_tracker
