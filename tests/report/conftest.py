@@ -331,9 +331,12 @@ def results_folder(tmp_path: Path) -> Path:
     return write_one_of_each(tmp_path / "out")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
-    """A browser; skips where no Chromium is installed."""
+    """A browser; skips where no Chromium is installed.
+
+    Ends with its module: Playwright keeps an event loop running in the thread, in which no other test could run one.
+    """
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("no Chromium is installed; type: apt-get install chromium")

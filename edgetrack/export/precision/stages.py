@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 
 from edgetrack.errors import RecipeError, UnknownNameError
@@ -19,8 +20,11 @@ def check_stages(stages: Stages) -> None:
             if not (graph and colon and pattern):
                 raise ValueError(f"stage {name!r}: {entry!r} is not graph:regular-expression")
             try:
-                re.compile(pattern)
-            except re.error as error:
+                with warnings.catch_warnings():
+                    # Python says so of what it will read otherwise one day, such as "[[x]]".
+                    warnings.simplefilter("error")
+                    re.compile(pattern)
+            except (re.error, Warning) as error:
                 raise ValueError(f"stage {name!r}: {pattern!r} is not a regular expression: {error}") from None
 
 

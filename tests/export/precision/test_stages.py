@@ -23,7 +23,7 @@ def test_patterns_are_those_of_the_graph() -> None:
         patterns_of(STAGES, ("c",), "step")
 
 
-@pytest.mark.parametrize("entry", ["step", "step:", ":x", "step:("])
+@pytest.mark.parametrize("entry", ["step", "step:", ":x", "step:(", "step:[[x]]"])
 def test_entries_that_are_not_graph_and_expression_are_refused(entry: str) -> None:
     with pytest.raises(ValueError, match="stage 'a'"):
         check_stages({"a": (entry,)})
