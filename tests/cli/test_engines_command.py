@@ -53,5 +53,7 @@ def test_engines_of_every_precision_for_cards_that_are_not_here(tracker: str, fe
         assert bool(types.get("int8")) is (precision == "int8")
         kinds = report.graphs["step"].types()
         assert kinds.get("quantize", 0) == types.get("int8", 0)
-    # As the bundle holds them: the plan itself is source text of kernels for the most part (docs/tensorrt.md).
-    assert packed["int8"] < packed["fp16"] < packed["fp32"]
+    assert packed["fp16"] < packed["fp32"]
+    # As the bundle holds them: the plan itself is source text of kernels for the most part (docs/tensorrt.md), and
+    # NanoTrack has so few weights, 0.33 M, that INT8's additional kernels outweigh what it saves on them.
+    assert (packed["int8"] < packed["fp16"]) is (tracker == "smat")
