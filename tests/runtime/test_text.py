@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgetrack.errors import BackendMissingError, InvalidTextError
@@ -32,6 +32,7 @@ def test_tokens_are_the_official_ones(shared: Path) -> None:
 
 
 @given(st.text(max_size=40))
+@example("!{")  # "!" inside a word is CLIP's number 0
 def test_any_text_gives_tokens_or_a_clear_error(phrase: str) -> None:
     try:
         ids = clip_tokens(phrase, 16, "action")
@@ -43,7 +44,7 @@ def test_any_text_gives_tokens_or_a_clear_error(phrase: str) -> None:
         return
     assert (ids[0], ids[-1]) == (text.START, text.END)
     assert 3 <= len(ids) <= 16
-    assert all(0 < i < text.START for i in ids[1:-1])
+    assert all(0 <= i < text.START for i in ids[1:-1])
 
 
 @pytest.mark.parametrize(
