@@ -30,7 +30,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not full" -n $(WORKERS) --dist loadgroup --max-worker-restart 0
 
 test-full: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --max-worker-restart 0
+	$(BIN)/python -m pytest --hypothesis-profile search -n $(WORKERS) --dist loadgroup --max-worker-restart 0
 
 lint: $(READY)
 	$(BIN)/ruff check .
