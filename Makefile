@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/edgetrack export smat --target openvino --weights untrained --overwrite
+	$(BIN)/edgetrack export smat --target openvino --overwrite
 	$(BIN)/edgetrack track smat-openvino-fp32 synthetic:drift --output out/demo.csv --video out/demo.mp4 --overwrite
 	$(BIN)/edgetrack bench smat-openvino-fp32 --duration 4 --output out/demo.json --overwrite
 
@@ -46,9 +46,9 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/edgetrack export smat --target torch --weights untrained --overwrite
-	$(BIN)/edgetrack export smat --target openvino --weights untrained --overwrite
-	$(BIN)/edgetrack export smat --target onnx --weights untrained --overwrite
+	$(BIN)/edgetrack export smat --target torch --overwrite
+	$(BIN)/edgetrack export smat --target openvino --overwrite
+	$(BIN)/edgetrack export smat --target onnx --overwrite
 	$(BIN)/edgetrack bench smat-openvino-fp32 smat-openvino-fp32@bf16 smat-onnx-fp32 \
 		--duration 20 --iterations 300 --output out/bench.json --overwrite
 

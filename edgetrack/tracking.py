@@ -89,7 +89,7 @@ class Summary:
         if self.track_ms:
             parts.append(f"track() {median(self.track_ms):.1f} ms median = {1000 / median(self.track_ms):.0f} fps")
         if self.overlaps:
-            parts.append(f"mean IoU with the ground truth {sum(self.overlaps) / len(self.overlaps):.3f}")
+            parts.append(f"AO {sum(self.overlaps) / len(self.overlaps):.3f}")
         if self.lost:
             parts.append(f"lost in {self.lost} frames")
         if self.phrases:

@@ -17,10 +17,10 @@ from edgetrack.runtime.named import open_named
 OUTPUT_FOLDER = Path("out")
 Notify = Callable[[str], None]
 """Tells people one line."""
-Export = Callable[[str | None, str, Path | None], Path]
-"""Exports a tracker (None: the default one) with untrained weights to a target, into a folder (None: `./out`).
+Export = Callable[[str | None, str, Path | None, str | None], Path]
+"""Exports a tracker to a target, into a folder, with weights; returns the bundle's path.
 
-Returns the bundle's path.
+None is the default tracker, the folder `./out` and the weights that the tracker is exported with by default.
 """
 
 
@@ -88,7 +88,7 @@ def choose(
     if not contestants:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
-        contestants = [opened(export(None, target, None))]
+        contestants = [opened(export(None, target, None, None))]
     if hint is not None:
         contestants = _hinted(contestants, hint, notify)
     labels = [contestant.label for contestant in contestants]

@@ -10,6 +10,7 @@ from edgetrack.benchmark.cautions import Code
 from edgetrack.benchmark.lineup import OUTPUT_FOLDER, Contestant, Export, Notify, opened, with_cautions
 from edgetrack.benchmark.record import Caution
 from edgetrack.bundle import find_bundles
+from edgetrack.bundle.manifest import Manifest
 from edgetrack.capabilities import Target
 from edgetrack.errors import EdgetrackError, UsageError
 
@@ -27,8 +28,9 @@ def add_references(
     """Give each contestant its reference, and add those references that do not take part yet.
 
     A reference is a bundle of the same tracker for the reference target: `given`, or one among the contestants, beside
-    them or in `folder`, with the same weights before one with others; or else one that is exported to `workshop` with
-    untrained weights. Where even that cannot be done, the contestant gets a warning and no reference.
+    them or in `folder`, with the same weights before one with others; or else one that is exported to `workshop`, with
+    untrained weights where the contestant's are, else with the tracker's default ones. Where even that cannot be done,
+    the contestant gets a warning and no reference.
 
     Raises:
         UsageError: the given reference is of another target, or of a tracker that does not take part.
@@ -42,7 +44,7 @@ def add_references(
         reference: Contestant | Caution | None = _best(contestant, pool)
         if reference is None:
             if tracker not in exported:
-                exported[tracker] = _export(tracker, target, export, workshop, notify)
+                exported[tracker] = _export(contestant.manifest, target, export, workshop, notify)
             reference = exported[tracker]
         if isinstance(reference, Caution):
             matched.append(replace(contestant, cautions=(*contestant.cautions, reference)))
@@ -90,12 +92,13 @@ def _same_weights(one: Contestant, other: Contestant) -> bool:
     return (a.origin, a.sha256) == (b.origin, b.sha256)
 
 
-def _export(tracker: str, target: Target, export: Export, workshop: Path, notify: Notify) -> Contestant | Caution:
+def _export(manifest: Manifest, target: Target, export: Export, workshop: Path, notify: Notify) -> Contestant | Caution:
+    tracker, weights = manifest.tracker, "untrained" if manifest.weights.origin == "untrained" else None
     if not target.installed:
         return Code.NO_REFERENCE.caution(f"{target.name} is not installed")
     notify(f"exporting {tracker} to {target.name}, to be held against")
     try:
-        return opened(export(tracker, target.name, workshop / f"{tracker}-{target.name}-fp32"))
+        return opened(export(tracker, target.name, workshop / f"{tracker}-{target.name}-fp32", weights))
     except EdgetrackError as error:
         return Code.NO_REFERENCE.caution(f"{tracker} cannot be exported to {target.name}: {error}")
 

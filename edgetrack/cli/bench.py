@@ -181,12 +181,12 @@ def _measure(options: Options) -> Record:
         return measure(options, Surroundings(export=_export, notify=notify, progress=progress))
 
 
-def _export(tracker: str | None, target: str, output: Path | None) -> Path:
+def _export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:
     from edgetrack.export.recipe import default_tracker
     from edgetrack.export.separately import export_apart
 
     # In a process of its own: what a converter loads, or breaks, shall not be with who measures.
-    return export_apart(tracker or default_tracker(), target, output, progress=lambda line: None)
+    return export_apart(tracker or default_tracker(), target, output, weights, progress=lambda line: None)
 
 
 def _present(found: Record, as_json: bool, as_markdown: bool, percentile: int) -> None:

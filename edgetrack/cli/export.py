@@ -29,7 +29,10 @@ def export(
         ),
     ] = None,
     precision: Annotated[str, typer.Option(help="See `edgetrack list --targets`.")] = "fp32",
-    weights: Annotated[str, typer.Option(help="Path of a checkpoint, or `untrained`.")] = "untrained",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Path of a checkpoint, `default` (what ships with edgetrack) or `untrained`."),
+    ] = None,
     onnx: Annotated[
         list[Path] | None,
         typer.Option(

@@ -21,7 +21,9 @@ def train(
         list[Path], typer.Option(help="A .tar shard, a folder of shards, or of sequences; may be repeated.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of weights, log and state; resumed if it has one.")],
-    init: Annotated[Path | None, typer.Option(help="Start from this checkpoint; else from scratch.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Start from this checkpoint, or from the `default` weights; else from scratch.")
+    ] = None,
     phase: Annotated[
         list[str] | None,
         typer.Option(help="SIZE:LENGTH, search crop in pixels and time (26m, 1.5h) or steps; may be repeated."),

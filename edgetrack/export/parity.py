@@ -160,7 +160,7 @@ def prove(
     """
     comparisons: list[Comparison] = []
     golden = []
-    limits = {"atol": tolerance.atol, "rtol": tolerance.rtol}
+    limits = msgspec.structs.asdict(tolerance)
     for sample in samples:
         own = chained(shipped, torch_runner(shipped), sample)
         golden.append(own)

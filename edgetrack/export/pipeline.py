@@ -43,7 +43,7 @@ class ExportRequest:
     Attributes:
         tracker: a recipe's name, or the path of a recipe file.
         target, precision: a row and a column of the capability table.
-        weights: path of a checkpoint, or `untrained`.
+        weights: path of a checkpoint, `default` or `untrained`; None: the default ones where the tracker has some.
         onnx: files of graphs to start from, in place of a network and its weights.
         output: the bundle's folder; None: `out/<tracker>-<target>-<precision>`.
         opset: ONNX operator set, 17 or 18.
@@ -57,7 +57,7 @@ class ExportRequest:
     tracker: str
     target: str
     precision: str = "fp32"
-    weights: str = "untrained"
+    weights: str | None = None
     onnx: tuple[Path, ...] = ()
     output: Path | None = None
     overwrite: bool = False
@@ -131,7 +131,7 @@ def plan(request: ExportRequest) -> Plan:
     if target.exporter is None:
         raise UsageError(f"nothing is exported to target {target.name!r}: {target.about}")
     require_precision(target, request.precision)
-    if request.onnx and request.weights != "untrained":
+    if request.onnx and request.weights is not None:
         raise UsageError(f"--onnx brings its own weights, given --weights {request.weights} too; leave one of them out")
     if request.onnx and target.reference:
         raise UsageError(f"target {target.name!r} is the published network, which ONNX graphs are not; give --weights")
@@ -146,13 +146,13 @@ def plan(request: ExportRequest) -> Plan:
     recipe.tolerance(request.precision)
     kept_at_first(recipe, request.precision, request.lowering)
     tolerance = recipe.tolerance("fp32")
-    tolerance = Tolerance(
-        tolerance.atol if request.atol is None else request.atol,
-        tolerance.rtol if request.rtol is None else request.rtol,
-    )
+    given = {"atol": request.atol, "rtol": request.rtol}
+    tolerance = msgspec.structs.replace(tolerance, **{name: v for name, v in given.items() if v is not None})
     name = f"{recipe.name}-{target.name}-{request.precision}"
     output = request.output or Path("out") / name
     _require_packages(target)
+    if not request.onnx:
+        request = replace(request, weights=recipe.choose_weights(request.weights))
     return Plan(request, recipe, target, name, output, tolerance)
 
 
@@ -243,10 +243,11 @@ def _start(work: Plan, progress: Progress) -> tuple[Sequence[GraphModule], Seque
     from edgetrack.export.weights import fill
     from edgetrack.models.base import find_model, make_network
 
-    progress(f"weights: {work.request.weights}")
+    wish = work.recipe.choose_weights(work.request.weights)
+    progress(f"weights: {wish}")
     model = find_model(work.recipe.name)
     network = make_network(work.recipe.name, work.recipe.configuration)
-    weights = fill(network, work.recipe, work.request.weights)
+    weights = fill(network, work.recipe, wish)
     published = model.reference(network)
     return published if work.target.reference else model.deploy(network), published, weights, "PyTorch"
 

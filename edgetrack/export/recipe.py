@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgetrack.bundle.manifest import Name, PaperFigures, Scalar
-from edgetrack.errors import RecipeError, UnknownNameError
+from edgetrack.bundle.manifest import Name, PaperFigures, Scalar, Sha256
+from edgetrack.errors import RecipeError, UnknownNameError, UsageError
 from edgetrack.export.precision.stages import check_stages
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
 from edgetrack.resources import data_folder
@@ -20,6 +20,10 @@ if sys.version_info >= (3, 11):
     from importlib.resources.abc import Traversable
 else:
     from importlib.abc import Traversable
+
+
+DEFAULT, UNTRAINED = "default", "untrained"
+"""Weights by name in place of a path: those that ship with edgetrack, and numbers from the tensors' names alone."""
 
 
 class CheckpointFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +42,19 @@ class CheckpointFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     official_sha256: tuple[str, ...] = ()
 
 
+class DefaultWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Weights that ship with edgetrack: a file of `export_recipes/weights`, its hash, and what is to be known of it."""
+
+    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z")]
+    sha256: Sha256
+    note: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return data_folder("export_recipes") / "weights" / self.file
+
+
 class Untrained(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Factors (by suffix of a tensor's name) and constants (by name) on top of the deterministic weights."""
 
@@ -46,14 +63,15 @@ class Untrained(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """|a - b| <= atol + rtol |b|, b from PyTorch; both finite and at least 0."""
+    """|a - b| <= atol + rtol |b| + peak max |b|, b the reference; all finite and at least 0."""
 
-    atol: float
-    rtol: float
+    atol: float = 0.0
+    rtol: float = 0.0
+    peak: float = 0.0
 
     def __post_init__(self) -> None:
-        if not all(0 <= value < float("inf") for value in (self.atol, self.rtol)):
-            raise ValueError(f"atol {self.atol} and rtol {self.rtol} must be finite and at least 0")
+        if not all(0 <= value < float("inf") for value in (self.atol, self.rtol, self.peak)):
+            raise ValueError(f"atol {self.atol}, rtol {self.rtol} and peak {self.peak} must be finite and at least 0")
 
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -123,6 +141,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     default: bool = False
     paper: PaperFigures = PaperFigures()
     checkpoint: CheckpointFormat
+    default_weights: DefaultWeights | None = None
     untrained: Untrained = Untrained()
     configuration: dict[str, Scalar] = {}
     training: Training | None = None
@@ -149,6 +168,31 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"recipe {self.name!r} has no [parity.{precision}] section; it has: {', '.join(self.parity)}"
             )
         return self.parity[precision]
+
+    def choose_weights(self, wish: str | None) -> str:
+        """What was asked for; without a wish the default weights, where there are some, else untrained ones.
+
+        Raises:
+            UsageError: `default`, and there are none.
+        """
+        if wish is None:
+            return UNTRAINED if self.default_weights is None else DEFAULT
+        if wish == DEFAULT:
+            self.require_default()
+        return wish
+
+    def require_default(self) -> DefaultWeights:
+        """The default weights.
+
+        Raises:
+            UsageError: there are none.
+        """
+        if self.default_weights is None:
+            raise UsageError(
+                f"no weights of tracker {self.name!r} ship with edgetrack; give --weights with the path of "
+                f"{self.checkpoint.file} ({self.checkpoint.source or 'see docs/trackers.md'}), or --weights untrained"
+            )
+        return self.default_weights
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -118,17 +118,24 @@ def export_apart(
     tracker: str,
     target: str,
     output: Path | None,
+    weights: str | None = None,
     *,
     progress: Callable[[str], None],
     start: Start = subprocess.Popen,
 ) -> Path:
-    """Export a tracker in FP32 with untrained weights in a process of its own; the bundle's path.
+    """Export a tracker in FP32 in a process of its own; the bundle's path.
+
+    Args:
+        output: the bundle's folder; None: the one that `edgetrack export` takes.
+        weights: as `--weights`; None: what `edgetrack export` takes.
+        progress, start: see `export_each`.
 
     Raises:
         EdgetrackError: it failed; of a class with the process's exit code, where there is one.
     """
-    where = [] if output is None else ["--output", str(output)]
-    arguments = [tracker, "--target", target, *where, "--json"]
+    options = {"--output": output, "--weights": weights}
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    arguments = [tracker, "--target", target, *given, "--json"]
     together = export_each({target: arguments}, progress=progress, start=start)
     for failure in together.failures:
         kind = _KINDS.get(failure.exit_code, EdgetrackError)

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from edgetrack.bundle.manifest import WeightsInfo
 from edgetrack.checkpoints import check_finite, load_into, read_checkpoint
 from edgetrack.errors import CheckpointError
-from edgetrack.export.recipe import Recipe
+from edgetrack.export.recipe import DEFAULT, UNTRAINED, Recipe
 from edgetrack.models.untrained import untrained_tensors
-
-UNTRAINED = "untrained"
 
 
 @runtime_checkable
@@ -32,15 +30,19 @@ def fill(network: nn.Module, recipe: Recipe, weights: str) -> WeightsInfo:
     Args:
         network: the published module.
         recipe: says where the tensors lie in the official file.
-        weights: a path, several with commas between them where the recipe's `file` names several, or `untrained`.
+        weights: a path, several with commas between them where the recipe's `file` names several, `default` or
+            `untrained`.
 
     Raises:
         CheckpointError: the file cannot be read, is unsafe, or holds other tensors.
+        UsageError: `default`, and the tracker has none.
     """
     if weights == UNTRAINED:
         tensors = untrained_tensors(network, recipe.untrained.multipliers, recipe.untrained.overrides)
         load_into(network, tensors, source=UNTRAINED)
         return WeightsInfo(origin="untrained", note="deterministic numbers from the tensors' names: tracks nothing")
+    if weights == DEFAULT:
+        return _fill_default(network, recipe)
     paths = (Path(weights),) if Path(weights).exists() else tuple(map(Path, weights.split(",")))
     if len(paths) > 1 and not isinstance(network, Assembled):
         raise CheckpointError(f"{weights}: weights of tracker {recipe.name!r} are one file; give its path alone")
@@ -67,6 +69,19 @@ def fill(network: nn.Module, recipe: Recipe, weights: str) -> WeightsInfo:
         file=source,
         note=note,
     )
+
+
+def _fill_default(network: nn.Module, recipe: Recipe) -> WeightsInfo:
+    stated = recipe.require_default()
+    file = read_checkpoint(stated.path)
+    if file.sha256 != stated.sha256:
+        raise CheckpointError(
+            f"{stated.path} has sha256 {file.sha256}, the recipe states {stated.sha256}: the file was changed or cut "
+            "short; reinstall edgetrack"
+        )
+    check_finite(file.tensors, source=stated.file)
+    load_into(network, file.tensors, source=stated.file)
+    return WeightsInfo(origin="trained-here", sha256=file.sha256, file=stated.file, note=stated.note)
 
 
 def _hash_of(paths: Sequence[Path]) -> str:

@@ -16,6 +16,8 @@ Array = NDArray[np.generic]
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One tensor against its reference. The test is |a - b| <= atol + rtol |b| everywhere, b the reference.
 
+    `atol` is what was allowed in all, a share of the reference's largest magnitude included.
+
     Attributes:
         name: what was compared.
         ok: whether it passed; NaN and infinity never do.
@@ -35,8 +37,13 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     smallest_atol: float
 
 
-def compare(name: str, found: Array, reference: Array, *, atol: float, rtol: float) -> Comparison:
-    """Hold a tensor against its reference; both finite and of one shape, else it fails with infinite errors."""
+def compare(name: str, found: Array, reference: Array, *, atol: float, rtol: float, peak: float = 0.0) -> Comparison:
+    """Hold a tensor against its reference; both finite and of one shape, else it fails with infinite errors.
+
+    Args:
+        atol, rtol: absolute, and relative to each value of the reference.
+        peak: relative to the largest magnitude in the reference.
+    """
     a, b = np.asarray(found, np.float64), np.asarray(reference, np.float64)
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         worst = float("inf")
@@ -45,6 +52,8 @@ def compare(name: str, found: Array, reference: Array, *, atol: float, rtol: flo
             reference_max=worst, smallest_atol=worst,
         )  # fmt: skip
     error = np.abs(a - b)
+    largest = float(np.abs(b).max(initial=0.0))
+    atol += peak * largest
     excess = float((error - rtol * np.abs(b)).max(initial=0.0))
     return Comparison(
         name=name,
@@ -54,7 +63,7 @@ def compare(name: str, found: Array, reference: Array, *, atol: float, rtol: flo
         max_abs=float(error.max(initial=0.0)),
         mean_abs=float(error.mean()) if error.size else 0.0,
         q999_abs=float(np.quantile(error, 0.999)) if error.size else 0.0,
-        reference_max=float(np.abs(b).max(initial=0.0)),
+        reference_max=largest,
         smallest_atol=max(0.0, excess),
     )
 

@@ -36,6 +36,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 class _Limits(msgspec.Struct, frozen=True):
     atol: float
     rtol: float
+    peak: float = 0.0
 
 
 class _Proof(msgspec.Struct, frozen=True):
@@ -90,7 +91,7 @@ def verify_bundle(bundle: Bundle, options: Options) -> Verification:
                 _check_signature(info.name, sides["out"], info.outputs)
                 found = run_graph(graph, sides["in"])
                 checks.extend(
-                    compare(f"{info.name}/{name} #{sample}", found[name], reference, atol=limits.atol, rtol=limits.rtol)
+                    compare(f"{info.name}/{name} #{sample}", found[name], reference, **msgspec.structs.asdict(limits))
                     for name, reference in sides["out"].items()
                 )
         finally:

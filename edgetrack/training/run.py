@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from edgetrack import __version__
-from edgetrack.checkpoints import check_finite, load_into, read_checkpoint
 from edgetrack.errors import UsageError
-from edgetrack.export.recipe import Recipe, find_recipe
+from edgetrack.export.recipe import UNTRAINED, Recipe, find_recipe
+from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
 from edgetrack.runtime.threads import usable_cores
 from edgetrack.training.catalog import Catalog, hold_aside, verified
@@ -41,7 +41,7 @@ class TrainRequest:
         data: shards, folders of shards, sequence folders or folders of those.
         output: folder of the state, the weights and the log; a training in it is resumed.
         wishes: in place of the recipe's settings.
-        init: checkpoint to start from (official format or safetensors); None: from scratch.
+        init: checkpoint to start from (official format or safetensors), or `default`; None: from scratch.
         held_aside: number of sequences that are not trained on but tracked from time to time.
         device: `cpu`, `cuda:0`; None: a GPU where there is one.
         workers, threads: processes that make pairs, threads that compute; None: what the machine has.
@@ -52,7 +52,7 @@ class TrainRequest:
     data: tuple[Path, ...]
     output: Path
     wishes: Wishes = field(default_factory=Wishes)
-    init: Path | None = None
+    init: str | None = None
     held_aside: int = HELD_ASIDE
     device: str | None = None
     workers: int | None = None
@@ -120,6 +120,9 @@ def train(request: TrainRequest, hooks: Hooks | None = None) -> Outcome:
     hooks = hooks or Hooks()
     recipe = find_recipe(request.tracker)
     settings = resolve(recipe, request.wishes)
+    if request.init == UNTRAINED:
+        raise UsageError("--init untrained is no start for a training; leave --init out to train from scratch")
+    recipe.choose_weights(request.init)
     machine = Machine(find_device(request.device), settings.precision)
     workers = _workers(request)
     _prepare_output(request)
@@ -215,14 +218,12 @@ def _compare(before: Settings, now: Settings, folder: Path) -> None:
         )
 
 
-def _fill(network: nn.Module, recipe: Recipe, init: Path | None, settings: Settings) -> str:
+def _fill(network: nn.Module, recipe: Recipe, init: str | None, settings: Settings) -> str:
     if init is None:
         initialise(network, settings.initial, settings.seed)
         return f"started from scratch with seed {settings.seed}"
-    checkpoint = read_checkpoint(init, key=recipe.checkpoint.key)
-    check_finite(checkpoint.tensors, source=init.name)
-    load_into(network, checkpoint, source=init.name)
-    return f"started from {init.name}, sha256 {checkpoint.sha256}"
+    info = fill(network, recipe, init)
+    return f"started from {info.file}, sha256 {info.sha256}"
 
 
 def _piece(

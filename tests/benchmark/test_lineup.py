@@ -98,7 +98,7 @@ def test_without_any_bundle_one_is_made_and_it_is_said(pick, make_bundle):
         return made
 
     chosen, told = pick(export=export, best=lambda: capabilities.find_target("onnx"))
-    assert asked == [(None, "onnx", None)]
+    assert asked == [(None, "onnx", None, None)]
     assert "onnx" in told[0]
     assert [c.path for c in chosen] == [made]
 

@@ -75,12 +75,23 @@ def test_one_is_exported_once_for_all_bundles_of_a_tracker(refer, make_bundle, t
         return make_bundle("made", folder=tmp_path / "workshop", target="onnx")
 
     found = refer(make_bundle("a", weights=OURS), make_bundle("b"), export=export)
-    assert asked == [("smat", "onnx", tmp_path / "workshop" / "smat-onnx-fp32")]
+    assert asked == [("smat", "onnx", tmp_path / "workshop" / "smat-onnx-fp32", None)]
     assert found == {
         "a": ("made", ["reference-weights-differ"]),
         "b": ("made", []),
         "made": ("made", ["untrained-weights"]),
     }
+
+
+def test_untrained_bundles_are_held_against_untrained_ones(refer, make_bundle, tmp_path):
+    asked = []
+
+    def export(*order):
+        asked.append(order[-1])
+        return make_bundle("made", folder=tmp_path / "workshop", target="onnx")
+
+    refer(make_bundle("a"), export=export)
+    assert asked == ["untrained"]
 
 
 def test_without_the_package_there_is_a_warning_and_no_reference(refer, make_bundle):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import safetensors.torch
 import torch
 
 from edgetrack.bundle import open_bundle
-from edgetrack.errors import CheckpointError, WeightsMismatchError
+from edgetrack.errors import CheckpointError, UsageError, WeightsMismatchError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
@@ -43,6 +44,32 @@ def test_untrained_weights_are_the_recipes() -> None:
     expected = untrained_tensors(network, RECIPE.untrained.multipliers, RECIPE.untrained.overrides)
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
     assert torch.equal(network.box_head.conv4_size.bias, torch.full((2,), -2.0))
+
+
+def test_default_weights_are_the_file_that_ships() -> None:
+    network, stated = Network(), RECIPE.require_default()
+    info = fill(network, RECIPE, "default")
+    data = stated.path.read_bytes()
+    assert len(data) < 8e6
+    assert (info.origin, info.file, info.note) == ("trained-here", stated.file, stated.note)
+    assert info.sha256 == stated.sha256 == hashlib.sha256(data).hexdigest()
+    tensors = safetensors.torch.load(data)
+    assert all(torch.equal(value, tensors[name].to(value.dtype)) for name, value in network.state_dict().items())
+    assert {t.dtype for name, t in tensors.items() if name.endswith(("weight", "bias"))} == {torch.float16}
+
+
+def test_default_weights_that_were_changed_are_refused() -> None:
+    stated = msgspec.structs.replace(RECIPE.require_default(), sha256="0" * 64)
+    with pytest.raises(CheckpointError, match=r"the recipe states 0000.*reinstall edgetrack"):
+        fill(Network(), msgspec.structs.replace(RECIPE, default_weights=stated), "default")
+
+
+def test_without_a_wish_weights_are_the_default_ones_where_there_are_some() -> None:
+    none = msgspec.structs.replace(RECIPE, default_weights=None)
+    assert [recipe.choose_weights(None) for recipe in (RECIPE, none)] == ["default", "untrained"]
+    assert [none.choose_weights(wish) for wish in ("untrained", "a/b.pth")] == ["untrained", "a/b.pth"]
+    with pytest.raises(UsageError, match=r"no weights of tracker 'smat' ship .* MobileViTv2_Track_ep0300\.pth\.tar"):
+        none.choose_weights("default")
 
 
 def test_own_checkpoint_is_custom_with_its_hash(save: Callable[..., Path], tensors: dict[str, torch.Tensor]) -> None:

@@ -17,6 +17,14 @@ VALUES = hnp.arrays(np.float32, 12, elements=st.floats(-1e3, 1e3, width=32))
 TOLERANCES = st.floats(0, 10)
 
 
+def test_peak_allows_a_share_of_the_references_largest_magnitude() -> None:
+    reference, found = np.array([0.0, -4.0]), np.array([0.9, -4.0])
+    c = compare("t", found, reference, atol=0.1, rtol=0, peak=0.25)
+    assert (c.ok, c.atol, c.smallest_atol) == (True, 1.1, 0.9)
+    assert not compare("t", found, reference, atol=0.1, rtol=0, peak=0.19).ok
+    assert not compare("t", np.zeros(2), reference, atol=0, rtol=0, peak=0.99).ok
+
+
 def test_figures_are_the_closed_forms() -> None:
     reference = np.array([1.0, -2.0, 4.0, 0.0])
     c = compare("t", reference + np.array([0.1, 0, -0.3, 0]), reference, atol=0.2, rtol=0.05)

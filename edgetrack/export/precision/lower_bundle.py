@@ -235,8 +235,7 @@ def _hold_against(
                             f"{lowered.precision} {info.name}/{name} #{sample}",
                             value,
                             golden[f"{prefix}/out/{name}"],
-                            atol=tolerance.atol,
-                            rtol=tolerance.rtol,
+                            **msgspec.structs.asdict(tolerance),
                         )
                     )
                     golden[f"{prefix}/out/{name}"] = value

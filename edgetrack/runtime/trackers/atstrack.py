@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import ClassVar, cast
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,46 +14,22 @@ from edgetrack.errors import BundleError
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import CropRule, Image, Scratch, crop_square
 from edgetrack.runtime.decode import Map, all_finite, decode_center, map_back
-from edgetrack.runtime.memory import Bank, Forecast, Retention, Schedule
+from edgetrack.runtime.memory import Forecast, Schedule
 from edgetrack.runtime.text import clip_tokens
 from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
+from edgetrack.runtime.trackers.template_memory import TemplateMemorySettings
 from edgetrack.runtime.window import hann_open
 
 LOCATION = "location"
 
 
-class AtsTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The numbers of the procedure; `schedule` and `memory` as in `edgetrack.runtime.memory`.
-
-    `lost_below` is ours: a confidence under it flags the result as lost; the box is reported and followed all the same.
-    """
-
-    template_factor: float
-    template_size: int
-    search_factor: float
-    search_size: int
-    clip_margin: float
-    schedule: str
-    memory: str
-    lost_below: float
+class AtsTrackSettings(TemplateMemorySettings, frozen=True):
+    """The numbers of the procedure; the schedule has always as many entries, for the graph takes no fewer."""
 
     def __post_init__(self) -> None:
-        positive = (self.template_factor, self.template_size, self.search_factor, self.search_size, self.clip_margin)
-        if not all(0 < value < math.inf for value in positive) or not math.isfinite(self.lost_below):
-            raise ValueError(f"sizes, factors and margin must be positive and all numbers finite, found {self}")
-        schedule = Schedule.parse(self.schedule)
-        if schedule.rule not in ("fixed", "spread"):
+        super().__post_init__()
+        if Schedule.parse(self.schedule).rule not in ("fixed", "spread"):
             raise ValueError(f"schedule {self.schedule!r}: expected one of always as many entries, fixed or spread")
-        Retention.parse(self.memory)
-
-    @property
-    def entry(self) -> tuple[int, ...]:
-        """Shape of what is remembered of a frame: its template crop."""
-        return self.template_size, self.template_size, 3
-
-    def bank(self) -> Bank:
-        """An empty memory."""
-        return Bank(Retention.parse(self.memory), Schedule.parse(self.schedule), self.entry, np.uint8)
 
 
 def _attributes(manifest: Manifest) -> tuple[str, ...]:
