@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -22,6 +21,7 @@ from edgetrack.evaluation.anchors import AnchorPlan, anchored
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.metrics import score
 from edgetrack.evaluation.ope import one_pass
+from edgetrack.runtime.session import Result, Timing
 
 
 def nano(backbone: str, head: str) -> Any:
@@ -55,12 +55,12 @@ class Peer:
         self.tracker = self.make()
         self.tracker.init(frame, tuple(int(value) for value in self.box))
 
-    def update(self, frame: Any) -> Any:
+    def update(self, frame: Any) -> Result:
         """The box, or the last one where the target is lost."""
         found, box = self.tracker.update(frame)
         if found:
             self.box = Box(*map(float, box))
-        return SimpleNamespace(box=self.box, score=float(found), lost=not found, timing=SimpleNamespace(total=0.0))
+        return Result(self.box, score=float(found), lost=not found, reason=None, timing=Timing(0.0, 0.0, 0.0))
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from edgetrack.benchmark.clock import Clock, MonotonicClock
 from edgetrack.benchmark.machine import cpu_flags
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
+from edgetrack.runtime.backends.openvino import shared_core
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _RUNS_IN_A_ROW = 8
@@ -127,7 +128,7 @@ class OpenVinoProbe(_Probe):
             "NUM_STREAMS": 1,
         }
         try:
-            compiled = ov.Core().compile_model(self._model(ov), "CPU", config)
+            compiled = shared_core().compile_model(self._model(ov), "CPU", config)
         except RuntimeError as error:
             raise DeviceUnavailableError(f"openvino does not compile {self._precision} here: {error}") from error
         threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))

@@ -8,23 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgetrack.errors import BackendMissingError
 from edgetrack.export.onnx import to_onnx
 from edgetrack.export.precision.lowering import Lowering
 from edgetrack.export.precision.methods import Ignored, quantize
 from edgetrack.models.base import GraphModule
+from edgetrack.runtime.backends.openvino import import_openvino, shared_core
 
 _NUMBERED = re.compile(r"[A-Za-z]+_\d+")
-
-
-def _import() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendMissingError(
-            f"OpenVINO is not installed ({error}); install it with: pip install 'edgetrack[openvino]'"
-        ) from error
-    return openvino
 
 
 def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
@@ -33,13 +23,13 @@ def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[s
     Raises:
         BackendMissingError: OpenVINO is missing.
     """
-    openvino = _import()
+    openvino = import_openvino()
     from openvino._offline_transformations import apply_moc_transformations
 
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / f"{graph.name}.onnx"
         to_onnx(graph, source, opset=opset, metadata=metadata)
-        model = openvino.Core().read_model(source)
+        model = shared_core().read_model(source)
         # What `openvino.convert_model` does, without its usage reports: constants folded, normalisations fused. Left to
         # the device, quantization finds no patterns: depthwise layers stay in float, INT8 is a third slower (measured).
         apply_moc_transformations(model, cf=True)
@@ -55,11 +45,11 @@ def lower(path: Path, wish: Lowering) -> tuple[str, ...]:
     `fp16` stores weights in half precision, which the device computes with as it can; `bf16` is asked for when the
     graph is opened and changes nothing here; `int8` quantizes.
     """
-    openvino = _import()
+    openvino = import_openvino()
     if wish.precision == "bf16":
         return ()
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        model = openvino.Core().read_model(path)
+        model = shared_core().read_model(path)
         if wish.precision == "int8":
             model = quantize(model, wish.inputs, wish.method, Ignored(patterns=wish.kept))
         _save(openvino, model, Path(scratch) / path.name, half=wish.precision == "fp16")

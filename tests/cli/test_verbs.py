@@ -16,7 +16,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path) -> None:
     done = run("export", "smat", "--target", "onnx", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0
     assert "onnx, fp32" in done.stdout
-    assert "untrained" in done.stdout
+    assert "weights    default" in done.stdout
     assert not (tmp_path / "out").exists()
 
 
@@ -39,7 +39,7 @@ def test_verify_passes_on_a_fresh_bundle(run) -> None:
     assert done.returncode == 0
     assert found["ok"]
     assert found["schema"] == 1
-    assert found["weights"] == "untrained"
+    assert found["weights"] == "trained-here"
     assert len(found["checks"]) == 12
 
 
@@ -60,7 +60,7 @@ def test_inspect_shows_the_manifest(run) -> None:
     assert manifest["tracker"] == "smat"
     assert {g["name"] for g in manifest["graphs"]} == {"template", "step"}
     text = run("inspect", BUNDLE).stdout
-    assert "untrained" in text
+    assert "trained-here smat.safetensors" in text
     assert "template_features" in text
 
 
@@ -107,7 +107,14 @@ def test_track_prints_a_box_for_every_frame(run) -> None:
     rows = [[float(v) for v in line.split(",")] for line in done.stdout.splitlines()]
     assert done.returncode == 0
     assert np.array(rows).shape == (5, 4)
-    assert "untrained" in done.stderr
+    assert "trained-here" in done.stderr
+
+
+def test_default_weights_follow_the_scene_of_the_demo(run, tmp_path) -> None:
+    done = run("track", BUNDLE, "synthetic:drift", "--json", "-o", str(tmp_path / "boxes.csv"))
+    summary = json.loads(done.stdout)
+    assert summary["frames"] == 150
+    assert summary["mean_iou"] > 0.7
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "json"])
@@ -116,7 +123,7 @@ def test_track_writes_boxes_and_video(run, tmp_path, suffix: str) -> None:
     done = run("track", BUNDLE, "synthetic:drift?frames=6", "-o", str(boxes), "--video", str(video), "--json")
     summary = json.loads(done.stdout)
     assert summary["frames"] == 6
-    assert summary["weights"] == "untrained"
+    assert summary["weights"] == "trained-here"
     assert boxes.stat().st_size > 0
     capture = cv2.VideoCapture(str(video))
     assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 6

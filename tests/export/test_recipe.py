@@ -84,7 +84,7 @@ def test_folder_is_refused(tmp_path: Path) -> None:
         ('key = "net"', 'unused = [""]', r"\$\.checkpoint\.unused"),
         ("cpu_fps = 37.0", 'cpu_fps = "fast"', r"\$\.paper\.cpu_fps"),
         ("template_size = 128", "template_size = [128]", r"\$\.procedure"),
-        ("atol = 2e-4", "", "missing required field `atol`"),
+        ("atol = 2e-4", "atoll = 2e-4", "unknown field `atoll`"),
         ("atol = 2e-4", "atol = inf", "finite and at least 0"),
         ("atol = 2e-4", "atol = nan", "finite and at least 0"),
         ("rtol = 1e-4", "rtol = -1e-4", "finite and at least 0"),

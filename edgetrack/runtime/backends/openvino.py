@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from edgetrack.runtime.backends.base import CompiledGraph, Options
 HINTS = {None: "f32", "bf16": "bf16"}
 
 
-def _import() -> Any:
+def import_openvino() -> Any:
+    """The package.
+
+    Raises:
+        BackendMissingError: it is not installed.
+    """
     try:
         import openvino
     except ImportError as error:
@@ -23,16 +29,27 @@ def _import() -> Any:
     return openvino
 
 
+@cache
+def shared_core() -> Any:
+    """The process's one `openvino.Core`, kept to the end.
+
+    Loading its CPU plugin gives the thread an alternate signal stack; unloading it brings back the one before and
+    unmaps its own. Two cores that are not unloaded in reverse order leave a stack that is gone, and the next signal
+    that Python handles, Ctrl-C for one, kills the process without a word.
+    """
+    return import_openvino().Core()
+
+
 class Graph(CompiledGraph):
     """A graph in OpenVINO."""
 
     def _open(self, path: Path, options: Options) -> None:
-        openvino = _import()
+        openvino = import_openvino()
         if options.device != "cpu":
             raise DeviceUnavailableError(
                 f"OpenVINO bundles run on the CPU here, not on {options.device!r}; use --device cpu"
             )
-        core = openvino.Core()
+        core = shared_core()
         config = self._config(core, options)
         try:
             self._compiled = core.compile_model(core.read_model(path), "CPU", config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import openvino
 import pytest
 
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError
+from edgetrack.runtime.backends.openvino import shared_core
 from edgetrack.runtime.parity import run_graph
 from edgetrack.runtime.session import load
 
@@ -67,7 +70,7 @@ def test_bfloat16_is_refused_where_the_processor_lacks_it(
 def test_bfloat16_comes_near_and_only_where_it_was_asked_for(
     graph_file: Callable[..., Any], recorded: Callable[..., Any]
 ) -> None:
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("NO BFLOAT16: this processor cannot compute in it")
     file, record = graph_file("openvino", "step"), recorded("openvino", "step")
     errors = {}
@@ -77,3 +80,26 @@ def test_bfloat16_comes_near_and_only_where_it_was_asked_for(
         graph.close()
     assert errors[None] < 1e-5
     assert 1e-5 < errors["bf16"] < 0.1
+
+
+INTERRUPTED = """
+import os, signal, sys
+import edgetrack
+
+trackers = [edgetrack.load(path) for path in sys.argv[1:]]
+for tracker in trackers:
+    tracker.close()
+del tracker, trackers
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_ctrl_c_after_bundles_were_closed(exported: Callable[..., Any]) -> None:
+    # With a core for each graph the signal stack was gone by then, and the process with it.
+    bundle = str(exported("openvino"))
+    command = [sys.executable, "-c", INTERRUPTED, bundle, bundle]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
