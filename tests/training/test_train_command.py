@@ -97,7 +97,7 @@ def test_other_settings_are_refused_and_restart_starts_over(pack: Path, tmp_path
 
 
 def test_training_starts_from_the_official_format(pack: Path, tmp_path: Path, pilot_weights: Path) -> None:
-    request = TrainRequest(**{**vars(_request(pack, tmp_path)), "init": pilot_weights})
+    request = TrainRequest(**{**vars(_request(pack, tmp_path)), "init": str(pilot_weights)})
     events: list[str] = []
     train(request, Hooks(on_event=events.append, stop=lambda: True))
     assert any(f"started from {pilot_weights.name}, sha256" in event for event in events)
@@ -109,11 +109,23 @@ def test_training_starts_from_the_official_format(pack: Path, tmp_path: Path, pi
     )
 
 
+def test_training_starts_from_the_weights_that_ship(pack: Path, tmp_path: Path) -> None:
+    request = TrainRequest(**{**vars(_request(pack, tmp_path)), "init": "default"})
+    train(request, Hooks(stop=lambda: True))
+    before, after = find_model("smat").Network(), find_model("smat").Network()
+    fill(before, find_recipe("smat"), "default")
+    fill(after, find_recipe("smat"), str(tmp_path / "weights.safetensors"))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.state_dict().values(), after.state_dict().values(), strict=True)
+    )
+
+
 def test_what_cannot_be_done_says_so(pack: Path, tmp_path: Path) -> None:
     for arguments, code, says in (
         (("smat", "--data", str(tmp_path / "gone")), 2, "does not exist"),
         (("nobody", "--data", str(pack)), 2, "'nobody' is not known"),
         (("smat", "--data", str(pack), "--precision", "fp16"), 2, "expected bf16 or fp32"),
+        (("smat", "--data", str(pack), "--init", "untrained"), 2, "leave --init out"),
     ):
         done = _run(*arguments, "--out", str(tmp_path / "out"), *SHORT)
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
