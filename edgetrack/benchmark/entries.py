@@ -14,12 +14,13 @@ from edgetrack.benchmark.process import Worker
 from edgetrack.benchmark.roofline import Roofline
 from edgetrack.benchmark.scenario import STREAM, Scenario
 from edgetrack.errors import EdgetrackError
+from edgetrack.runtime.trackers.base import find_procedure
 
 KINDS: tuple[Kind, ...] = ("track", "camera", "paced", "burst", "soak")
 """All kinds of slices, in the order in which a round goes through them."""
 _WARMUP_FRAMES = 10
 _UNRECORDED = 5
-"""Frames at the start of each slice that only bring back the caches after another's turn."""
+"""Frames at the start of each slice that at least bring back the caches after another's turn."""
 _MEMORY_FRAMES = 30
 _LONGEST_PROBE_S = 0.5
 
@@ -113,6 +114,17 @@ class TrackerEntry(Entry):
     def kinds(self) -> tuple[Kind, ...]:
         return self.scenario.kinds
 
+    @property
+    def unrecorded(self) -> int:
+        """Frames at the start of each slice that are not timed: also those that fill a memory of past frames.
+
+        PyTorch's reference reads the entries that there are, a graph of fixed shape masks those that are not: on a
+        memory that is not full yet the one does less work than ever again, the other as much.
+        """
+        manifest = self.contestant.manifest
+        forecast = find_procedure(manifest.tracker).forecast(manifest)
+        return max(_UNRECORDED, 0 if forecast is None else forecast.schedule.full_at - 1)
+
     def open(self, worker: Worker, plan: Plan) -> None:
         request = messages.Load(
             bundle=str(self.contestant.path),
@@ -135,13 +147,13 @@ class TrackerEntry(Entry):
         seconds, frames, wait_s = plan.slice_s, plan.slice_frames, plan.timeout_s + plan.slice_s
         if kind in ("paced", "soak"):
             fresh = kind == "paced" or not self.paced
-            pace = messages.Pace(self.scenario.fps, seconds, frames, _UNRECORDED, fresh)
+            pace = messages.Pace(self.scenario.fps, seconds, frames, self.unrecorded, fresh)
             self._keep_paced(worker.ask(pace, Paced, wait_s + frames / (self.scenario.fps or math.inf)), kind)
         elif kind == "burst":
-            burst = messages.Burst(self.scenario.streams, seconds, frames, _UNRECORDED)
+            burst = messages.Burst(self.scenario.streams, seconds, frames, self.unrecorded)
             self.bursts.append(worker.ask(burst, Bursted, wait_s))
         else:
-            self.slices[kind].append(worker.ask(messages.Run(kind, seconds, frames, _UNRECORDED), Slice, wait_s))
+            self.slices[kind].append(worker.ask(messages.Run(kind, seconds, frames, self.unrecorded), Slice, wait_s))
 
     def _keep_paced(self, found: Paced, kind: Kind) -> None:
         """A soak has no slices but these: its frames are also what the track and model speeds are of."""

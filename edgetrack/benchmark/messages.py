@@ -6,12 +6,12 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from edgetrack import json_lines
 from edgetrack.benchmark.roofline import Roofline
 from edgetrack.box import Box
 from edgetrack.errors import WorkerError
 
 Kind = Literal["track", "camera", "paced", "burst", "soak"]
-_SHOWN = 120
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -168,21 +168,13 @@ _REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _REPLIES: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
 
 
-def encode(message: Request | Reply) -> bytes:
-    """One line, with its line feed."""
-    return msgspec.json.encode(message) + b"\n"
-
-
 def decode_request(line: bytes) -> Request:
     """The request of a line.
 
     Raises:
         WorkerError: it is none.
     """
-    try:
-        return _REQUESTS.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise WorkerError(f"{_start(line)} is no request: {error}") from None
+    return json_lines.decode(line, _REQUESTS, lambda shown, why: WorkerError(f"{shown} is no request: {why}"))
 
 
 def decode_reply(line: bytes) -> Reply:
@@ -191,12 +183,6 @@ def decode_reply(line: bytes) -> Reply:
     Raises:
         WorkerError: it is none.
     """
-    try:
-        return _REPLIES.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise WorkerError(f"broke its protocol: {_start(line)} is no reply: {error}") from None
-
-
-def _start(line: bytes) -> str:
-    text = line[:_SHOWN].decode("utf-8", "replace").rstrip("\n")
-    return repr(text + ("..." if len(line) > _SHOWN else ""))
+    return json_lines.decode(
+        line, _REPLIES, lambda shown, why: WorkerError(f"broke its protocol: {shown} is no reply: {why}")
+    )

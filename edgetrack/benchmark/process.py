@@ -14,7 +14,7 @@ from typing import Protocol
 
 import psutil
 
-from edgetrack import errors
+from edgetrack import errors, json_lines
 from edgetrack.benchmark import messages
 from edgetrack.benchmark.messages import AnyReply, Failure, Request
 from edgetrack.errors import EdgetrackError, WorkerError
@@ -105,7 +105,7 @@ class WorkerProcess:
         if not self._in_step:
             raise WorkerError("was asked again after it had failed")
         self._in_step = False
-        self._write(messages.encode(request))
+        self._write(json_lines.encode(request))
         reply = messages.decode_reply(self._line(timeout_s))
         if not isinstance(reply, (expect, Failure)):
             raise WorkerError(f"broke its protocol: answered {type(request).__name__} with {type(reply).__name__}")

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import BinaryIO
 
+from edgetrack import json_lines
 from edgetrack.benchmark import messages
 from edgetrack.benchmark.measuring import RooflineRun, TrackerRun
 from edgetrack.benchmark.messages import Burst, Load, LoadRoofline, Memory, Pace, Probe, Reply, Request, Run
@@ -66,7 +67,7 @@ class Server:
 def serve(requests: BinaryIO, replies: BinaryIO, server: Server) -> None:
     """Answer line by line until the requests end; what fails is answered with a `Failure`."""
     for line in iter(requests.readline, b""):
-        replies.write(messages.encode(_answer(line, server)))
+        replies.write(json_lines.encode(_answer(line, server)))
         replies.flush()
     server.close()
 

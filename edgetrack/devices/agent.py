@@ -20,7 +20,7 @@ from typing import IO, BinaryIO
 
 import psutil
 
-from edgetrack import __version__
+from edgetrack import __version__, json_lines
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.devices import protocol
 from edgetrack.devices.protocol import Beat, Bench, Clean, Done, Log, Missing, Need, Ready, Refused, Reply
@@ -163,7 +163,7 @@ class Agent:
     def _say(self, reply: Reply) -> None:
         try:
             with self._lock:
-                self._replies.write(protocol.encode(reply))
+                self._replies.write(json_lines.encode(reply))
                 self._replies.flush()
         except (OSError, ValueError):
             raise GoneError from None
@@ -198,7 +198,7 @@ def main() -> None:
     try:
         Agent(sys.stdin.buffer, replies, Store.default()).serve()
     except EdgetrackError as error:
-        replies.write(protocol.encode(Refused(type(error).__name__, str(error))))
+        replies.write(json_lines.encode(Refused(type(error).__name__, str(error))))
     finally:
         with suppress(OSError):
             replies.close()

@@ -16,6 +16,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from edgetrack import json_lines
 from edgetrack.bundle.manifest import FileInfo, FilePath, Name
 from edgetrack.errors import EdgetrackError, WorkerError
 
@@ -27,7 +28,6 @@ LONGEST_LINE = 16 << 20
 Short = Annotated[str, msgspec.Meta(max_length=4096)]
 Hint = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,16}\Z")]
 Argument = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=4096)]
-_T = TypeVar("_T")
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -103,21 +103,15 @@ _REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _REPLIES: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
 
 
-def encode(message: Request | Reply) -> bytes:
-    """One line, with its line feed."""
-    return msgspec.json.encode(message) + b"\n"
-
-
 def decode_request(line: bytes) -> Request:
     """The request of a line.
 
     Raises:
         EdgetrackError: it is none.
     """
-    try:
-        return _REQUESTS.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise EdgetrackError(f"the workstation sent what is no request: {error}") from None
+    return json_lines.decode(
+        line, _REQUESTS, lambda shown, why: EdgetrackError(f"the workstation sent {shown}, which is no request: {why}")
+    )
 
 
 def decode_reply(line: bytes) -> Reply:
@@ -126,8 +120,8 @@ def decode_reply(line: bytes) -> Reply:
     Raises:
         WorkerError: it is none.
     """
-    try:
-        return _REPLIES.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        text = line[:120].decode("utf-8", "replace").rstrip("\n")
-        raise WorkerError(f"the device answered {text!r}, which is no reply: {error}; is its shell silent?") from None
+    return json_lines.decode(
+        line,
+        _REPLIES,
+        lambda shown, why: WorkerError(f"the device answered {shown}, which is no reply: {why}; is its shell silent?"),
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from edgetrack import errors
+from edgetrack import errors, json_lines
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import Record
 from edgetrack.bundle import open_bundle
@@ -268,7 +268,7 @@ class _Session:
 
     def _say(self, message: protocol.Request) -> None:
         with suppress(OSError):
-            self._process.stdin.write(protocol.encode(message))
+            self._process.stdin.write(json_lines.encode(message))
 
     async def _hear(self, expect: type[AnyReply]) -> AnyReply:
         """The next answer that is not a line of the benchmark's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +16,9 @@ from edgetrack.models.base import GraphModule
 from edgetrack.runtime.backends.openvino import import_openvino, shared_core
 
 _NUMBERED = re.compile(r"[A-Za-z]+_\d+")
+LONG, TALL = 1024, 16
+"""Summands and rows from which on a product is kept from the processor plugin's slow library (decision 0014)."""
+_ACTIVATIONS = {"Gelu", "Relu", "PRelu", "Swish", "HSwish", "Sigmoid", "Tanh", "Clamp"}
 
 
 def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
@@ -33,6 +37,7 @@ def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[s
         # What `openvino.convert_model` does, without its usage reports: constants folded, normalisations fused. Left to
         # the device, quantization finds no patterns: depthwise layers stay in float, INT8 is a third slower (measured).
         apply_moc_transformations(model, cf=True)
+        mark_long_products(model)
         for key, value in metadata.items():
             model.set_rt_info(value, ["edgetrack", key])
         _save(openvino, model, folder / f"{graph.name}.xml", half=False)
@@ -57,6 +62,52 @@ def lower(path: Path, wish: Lowering) -> tuple[str, ...]:
         for file in Path(scratch).iterdir():
             file.replace(path.parent / file.name)
     return ()
+
+
+def mark_long_products(model: Any) -> int:
+    """Put an activation that changes nothing behind each long product with constant weights that has none.
+
+    In FP32 the plugin computes a product without an activation by another library, 1.2 to 1.5 times as slowly where
+    `LONG` or more numbers are summed (decision 0014). A parametric ReLU of slope 1 is x, bit for bit, NaN included.
+
+    Args:
+        model: an OpenVINO model of static shapes; changed in place.
+
+    Returns:
+        How many were marked.
+    """
+    import numpy as np
+    from openvino import opset13
+
+    marked = 0
+    for product in model.get_ordered_ops():
+        if not _is_long(product):
+            continue
+        last = product
+        users = list(last.output(0).get_target_inputs())
+        if len(users) == 1 and _adds_constant(users[0].get_node()):
+            last = users[0].get_node()
+            users = list(last.output(0).get_target_inputs())
+        if any(user.get_node().get_type_name() in _ACTIVATIONS for user in users):
+            continue
+        same = opset13.prelu(last, opset13.constant(np.ones(1, np.float32)), name=f"{last.get_friendly_name()}/same")
+        for user in users:
+            user.replace_source_output(same.output(0))
+        marked += 1
+    return marked
+
+
+def _is_long(node: Any) -> bool:
+    if node.get_type_name() != "MatMul" or node.input_value(1).get_node().get_type_name() != "Constant":
+        return False
+    *_, rows, columns = node.input_value(1).get_shape()
+    summands = columns if node.get_attributes()["transpose_b"] else rows
+    return int(summands) >= LONG and math.prod(node.get_output_shape(0)[:-1]) >= TALL
+
+
+def _adds_constant(node: Any) -> bool:
+    inputs = (node.input_value(side).get_node().get_type_name() for side in range(node.get_input_size()))
+    return node.get_type_name() == "Add" and "Constant" in inputs
 
 
 def _save(openvino: Any, model: Any, path: Path, *, half: bool) -> None:

@@ -322,9 +322,10 @@ def _prove(
     from edgetrack.export.parity import exported_runner, open_proof, prove
     from edgetrack.export.samples import DEFAULT_SOURCES, Sample, noise_sample, real_samples
 
-    sources = (*DEFAULT_SOURCES, *work.request.parity_sources)
+    # The reference is PyTorch itself, read back from its file: what one scene does not find, no second one does.
+    built_in = DEFAULT_SOURCES[:1] if work.target.reference else DEFAULT_SOURCES
     samples: list[Sample] = []
-    for source in sources:
+    for source in (*built_in, *work.request.parity_sources):
         progress(f"parity: tracking {source}")
         samples.extend(real_samples(manifest, shipped, source))
     samples.append(noise_sample(shipped, samples[-1]))

@@ -23,7 +23,7 @@ def keeps_sources(retention: Retention) -> bool:
 def forecast_of(retention: Retention, schedule: Schedule, source_bytes: int, code_bytes: int) -> Forecast:
     """What such a memory will take."""
     entry = source_bytes if keeps_sources(retention) else code_bytes
-    return Forecast(entry, retention, schedule.reach)
+    return Forecast(entry, retention, schedule)
 
 
 class EncodedMemory:

@@ -6,6 +6,7 @@ frame t is searched, entries 0..t-1 are there.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -87,6 +88,11 @@ class Schedule:
         return self.count + 1 if self.rule == "uniform" else self.count
 
     @property
+    def full_at(self) -> int:
+        """The tracked frame, from 1, at which for the first time as many entries are asked for as ever."""
+        return next(t for t in itertools.count(1) if len(self.choose(t)) == self.most)
+
+    @property
     def reach(self) -> int | None:
         """How many of the newest entries are enough; None where all of the past may be asked for."""
         return self.count if self.rule == "nearest" else None
@@ -125,17 +131,16 @@ class Forecast:
     Attributes:
         entry_bytes: of one entry.
         retention: as chosen.
-        reach: of the schedule.
+        schedule: which entries are asked for.
     """
 
     entry_bytes: int
     retention: Retention
-    reach: int | None
+    schedule: Schedule
 
     def entries(self, frames: int) -> int:
         """Entries kept after so many tracked frames."""
-        bounds = [bound for bound in (self.retention.limit, self.reach) if bound is not None]
-        return min([frames + 1, *bounds])
+        return min([frames + 1, *self._bounds()])
 
     def nbytes(self, frames: int) -> int:
         """Bytes kept after so many tracked frames."""
@@ -144,7 +149,7 @@ class Forecast:
     def text(self) -> str:
         """One line for people; MB of 10^6 bytes."""
         where = " in a temporary file" if self.retention.disk else ""
-        bounds = [bound for bound in (self.retention.limit, self.reach) if bound is not None]
+        bounds = self._bounds()
         entry = f"{self.entry_bytes / 1e3:.0f} kB an entry"
         if bounds:
             return f"{entry}, {min(bounds)} entries at most: {min(bounds) * self.entry_bytes / 1e6:.1f} MB{where}"
@@ -152,6 +157,9 @@ class Forecast:
             f"{entry}, one a frame without end{where}: {self.nbytes(MINUTE) / 1e6:.0f} MB after a minute at 30 fps; "
             "bounded:M bounds it"
         )
+
+    def _bounds(self) -> list[int]:
+        return [bound for bound in (self.retention.limit, self.schedule.reach) if bound is not None]
 
 
 class Bank:
@@ -174,7 +182,7 @@ class Bank:
     def forecast(self) -> Forecast:
         """What it will take."""
         entry = int(np.prod(self._shape)) * self._dtype.itemsize
-        return Forecast(entry, self._retention, self.schedule.reach)
+        return Forecast(entry, self._retention, self.schedule)
 
     @property
     def nbytes(self) -> int:

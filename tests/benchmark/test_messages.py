@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgetrack import json_lines
 from edgetrack.benchmark import messages
 from edgetrack.benchmark.messages import (
     Failure,
@@ -32,7 +33,7 @@ from edgetrack.errors import WorkerError
     ],
 )
 def test_requests_survive_the_line(request_):
-    line = messages.encode(request_)
+    line = json_lines.encode(request_)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert messages.decode_request(line) == request_
@@ -50,7 +51,7 @@ def test_requests_survive_the_line(request_):
     ],
 )
 def test_replies_survive_the_line(reply):
-    line = messages.encode(reply)
+    line = json_lines.encode(reply)
     assert line.count(b"\n") == 1
     assert messages.decode_reply(line) == reply
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from edgetrack import json_lines
 from edgetrack.benchmark import messages
 from edgetrack.benchmark.messages import Failure, Load, Loaded, LoadRoofline, Memory, Peak, Probe, Run, Slice
 from edgetrack.benchmark.worker import Server, serve
@@ -41,7 +42,7 @@ def talk(*requests, worker=None):
 
 def test_errors_are_answers_and_the_worker_goes_on(capfd):
     asked = [LOAD, Memory(3), Run("track", 0, 1, 0), LOAD]
-    replies = talk(*map(messages.encode, asked))
+    replies = talk(*map(json_lines.encode, asked))
     assert [type(reply) for reply in replies] == [Loaded, Failure, Failure, Loaded]
     assert replies[1].error == "ZeroDivisionError"
     assert replies[2] == Failure("BackendMissingError", "install it")
@@ -55,7 +56,7 @@ def test_rubbish_is_answered_too():
 
 @pytest.mark.parametrize("request_", [Memory(1), Run("track", 0, 1, 0), Probe(0.1)])
 def test_nothing_runs_before_it_is_loaded(request_):
-    (reply,) = talk(messages.encode(request_))
+    (reply,) = talk(json_lines.encode(request_))
     assert "before anything was loaded" in reply.message
 
 
@@ -66,7 +67,7 @@ def test_the_tracker_is_closed_at_the_end():
         opened.append(FakeRun(request))
         return opened[0]
 
-    talk(messages.encode(LOAD), worker=Server(open_run=open_run))
+    talk(json_lines.encode(LOAD), worker=Server(open_run=open_run))
     assert opened[0].closed
 
 
@@ -114,5 +115,5 @@ def test_the_roof_is_searched_in_a_worker(monkeypatch):
         lambda precision, threads: found(precision, threads, engine="numpy"),
     )
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    _, rate = talk(messages.encode(LoadRoofline("fp32", 1)), messages.encode(Probe(0.0)))
+    _, rate = talk(json_lines.encode(LoadRoofline("fp32", 1)), json_lines.encode(Probe(0.0)))
     assert rate.roofline.gflops > 0

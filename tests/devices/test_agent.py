@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgetrack import json_lines
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.devices import protocol
 from edgetrack.devices.agent import Agent
@@ -61,7 +62,7 @@ def talk(store):
             thread = threading.Thread(target=lambda: (agent.serve(), said.close()))
             thread.start()
             for request in requests:
-                ours.write(request if isinstance(request, bytes) else protocol.encode(request))
+                ours.write(request if isinstance(request, bytes) else json_lines.encode(request))
             ours.flush()
             if hang_up:
                 ours.close()
@@ -70,7 +71,7 @@ def talk(store):
                 if last is not None and isinstance(seen[-1], last):
                     for action in then:
                         action(seen[-1])
-                    ours.write(protocol.encode(Clean()))
+                    ours.write(json_lines.encode(Clean()))
                     ours.flush()
             thread.join(60)
             if not hang_up:

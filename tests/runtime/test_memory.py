@@ -25,6 +25,9 @@ GOLDEN = {
 }
 
 
+SPREAD = Schedule("spread", 3)
+
+
 def bank(retention: str, schedule: str = "uniform:3", shape: tuple[int, ...] = (2, 3), dtype: Any = np.uint16) -> Bank:
     return Bank(Retention.parse(retention), Schedule.parse(schedule), shape, dtype)
 
@@ -48,6 +51,13 @@ def test_a_schedule_asks_for_what_there_is_and_no_more_than_it_says(text: str, t
     assert all(0 <= index < t for index in chosen)
     assert 1 <= len(chosen) <= schedule.most
     assert schedule.reach is None or chosen[0] >= t - schedule.reach
+
+
+@given(st.sampled_from(sorted(GOLDEN)), st.integers(0, 100))
+def test_a_memory_that_is_full_once_stays_full(text: str, later: int) -> None:
+    schedule = Schedule.parse(text)
+    assert len(schedule.choose(schedule.full_at + later)) == schedule.most
+    assert all(len(schedule.choose(t)) < schedule.most for t in range(1, schedule.full_at))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +146,7 @@ def test_forecast_covers_what_is_kept(retention: str, schedule: str, frames: int
 
 
 def test_forecast_is_said_in_words() -> None:
-    assert "177 MB after a minute" in Forecast(98_304, Retention(None, False), None).text()
-    assert "6.3 MB" in Forecast(98_304, Retention(64, False), None).text()
-    assert "temporary file" in Forecast(98_304, Retention(None, True), None).text()
-    assert "3 entries" in Forecast(98_304, Retention(None, False), 3).text()
+    assert "177 MB after a minute" in Forecast(98_304, Retention(None, False), SPREAD).text()
+    assert "6.3 MB" in Forecast(98_304, Retention(64, False), SPREAD).text()
+    assert "temporary file" in Forecast(98_304, Retention(None, True), SPREAD).text()
+    assert "3 entries" in Forecast(98_304, Retention(None, False), Schedule("nearest", 3)).text()

@@ -32,7 +32,7 @@ class TextGraph(nn.Module):
 
     def __init__(self, network: AtsTrack) -> None:
         super().__init__()
-        self.tower = DeployedTextTower(network.text, network.sizes.words)
+        self.tower = DeployedTextTower(network.text, network.text_tokens)
         self.proj = network.lang_proj
 
     def forward(self, *phrases: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def signatures(network: AtsTrack) -> dict[str, Signature]:
     """Inputs and outputs of `text`, where there is language, and of `step`."""
     sizes, attributes = network.sizes, network.attributes
     cells, dim = sizes.search_cells, network.backbone.norm.weight.shape[0]
-    language = TensorInfo(name="language", dtype="float32", shape=(max(len(attributes), 1), sizes.words, dim))
+    language = TensorInfo(name="language", dtype="float32", shape=(max(len(attributes), 1), network.text_tokens, dim))
     step = [
         TensorInfo(name="search", dtype="uint8", shape=(sizes.search, sizes.search, 3)),
         TensorInfo(name="templates", dtype="uint8", shape=(sizes.templates, sizes.template, sizes.template, 3)),
@@ -161,7 +161,7 @@ def signatures(network: AtsTrack) -> dict[str, Signature]:
     if attributes:
         step += [language, TensorInfo(name="mask", dtype="float32", shape=language.shape[:2])]
     if LOCATION in attributes:
-        step.append(TensorInfo(name="median", dtype="float32", shape=(1, sizes.words)))
+        step.append(TensorInfo(name="median", dtype="float32", shape=(1, network.text_tokens)))
     shapes = {
         "score": (1, 1, cells, cells),
         "size": (1, 2, cells, cells),
@@ -171,7 +171,7 @@ def signatures(network: AtsTrack) -> dict[str, Signature]:
     maps = tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
     found: dict[str, Signature] = {}
     if attributes:
-        phrases = tuple(TensorInfo(name=name, dtype="int32", shape=(1, sizes.words)) for name in attributes)
+        phrases = tuple(TensorInfo(name=name, dtype="int32", shape=(1, network.text_tokens)) for name in attributes)
         found["text"] = (phrases, (language,))
     found["step"] = (tuple(step), maps)
     return found

@@ -13,31 +13,12 @@ from edgetrack.models.atstrack.attributes import parse_attributes
 from edgetrack.models.atstrack.modulation import Modulation
 from edgetrack.models.layers.center_head import CenterHead, Maps
 from edgetrack.models.layers.clip_text import TextTower
-from edgetrack.models.layers.patches import PatchEmbed
+from edgetrack.models.layers.patches import PatchEmbed, Sizes
 from edgetrack.models.layers.vit import Block, layer_norm
 
 PATCH = 16
 # Positions of the image classifier that the weights came from; in the checkpoint, without use.
 CLASSIFIER_POSITIONS = 197
-
-
-class Sizes(NamedTuple):
-    """Pixels of the search region and of a template, how many templates, and tokens of a phrase that are read."""
-
-    search: int
-    template: int
-    templates: int
-    words: int
-
-    @property
-    def search_cells(self) -> int:
-        """Cells along the search region's side."""
-        return self.search // PATCH
-
-    @property
-    def template_tokens(self) -> int:
-        """Tokens of one template."""
-        return (self.template // PATCH) ** 2
 
 
 class Description(NamedTuple):
@@ -127,7 +108,8 @@ class AtsTrack(nn.Module):
             raise ValueError(f"heads is {heads}, expected a divisor of dim = {dim}")
         if templates < 1:
             raise ValueError(f"templates is {templates}, expected 1 or more")
-        self.sizes = Sizes(search_size, template_size, templates, text_tokens)
+        self.sizes = Sizes(PATCH, search_size, template_size, templates)
+        self.text_tokens = text_tokens
         self.attributes = parse_attributes(attributes)
         self.backbone = Backbone(self.sizes, dim, depth, heads)
         self.box_head = CenterHead(dim, head_channels)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.models.base import GraphModule
 from edgetrack.models.dmtrack.adapters import RANK, TEMPORAL_RANK, DeepAdapter, ShallowAdapter, TemporalAdapter
-from edgetrack.models.dmtrack.network import Block, DmTrack, Sizes
+from edgetrack.models.dmtrack.network import Block, DmTrack
 from edgetrack.models.layers.center_head import DeployedCenterHead, Maps
-from edgetrack.models.layers.patches import PixelEmbed
+from edgetrack.models.layers.patches import PixelEmbed, Sizes
 from edgetrack.models.layers.vit import MASKED, Mlp
 
 
@@ -175,7 +175,7 @@ class StepGraph(nn.Module):
 
 def signature(network: DmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Inputs and outputs of `step`."""
-    search, template, templates = network.sizes
+    _, search, template, templates = network.sizes
     cells = network.sizes.search_cells
     inputs = (
         TensorInfo(name="search", dtype="uint8", shape=(2, search, search, 3)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,30 +11,12 @@ from torch import Tensor, nn
 from edgetrack.errors import CheckpointError
 from edgetrack.models.dmtrack.adapters import DeepAdapter, ShallowAdapter, TemporalAdapter
 from edgetrack.models.layers.center_head import CenterHead, Maps
-from edgetrack.models.layers.patches import PatchEmbed
+from edgetrack.models.layers.patches import PatchEmbed, Sizes
 from edgetrack.models.layers.vit import Attention, Mlp, layer_norm
 
 PATCH = 16
 # Positions of the image classifier that the weights came from; in the checkpoint, without use.
 CLASSIFIER_POSITIONS = 197
-
-
-class Sizes(NamedTuple):
-    """Pixels of the search region and of a template, and the most templates that the shipped graph takes."""
-
-    search: int
-    template: int
-    templates: int
-
-    @property
-    def search_cells(self) -> int:
-        """Cells along the search region's side."""
-        return self.search // PATCH
-
-    @property
-    def template_tokens(self) -> int:
-        """Tokens of one template."""
-        return (self.template // PATCH) ** 2
 
 
 class Block(nn.Module):
@@ -112,7 +94,7 @@ class DmTrack(nn.Module):
         head_channels: int = 256,
     ) -> None:
         super().__init__()
-        self.sizes = Sizes(search_size, template_size, templates)
+        self.sizes = Sizes(PATCH, search_size, template_size, templates)
         self.backbone = Backbone(self.sizes, dim, depth, heads)
         self.box_head = CenterHead(dim, head_channels)
 

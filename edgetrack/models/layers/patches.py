@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,30 @@ from torch import Tensor, nn
 # ImageNet, RGB, for values of 0..1.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+
+class Sizes(NamedTuple):
+    """Pixels of a patch, of the search region and of a template, and the most templates that a step takes."""
+
+    patch: int
+    search: int
+    template: int
+    templates: int
+
+    @property
+    def search_cells(self) -> int:
+        """Cells along the search region's side."""
+        return self.search // self.patch
+
+    @property
+    def template_cells(self) -> int:
+        """Cells along a template's side."""
+        return self.template // self.patch
+
+    @property
+    def template_tokens(self) -> int:
+        """Tokens of one template."""
+        return self.template_cells**2
 
 
 class PatchEmbed(nn.Module):

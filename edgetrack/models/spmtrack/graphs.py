@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.models.base import GraphModule
-from edgetrack.models.layers.patches import PixelEmbed
+from edgetrack.models.layers.patches import PixelEmbed, Sizes
 from edgetrack.models.layers.vit import Attention, Mlp
 from edgetrack.models.spmtrack.experts import ExpertLinear, StackedExperts
-from edgetrack.models.spmtrack.network import Block, Qkv, Sizes, SpmTrack, SwiGlu, cell_centres
+from edgetrack.models.spmtrack.network import Block, Qkv, SpmTrack, SwiGlu, cell_centres
 
 
 def _stacked(*maps: nn.Module, gain: Tensor | None = None) -> StackedExperts:

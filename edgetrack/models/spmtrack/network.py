@@ -9,31 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetrack.models.layers.patches import PatchEmbed
+from edgetrack.models.layers.patches import PatchEmbed, Sizes
 from edgetrack.models.layers.vit import Attention, Mlp, layer_norm
 from edgetrack.models.spmtrack.assembly import Trunk, assemble
 from edgetrack.models.spmtrack.experts import ExpertLinear
 
 PATCH = 14
 MakeLinear = Callable[[int, int], nn.Module]
-
-
-class Sizes(NamedTuple):
-    """Pixels of the search region and of a template, and how many templates there are."""
-
-    search: int
-    template: int
-    templates: int
-
-    @property
-    def search_cells(self) -> int:
-        """Cells along the search region's side."""
-        return self.search // PATCH
-
-    @property
-    def template_cells(self) -> int:
-        """Cells along a template's side."""
-        return self.template // PATCH
 
 
 class Found(NamedTuple):
@@ -169,7 +151,7 @@ class SpmTrack(nn.Module):
         super().__init__()
         if mlp not in ("gelu", "swiglu"):
             raise ValueError(f"mlp is {mlp!r}, expected gelu or swiglu")
-        self.sizes = Sizes(search_size, template_size, templates)
+        self.sizes = Sizes(PATCH, search_size, template_size, templates)
         self.alpha, self.rsexpert = alpha, rsexpert
         scale = alpha / (rank**0.5 if rsexpert else rank)
 

@@ -75,7 +75,7 @@ class Graph(CompiledGraph):
 
         from edgetrack.models.base import find_model
 
-        torch.set_num_threads(options.threads)
+        self._torch, self._threads = torch, options.threads
         device = None if options.device == "cpu" else find_device(torch, options.device)
         if device is not None:
             network.to(device)
@@ -98,8 +98,11 @@ class Graph(CompiledGraph):
         if self._on_gpu is not None:
             self._on_gpu.run()
             return
+        # One setting for the whole process, which another graph or the program may have changed meanwhile.
+        if self._torch.get_num_threads() != self._threads:
+            self._torch.set_num_threads(self._threads)
         for name, value in self._module(*self._in).items():
             self._out[name].copy_(value)
 
     def _close(self) -> None:
-        del self._module, self._in, self._out, self._on_gpu
+        del self._torch, self._module, self._in, self._out, self._on_gpu

@@ -28,13 +28,20 @@ def test_graphs_of_a_bundle_share_one_network_and_free_it_together(exported: Cal
     assert len(backend._networks) == before
 
 
-def test_threads_are_set(graph_file: Callable[..., Any]) -> None:
+def test_every_graph_runs_on_its_own_number_of_threads(graph_file: Callable[..., Any]) -> None:
     before = torch.get_num_threads()
+    file = graph_file("torch")
+    one, two = file.open(threads=1), file.open(threads=2)
+    used = []
     try:
-        graph_file("torch").open(threads=1).close()
-        assert torch.get_num_threads() == 1
+        for graph in (one, two, one):
+            graph.run()
+            used.append(torch.get_num_threads())
     finally:
         torch.set_num_threads(before)
+        one.close()
+        two.close()
+    assert used == [1, 2, 1]
 
 
 @pytest.mark.parametrize(
