@@ -133,7 +133,7 @@ def _result(
         own.append(Code.NO_REFERENCE.caution(f"{contestant.reference} failed in this run"))
     speeds = _fps(latencies)
     return Result(
-        bundle=manifest.name,
+        bundle=contestant.name,
         tracker=manifest.tracker,
         target=manifest.target,
         precision=manifest.precision,

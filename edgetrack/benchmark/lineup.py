@@ -12,7 +12,7 @@ from edgetrack.bundle import find_bundles, open_bundle
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.capabilities import Target, find_target
 from edgetrack.errors import UnknownNameError, UsageError
-from edgetrack.runtime.named import open_named
+from edgetrack.runtime.named import open_named, tell_apart
 
 OUTPUT_FOLDER = Path("out")
 Notify = Callable[[str], None]
@@ -34,6 +34,7 @@ class Contestant:
         hint: the precision hint that it is loaded with.
         reference: the label of its PyTorch reference; its own label where it is one.
         cautions: what is known before anything is measured.
+        alias: the end of its path, where another bundle of the same name takes part.
     """
 
     path: Path
@@ -41,11 +42,17 @@ class Contestant:
     hint: str | None = None
     reference: str | None = None
     cautions: tuple[Caution, ...] = ()
+    alias: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The bundle's name in this run."""
+        return self.alias or self.manifest.name
 
     @property
     def label(self) -> str:
         """The bundle's name, with its hint where it has one."""
-        return self.manifest.name if self.hint is None else f"{self.manifest.name}@{self.hint}"
+        return self.name if self.hint is None else f"{self.name}@{self.hint}"
 
     @property
     def arithmetic(self) -> str:
@@ -84,17 +91,19 @@ def choose(
         UsageError: a hint that no bundle takes, or a bundle that was given twice.
         EdgetrackError: a bundle that cannot be opened or made.
     """
-    contestants = [Contestant(*open_named(text)) for text in given] or _found(folder, notify, device)
+    contestants = [Contestant(*open_named(text)[:3]) for text in given] or _found(folder, notify, device)
     if not contestants:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
         contestants = [opened(export(None, target, None, None))]
     if hint is not None:
         contestants = _hinted(contestants, hint, notify)
+    aliases = tell_apart([(one.manifest.name, one.path) for one in contestants])
+    contestants = [replace(one, alias=alias) for one, alias in zip(contestants, aliases, strict=True)]
     labels = [contestant.label for contestant in contestants]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise UsageError(f"{twice[0]} takes part twice; give each bundle once, and bundles of different names")
+        raise UsageError(f"{twice[0]} takes part twice; give each bundle once")
     return [with_cautions(contestant) for contestant in contestants]
 
 

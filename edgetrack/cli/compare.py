@@ -48,7 +48,7 @@ def compare(
     from edgetrack.evaluation.comparison_plot import check_plot, draw
     from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.evaluation.difference import POINTS
-    from edgetrack.runtime.named import open_named
+    from edgetrack.runtime.named import open_together
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
@@ -57,9 +57,10 @@ def compare(
     if plot is not None:
         check_plot(plot)
     opened = open_dataset(dataset, layout)
+    one, other = open_together([a, b])
     request = Request(
-        a=open_named(a),
-        b=open_named(b),
+        a=one,
+        b=other,
         dataset=opened if (chosen := split_names(sequences)) is None else opened.select(chosen),
         plan=AnchorPlan(anchors, anchor_length),
         margin=margin / POINTS,

@@ -76,7 +76,7 @@ def _pairs(a: Tracked, b: Tracked) -> list[_Pair]:
 
 def _side(named: Named, figures: Result) -> Side:
     return Side(
-        bundle=named.manifest.name,
+        bundle=named.name,
         hint=named.hint,
         tracker=named.manifest.tracker,
         target=named.manifest.target,

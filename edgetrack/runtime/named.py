@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,16 +18,23 @@ class Named(NamedTuple):
         path: absolute, as `edgetrack.load` takes it.
         manifest: what the bundle says of itself.
         hint: the precision hint that it is to be loaded with.
+        alias: the end of its path, where another bundle of the same name was named too.
     """
 
     path: Path
     manifest: Manifest
     hint: str | None = None
+    alias: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called: its alias where it has one."""
+        return self.alias or self.manifest.name
 
     @property
     def label(self) -> str:
-        """The bundle's name, with its hint where it has one."""
-        return self.manifest.name if self.hint is None else f"{self.manifest.name}@{self.hint}"
+        """Its name, with its hint where it has one."""
+        return self.name if self.hint is None else f"{self.name}@{self.hint}"
 
     @property
     def arithmetic(self) -> str:
@@ -55,3 +63,33 @@ def open_named(text: str) -> Named:
             f"expected one of: {', '.join(target.hints) or 'none'}"
         )
     return named
+
+
+def open_together(texts: Sequence[str]) -> list[Named]:
+    """`open_named` for each, with aliases where two bundles have one name."""
+    opened = [open_named(text) for text in texts]
+    aliases = tell_apart([(one.manifest.name, one.path) for one in opened])
+    return [one._replace(alias=alias) for one, alias in zip(opened, aliases, strict=True)]
+
+
+def tell_apart(bundles: Sequence[tuple[str, Path]]) -> list[str | None]:
+    """What to call bundles of one name in different places, such as two exports of one tracker.
+
+    Args:
+        bundles: names and paths.
+
+    Returns:
+        For each as much of its path's end as tells it from the others of its name; None where the name does.
+    """
+    places: dict[str, set[Path]] = {}
+    for name, path in bundles:
+        places.setdefault(name, set()).add(path.resolve())
+    return [_end(path.resolve(), places[name]) for name, path in bundles]
+
+
+def _end(path: Path, places: set[Path]) -> str | None:
+    others = [place.parts for place in places if place != path]
+    if not others:
+        return None
+    length = next(n for n in range(1, len(path.parts) + 1) if all(other[-n:] != path.parts[-n:] for other in others))
+    return Path(*path.parts[-length:]).as_posix()

@@ -81,6 +81,18 @@ def test_the_same_bundle_twice(pick, make_bundle):
         pick(path, path)
 
 
+def test_bundles_of_one_name_are_told_apart_by_their_places(pick, make_bundle, tmp_path):
+    first, second = (make_bundle("a", folder=tmp_path / place) for place in ("x", "y"))
+    renamed = second.rename(second.with_name("b"))
+    chosen, _ = pick(str(first), f"{make_bundle('other')}", str(renamed))
+    assert [c.label for c in chosen] == ["a", "other", "b"]
+    again = make_bundle("a", folder=tmp_path / "y")
+    chosen, _ = pick(str(first), str(again))
+    assert [c.label for c in chosen] == ["x/a", "y/a"]
+    with pytest.raises(UsageError, match="x/a takes part twice"):
+        pick(str(first), str(again), str(first))
+
+
 def test_without_a_bundle_those_at_hand_are_taken_and_broken_ones_named(pick, make_bundle, tmp_path):
     make_bundle("a", folder=tmp_path / "out")
     (make_bundle("b", folder=tmp_path / "out") / "step.json").unlink()
