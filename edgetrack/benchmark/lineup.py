@@ -12,7 +12,7 @@ from edgetrack.bundle import find_bundles, open_bundle
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.capabilities import Target, find_target
 from edgetrack.errors import UnknownNameError, UsageError
-from edgetrack.runtime.named import open_named, tell_apart
+from edgetrack.runtime.named import Named, open_named, tell_apart
 
 OUTPUT_FOLDER = Path("out")
 Notify = Callable[[str], None]
@@ -25,39 +25,21 @@ None is the default tracker, the folder `./out` and the weights that the tracker
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Contestant(Named):
     """A bundle that is measured.
 
     Attributes:
-        path: as `edgetrack.load` takes it.
-        manifest: what the bundle says of itself.
-        hint: the precision hint that it is loaded with.
         reference: the label of its PyTorch reference; its own label where it is one.
         cautions: what is known before anything is measured.
-        alias: the end of its path, where another bundle of the same name takes part.
     """
 
-    path: Path
-    manifest: Manifest
-    hint: str | None = None
     reference: str | None = None
     cautions: tuple[Caution, ...] = ()
-    alias: str | None = None
 
-    @property
-    def name(self) -> str:
-        """The bundle's name in this run."""
-        return self.alias or self.manifest.name
-
-    @property
-    def label(self) -> str:
-        """The bundle's name, with its hint where it has one."""
-        return self.name if self.hint is None else f"{self.name}@{self.hint}"
-
-    @property
-    def arithmetic(self) -> str:
-        """The precision that it computes in."""
-        return self.hint or self.manifest.precision
+    @classmethod
+    def of(cls, named: Named) -> Contestant:
+        """A bundle that was named, without a reference yet."""
+        return cls(named.path, named.manifest, named.hint, named.alias)
 
     @property
     def size_mb(self) -> float:
@@ -91,7 +73,7 @@ def choose(
         UsageError: a hint that no bundle takes, or a bundle that was given twice.
         EdgetrackError: a bundle that cannot be opened or made.
     """
-    contestants = [Contestant(*open_named(text)[:3]) for text in given] or _found(folder, notify, device)
+    contestants = [Contestant.of(open_named(text)) for text in given] or _found(folder, notify, device)
     if not contestants:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")

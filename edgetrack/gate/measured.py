@@ -109,9 +109,9 @@ def _sides(
     ours = theirs = around.start or start_worker
     if isolated is not None and options.baseline_python is not None:
         ours, theirs = code.own_starter(isolated), code.starter(options.baseline_python)
-    sides = [Side("candidate", Contestant(*candidate), ours)]
+    sides = [Side("candidate", Contestant.of(candidate), ours)]
     if isinstance(baseline, Named):
-        sides.append(Side("baseline", Contestant(*baseline), theirs))
+        sides.append(Side("baseline", Contestant.of(baseline), theirs))
     return sides
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from edgetrack.bundle import Manifest, open_bundle
 from edgetrack.capabilities import find_target
 from edgetrack.errors import UsageError
 
 
-class Named(NamedTuple):
+@dataclass(frozen=True)
+class Named:
     """A bundle that was named.
 
     Attributes:
@@ -69,7 +70,7 @@ def open_together(texts: Sequence[str]) -> list[Named]:
     """`open_named` for each, with aliases where two bundles have one name."""
     opened = [open_named(text) for text in texts]
     aliases = tell_apart([(one.manifest.name, one.path) for one in opened])
-    return [one._replace(alias=alias) for one, alias in zip(opened, aliases, strict=True)]
+    return [replace(one, alias=alias) for one, alias in zip(opened, aliases, strict=True)]
 
 
 def tell_apart(bundles: Sequence[tuple[str, Path]]) -> list[str | None]:
