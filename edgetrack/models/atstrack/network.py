@@ -13,12 +13,9 @@ from edgetrack.models.atstrack.attributes import parse_attributes
 from edgetrack.models.atstrack.modulation import Modulation
 from edgetrack.models.layers.center_head import CenterHead, Maps
 from edgetrack.models.layers.clip_text import TextTower
-from edgetrack.models.layers.patches import PatchEmbed, Sizes
-from edgetrack.models.layers.vit import Block, layer_norm
-
-PATCH = 16
-# Positions of the image classifier that the weights came from; in the checkpoint, without use.
-CLASSIFIER_POSITIONS = 197
+from edgetrack.models.layers.joint_backbone import PATCH, JointBackbone
+from edgetrack.models.layers.patches import Sizes
+from edgetrack.models.layers.vit import Block
 
 
 class Description(NamedTuple):
@@ -37,19 +34,12 @@ class Found(NamedTuple):
     state: Tensor
 
 
-class Backbone(nn.Module):
+class Backbone(JointBackbone):
     """ODTrack's ViT-B/16."""
 
     def __init__(self, sizes: Sizes, dim: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, CLASSIFIER_POSITIONS, dim))
-        self.pos_embed_z = nn.Parameter(torch.zeros(1, sizes.template_tokens, dim))
-        self.pos_embed_x = nn.Parameter(torch.zeros(1, sizes.search_cells**2, dim))
+        super().__init__(sizes, dim, [Block(dim, heads) for _ in range(depth)])
         self.cls_pos_embed = nn.Parameter(torch.zeros(1, 1, dim))
-        self.patch_embed = PatchEmbed(PATCH, dim)
-        self.blocks = nn.ModuleList([Block(dim, heads) for _ in range(depth)])
-        self.norm = layer_norm(dim)
 
     def forward(self, templates: Tensor, search: Tensor, visual: Tensor, lingual: Tensor) -> Tensor:
         """Normalised RGB (T, 3, h, w) and (1, 3, H, W), the carried token (1, 1, dim), words' tokens (1, 0 or 1, dim).
@@ -57,10 +47,8 @@ class Backbone(nn.Module):
         Returns:
             (1, N, dim): the carried token, the words', templates one after another, the search region.
         """
-        z = self.patch_embed(templates) + self.pos_embed_z
-        x = self.patch_embed(search) + self.pos_embed_x
         query = self.cls_token + visual + self.cls_pos_embed
-        tokens = torch.cat([query, lingual, z.reshape(1, -1, z.shape[-1]), x], dim=1)
+        tokens = torch.cat([query, lingual, self.tokens(templates, search)], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
         out: Tensor = self.norm(tokens)

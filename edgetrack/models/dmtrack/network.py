@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from edgetrack.errors import CheckpointError
 from edgetrack.models.dmtrack.adapters import DeepAdapter, ShallowAdapter, TemporalAdapter
 from edgetrack.models.layers.center_head import CenterHead, Maps
-from edgetrack.models.layers.patches import PatchEmbed, Sizes
+from edgetrack.models.layers.joint_backbone import PATCH, JointBackbone
+from edgetrack.models.layers.patches import Sizes
 from edgetrack.models.layers.vit import Attention, Mlp, layer_norm
-
-PATCH = 16
-# Positions of the image classifier that the weights came from; in the checkpoint, without use.
-CLASSIFIER_POSITIONS = 197
 
 
 class Block(nn.Module):
@@ -43,33 +39,21 @@ class Block(nn.Module):
         return a + self.mlp(ma) + da, b + self.mlp(mb) + db
 
 
-class Backbone(nn.Module):
+class Backbone(JointBackbone):
     """Images of both modalities to the sum of their search features."""
 
     def __init__(self, sizes: Sizes, dim: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, CLASSIFIER_POSITIONS, dim))
-        self.pos_embed_z = nn.Parameter(torch.zeros(1, sizes.template_tokens, dim))
-        self.pos_embed_x = nn.Parameter(torch.zeros(1, sizes.search_cells**2, dim))
-        self.patch_embed = PatchEmbed(PATCH, dim)
-        self.blocks = nn.ModuleList([Block(dim, heads) for _ in range(depth)])
-        self.norm = layer_norm(dim)
+        super().__init__(sizes, dim, [Block(dim, heads) for _ in range(depth)])
 
     def forward(self, templates: Tensor, search: Tensor) -> Tensor:
         """(T, 2, 3, h, w) and (2, 3, H, W), normalised RGB, modality in the dimension of 2, to (1, dim, F, F)."""
-        a, b = (self._tokens(templates[:, modality], search[modality : modality + 1]) for modality in (0, 1))
+        a, b = (self.tokens(templates[:, modality], search[modality : modality + 1]) for modality in (0, 1))
         count = self.pos_embed_x.shape[1]
         for block in self.blocks:
             a, b = block(a, b, templates.shape[0], count)
         features = self.norm(a) + self.norm(b)
         cells = round(count**0.5)
         return cast(Tensor, features[:, -count:].transpose(1, 2).reshape(1, -1, cells, cells))
-
-    def _tokens(self, templates: Tensor, search: Tensor) -> Tensor:
-        z = self.patch_embed(templates) + self.pos_embed_z
-        x = self.patch_embed(search) + self.pos_embed_x
-        return torch.cat([z.reshape(1, -1, z.shape[-1]), x], dim=1)
 
 
 class DmTrack(nn.Module):
