@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracker", default="smat")
-    parser.add_argument("--weights", default="untrained", help="a checkpoint; speed does not depend on it")
+    parser.add_argument("--weights", help="as of `edgetrack export`; speed does not depend on them")
     parser.add_argument("--calib", default="synthetic", help="calibration crops of the INT8 engine")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--duration", type=float, default=10.0, help="seconds for each contestant and speed")
@@ -48,9 +48,10 @@ def export_all(given: argparse.Namespace, folder: Path) -> Together:
     commands = {}
     for target, precision in WAYS:
         name = f"{given.tracker}-{target}-{precision}"
-        wish = [given.tracker, "--target", target, "--precision", precision, "--weights", given.weights]
+        wish = [given.tracker, "--target", target, "--precision", precision]
+        weights = [] if given.weights is None else ["--weights", given.weights]
         calib = ["--calib", given.calib] if precision in ("fp16", "int8") else []
-        commands[name] = [*wish, *calib, "-o", str(folder / name), "--json"]
+        commands[name] = [*wish, *weights, *calib, "-o", str(folder / name), "--json"]
     return export_each(commands, progress=lambda line: sys.stderr.write(line + "\n"))
 
 
