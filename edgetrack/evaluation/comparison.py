@@ -6,7 +6,7 @@ then B; then A, and then B, are placed at A's boxes.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,14 @@ from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.comparison_summary import summarize_pair
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.difference import check_margin
-from edgetrack.evaluation.openloop import Replay
+from edgetrack.evaluation.openloop import Replay, drop_incomplete
 from edgetrack.evaluation.options import Options
 from edgetrack.evaluation.tasks import OnePass
+from edgetrack.evaluation.work import digest_of
 from edgetrack.runtime.named import Named
 
 SUMMARY = "comparison.json"
+MAPS = "open-loop"
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,16 @@ def compare(request: Request, progress: Progress = lambda what, done, total: Non
         raise UsageError(f"{request.a.label} is compared with itself; give two bundles, or one with two hints")
     check_margin(request.margin)
     a, b = (_closed_loop(request, side, progress) for side in (request.a, request.b))
-    with tempfile.TemporaryDirectory(prefix="edgetrack-compare-") as scratch:
-        boxes = {sequence.name: run.boxes for sequence, run in a.of(OnePass)}
-        open_a = _open_loop(request, request.a, boxes, Path(scratch) / "a", progress)
-        open_b = _open_loop(request, request.b, boxes, Path(scratch) / "b", progress)
-        found = summarize_pair((request.a, a, open_a), (request.b, b, open_b), request.margin)
+    boxes = {sequence.name: run.boxes for sequence, run in a.of(OnePass)}
+    # Maps take up to gigabytes: they stay for the next call after an interruption, and no longer.
+    maps = request.folder / MAPS
+    if request.restart:
+        shutil.rmtree(maps, ignore_errors=True)
+    open_a = _open_loop(request, request.a, boxes, maps / "a", progress)
+    open_b = _open_loop(request, request.b, boxes, maps / "b", progress)
+    found = summarize_pair((request.a, a, open_a), (request.b, b, open_b), request.margin)
     store.save(found, request.folder / SUMMARY)
+    shutil.rmtree(maps, ignore_errors=True)
     return found
 
 
@@ -96,13 +102,18 @@ def _closed_loop(request: Request, side: Named, progress: Progress) -> Book:
 def _open_loop(
     request: Request, side: Named, boxes: Mapping[str, Sequence[Box]], folder: Path, progress: Progress
 ) -> Book:
-    folder.mkdir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}; give another folder with --output") from error
+    drop_incomplete(folder)
+    loaded = (digest_of(side.manifest), side.hint, request.device, request.threads)
 
     def tasks(sequence: str) -> list[Replay]:
-        given = boxes.get(sequence, ())
-        # Two names may become the same plain one.
-        file = folder / f"{store.plain_name(sequence)}-{store.key_of(sequence)[:16]}.maps"
-        return [Replay(tuple(given), file)] if len(given) > 1 else []
+        given = tuple(boxes.get(sequence, ()))
+        # Named by all that the maps depend on: what an earlier call left is then either the same or another file.
+        key = store.key_of(sequence, *loaded, *Replay(given, folder).key)
+        return [Replay(given, folder / f"{store.plain_name(sequence)}-{key[:16]}.maps")] if len(given) > 1 else []
 
     options = replace(request.options(side), output=folder, anchors=None, restart=False)
     return _collect(side, options, progress, tasks)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgetrack.box import Box
 from edgetrack.errors import SequenceError
 from edgetrack.evaluation.sequence import Sequence as Frames
+from edgetrack.evaluation.store import Saved
 from edgetrack.runtime.session import Tracker
 
 LARGEST_MAP = 16_384
@@ -100,6 +101,21 @@ def maps_of(tracker: Tracker) -> list[tuple[MapInfo, NDArray[Any]]]:
         for name, values in tracker.graphs[graph.name].outputs.items()
         if np.issubdtype(values.dtype, np.floating) and values.size <= LARGEST_MAP
     ]
+
+
+def drop_incomplete(folder: Path) -> None:
+    """Remove the kept runs of a folder whose maps are not there in full, so that they are run again."""
+    for kept in folder.glob("*.json"):
+        try:
+            saved = msgspec.json.decode(kept.read_bytes(), type=Saved)
+            run = msgspec.json.decode(saved.run, type=ReplayRun)
+            file = Path(run.file)
+            size = 4 * len(run.boxes) * sum(info.size for info in run.maps)
+            whole = file.parent == folder and file.is_file() and file.stat().st_size == size
+        except (OSError, ValueError):
+            whole = False
+        if not whole:
+            kept.unlink(missing_ok=True)
 
 
 class MapError(msgspec.Struct, frozen=True, kw_only=True):

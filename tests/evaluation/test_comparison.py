@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from edgetrack.cli.main import app
 from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
 from edgetrack.evaluation import comparison_report
 from edgetrack.evaluation.anchors import AnchorPlan
-from edgetrack.evaluation.comparison import SUMMARY, Request, compare
+from edgetrack.evaluation.comparison import MAPS, SUMMARY, Request, compare
 from edgetrack.evaluation.comparison_plot import check_plot, draw
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.datasets import open_dataset
@@ -83,6 +84,43 @@ def test_runs_are_kept_and_a_broken_sequence_costs_itself(request_of, plain_data
     compare(request, lambda what, done, total: told.append(what))
     assert sum("kept from an earlier run" in what for what in told) == 4
     assert sum(what.endswith("open loop): done") for what in told) == 2
+
+
+def test_an_interrupted_open_loop_goes_on_where_it_was(request_of, tmp_path) -> None:
+    request, maps = request_of(size_b=0.15), tmp_path / "kept" / MAPS
+    expected = compare(request)
+    assert not maps.exists()
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "b: x (open loop): done":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(request, interrupt)
+    # Of what was left one file of maps is cut, and its run has to be made again.
+    cut = next((maps / "a").glob("y-*.maps"))
+    cut.write_bytes(cut.read_bytes()[:-4])
+    told = []
+    assert compare(request, lambda what, done, total: told.append(what)) == expected
+    again = sorted(what for what in told if "open loop" in what)
+    assert again[0] == "a: x (open loop): kept from an earlier run"
+    assert again[1] == "a: y (open loop): done"
+    assert again[-1] == "b: y (open loop): done"
+    assert not maps.exists()
+
+
+def test_maps_of_another_bundle_are_not_taken(request_of, make_bundle) -> None:
+    request = request_of(size_b=0.15)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "b: y (open loop): done":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(request, interrupt)
+    found = compare(replace(request, b=open_named(str(make_bundle("c", size=0.2)))))
+    size = next(error for error in found.open_loop.maps if error.name == "step/size")
+    assert size.max_abs == pytest.approx(0.05, rel=1e-5)
 
 
 def test_sequences_without_truth_are_compared_all_the_same(request_of, plain_dataset) -> None:
