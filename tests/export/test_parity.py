@@ -118,8 +118,8 @@ def test_output_that_is_no_number_is_caught_at_any_tolerance(
 @pytest.mark.parametrize("target", TARGETS)
 def test_bundle_keeps_all_comparisons(exported: Callable[..., Path], target: str) -> None:
     report = json.loads((exported(target) / "parity.json").read_bytes())
-    # Samples of two scenes, of one for the reference itself, and noise; of each 1 output of template and 3 of step alone, 3
-    # of step in the whole.
+    # Of two scenes, of one for the reference itself, and noise; each has 1 output of template, 3 of step alone and 3 of
+    # step in the whole.
     samples = (1 if target == "torch" else 2) * 3 + 1
     assert len(report["comparisons"]) == samples * (1 + 3 + 3)
     assert all(c["ok"] for c in report["comparisons"])
