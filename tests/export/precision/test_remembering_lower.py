@@ -10,11 +10,13 @@ import pytest
 
 from edgetrack.bundle import open_bundle
 from edgetrack.evaluation.calibration import Sources
+from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.export.precision.collect import Wish
 from edgetrack.export.precision.run import LowerWish, lower
 from edgetrack.export.recipe import find_recipe, read_recipe
 from edgetrack.media import open_source
 from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.openvino import shared_core
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.session import load
 from edgetrack.runtime.text import stand_in_text
@@ -62,3 +64,27 @@ def test_lower_precisions_track(
             found = tracker.update(with_stand_in(frame, tracker.modalities))
             assert np.isfinite(found.box).all()
             assert "NaN" not in str(found.reason)
+
+
+@pytest.mark.usefixtures("short_proof")
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_marked_products_are_lowered_like_all_others(
+    tiny_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    # Only full-size networks have products that are long enough: here each one counts as long.
+    monkeypatch.setattr("edgetrack.export.openvino.LONG", 1)
+    monkeypatch.setattr("edgetrack.export.openvino.TALL", 1)
+    recipe, full, output = tiny_recipe("dmtrack"), tmp_path / "full", tmp_path / "lower"
+    export(ExportRequest(str(recipe), "openvino", weights="untrained", output=full))
+    wish = LowerWish(calibration=Sources((SCENE,), wish=Wish(size=3)))
+    lower(full, output, "lower", read_recipe(recipe), precision, wish, False, lambda what: None)
+    with open_bundle(output) as bundle:
+        assert verify_bundle(bundle, Options()).ok
+        model = shared_core().read_model(bundle.path("step.xml"))
+    assert any(node.get_type_name() == "PRelu" for node in model.get_ops())
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
+    infos = [node.get_rt_info() for node in compiled.get_ops()]
+    kinds = [str(info["primitiveType"].value) for info in infos if info["layerType"].value == "FullyConnected"]
+    # The activation is part of the product in either precision.
+    assert not any(info["layerType"].value in ("PRelu", "Eltwise") for info in infos)
+    assert any("i8" in kind for kind in kinds) == (precision == "int8")
