@@ -112,7 +112,7 @@ def drop_incomplete(folder: Path) -> None:
             file = Path(run.file)
             size = 4 * len(run.boxes) * sum(info.size for info in run.maps)
             whole = file.parent == folder and file.is_file() and file.stat().st_size == size
-        except (OSError, ValueError):
+        except (OSError, ValueError, msgspec.MsgspecError):
             whole = False
         if not whole:
             kept.unlink(missing_ok=True)

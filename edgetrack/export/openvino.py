@@ -88,7 +88,8 @@ def mark_long_products(model: Any) -> int:
         if len(users) == 1 and _adds_constant(users[0].get_node()):
             last = users[0].get_node()
             users = list(last.output(0).get_target_inputs())
-        if any(user.get_node().get_type_name() in _ACTIVATIONS for user in users):
+        # An output of the graph keeps its place, for its name hangs on it.
+        if any(user.get_node().get_type_name() in {"Result", *_ACTIVATIONS} for user in users):
             continue
         same = opset13.prelu(last, opset13.constant(np.ones(1, np.float32)), name=f"{last.get_friendly_name()}/same")
         for user in users:

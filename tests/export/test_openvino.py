@@ -82,6 +82,15 @@ def test_other_products_are_left_alone(model: openvino.Model) -> None:
     assert len(model.get_ops()) == before
 
 
+def test_an_output_of_the_graph_keeps_its_name() -> None:
+    x = opset13.parameter([1, TALL, LONG], np.float32, name="x")
+    y = opset13.matmul(x, opset13.constant(np.ones((24, LONG), np.float32)), False, True)
+    y.output(0).set_names({"y"})
+    model = openvino.Model([opset13.result(y)], [x], "product")
+    assert mark_long_products(model) == 0
+    assert model.output("y").get_names() == {"y"}
+
+
 def test_marking_twice_marks_once() -> None:
     model = product()
     assert [mark_long_products(model), mark_long_products(model)] == [1, 0]
