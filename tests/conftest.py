@@ -16,6 +16,8 @@ from filelock import FileLock
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from tests.builders import as_toml, tiny_tables
+
 # A slow machine is no failure, and a change is not blamed for an example that nobody had met before: `make test` takes
 # the same ones each time, `make test-full` goes looking for others.
 settings.register_profile("same", deadline=None, derandomize=True)
@@ -156,88 +158,17 @@ def exported(made_once: Callable[..., Path]) -> Callable[..., Path]:
     return make
 
 
-# The same code in two narrow blocks on small crops: section of the recipe -> what differs.
-TINY: dict[str, dict[str, dict[str, Any]]] = {
-    "dmtrack": {
-        "configuration": {
-            "search_size": 128,
-            "template_size": 64,
-            "dim": 64,
-            "depth": 2,
-            "heads": 2,
-            "head_channels": 32,
-        },
-        "procedure": {"search_size": 128, "template_size": 64},
-    },
-    "atstrack": {
-        "configuration": {
-            "search_size": 128,
-            "template_size": 64,
-            "dim": 64,
-            "depth": 2,
-            "heads": 2,
-            "head_channels": 32,
-            "text_dim": 32,
-            "text_depth": 2,
-            "text_heads": 2,
-        },
-        "procedure": {"search_size": 128, "template_size": 64},
-    },
-    "dastm": {
-        "configuration": {
-            "image_size": 97,
-            "cells": 9,
-            "width": 0.25,
-            "blocks": "1,1,2",
-            "dim": 32,
-            "head_width": 16,
-            "head_depth": 2,
-            "gate_reduction": 4,
-        },
-        "procedure": {"search_size": 97},
-    },
-    "spmtrack_b": {
-        "configuration": {
-            "search_size": 112,
-            "template_size": 56,
-            "dim": 64,
-            "depth": 2,
-            "heads": 2,
-            "rank": 8,
-            "alpha": 8,
-        },
-        "procedure": {"search_size": 112, "template_size": 56},
-    },
-}
-
-
 @pytest.fixture(scope="session")
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """tiny_recipe("dmtrack", memory="bounded:4") -> a recipe of a small configuration, its procedure changed."""
-    import msgspec
-
-    from edgetrack.export.recipe import find_recipe
 
     @cache
     def write(tracker: str, **procedure: Any) -> Path:
-        tables = msgspec.to_builtins(find_recipe(tracker))
-        for section, changes in TINY[tracker].items():
-            tables[section] |= changes
-        tables["procedure"] |= procedure
         path = tmp_path_factory.mktemp("tiny") / f"{tracker}.toml"
-        path.write_text("\n".join(f"{key} = {_inline(value)}" for key, value in tables.items() if value is not None))
+        path.write_text(as_toml(tiny_tables(tracker, procedure)))
         return path
 
     return write
-
-
-def _inline(value: Any) -> str:
-    """A value as TOML on one line."""
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{json.dumps(k)} = {_inline(v)}' for k, v in value.items() if v is not None)} }}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_inline, value))}]"
-    return json.dumps(value)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def compare(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Hold bundle B against A: how far their boxes diverge, the error on the same crops, and AO with a verdict."""
-    from edgetrack.cli.lists import split_names
+    from edgetrack.cli.options import split_names
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.anchors import AnchorPlan
     from edgetrack.evaluation.comparison import Request

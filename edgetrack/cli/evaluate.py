@@ -67,7 +67,7 @@ def evaluate(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Track every sequence of a data set from its first box; AO, SR, AUC, precision, and their intervals."""
-    from edgetrack.cli.lists import split_names
+    from edgetrack.cli.options import split_names
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.evaluation.options import Options

@@ -91,7 +91,7 @@ def export(
         _export_separately(context, target, precision, as_json)
         return
     from edgetrack.cli.console import print_json, stages
-    from edgetrack.cli.lists import split_names
+    from edgetrack.cli.options import split_names
     from edgetrack.evaluation.anchors import AnchorPlan
     from edgetrack.evaluation.calibration import Sources
     from edgetrack.export.pipeline import ExportRequest, plan

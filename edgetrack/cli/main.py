@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Export, run and measure single-object trackers on real devices.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

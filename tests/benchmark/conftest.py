@@ -1,60 +1,19 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from edgetrack.benchmark.messages import Bursted, Loaded, Paced, Peak, Rate, Ready, Slice
 from edgetrack.benchmark.process import COMMAND, WorkerProcess, worker_environ
 from edgetrack.benchmark.roofline import Roofline
-from edgetrack.bundle import BundleWriter
-from edgetrack.bundle.manifest import GraphInfo, Manifest, PaperFigures, TensorInfo, WeightsInfo
+from edgetrack.bundle.manifest import PaperFigures
+from tests.builders import scripted_manifest, write_scripted
 
-PROCEDURE = {
-    "template_factor": 2.0,
-    "template_size": 128,
-    "search_factor": 4.0,
-    "search_size": 256,
-    "clip_margin": 10.0,
-    "lost_below": 0.1,
-}
 SOURCE = "synthetic:drift?frames=6&size=96x64"
 
 
-def tensor(name, *shape, dtype="float32"):
-    return TensorInfo(name=name, dtype=dtype, shape=shape)
-
-
-def fake_manifest(name, *, target="fake", tracker="smat", weights=None, flops=1000, paper=None):
-    maps = (tensor("score", 1, 1, 16, 16), tensor("size", 1, 2, 16, 16), tensor("offset", 1, 2, 16, 16))
-    features = tensor("template_features", 1, 4, 1, 4)
-    return Manifest(
-        name=name,
-        tracker=tracker,
-        title="SMAT",
-        target=target,
-        precision="fp32",
-        weights=weights or WeightsInfo(origin="untrained"),
-        graphs=(
-            GraphInfo(
-                name="template",
-                role="init",
-                file="template.json",
-                inputs=(tensor("template", 128, 128, 3, dtype="uint8"),),
-                outputs=(features,),
-            ),
-            GraphInfo(
-                name="step",
-                role="step",
-                file="step.json",
-                inputs=(tensor("search", 256, 256, 3, dtype="uint8"), features),
-                outputs=maps,
-                flops=flops,
-            ),
-        ),
-        procedure=PROCEDURE,
-        paper=paper or PaperFigures(source="a paper", cpu_fps=37.0, cpu="a processor"),
-    )
+def fake_manifest(name, *, flops=1000, paper=None, **fields):
+    paper = paper or PaperFigures(source="a paper", cpu_fps=37.0, cpu="a processor")
+    return scripted_manifest(name, flops=flops, paper=paper, **fields)
 
 
 @pytest.fixture
@@ -62,10 +21,7 @@ def make_bundle(tmp_path):
     """make_bundle(name, folder=..., target=..., ...) writes a bundle with constant outputs; returns its path."""
 
     def make(name, folder=None, **manifest):
-        with BundleWriter((folder or tmp_path) / name) as writer:
-            (writer.folder / "template.json").write_text(json.dumps({"template_features": 1.0}))
-            (writer.folder / "step.json").write_text(json.dumps({"score": 0.5, "size": 0.25, "offset": 0.5}))
-            return writer.commit(fake_manifest(name, **manifest))
+        return write_scripted((folder or tmp_path) / name, fake_manifest(name, **manifest))
 
     return make
 

@@ -16,24 +16,10 @@ from pathlib import Path
 import pytest
 
 from edgetrack.bundle import BundleWriter
-from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo, WeightsInfo
 from edgetrack.devices.choose import Choice
 from edgetrack.devices.hosts import Host
 from edgetrack.devices.profile import find_profile
-
-PROCEDURE = {
-    "template_factor": 2.0,
-    "template_size": 128,
-    "search_factor": 4.0,
-    "search_size": 256,
-    "clip_margin": 10.0,
-    "lost_below": 0.1,
-}
-MAPS = {"score": (1, 1, 16, 16), "size": (1, 2, 16, 16), "offset": (1, 2, 16, 16)}
-
-
-def tensor(name, *shape, dtype="float32"):
-    return TensorInfo(name=name, dtype=dtype, shape=shape)
+from tests.builders import scripted_manifest
 
 
 def constant_graph(path, inputs, outputs):
@@ -74,28 +60,11 @@ def make_onnx_bundle():
     """make_onnx_bundle(path) writes a bundle that ONNX Runtime runs."""
 
     def make(path, name="tiny-onnx"):
-        features = tensor("template_features", 1, 4, 1, 4)
-        template, search = tensor("template", 128, 128, 3, dtype="uint8"), tensor("search", 256, 256, 3, dtype="uint8")
-        maps = tuple(tensor(key, *shape) for key, shape in MAPS.items())
-        graphs = (
-            GraphInfo(name="template", role="init", file="template.onnx", inputs=(template,), outputs=(features,)),
-            GraphInfo(name="step", role="step", file="step.onnx", inputs=(search, features), outputs=maps, flops=10),
-        )
+        manifest = scripted_manifest(name, target="onnx", suffix=".onnx", flops=10)
         with BundleWriter(path) as writer:
-            for graph in graphs:
+            for graph in manifest.graphs:
                 constant_graph(writer.folder / graph.file, graph.inputs, graph.outputs)
-            return writer.commit(
-                Manifest(
-                    name=name,
-                    tracker="smat",
-                    title="SMAT",
-                    target="onnx",
-                    precision="fp32",
-                    weights=WeightsInfo(origin="untrained"),
-                    graphs=graphs,
-                    procedure=PROCEDURE,
-                )
-            )
+            return writer.commit(manifest)
 
     return make
 

@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import cv2
 import numpy as np
 import pytest
 
-from edgetrack.bundle import BundleWriter
-from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo, WeightsInfo
+from tests.builders import write_scripted
 
 BOX = "10,12,20,16"
-
-
-def tensor(name, *shape, dtype="float32"):
-    return TensorInfo(name=name, dtype=dtype, shape=shape)
-
-
-def manifest_of(name):
-    features = tensor("template_features", 1, 4, 1, 4)
-    crops = [tensor("template", 128, 128, 3, dtype="uint8"), tensor("search", 256, 256, 3, dtype="uint8")]
-    maps = (tensor("score", 1, 1, 16, 16), tensor("size", 1, 2, 16, 16), tensor("offset", 1, 2, 16, 16))
-    return Manifest(
-        name=name,
-        tracker="smat",
-        title="SMAT",
-        target="fake",
-        precision="fp32",
-        weights=WeightsInfo(origin="untrained"),
-        graphs=(
-            GraphInfo(name="template", role="init", file="t.json", inputs=(crops[0],), outputs=(features,)),
-            GraphInfo(name="step", role="step", file="s.json", inputs=(crops[1], features), outputs=maps),
-        ),
-        procedure={
-            "template_factor": 2.0,
-            "template_size": 128,
-            "search_factor": 4.0,
-            "search_size": 256,
-            "clip_margin": 10.0,
-            "lost_below": 0.1,
-        },
-    )
 
 
 @pytest.fixture
@@ -49,10 +16,7 @@ def make_bundle(tmp_path):
     """make_bundle("name", score=0.5) writes a bundle with constant outputs; returns its folder."""
 
     def make(name="scripted", **rules):
-        with BundleWriter(tmp_path / "bundles" / name) as writer:
-            (writer.folder / "t.json").write_text(json.dumps({"template_features": 1.0}))
-            (writer.folder / "s.json").write_text(json.dumps({"score": 0.5, "size": 0.25, "offset": 0.5, **rules}))
-            return writer.commit(manifest_of(name))
+        return write_scripted(tmp_path / "bundles" / name, **rules)
 
     return make
 

@@ -18,7 +18,7 @@ from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.sensitivity import REPORT_FILE, Sensitivity, lines, markdown
 from edgetrack.evaluation.sensitivity_plot import PLOT_FILE, draw
 from edgetrack.runtime.verify import GOLDEN_FILE
-from tests.evaluation.conftest import manifest_of
+from tests.builders import scripted_manifest
 
 STAGES = ("stem", "trunk", "size")
 # The true box is 20x16 in a crop of 4 times the root of its area: 0.25 of the crop, and larger ones overlap less.
@@ -33,7 +33,7 @@ def bundle(tmp_path):
         with BundleWriter(folder) as writer:
             (writer.folder / "t.json").write_text(json.dumps({"template_features": 1.0}))
             (writer.folder / "s.json").write_text(json.dumps({"score": 0.5, "size": size, "offset": 0.5}))
-            manifest = manifest_of("scripted")
+            manifest = scripted_manifest("scripted")
             arrays = {f"0/step/in/{t.name}": np.zeros(t.shape, t.dtype) for t in manifest.graph("step").inputs}
             write_npz(writer.folder / GOLDEN_FILE, arrays)
             return writer.commit(manifest)

@@ -18,8 +18,7 @@ from edgetrack.errors import EdgetrackError
 from edgetrack.export.onnx import OPSETS, to_onnx
 from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.models.base import GraphModule
-
-TARGETS = ["torch", "onnx", "openvino"]
+from tests.builders import TARGETS
 
 
 def manifest_of(folder: Path) -> Manifest:

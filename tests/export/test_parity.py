@@ -19,8 +19,8 @@ from edgetrack.export.samples import Sample
 from edgetrack.models import smat
 from edgetrack.models.base import GraphModule
 from edgetrack.runtime.parity import compare
+from tests.builders import TARGETS
 
-TARGETS = ["torch", "onnx", "openvino"]
 short = pytest.mark.usefixtures("short_proof")
 
 

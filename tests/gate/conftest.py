@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -12,56 +10,17 @@ from edgetrack.benchmark.lineup import opened
 from edgetrack.benchmark.messages import Loaded, Peak, Rate, Ready, Slice
 from edgetrack.benchmark.roofline import Roofline
 from edgetrack.box import Box
-from edgetrack.bundle import BundleWriter
-from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo, WeightsInfo
 from edgetrack.gate.rounds import Rounds, Side, gate_plan
+from tests.builders import write_scripted
 
-PROCEDURE = {
-    "template_factor": 2.0,
-    "template_size": 128,
-    "search_factor": 4.0,
-    "search_size": 256,
-    "clip_margin": 10.0,
-    "lost_below": 0.1,
-}
 SOURCE = "synthetic:drift?frames=6&size=96x64"
 FOOTAGE = Footage("given", "read", Box(1, 2, 3, 4), (96, 64), "decoded")
-
-
-def tensor(name, *shape, dtype="float32"):
-    return TensorInfo(name=name, dtype=dtype, shape=shape)
-
-
-def fake_manifest(name):
-    maps = (tensor("score", 1, 1, 16, 16), tensor("size", 1, 2, 16, 16), tensor("offset", 1, 2, 16, 16))
-    features = tensor("template_features", 1, 4, 1, 4)
-    template, search = (tensor(n, size, size, 3, dtype="uint8") for n, size in (("template", 128), ("search", 256)))
-    return Manifest(
-        name=name,
-        tracker="smat",
-        title="SMAT",
-        target="fake",
-        precision="fp32",
-        weights=WeightsInfo(origin="untrained"),
-        graphs=(
-            GraphInfo(name="template", role="init", file="template.json", inputs=(template,), outputs=(features,)),
-            GraphInfo(name="step", role="step", file="step.json", inputs=(search, features), outputs=maps),
-        ),
-        procedure=PROCEDURE,
-    )
 
 
 @pytest.fixture
 def make_bundle(tmp_path):
     """make_bundle("a") writes a bundle with constant outputs; returns its path."""
-
-    def make(name):
-        with BundleWriter(tmp_path / name) as writer:
-            (writer.folder / "template.json").write_text(json.dumps({"template_features": 1.0}))
-            (writer.folder / "step.json").write_text(json.dumps({"score": 0.5, "size": 0.25, "offset": 0.5}))
-            return writer.commit(fake_manifest(name))
-
-    return make
+    return lambda name: write_scripted(tmp_path / name)
 
 
 class Machine:
@@ -152,10 +111,7 @@ class SimulatedWorker:
 
 @pytest.fixture(scope="session")
 def fake_contestant(tmp_path_factory):
-    with BundleWriter(tmp_path_factory.mktemp("gate") / "fake") as writer:
-        (writer.folder / "template.json").write_text(json.dumps({"template_features": 1.0}))
-        (writer.folder / "step.json").write_text(json.dumps({"score": 0.5, "size": 0.25, "offset": 0.5}))
-        return opened(writer.commit(fake_manifest("fake")))
+    return opened(write_scripted(tmp_path_factory.mktemp("gate") / "fake"))
 
 
 @pytest.fixture(scope="session")

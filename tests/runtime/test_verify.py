@@ -20,8 +20,7 @@ from edgetrack.bundle.arrays import write_npz
 from edgetrack.errors import BundleError, BundleIntegrityError
 from edgetrack.runtime.backends.base import Options
 from edgetrack.runtime.verify import verify_bundle
-
-TARGETS = ["torch", "onnx", "openvino"]
+from tests.builders import TARGETS
 
 
 @pytest.fixture

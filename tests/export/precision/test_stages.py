@@ -10,7 +10,7 @@ import pytest
 from edgetrack.errors import RecipeError, UnknownNameError
 from edgetrack.export.precision.stages import check_stages, patterns_of, require_stages
 from edgetrack.export.recipe import find_recipe, shipped_names
-from tests.conftest import TINY
+from tests.builders import TINY
 
 STAGES = {"a": ("template:/x/.*", "step:/x/.*"), "b": ("step:/y",)}
 

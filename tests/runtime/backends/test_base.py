@@ -14,8 +14,8 @@ from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
 from edgetrack.runtime.backends.base import allocate
 from edgetrack.runtime.parity import run_graph
+from tests.builders import TARGETS
 
-TARGETS = ["torch", "onnx", "openvino"]
 PACKAGES = {"torch": ("torch", "export"), "onnx": ("onnxruntime", "onnx"), "openvino": ("openvino", "openvino")}
 
 each_target = pytest.mark.parametrize("target", TARGETS)

@@ -17,13 +17,14 @@ from hypothesis.extra import numpy as hnp
 
 from edgetrack.box import Box
 from edgetrack.bundle import Manifest, open_bundle
-from edgetrack.bundle.manifest import GraphInfo, TensorInfo, WeightsInfo
+from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.errors import BundleError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.runtime.backends.base import Options
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.base import read_settings
 from edgetrack.runtime.trackers.nanotrack import OPENCV, NanoTrackSettings
+from tests.builders import scripted_manifest, tensor
 
 SETTINGS = find_recipe("nanotrack_v2").procedure
 VARIANTS = {"official": SETTINGS, "opencv": SETTINGS | OPENCV | {"variant": "opencv"}}
@@ -33,27 +34,15 @@ TrackerMaker = Callable[..., Tracker]
 each_variant = pytest.mark.parametrize("variant", sorted(VARIANTS))
 
 
-def tensor(name: str, *shape: int, dtype: str = "float32") -> TensorInfo:
-    return TensorInfo(name=name, dtype=dtype, shape=shape)
-
-
 def manifest_of(variant: str = "official", cells: int = 16) -> Manifest:
     kernels = (tensor("k_cls", 1, 64, 4), tensor("k_reg", 1, 64, 4))
     template, search = tensor("template", 127, 127, 3, dtype="uint8"), tensor("search", 255, 255, 3, dtype="uint8")
     maps = (tensor("cls", 1, 2, cells, cells), tensor("loc", 1, 4, cells, cells))
-    return Manifest(
-        name="scripted",
-        tracker="nanotrack_v2",
-        title="NanoTrack",
-        target="fake",
-        precision="fp32",
-        weights=WeightsInfo(origin="untrained"),
-        graphs=(
-            GraphInfo(name="template", role="init", file="t.json", inputs=(template,), outputs=kernels),
-            GraphInfo(name="step", role="step", file="s.json", inputs=(search, *kernels), outputs=maps),
-        ),
-        procedure=VARIANTS[variant],
+    graphs = (
+        GraphInfo(name="template", role="init", file="t.json", inputs=(template,), outputs=kernels),
+        GraphInfo(name="step", role="step", file="s.json", inputs=(search, *kernels), outputs=maps),
     )
+    return scripted_manifest(tracker="nanotrack_v2", title="NanoTrack", graphs=graphs, procedure=VARIANTS[variant])
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from edgetrack.media import quiet_cv2
 from edgetrack.runtime.backends.base import CompiledGraph, Options, allocate
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.nanotrack import OPENCV, NanoTrackProcedure
+from tests.builders import TARGETS
 
-TARGETS = ["torch", "onnx", "openvino"]
 VERSIONS = ["v2", "v3"]
 SEQUENCE = "otb_Crossing"
 SEQUENCES = [

@@ -17,8 +17,7 @@ from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.export.recipe import find_recipe
 from edgetrack.runtime.backends.base import Options
 from edgetrack.runtime.session import Tracker
-
-TARGETS = ["torch", "onnx", "openvino"]
+from tests.builders import TARGETS
 
 
 @pytest.mark.parametrize(("sequence", "name"), [("seq_dmtrack", "dmtrack"), ("seq_spmtrack_b", "spmtrack_b")])

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from edgetrack.box import Box, iou
 from edgetrack.errors import EdgetrackError
 from edgetrack.runtime.session import Tracker, load
+from tests.builders import TARGETS
 
-TARGETS = ["torch", "onnx", "openvino"]
 SEQUENCES = [
     "got10k_mvtcpp",
     "otb_Car4",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgetrack.cli.lists import split_names
+from edgetrack.cli.options import split_names
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""Options that several verbs share: one name, one meaning, one unit, one help text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, zip or name.")]
+
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", help="Where to run: cpu, cuda:0, or a device profile such as jetson, see docs/devices.md"),
+]
+LocalDeviceOption = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda:0.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", help="Threads per inference. Default: all usable cores.")
+]
+PrecisionHintOption = Annotated[
+    str | None, typer.Option("--precision-hint", help="Arithmetic to ask the backend for, such as bf16.")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Sequences to run at a time, each in its own process.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
+
+SourceOption = Annotated[
+    str | None,
+    typer.Option("--source", help="Frames: a video, a folder, or synthetic:NAME. Default: a 1280x720 scene."),
+]
+BoxOption = Annotated[
+    str | None,
+    typer.Option(
+        "--box", help="The target in the first frame as x,y,w,h in pixels. Default: the source's ground truth."
+    ),
+]
+FramesOption = Annotated[int | None, typer.Option("--frames", min=1, help="Use at most this many frames per sequence.")]
+LayoutOption = Annotated[
+    str | None, typer.Option("--layout", help="How the data set is laid out. Default: recognized from its files.")
+]
+SequencesOption = Annotated[
+    list[str] | None, typer.Option("--sequences", help="Use only these sequences, as a,b,c. May be repeated.")
+]
+
+# Anchored runs (docs/decisions/0005): the same defaults wherever runs restart at anchor frames.
+ANCHOR_SPACING = 25
+ANCHOR_LENGTH = 50
+AnchorsOption = Annotated[int, typer.Option("--anchors", min=1, help="Frames between the starts of anchored runs.")]
+AnchorLengthOption = Annotated[int, typer.Option("--anchor-length", min=1, help="Frames of an anchored run.")]
+
+TimeoutOption = Annotated[
+    str, typer.Option("--timeout", metavar="TIME", help="Longest wait for one answer of a worker, as 45s or 2m.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print the result as a Markdown table.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON to this file.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Start again instead of resuming what an interrupted run has kept.")
+]
+
+
+def split_names(given: list[str] | None) -> tuple[str, ...] | None:
+    """Names separated by commas, by repeating the option, or both; None where the option was left out."""
+    if given is None:
+        return None
+    return tuple(name for text in given for part in text.split(",") if (name := part.strip()))

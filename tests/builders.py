@@ -1,0 +1,154 @@
+"""Bundles that tests build: SMAT's graphs without a network, and small configurations of the large trackers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetrack.bundle import BundleWriter, Manifest
+from edgetrack.bundle.manifest import GraphInfo, TensorInfo, WeightsInfo
+
+# Targets that run on any machine of a developer.
+TARGETS = ["torch", "onnx", "openvino"]
+
+# SMAT's procedure, crops, maps and template features.
+PROCEDURE = {
+    "template_factor": 2.0,
+    "template_size": 128,
+    "search_factor": 4.0,
+    "search_size": 256,
+    "clip_margin": 10.0,
+    "lost_below": 0.1,
+}
+# What the scripted graphs return: constants, or a rule of backends/fake.
+CONSTANT = {"template_features": 1.0, "score": 0.5, "size": 0.25, "offset": 0.5}
+
+
+def tensor(name: str, *shape: int, dtype: str = "float32") -> TensorInfo:
+    return TensorInfo(name=name, dtype=dtype, shape=shape)
+
+
+TEMPLATE = tensor("template", 128, 128, 3, dtype="uint8")
+SEARCH = tensor("search", 256, 256, 3, dtype="uint8")
+FEATURES = tensor("template_features", 1, 4, 1, 4)
+MAPS = (tensor("score", 1, 1, 16, 16), tensor("size", 1, 2, 16, 16), tensor("offset", 1, 2, 16, 16))
+
+
+def scripted_manifest(
+    name: str = "scripted", *, target: str = "fake", suffix: str = ".json", flops: int | None = None, **fields: Any
+) -> Manifest:
+    """The manifest of a bundle with SMAT's procedure; `fields` replace the manifest's own."""
+    graphs = (
+        GraphInfo(name="template", role="init", file=f"template{suffix}", inputs=(TEMPLATE,), outputs=(FEATURES,)),
+        GraphInfo(name="step", role="step", file=f"step{suffix}", inputs=(SEARCH, FEATURES), outputs=MAPS, flops=flops),
+    )
+    return Manifest(
+        **{
+            "name": name,
+            "tracker": "smat",
+            "title": "SMAT",
+            "target": target,
+            "precision": "fp32",
+            "weights": WeightsInfo(origin="untrained"),
+            "graphs": graphs,
+            "procedure": PROCEDURE,
+            **fields,
+        }
+    )
+
+
+def write_scripted(path: Path, manifest: Manifest | None = None, *, overwrite: bool = False, **rules: Any) -> Path:
+    """Write a bundle whose outputs follow `rules`, by default CONSTANT, and return its path.
+
+    An output without a rule is filled from the graph's first input.
+    """
+    manifest = manifest or scripted_manifest(path.name)
+    rules = CONSTANT | rules
+    with BundleWriter(path, overwrite=overwrite) as writer:
+        for graph in manifest.graphs:
+            script = {t.name: rules.get(t.name, f"input:{graph.inputs[0].name}") for t in graph.outputs}
+            (writer.folder / graph.file).write_text(json.dumps(script))
+        return writer.commit(manifest)
+
+
+# The same code in two narrow blocks on small crops: section of the recipe -> what differs.
+TINY: dict[str, dict[str, dict[str, Any]]] = {
+    "dmtrack": {
+        "configuration": {
+            "search_size": 128,
+            "template_size": 64,
+            "dim": 64,
+            "depth": 2,
+            "heads": 2,
+            "head_channels": 32,
+        },
+        "procedure": {"search_size": 128, "template_size": 64},
+    },
+    "atstrack": {
+        "configuration": {
+            "search_size": 128,
+            "template_size": 64,
+            "dim": 64,
+            "depth": 2,
+            "heads": 2,
+            "head_channels": 32,
+            "text_dim": 32,
+            "text_depth": 2,
+            "text_heads": 2,
+        },
+        "procedure": {"search_size": 128, "template_size": 64},
+    },
+    "dastm": {
+        "configuration": {
+            "image_size": 97,
+            "cells": 9,
+            "width": 0.25,
+            "blocks": "1,1,2",
+            "dim": 32,
+            "head_width": 16,
+            "head_depth": 2,
+            "gate_reduction": 4,
+        },
+        "procedure": {"search_size": 97},
+    },
+    "spmtrack_b": {
+        "configuration": {
+            "search_size": 112,
+            "template_size": 56,
+            "dim": 64,
+            "depth": 2,
+            "heads": 2,
+            "rank": 8,
+            "alpha": 8,
+        },
+        "procedure": {"search_size": 112, "template_size": 56},
+    },
+}
+
+
+def tiny_tables(tracker: str, procedure: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a tracker's recipe in its small configuration, its procedure changed."""
+    import msgspec
+
+    from edgetrack.export.recipe import find_recipe
+
+    tables = msgspec.to_builtins(find_recipe(tracker))
+    for section, changes in TINY[tracker].items():
+        tables[section] |= changes
+    tables["procedure"] |= procedure
+    return tables
+
+
+def as_toml(tables: Mapping[str, Any]) -> str:
+    """Tables as TOML, one line a key; None is left out."""
+    return "\n".join(f"{key} = {_inline(value)}" for key, value in tables.items() if value is not None)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(k)} = {_inline(v)}' for k, v in value.items() if v is not None)} }}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_inline, value))}]"
+    return json.dumps(value)
