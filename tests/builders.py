@@ -37,7 +37,7 @@ MAPS = (tensor("score", 1, 1, 16, 16), tensor("size", 1, 2, 16, 16), tensor("off
 
 
 def scripted_manifest(
-    name: str = "scripted", *, target: str = "fake", suffix: str = ".json", flops: int | None = None, **fields: Any
+    name: str = "scripted", *, target: str = "fake", suffix: str = ".json", flops: int = 0, **fields: Any
 ) -> Manifest:
     """The manifest of a bundle with SMAT's procedure; `fields` replace the manifest's own."""
     graphs = (
