@@ -89,7 +89,7 @@ def center_error(a: Box, b: Box) -> float:
 
 
 def clip(box: Box, frame_height: int, frame_width: int, margin: float = 10.0) -> Box:
-    """Keep a box in the frame with at least `margin` pixels of it on each axis (sheet 0.4, step 5).
+    """Keep a box in the frame with at least `margin` pixels of it on each axis (docs/trackers/smat.md, Decoding).
 
     The right and lower edge are taken from the *unclipped* corner plus the size, and the result is at least
     `margin` wide and high, even where the frame is smaller: the rule of the OSTrack family, kept exactly.

@@ -17,7 +17,7 @@ class Square(NamedTuple):
 
 
 def square_around(box: Box, factor: float) -> Square:
-    """The square that `edgetrack.runtime.crop.crop_square` cuts around a box (sheet 0.1)."""
+    """The square that `edgetrack.runtime.crop.crop_square` cuts around a box (docs/trackers/smat.md, Crop)."""
     side = max(1, math.ceil(math.sqrt(box.w * box.h) * factor))
     return Square(round(box.x + 0.5 * box.w - 0.5 * side), round(box.y + 0.5 * box.h - 0.5 * side), side)
 

@@ -92,7 +92,7 @@ def decoder(cells: int, **changes: Any) -> DistanceDecoder:
 
 
 def slow_cells(cls: np.ndarray, loc: np.ndarray, scale: float, aspect: float) -> list[Found]:
-    """The sheet's steps 4 to 6, cell by cell."""
+    """Steps 1 to 3 of docs/trackers/nanotrack.md (Decoding), cell by cell."""
     cells, found = cls.shape[-1], []
     window = np.outer(np.hanning(cells), np.hanning(cells))
     for row in range(cells):

@@ -1,7 +1,7 @@
 """ATSTrack (arXiv 2507.00454), reimplemented from the paper: there is no published code and there are no weights.
 
 The visual part is ODTrack's, whose weights load under their own names; what the paper leaves open is in the recipe's
-[configuration] and listed in docs/atstrack.md.
+[configuration] and listed in docs/trackers/atstrack.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The four attributes of a target that ATSTrack reads, and what each of them looks at (sheet 5.3)."""
+"""The four attributes of a target that ATSTrack reads, and what each looks at (docs/trackers/atstrack.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ATSTrack's graphs as they ship: `text`, once for a description, and `step`, for every frame (sheet 5.4).
+"""ATSTrack's graphs as they ship: `text`, once for a description, and `step`, for every frame.
 
 Derived from the described network by algebra alone: absent words are switched off by a mask, the mean of cosines is one
 cosine with a mean, the median is a sorted list times a vector that picks one, and the last block computes only what the

@@ -1,4 +1,4 @@
-"""Fine-grained modulation (sheet 5.3): each attribute's words look at the part of the video that they speak of.
+"""Fine-grained modulation: each attribute's words look at the part of the video that they speak of.
 
 The paper gives the roles; the layers are assumed, since no code is published.
 """

@@ -1,4 +1,4 @@
-"""ATSTrack as its paper describes it (sheet 5): ODTrack with a second token that carries what the words say."""
+"""ATSTrack as its paper describes it: ODTrack with a second token that carries what the words say."""
 
 from __future__ import annotations
 

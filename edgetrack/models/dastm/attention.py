@@ -1,4 +1,4 @@
-"""DASTM's dynamic attention block (sheet 4.3): a gate weighs channel, coordinate and combined attention of a map.
+"""DASTM's dynamic attention block: a gate weighs channel, coordinate and combined attention of a map.
 
 The paper (arXiv 2503.16768) states the gate, its temperature and the three attentions; widths, reductions and the
 fourth way, which leaves the map as it is, are assumed.

@@ -1,4 +1,4 @@
-"""DASTM (arXiv 2503.16768), reimplemented: no official code or weights exist (sheet 4).
+"""DASTM (arXiv 2503.16768), reimplemented: no official code or weights exist (docs/trackers/dastm.md).
 
 A memory encoder with a dynamic attention block, a query encoder, a memory read and an anchor-free head: STMTrack's
 network (arXiv 2104.00324) on MobileOne trunks. What the paper leaves open is assumed; the recipe says what.

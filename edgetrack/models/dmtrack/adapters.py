@@ -1,4 +1,4 @@
-"""DMTrack's three adapters as published (sheet 2.1): over time, between the modalities, shallow and deep."""
+"""DMTrack's three adapters as published: over time, between the modalities, shallow and deep."""
 
 from __future__ import annotations
 

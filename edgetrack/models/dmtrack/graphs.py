@@ -1,4 +1,4 @@
-"""DMTrack's graph as it ships: `step`, with room for the most templates there can be (sheet 2.3).
+"""DMTrack's graph as it ships: `step`, with room for the most templates there can be.
 
 Derived from the published network by algebra alone (docs/decisions/0006-trackers-that-remember.md): the two modalities
 are a batch of two through the shared weights; absent templates are switched off by a mask, exactly; the deep adapter's

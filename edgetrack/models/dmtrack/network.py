@@ -1,4 +1,4 @@
-"""DMTrack as published (sheet 2.1): OSTrack's ViT-B/16 on two modalities, weights shared, adapters in every block."""
+"""DMTrack as published: OSTrack's ViT-B/16 on two modalities, weights shared, adapters in every block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OSTrack family's centre head: three towers of convolutions (sheet 0.3), as published and as it ships."""
+"""The OSTrack family's centre head: three towers of convolutions, as published and as it ships."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP's text tower (Radford et al., ICML 2021; sheet 5.2), official parameter names, as published and as it ships."""
+"""CLIP's text tower (Radford et al., ICML 2021), official parameter names, as published and as it ships."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MobileViTv2 building blocks as SMAT uses them: ReLU everywhere, eager PyTorch, official parameter names (sheet 1.1).
+"""MobileViTv2 building blocks as SMAT uses them (docs/trackers/smat.md): ReLU everywhere, official parameter names.
 
 These are the reference: they compute what the published code computes in the way it computes it (im2col patches,
 one q/k/v projection that is split afterwards). What ships to a device is derived from them; see `mixed_attention.py`.

@@ -1,4 +1,4 @@
-"""Parts of a pre-norm vision transformer, official parameter names (sheet 0.6); their linear maps are handed in."""
+"""Parts of a pre-norm vision transformer, official parameter names; their linear maps are handed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NanoTrack's backbone: MobileNetV3-small cut at stride 16, official parameter names (sheet 1.1)."""
+"""NanoTrack's backbone: MobileNetV3-small cut at stride 16, official parameter names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NanoTrack's graphs as they ship: `template` once per target, `step` per frame (sheet 4).
+"""NanoTrack's graphs as they ship: `template` once per target, `step` per frame (docs/trackers/nanotrack.md, Network).
 
 Derived from the published network by algebra alone: BatchNorms folded; what the template contributes to the
 correlations is computed once, together with the search side's projection, so that the pixel-wise correlation is one

@@ -3,7 +3,7 @@
 Derived from the published network by algebra alone (docs/decisions/0001-smat-graphs.md): BatchNorm and GroupNorm
 affines folded; 1x1 convolutions without an activation between them merged (layer_1 into layer_2, layer_3.1 into
 layer_4, the neck into the correlation, the correlation's 1x1 into the head's 3x3); the template is kept at the deepest
-place where it does not yet depend on the search region, behind layer_3.1's local representation (sheet 1.3).
+place where it does not yet depend on the search region, behind layer_3.1's local representation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SMAT (arXiv 2309.03979) as published: MobileViTv2 with mixed separable attention; sheet 1."""
+"""SMAT (arXiv 2309.03979) as published: MobileViTv2 with mixed separable attention."""
 
 from __future__ import annotations
 

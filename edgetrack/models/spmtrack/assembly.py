@@ -1,4 +1,4 @@
-"""SPMTrack's weights from what is published: a file of what was trained, and DINOv2's (sheet 3.1)."""
+"""SPMTrack's weights from what is published: a file of what was trained, and DINOv2's (docs/trackers/spmtrack.md)."""
 
 from __future__ import annotations
 

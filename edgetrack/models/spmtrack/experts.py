@@ -1,4 +1,4 @@
-"""SPMTrack's linear map with a soft mixture of low-rank experts (sheet 3.2): as published, and as it ships."""
+"""SPMTrack's linear map with a soft mixture of low-rank experts: as published, and as it ships."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPMTrack as published (sheet 3): DINOv2 with expert maps, one token that carries the target from frame to frame."""
+"""SPMTrack as published: DINOv2 with expert maps, one token that carries the target from frame to frame."""
 
 from __future__ import annotations
 

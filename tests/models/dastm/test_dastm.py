@@ -120,7 +120,7 @@ def test_shipped_read_and_head_give_the_official_boxes(
 
 
 def published_attention(block: DynamicAttention, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Sheet 4.3, term by term."""
+    """The formula of docs/trackers/dastm.md, term by term."""
     mean, most = x.mean(dim=(2, 3)), x.amax(dim=(2, 3))
     logits = block.gate.fc2(torch.relu(block.gate.fc1(mean)))
     weights = torch.exp(logits / block.temperature)

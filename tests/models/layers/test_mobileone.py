@@ -147,7 +147,7 @@ def test_the_middle_alone_is_the_middle_of_the_whole(variant: str, crop: int) ->
 
 
 def test_variants_have_their_published_sizes() -> None:
-    # Fused parameters of stages 0 to 3 (MobileOne's paper, Table 2; sheet 4.2).
+    # Fused parameters of stages 0 to 3 (MobileOne's paper, Table 2).
     expected = {"s0": 0.79e6, "s1": 2.82e6, "s2": 4.44e6, "s3": 6.45e6}
     for variant, count in expected.items():
         with torch.device("meta"):

@@ -27,7 +27,7 @@ def test_fold_undoes_unfold(batch: int, channels: int, rows: int, columns: int) 
 
 
 @given(rows=HALVES, columns=HALVES)
-def test_unfold_is_the_reshape_of_the_sheet(rows: int, columns: int) -> None:
+def test_unfold_is_a_reshape_and_a_permutation(rows: int, columns: int) -> None:
     x = torch.arange(3 * 4 * rows * columns, dtype=torch.float32).reshape(1, 3, 2 * rows, 2 * columns)
     expected = x.view(1, 3, rows, 2, columns, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 3, 4, rows * columns)
     assert torch.equal(unfold(x), expected)

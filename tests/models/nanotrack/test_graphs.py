@@ -21,7 +21,7 @@ from edgetrack.runtime.backends.base import Options
 from edgetrack.runtime.parity import run_graph
 
 TRACKERS = ["nanotrack_v2", "nanotrack_v3"]
-# The sheet's multiply-accumulates of the folded step; v3's further merge saves 2.5 million.
+# Multiply-accumulates of the folded step; v3's further merge saves 2.5 million.
 STEP_MMAC = {"nanotrack_v2": 76.86, "nanotrack_v3": 100.64}
 
 each_tracker = pytest.mark.parametrize("tracker", TRACKERS)

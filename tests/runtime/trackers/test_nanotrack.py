@@ -104,7 +104,7 @@ def test_low_score_means_lost_and_says_so_but_is_followed(nano: TrackerMaker, fr
     assert result.box != START
 
 
-def test_box_is_the_sheets_arithmetic(nano: TrackerMaker, frame: np.ndarray) -> None:
+def test_box_is_the_documented_arithmetic(nano: TrackerMaker, frame: np.ndarray) -> None:
     tracker = nano()
     script(tracker, cls=peak_at(9, 7), loc=np.full((1, 4, 16, 16), math.log(30), np.float32))
     tracker.init(frame, START)
