@@ -62,13 +62,14 @@ def scripted_manifest(
 def write_scripted(path: Path, manifest: Manifest | None = None, *, overwrite: bool = False, **rules: Any) -> Path:
     """Write a bundle whose outputs follow `rules`, by default CONSTANT, and return its path.
 
-    An output without a rule is filled from the graph's first input.
+    An output without a rule, or with None, is filled from the graph's first input.
     """
     manifest = manifest or scripted_manifest(path.name)
     rules = CONSTANT | rules
     with BundleWriter(path, overwrite=overwrite) as writer:
         for graph in manifest.graphs:
-            script = {t.name: rules.get(t.name, f"input:{graph.inputs[0].name}") for t in graph.outputs}
+            script = {t.name: rules.get(t.name) for t in graph.outputs}
+            script = {k: f"input:{graph.inputs[0].name}" if rule is None else rule for k, rule in script.items()}
             (writer.folder / graph.file).write_text(json.dumps(script))
         return writer.commit(manifest)
 

@@ -31,8 +31,8 @@ def bundle(tmp_path):
 
     def make(folder, size):
         with BundleWriter(folder) as writer:
-            (writer.folder / "t.json").write_text(json.dumps({"template_features": 1.0}))
-            (writer.folder / "s.json").write_text(json.dumps({"score": 0.5, "size": size, "offset": 0.5}))
+            (writer.folder / "template.json").write_text(json.dumps({"template_features": 1.0}))
+            (writer.folder / "step.json").write_text(json.dumps({"score": 0.5, "size": size, "offset": 0.5}))
             manifest = scripted_manifest("scripted")
             arrays = {f"0/step/in/{t.name}": np.zeros(t.shape, t.dtype) for t in manifest.graph("step").inputs}
             write_npz(writer.folder / GOLDEN_FILE, arrays)

@@ -28,7 +28,7 @@ def scripted(tmp_path: Path) -> Callable[..., Path]:
     """scripted(score=0.05) -> a bundle whose step fills its maps by those rules, features from the template's mean."""
 
     def make(manifest: Manifest | None = None, **rules: Any) -> Path:
-        rules = RULES | {"template_features": "input:template"} | rules
+        rules = RULES | {"template_features": None} | rules
         return write_scripted(tmp_path / "scripted", manifest or scripted_manifest(), overwrite=True, **rules)
 
     return make
