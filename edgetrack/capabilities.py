@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
+from edgetrack.bundle import open_bundle
+from edgetrack.bundle.ref import BundleRef, path_aliases, split_label
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -251,3 +254,29 @@ def best_target(device: str | None = None) -> Target:
 def reference_target() -> Target:
     """The target that others are measured against."""
     return next(target for target in TARGETS if target.reference)
+
+
+def open_ref(text: str) -> BundleRef:
+    """Read the manifest of a bundle that a command was given as `smat-openvino-fp32` or `smat-openvino-fp32@bf16`.
+
+    Raises:
+        UsageError: its target takes no such hint.
+        EdgetrackError: the bundle cannot be opened.
+    """
+    path, hint = split_label(text)
+    with open_bundle(path) as bundle:
+        ref = BundleRef(bundle.source.absolute(), bundle.manifest, hint)
+    target = find_target(ref.manifest.target)
+    if hint is not None and hint not in target.hints:
+        raise UsageError(
+            f"{text}: target {target.name!r} takes no precision hint {hint!r}; "
+            f"expected one of: {', '.join(target.hints) or 'none'}"
+        )
+    return ref
+
+
+def open_refs(texts: Sequence[str]) -> list[BundleRef]:
+    """`open_ref` for each, with aliases where two bundles have one name."""
+    refs = [open_ref(text) for text in texts]
+    aliases = path_aliases([(ref.manifest.name, ref.path) for ref in refs])
+    return [replace(ref, alias=alias) for ref, alias in zip(refs, aliases, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from edgetrack.capabilities import (
     backend_of,
     best_target,
     find_target,
+    open_ref,
+    open_refs,
     proof_target,
     reference_target,
     require_precision,
@@ -22,6 +25,7 @@ from edgetrack.capabilities import (
 )
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
 from edgetrack.runtime.backends.base import CompiledGraph
+from tests.builders import write_scripted
 
 
 def test_names_and_aliases_are_unique() -> None:
@@ -107,3 +111,28 @@ def test_every_target_is_proven_by_a_backend_that_runs_its_files_or_by_a_trace()
 
 def test_one_target_is_the_reference() -> None:
     assert [t for t in TARGETS if t.reference] == [reference_target()]
+
+
+def test_a_bundle_with_and_without_a_hint(tmp_path: Path) -> None:
+    folder = write_scripted(tmp_path / "scripted")
+    plain = open_ref(str(folder))
+    assert (plain.path, plain.hint, plain.label) == (folder, None, plain.manifest.name)
+    assert plain.arithmetic == plain.manifest.precision
+
+
+def test_a_bundle_whose_name_has_an_at_sign_is_opened(tmp_path: Path) -> None:
+    renamed = write_scripted(tmp_path / "scripted").rename(tmp_path / "odd@bf16")
+    assert open_ref(str(renamed)).hint is None
+
+
+def test_a_hint_that_the_target_does_not_take_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="takes no precision hint 'fp4'"):
+        open_ref(f"{write_scripted(tmp_path / 'scripted')}@fp4")
+
+
+def test_bundles_of_one_name_are_told_apart_by_the_ends_of_their_paths(tmp_path: Path) -> None:
+    renamed = write_scripted(tmp_path / "scripted").rename(tmp_path / "other")
+    folder = write_scripted(tmp_path / "scripted")
+    plain, other = open_refs([str(folder), str(renamed)])
+    assert {plain.label, other.label} == {folder.name, "other"}
+    assert [one.alias for one in open_refs([str(folder), str(folder)])] == [None, None]

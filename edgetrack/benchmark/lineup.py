@@ -10,9 +10,9 @@ from edgetrack.benchmark.cautions import Code
 from edgetrack.benchmark.record import Caution
 from edgetrack.bundle import find_bundles, open_bundle
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.capabilities import Target, find_target
+from edgetrack.bundle.ref import BundleRef, path_aliases
+from edgetrack.capabilities import Target, find_target, open_ref
 from edgetrack.errors import UnknownNameError, UsageError
-from edgetrack.runtime.named import Named, open_named, tell_apart
 
 OUTPUT_FOLDER = Path("out")
 Notify = Callable[[str], None]
@@ -25,7 +25,7 @@ None is the default tracker, the folder `./out` and the weights that the tracker
 
 
 @dataclass(frozen=True)
-class Contestant(Named):
+class Contestant(BundleRef):
     """A bundle that is measured.
 
     Attributes:
@@ -37,9 +37,9 @@ class Contestant(Named):
     cautions: tuple[Caution, ...] = ()
 
     @classmethod
-    def of(cls, named: Named) -> Contestant:
+    def of(cls, ref: BundleRef) -> Contestant:
         """A bundle that was named, without a reference yet."""
-        return cls(named.path, named.manifest, named.hint, named.alias)
+        return cls(ref.path, ref.manifest, ref.hint, ref.alias)
 
     @property
     def size_mb(self) -> float:
@@ -73,14 +73,14 @@ def choose(
         UsageError: a hint that no bundle takes, or a bundle that was given twice.
         EdgetrackError: a bundle that cannot be opened or made.
     """
-    contestants = [Contestant.of(open_named(text)) for text in given] or _found(folder, notify, device)
+    contestants = [Contestant.of(open_ref(text)) for text in given] or _found(folder, notify, device)
     if not contestants:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
         contestants = [opened(export(None, target, None, None))]
     if hint is not None:
         contestants = _hinted(contestants, hint, notify)
-    aliases = tell_apart([(one.manifest.name, one.path) for one in contestants])
+    aliases = path_aliases([(one.manifest.name, one.path) for one in contestants])
     contestants = [replace(one, alias=alias) for one, alias in zip(contestants, aliases, strict=True)]
     labels = [contestant.label for contestant in contestants]
     twice = sorted({label for label in labels if labels.count(label) > 1})

@@ -15,6 +15,7 @@ from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.outcomes import BurstOutcome, PacedOutcome
 from edgetrack.benchmark.soaking import SoakOutcome
 from edgetrack.box import Box
+from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import EdgetrackError
 from edgetrack.files import replace_whole
 from edgetrack.telemetry.timeline import Energy, Timeline
@@ -149,7 +150,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         """The bundle's name, with its hint where it has one."""
-        return self.bundle if self.hint is None else f"{self.bundle}@{self.hint}"
+        return bundle_label(self.bundle, self.hint)
 
 
 class ContestantFailure(msgspec.Struct, frozen=True, kw_only=True):

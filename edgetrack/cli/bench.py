@@ -114,8 +114,8 @@ def _measured(options: Options, host: str | None, here: bool) -> Record:
     from dataclasses import replace
 
     from edgetrack.benchmark.machine import collect
+    from edgetrack.capabilities import open_ref
     from edgetrack.devices.choose import choose_device
-    from edgetrack.runtime.named import open_named
 
     if host is not None and here:
         raise UsageError("--host and --here exclude each other; give one of them")
@@ -126,7 +126,7 @@ def _measured(options: Options, host: str | None, here: bool) -> Record:
         return _measure(options)
     if not options.bundles:
         raise UsageError(f"name the bundles that are to be measured with --device {options.device}")
-    place = choice.profile.place(open_named(bundle).manifest for bundle in options.bundles)
+    place = choice.profile.place(open_ref(bundle).manifest for bundle in options.bundles)
     expected = choice.profile.expectation()
     return _measure(replace(options, device=place, profile=choice.profile.name, expected=expected))
 

@@ -41,6 +41,7 @@ def compare(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Hold bundle B against A: how far their boxes diverge, the error on the same crops, and AO with a verdict."""
+    from edgetrack.capabilities import open_refs
     from edgetrack.cli.options import split_names
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.anchors import AnchorPlan
@@ -48,7 +49,6 @@ def compare(
     from edgetrack.evaluation.comparison_plot import check_plot, draw
     from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.evaluation.difference import POINTS
-    from edgetrack.runtime.named import open_together
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
@@ -57,7 +57,7 @@ def compare(
     if plot is not None:
         check_plot(plot)
     opened = open_dataset(dataset, layout)
-    one, other = open_together([a, b])
+    one, other = open_refs([a, b])
     request = Request(
         a=one,
         b=other,

@@ -116,6 +116,7 @@ def _plan(spacing: int | None, length: int | None) -> AnchorPlan | None:
 
 def _streaming(fps: float | None, latencies: str | None, bundle: str, hint: str | None) -> Streamed | None:
     from edgetrack.bundle import open_bundle
+    from edgetrack.bundle.ref import bundle_label
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.latencies import read_latencies
     from edgetrack.evaluation.streaming import check_fps
@@ -130,7 +131,7 @@ def _streaming(fps: float | None, latencies: str | None, bundle: str, hint: str 
         return Streamed(fps)
     with open_bundle(bundle) as opened:
         name = opened.manifest.name
-    return Streamed(fps, read_latencies(latencies, name if hint is None else f"{name}@{hint}"))
+    return Streamed(fps, read_latencies(latencies, bundle_label(name, hint)))
 
 
 def _evaluate(options: Options) -> Evaluation:

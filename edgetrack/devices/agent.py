@@ -22,6 +22,7 @@ import psutil
 
 from edgetrack import __version__, json_lines
 from edgetrack.bundle.manifest import FileInfo
+from edgetrack.bundle.ref import bundle_label
 from edgetrack.devices import protocol
 from edgetrack.devices.protocol import Beat, Bench, Clean, Done, Log, Missing, Need, Ready, Refused, Reply
 from edgetrack.devices.store import Run, Store, sha256_of
@@ -95,7 +96,7 @@ class Agent:
 
     def _bench(self, request: Bench, run: Run) -> Reply:
         """Put the bundles together, run the benchmark in a process of its own, and say how it ended."""
-        names = [_hinted(str(run.assemble(bundle)), bundle.hint) for bundle in request.bundles]
+        names = [bundle_label(str(run.assemble(bundle)), bundle.hint) for bundle in request.bundles]
         extra = ["--reference", str(run.assemble(request.reference))] if request.reference else []
         arguments = [*self._command, *request.options, *extra, "-o", str(run.record), "--", *names]
         with subprocess.Popen(
@@ -178,10 +179,6 @@ def end(pid: int) -> None:
             with suppress(psutil.Error):
                 member.kill()
         psutil.wait_procs(family[1:], timeout=_TICK_S)
-
-
-def _hinted(path: str, hint: str | None) -> str:
-    return path if hint is None else f"{path}@{hint}"
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from edgetrack.benchmark.record import Record
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.bundle.rules import MANIFEST_FILE
+from edgetrack.capabilities import open_ref
 from edgetrack.devices import protocol
 from edgetrack.devices.choose import Choice
 from edgetrack.devices.harmless import harmless, printable
@@ -39,7 +40,6 @@ from edgetrack.devices.protocol import (
 from edgetrack.devices.ssh import command_line, connected, translated
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
 from edgetrack.files import write_whole
-from edgetrack.runtime.named import open_named
 
 DOCTOR = ("-m", "edgetrack", "doctor", "--json")
 AGENT = ("-m", "edgetrack.devices.agent")
@@ -118,7 +118,7 @@ def prepared(bundles: Sequence[str], reference: str | None, profile: Profile, op
             sources.update({info.sha256: bundle.folder / name for name, info in files.items()})
             return SentBundle(bundle.manifest.name, hint, files), bundle.manifest
 
-        named = [open_named(text) for text in bundles]
+        named = [open_ref(text) for text in bundles]
         profile.place(one.manifest for one in named)
         every = [sent(one.path, one.hint) for one in named]
         labels = [bundle.name for bundle, _ in every]

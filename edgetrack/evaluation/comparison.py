@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgetrack.box import Box
 from edgetrack.bundle import open_bundle
+from edgetrack.bundle.ref import BundleRef
 from edgetrack.errors import UsageError
 from edgetrack.evaluation import store
 from edgetrack.evaluation.anchors import AnchorPlan
@@ -25,7 +26,6 @@ from edgetrack.evaluation.openloop import Replay, drop_incomplete
 from edgetrack.evaluation.options import Options
 from edgetrack.evaluation.tasks import OnePass
 from edgetrack.evaluation.work import digest_of
-from edgetrack.runtime.named import Named
 
 SUMMARY = "comparison.json"
 MAPS = "open-loop"
@@ -35,8 +35,8 @@ MAPS = "open-loop"
 class Request:
     """What to compare; see `edgetrack compare --help`. `margin` is 0..1, `output` None keeps runs where `eval` does."""
 
-    a: Named
-    b: Named
+    a: BundleRef
+    b: BundleRef
     dataset: Dataset
     plan: AnchorPlan
     margin: float
@@ -53,7 +53,7 @@ class Request:
         names = f"{store.plain_name(self.a.label)}_vs_{store.plain_name(self.b.label)}"
         return self.output or Path("out") / "compare" / names / store.plain_name(self.dataset.name)
 
-    def options(self, side: Named) -> Options:
+    def options(self, side: BundleRef) -> Options:
         """How one of the two is evaluated."""
         return Options(
             bundle=str(side.path),
@@ -93,14 +93,14 @@ def compare(request: Request, progress: Progress = lambda what, done, total: Non
     return found
 
 
-def _closed_loop(request: Request, side: Named, progress: Progress) -> Book:
+def _closed_loop(request: Request, side: BundleRef, progress: Progress) -> Book:
     options = request.options(side)
     options.check()
     return _collect(side, options, progress)
 
 
 def _open_loop(
-    request: Request, side: Named, boxes: Mapping[str, Sequence[Box]], folder: Path, progress: Progress
+    request: Request, side: BundleRef, boxes: Mapping[str, Sequence[Box]], folder: Path, progress: Progress
 ) -> Book:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _open_loop(
 
     def tasks(sequence: str) -> list[Replay]:
         given = tuple(boxes.get(sequence, ()))
-        # Named by all that the maps depend on: what an earlier call left is then either the same or another file.
+        # BundleRef by all that the maps depend on: what an earlier call left is then either the same or another file.
         key = store.key_of(sequence, *loaded, *Replay(given, folder).key)
         return [Replay(given, folder / f"{store.plain_name(sequence)}-{key[:16]}.maps")] if len(given) > 1 else []
 
@@ -120,7 +120,7 @@ def _open_loop(
 
 
 def _collect(
-    side: Named, options: Options, progress: Progress, tasks: Callable[[str], list[Replay]] | None = None
+    side: BundleRef, options: Options, progress: Progress, tasks: Callable[[str], list[Replay]] | None = None
 ) -> Book:
     def tell(what: str, done: int, total: int) -> None:
         progress(f"{side.label}: {what}", done, total)

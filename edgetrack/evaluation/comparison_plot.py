@@ -6,6 +6,7 @@ import importlib.util
 import math
 from pathlib import Path
 
+from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.divergence import APART, TOGETHER
@@ -54,7 +55,7 @@ def draw(found: Comparison, path: Path) -> None:
         axis.set_axis_off()
     figure.supxlabel("frame")
     figure.supylabel("IoU of A and B")
-    labels = [side.bundle if side.hint is None else f"{side.bundle}@{side.hint}" for side in (found.a, found.b)]
+    labels = [bundle_label(side.bundle, side.hint) for side in (found.a, found.b)]
     figure.suptitle(f"A: {labels[0]}, B: {labels[1]}, each fed its own boxes; red: first apart", fontsize=10)
     try:
         figure.savefig(path)

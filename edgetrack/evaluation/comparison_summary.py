@@ -7,6 +7,7 @@ from statistics import median
 
 import numpy as np
 
+from edgetrack.bundle.ref import BundleRef
 from edgetrack.evaluation.book import Book
 from edgetrack.evaluation.bootstrap import interval
 from edgetrack.evaluation.comparison_record import Agreement, Comparison, OnePassDelta, OpenLoop, SequencePair, Side
@@ -17,9 +18,8 @@ from edgetrack.evaluation.openloop import Replay, ReplayRun, map_errors
 from edgetrack.evaluation.record import Failure, Result
 from edgetrack.evaluation.run import summarize
 from edgetrack.evaluation.tasks import Anchored, OnePass
-from edgetrack.runtime.named import Named
 
-Tracked = tuple[Named, Book, Book]
+Tracked = tuple[BundleRef, Book, Book]
 """A bundle, its runs from its own boxes and from anchors, and its runs on A's crops."""
 
 
@@ -74,7 +74,7 @@ def _pairs(a: Tracked, b: Tracked) -> list[_Pair]:
     ]
 
 
-def _side(named: Named, figures: Result) -> Side:
+def _side(named: BundleRef, figures: Result) -> Side:
     return Side(
         bundle=named.name,
         hint=named.hint,

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import UnknownNameError, UsageError
 
 
@@ -61,7 +62,7 @@ class _Result(msgspec.Struct):
 
     @property
     def label(self) -> str:
-        return self.bundle if self.hint is None else f"{self.bundle}@{self.hint}"
+        return bundle_label(self.bundle, self.hint)
 
 
 class _Bench(msgspec.Struct):

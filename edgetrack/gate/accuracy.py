@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from edgetrack.bundle import open_bundle
+from edgetrack.bundle.ref import BundleRef
 from edgetrack.errors import EdgetrackError
 from edgetrack.evaluation.anchors import AnchoredRun, AnchorPlan
 from edgetrack.evaluation.book import Progress, collect
@@ -16,7 +17,6 @@ from edgetrack.evaluation.tasks import Anchored
 from edgetrack.gate.budget import Rule
 from edgetrack.gate.record import Finding
 from edgetrack.gate.verdict import Verdict
-from edgetrack.runtime.named import Named
 
 PLAN = AnchorPlan(25, 50)
 """As `edgetrack compare` does by default."""
@@ -26,8 +26,8 @@ _IN_THE_TAIL = 10
 
 def delta_ao(
     rule: Rule,
-    candidate: Named,
-    baseline: Named,
+    candidate: BundleRef,
+    baseline: BundleRef,
     dataset: Dataset,
     *,
     device: str,
@@ -78,7 +78,7 @@ def judge_ao(rule: Rule, found: Difference, alpha: float) -> Finding:
 
 
 def _runs(
-    side: Named, folder: Path, dataset: Dataset, device: str, threads: int, progress: Progress
+    side: BundleRef, folder: Path, dataset: Dataset, device: str, threads: int, progress: Progress
 ) -> list[AnchoredRun]:
     options = Options(
         bundle=str(side.path),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from edgetrack.bundle.ref import BundleRef
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.gate import like
 from edgetrack.gate.evidence import judge
@@ -13,7 +14,6 @@ from edgetrack.gate.options import Options, Surroundings
 from edgetrack.gate.record import Report, SamplesMs
 from edgetrack.gate.recorded import Recording, open_given
 from edgetrack.gate.reporting import report
-from edgetrack.runtime.named import Named
 
 
 def check(options: Options, around: Surroundings) -> Report:
@@ -36,8 +36,8 @@ def check(options: Options, around: Surroundings) -> Report:
     return measured(options, around, candidate, baseline)
 
 
-def _check_sides(options: Options, candidate: Named | Recording, baseline: Named | Recording | None) -> None:
-    if isinstance(candidate, Recording) and isinstance(baseline, Named):
+def _check_sides(options: Options, candidate: BundleRef | Recording, baseline: BundleRef | Recording | None) -> None:
+    if isinstance(candidate, Recording) and isinstance(baseline, BundleRef):
         raise UsageError(
             f"{options.bundle} is a record and {options.baseline} is a bundle; give the bundle first and the record as "
             "--baseline, or two records, or two bundles"
@@ -51,7 +51,7 @@ def _check_sides(options: Options, candidate: Named | Recording, baseline: Named
                 f"budget {options.budget.name} does not ask for AO; leave --dataset out, or put delta_ao_points under "
                 "its [limits]"
             )
-    elif not isinstance(candidate, Named) or not isinstance(baseline, Named) or options.dataset is None:
+    elif not isinstance(candidate, BundleRef) or not isinstance(baseline, BundleRef) or options.dataset is None:
         raise UsageError(
             f"budget {options.budget.name} limits {wanted.name}, for which two bundles run on annotated sequences; "
             "type: edgetrack check --budget ... BUNDLE --baseline BUNDLE --dataset DATASET"

@@ -10,6 +10,7 @@ from edgetrack.benchmark.footage import DEFAULT_SOURCE, KEEP_MB, Footage, stage
 from edgetrack.benchmark.lineup import Contestant
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.process import start_worker
+from edgetrack.bundle.ref import BundleRef
 from edgetrack.gate import code, like
 from edgetrack.gate.accuracy import delta_ao
 from edgetrack.gate.looks import share_of
@@ -19,7 +20,6 @@ from edgetrack.gate.recorded import Recording
 from edgetrack.gate.reporting import report
 from edgetrack.gate.rounds import Rounds, Side, gate_plan
 from edgetrack.gate.sequential import Outcome, run
-from edgetrack.runtime.named import Named
 from edgetrack.runtime.threads import usable_cores
 
 OTHER_TIME = (
@@ -30,7 +30,9 @@ SAME = "baseline and candidate are the same bundle run by the same code: only th
 RESTLESS = "a process kept computing while the other was measured"
 
 
-def measured(options: Options, around: Surroundings, candidate: Named, baseline: Named | Recording | None) -> Report:
+def measured(
+    options: Options, around: Surroundings, candidate: BundleRef, baseline: BundleRef | Recording | None
+) -> Report:
     """See the module; a baseline's record must have been made alike.
 
     Raises:
@@ -101,8 +103,8 @@ def _conditions(options: Options, recording: Recording | None) -> tuple[str, int
 def _sides(
     options: Options,
     around: Surroundings,
-    candidate: Named,
-    baseline: Named | Recording | None,
+    candidate: BundleRef,
+    baseline: BundleRef | Recording | None,
     isolated: CodeNote | None,
 ) -> list[Side]:
     """The candidate, and the baseline where it is measured; with `isolated`, each by its own installation."""
@@ -110,7 +112,7 @@ def _sides(
     if isolated is not None and options.baseline_python is not None:
         ours, theirs = code.own_starter(isolated), code.starter(options.baseline_python)
     sides = [Side("candidate", Contestant.of(candidate), ours)]
-    if isinstance(baseline, Named):
+    if isinstance(baseline, BundleRef):
         sides.append(Side("baseline", Contestant.of(baseline), theirs))
     return sides
 
@@ -160,15 +162,15 @@ def _with_accuracy(
     options: Options,
     around: Surroundings,
     outcome: Outcome,
-    candidate: Named,
-    baseline: Named | Recording | None,
+    candidate: BundleRef,
+    baseline: BundleRef | Recording | None,
     device: str,
     threads: int,
 ) -> list[Finding]:
     """All findings in the budget's order."""
     found = {finding.rule: finding for finding in outcome.findings}
     for rule in options.budget.rules:
-        if rule.kind == "ao" and isinstance(baseline, Named) and options.dataset is not None:
+        if rule.kind == "ao" and isinstance(baseline, BundleRef) and options.dataset is not None:
             found[rule.name] = delta_ao(
                 rule,
                 candidate,

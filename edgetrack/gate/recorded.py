@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetrack.benchmark.record import Record, Result
+from edgetrack.bundle.ref import BundleRef
+from edgetrack.capabilities import open_ref
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.gate.evidence import Evidence, arrays
 from edgetrack.gate.record import SideNote, TurnsMs
-from edgetrack.runtime.named import Named, open_named
 
 _SUFFIX = ".json"
 _LARGEST_FILE = 2**28
@@ -59,7 +60,7 @@ class Recording:
         )
 
 
-def open_given(text: str, option: str, like: str | None = None) -> Named | Recording:
+def open_given(text: str, option: str, like: str | None = None) -> BundleRef | Recording:
     """A bundle, or one result of a record.
 
     Args:
@@ -74,7 +75,7 @@ def open_given(text: str, option: str, like: str | None = None) -> Named | Recor
     """
     path, _, wanted = (text, "", "") if text.endswith(_SUFFIX) else text.partition(f"{_SUFFIX}:")
     if not text.endswith(_SUFFIX) and not wanted:
-        return open_named(text)
+        return open_ref(text)
     file = Path(path if text.endswith(_SUFFIX) else path + _SUFFIX)
     record = Record.from_json(_read(file, option), source=str(file))
     results = {result.label: result for result in record.results}

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.box import Box
+from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import EdgetrackError
 from edgetrack.evaluation import store
 from edgetrack.evaluation.comparison_record import Comparison, SequencePair, Side
@@ -116,7 +117,7 @@ def _boxes(found: Comparison, one: SequencePair, source: Path) -> tuple[list[Box
 
 
 def _runs(side: Side, found: Comparison, sequence: str, source: Path) -> Iterator[Run]:
-    label = side.bundle if side.hint is None else f"{side.bundle}@{side.hint}"
+    label = bundle_label(side.bundle, side.hint)
     names = {store.plain_name(label), store.plain_name(side.bundle)}
     folders = [source.parent / name for name in sorted(names)]
     # Without --output, comparisons lie in out/compare/A_vs_B/DATASET and runs in out/eval/BUNDLE/DATASET.

@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from edgetrack.benchmark.record import Record as Benchmark
 from edgetrack.benchmark.record import Result as Speed
+from edgetrack.bundle.ref import bundle_label
 from edgetrack.evaluation.comparison_record import Comparison, Side
 from edgetrack.evaluation.record import Record as Evaluation
 from edgetrack.evaluation.record import Result as Evaluated
@@ -54,7 +55,7 @@ class Identity(NamedTuple):
     @property
     def label(self) -> str:
         """The bundle's name, with its hint where it has one."""
-        return self.bundle if self.hint is None else f"{self.bundle}@{self.hint}"
+        return bundle_label(self.bundle, self.hint)
 
     @property
     def tracks(self) -> bool:

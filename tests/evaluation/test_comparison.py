@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from edgetrack.capabilities import open_ref
 from edgetrack.cli.main import app
 from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
 from edgetrack.evaluation import comparison_report
@@ -17,7 +18,6 @@ from edgetrack.evaluation.comparison import MAPS, SUMMARY, Request, compare
 from edgetrack.evaluation.comparison_plot import check_plot, draw
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.runtime.named import open_named
 
 pytestmark = pytest.mark.xdist_group("evaluation")
 
@@ -29,7 +29,7 @@ def request_of(make_bundle, plain_dataset, tmp_path):
         root = dataset or plain_dataset("x", "y", frames=6)
         plan = AnchorPlan(2, 2)
         chosen = {"margin": 0.005, "output": tmp_path / "kept", "threads": 1, **fields}
-        return Request(open_named(str(a)), open_named(str(b)), open_dataset(root), plan, **chosen)
+        return Request(open_ref(str(a)), open_ref(str(b)), open_dataset(root), plan, **chosen)
 
     return make
 
@@ -119,7 +119,7 @@ def test_maps_of_another_bundle_are_not_taken(request_of, make_bundle) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         compare(request, interrupt)
-    found = compare(replace(request, b=open_named(str(make_bundle("c", size=0.2)))))
+    found = compare(replace(request, b=open_ref(str(make_bundle("c", size=0.2)))))
     size = next(error for error in found.open_loop.maps if error.name == "step/size")
     assert size.max_abs == pytest.approx(0.05, rel=1e-5)
 

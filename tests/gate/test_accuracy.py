@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from edgetrack.capabilities import open_ref
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.difference import Difference
 from edgetrack.gate.accuracy import delta_ao, judge_ao
 from edgetrack.gate.budget import Budget
-from edgetrack.runtime.named import open_named
 
 (RULE,) = Budget(schema=1, name="mine", limits={"delta_ao_points": -0.5}).rules
 
@@ -43,7 +43,7 @@ def test_a_narrow_miss_needs_fewer_runs_than_a_hair_s_breadth():
 
 
 def test_two_alike_bundles_lose_nothing(make_bundle):
-    a, b = (open_named(str(make_bundle(name))) for name in "ab")
+    a, b = (open_ref(str(make_bundle(name))) for name in "ab")
     scene = open_dataset("synthetic:drift?frames=30&size=96x64", None)
     told = []
     found = delta_ao(
