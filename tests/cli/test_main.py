@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +64,36 @@ def test_wrong_input_is_one_clear_line_and_the_right_exit_code(run, arguments, c
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def _edgetrack(*arguments: str, **streams: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "edgetrack", *arguments], text=True, **streams)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("verb", [("list", "--targets"), ("list", "--trackers", "--json")])
+def test_a_full_disk_behind_stdout_is_one_line(verb: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full, _edgetrack(*verb, stdout=full, stderr=subprocess.PIPE) as process:
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert told == "edgetrack: No space left on device\n"
+
+
+def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with _edgetrack("list", "--targets", stdout=write, stderr=subprocess.PIPE) as process:
+        os.close(write)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (141, "")
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_closed_streams_are_no_error(closed: int) -> None:
+    program = (
+        f"import os, runpy, sys; os.close({closed}); os.execv(sys.executable, "
+        "[sys.executable, '-m', 'edgetrack', 'list', '--targets'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert done.stderr == ""
