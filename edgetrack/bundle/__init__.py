@@ -12,10 +12,9 @@
 """
 
 from edgetrack.bundle.archive import pack, unpack
-from edgetrack.bundle.listing import ListedBundle, find_bundles
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.bundle.reader import Bundle, open_bundle, read_json, read_npz
-from edgetrack.bundle.writer import BundleWriter, check_destination
+from edgetrack.bundle.reader import Bundle, ListedBundle, find_bundles, open_bundle, read_json, read_npz
+from edgetrack.bundle.writer import BundleWriter, check_destination, write_npz
 
 __all__ = [
     "Bundle",
@@ -29,4 +28,5 @@ __all__ = [
     "read_json",
     "read_npz",
     "unpack",
+    "write_npz",
 ]

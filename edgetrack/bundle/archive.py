@@ -6,24 +6,22 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edgetrack.bundle.contents import open_zip, read_zip
-from edgetrack.bundle.manifest import FileInfo, Manifest
-from edgetrack.bundle.rules import LIMITS, MANIFEST_FILE, Limits, open_plain, os_errors
-from edgetrack.bundle.writer import (
-    BundleWriter,
+from edgetrack.bundle.integrity import (
+    LIMITS,
+    MANIFEST_FILE,
+    Limits,
     check_content,
     copy_hashed,
-    discard,
-    flush_entry,
-    hidden_sibling,
-    sweep,
+    extract,
+    open_plain,
+    open_zip,
+    os_errors,
 )
+from edgetrack.bundle.manifest import FileInfo
+from edgetrack.bundle.reader import Bundle
+from edgetrack.bundle.writer import BundleWriter, discard, flush_entry, hidden_sibling, sweep
 from edgetrack.errors import BundleError, UsageError
-
-if TYPE_CHECKING:
-    from edgetrack.bundle.reader import Bundle
 
 _FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -82,28 +80,6 @@ def unpack(archive: Path, folder: Path, *, overwrite: bool = False, limits: Limi
         raise UsageError(f"{archive}: there is no such zip; `edgetrack list` shows the bundles that are there")
     with BundleWriter(folder, overwrite=overwrite) as writer:
         return writer.commit(extract(archive, writer.folder, limits=limits))
-
-
-def extract(path: Path, folder: Path, *, verify_files: bool = True, limits: Limits = LIMITS) -> Manifest:
-    """Check a bundle's zip and write its files, all but the manifest, into `folder`, which is empty and private.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        BundleError: the zip cannot be read or breaks a limit.
-        BundleIntegrityError: a file is missing, extra, changed (with `verify_files`) or out of place.
-    """
-    with open_zip(path, limits) as (archive, entries):
-        manifest = read_zip(archive, entries, path, limits)
-        for name, expected in manifest.files.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(entries[name]) as member, target.open("xb") as file:
-                found = copy_hashed(member, file, expected.size)
-            if verify_files:
-                check_content(found, expected, name, path)
-    return manifest
 
 
 def _add_files(archive: zipfile.ZipFile, bundle: Bundle) -> None:

@@ -1,7 +1,8 @@
-"""Opening a bundle as if an enemy had made it: names, sizes and hashes are checked before anything is loaded."""
+"""Opening and listing bundles, and reading their JSON and arrays; all is checked before anything is loaded."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import os
@@ -18,11 +19,20 @@ import msgspec
 import numpy as np
 from numpy.lib import format as npy_format
 
-from edgetrack.bundle.archive import extract
-from edgetrack.bundle.contents import open_zip, read_folder
+from edgetrack.bundle.integrity import (
+    LIMITS,
+    MANIFEST_FILE,
+    Limits,
+    check_content,
+    extract,
+    hash_file,
+    open_plain,
+    open_zip,
+    os_errors,
+    read_folder,
+    read_zip,
+)
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.bundle.rules import LIMITS, MANIFEST_FILE, Limits, open_plain, os_errors
-from edgetrack.bundle.writer import check_content, hash_file
 from edgetrack.errors import BundleError, UsageError
 
 MAX_JSON_BYTES = 64 << 20
@@ -153,6 +163,64 @@ def _bundle_names(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir() if path.suffix == ".zip" or (path / MANIFEST_FILE).is_file()]
     except (OSError, ValueError):
         return []
+
+
+@dataclass(frozen=True)
+class ListedBundle:
+    """A bundle that `find_bundles` found: its manifest, or the error that says why it cannot be used.
+
+    `size_bytes` is that of the folder's files or of the zip, 0 where it cannot be known.
+    """
+
+    path: Path
+    manifest: Manifest | None
+    error: str | None
+    size_bytes: int
+
+
+def find_bundles(folder: Path) -> list[ListedBundle]:
+    """The bundles in `folder` (not deeper), or `folder` itself if it is one; by name, hidden ones left out.
+
+    Folders with a manifest.json and all .zip files count as bundles. Names and sizes are checked, hashes are not. A
+    broken bundle is listed with its error. A folder that does not exist holds none.
+
+    Raises:
+        UsageError: `folder` is a file or cannot be read.
+    """
+    if not os.path.lexists(folder):
+        return []
+    try:
+        paths = [folder] if _looks_like_bundle(folder) else sorted(folder.iterdir())
+        bundles = [path for path in paths if _looks_like_bundle(path) and not path.name.startswith(".")]
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be listed: {error.strerror}; give a folder with bundles in it") from error
+    return [_listed(path) for path in bundles]
+
+
+def _looks_like_bundle(path: Path) -> bool:
+    if path.is_dir():
+        return os.path.lexists(path / MANIFEST_FILE)
+    return path.suffix == ".zip" and path.is_file()
+
+
+def _listed(path: Path) -> ListedBundle:
+    size = _size(path)
+    try:
+        if path.is_dir():
+            return ListedBundle(path, read_folder(path), None, size)
+        with open_zip(path) as (archive, entries):
+            return ListedBundle(path, read_zip(archive, entries, path), None, size)
+    except BundleError as error:
+        return ListedBundle(path, None, str(error), size)
+
+
+def _size(path: Path) -> int:
+    paths = (Path(root, name) for root, _, names in os.walk(path) for name in names) if path.is_dir() else [path]
+    total = 0
+    for file in paths:
+        with contextlib.suppress(OSError):
+            total += file.lstat().st_size
+    return total
 
 
 def read_json(path: Path, type_: type[_T]) -> _T:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol
+from typing import Any
 
 import msgspec
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
-from edgetrack.bundle.manifest import FileInfo, Manifest
-from edgetrack.bundle.rules import (
+from edgetrack.bundle.integrity import (
     LIMITS,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     check_manifest,
+    hash_file,
     open_plain,
     os_errors,
     scan_folder,
 )
-from edgetrack.errors import BundleError, BundleIntegrityError, UsageError
-
-_BLOCK = 1 << 20
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.errors import BundleError, UsageError
 
 
 class BundleWriter:
@@ -233,37 +234,11 @@ def _flush(folder: Path) -> None:
         flush_entry(Path(root))
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-def copy_hashed(source: _Readable, target: IO[bytes] | None, limit: int) -> FileInfo:
-    """Copy `source` to `target` (None: only hash) and say what went by; stops at the first byte past `limit`."""
-    digest, size = hashlib.sha256(), 0
-    while size <= limit and (block := source.read(min(_BLOCK, limit + 1 - size))):
-        size += len(block)
-        digest.update(block)
-        if target is not None:
-            target.write(block)
-    return FileInfo(size=size, sha256=digest.hexdigest())
-
-
-def hash_file(path: Path, limit: int) -> FileInfo:
-    """Size and hash of a plain file, of its first `limit` + 1 bytes if it is longer.
-
-    Raises:
-        BundleIntegrityError: a link or a special file.
-        OSError: it cannot be read.
-    """
-    with open_plain(path) as file:
-        return copy_hashed(file, None, limit)
-
-
-def check_content(found: FileInfo, expected: FileInfo, name: str, source: Path) -> None:
-    """Raise BundleIntegrityError unless a file's size and hash are those of the manifest."""
-    if found != expected:
-        raise BundleIntegrityError(
-            f"{source}: {name!r} was changed: {found.size} bytes, sha256 {found.sha256[:16]}..., where the manifest "
-            f"says {expected.size} bytes, sha256 {expected.sha256[:16]}...; copy the bundle again from where it was "
-            "made, or export it again"
-        )
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as a compressed .npz; the same arrays give the same bytes, since no time of writing is put in."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)

@@ -16,8 +16,8 @@ from edgetrack import errors, json_lines
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import Record
 from edgetrack.bundle import open_bundle
+from edgetrack.bundle.integrity import MANIFEST_FILE
 from edgetrack.bundle.manifest import FileInfo
-from edgetrack.bundle.rules import MANIFEST_FILE
 from edgetrack.capabilities import open_ref
 from edgetrack.devices import protocol
 from edgetrack.devices.choose import Choice

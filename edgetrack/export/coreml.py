@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetrack.bundle import BundleWriter, Manifest, open_bundle, read_npz
-from edgetrack.bundle.arrays import write_npz
+from edgetrack.bundle import BundleWriter, Manifest, open_bundle, read_npz, write_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import UsageError
 from edgetrack.export.precision.lowering import Lowering

@@ -17,8 +17,7 @@ import msgspec
 import numpy as np
 
 from edgetrack import __version__
-from edgetrack.bundle import BundleWriter, check_destination
-from edgetrack.bundle.arrays import write_npz
+from edgetrack.bundle import BundleWriter, check_destination, write_npz
 from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
 from edgetrack.capabilities import Target, find_target, require_precision
 from edgetrack.errors import BackendMissingError, UsageError

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgetrack.bundle import open_bundle, pack, unpack
-from edgetrack.bundle.rules import Limits
+from edgetrack.bundle.integrity import Limits
 from edgetrack.errors import BundleError, BundleIntegrityError, UsageError
 
 

@@ -9,8 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgetrack.bundle import BundleWriter, open_bundle
-from edgetrack.bundle.arrays import write_npz
+from edgetrack.bundle import BundleWriter, open_bundle, write_npz
 from edgetrack.errors import AccuracyError, EdgetrackError, UsageError
 from edgetrack.evaluation.anchors import AnchorPlan
 from edgetrack.evaluation.control import AccuracyControl, advise

@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrack.bundle import Bundle, Manifest, open_bundle, read_npz
-from edgetrack.bundle.rules import scan_folder
-from edgetrack.bundle.writer import hash_file
+from edgetrack.bundle.integrity import hash_file, scan_folder
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, UsageError
 from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.export.precision.methods import Method

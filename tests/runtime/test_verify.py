@@ -15,8 +15,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from edgetrack.bundle import Bundle, open_bundle, read_npz
-from edgetrack.bundle.arrays import write_npz
+from edgetrack.bundle import Bundle, open_bundle, read_npz, write_npz
 from edgetrack.errors import BundleError, BundleIntegrityError
 from edgetrack.runtime.backends.base import Options
 from edgetrack.runtime.verify import verify_bundle

@@ -13,8 +13,7 @@ from typing import Protocol, cast
 
 import msgspec
 
-from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle, read_npz
-from edgetrack.bundle.arrays import write_npz
+from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle, read_npz, write_npz
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
 from edgetrack.capabilities import TRACE, backend_of, find_target, proof_target
 from edgetrack.export.precision.calibration import CalibrationSet, to_toml
