@@ -11,7 +11,7 @@ from itertools import pairwise
 from edgetrack.benchmark.clock import Clock
 from edgetrack.benchmark.messages import Burst, Bursted, Load
 from edgetrack.box import Box
-from edgetrack.media._types import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.runtime.session import Tracker
 
 _START_S = 120.0

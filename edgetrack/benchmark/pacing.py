@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from edgetrack.benchmark.clock import Clock
 from edgetrack.benchmark.messages import Pace, Paced
-from edgetrack.media._types import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.runtime.session import Timing, Tracker
 
 

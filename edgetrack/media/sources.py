@@ -9,11 +9,10 @@ from urllib.parse import parse_qsl
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError
-from edgetrack.media._folders import is_pattern, open_folder, open_pattern
-from edgetrack.media._source import FrameSource
-from edgetrack.media._types import Frame
-from edgetrack.media._videos import VIDEO_SUFFIXES, CameraSource, VideoSource
+from edgetrack.media.folders import is_pattern, open_folder, open_pattern
+from edgetrack.media.frames import Frame, FrameSource
 from edgetrack.media.scenes import load_scene
+from edgetrack.media.videos import VIDEO_SUFFIXES, CameraSource, VideoSource
 
 __all__ = ["FrameSource", "open_source"]
 

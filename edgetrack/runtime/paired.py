@@ -8,7 +8,7 @@ from typing import Any
 from edgetrack.box import Box
 from edgetrack.errors import InvalidFrameError, SourceError, SourceInterruptedError
 from edgetrack.media import Frame, FrameSource, ImageSource
-from edgetrack.media._images import read_deep_image
+from edgetrack.media.folders import read_deep_image
 from edgetrack.runtime.frames import as_input
 
 

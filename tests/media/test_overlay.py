@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgetrack.box import Box
-from edgetrack.errors import UsageError
-from edgetrack.media import VideoWriter, draw, load_scene, open_source
+from edgetrack.media import draw
 
 GREY = np.full((360, 640, 3), 127, np.uint8)
 BOX = Box(200, 150, 120, 80)
@@ -113,86 +111,3 @@ def test_a_box_outside_the_frame_leaves_no_line_at_its_border():
 def test_a_frame_that_is_a_view_with_gaps_is_taken():
     view = np.full((100, 200, 3), 127, np.uint8)[:, ::2]
     assert draw(view, Box(10, 10, 30, 30)).shape == (100, 100, 3)
-
-
-def frames_of(path: Path) -> list[np.ndarray]:
-    with open_source(path) as source:
-        return list(source)
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
-@pytest.mark.parametrize("size", [(160, 120), (161, 121)])
-def test_a_video_reads_back_as_it_was_written(tmp_path, suffix, size):
-    scene = load_scene("drift", frames=6, size=size)
-    path = tmp_path / f"ein film ü{suffix}"
-    with VideoWriter(path, fps=25) as writer:
-        for index in range(6):
-            writer.write(scene.frame(index))
-    back = frames_of(path)
-    assert len(back) == 6
-    assert np.abs(back[3].astype(int) - scene.frame(3)[: back[3].shape[0], : back[3].shape[1]]).mean() < 12
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_failing_run_keeps_the_frames_written(tmp_path):
-    path = tmp_path / "a.mp4"
-
-    def fail() -> None:
-        with VideoWriter(path) as writer:
-            for _ in range(4):
-                writer.write(GREY)
-            assert not path.exists()
-            raise RuntimeError("tracker failed")
-
-    with pytest.raises(RuntimeError, match="tracker failed"):
-        fail()
-    assert len(frames_of(path)) == 4
-    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
-
-
-def test_no_frame_no_file(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "wrong", [GREY[:200], GREY[..., 0], GREY.astype(np.float32), np.zeros((360, 640, 4), np.uint8)]
-)
-def test_a_frame_unlike_the_first_is_refused_and_the_others_are_kept(tmp_path, wrong):
-    with VideoWriter(tmp_path / "a.avi") as writer:
-        writer.write(GREY)
-        with pytest.raises(UsageError, match="expected uint8 of shape"):
-            writer.write(wrong)
-    assert len(frames_of(tmp_path / "a.avi")) == 1
-
-
-def test_an_existing_video_is_refused_unless_told_to_overwrite(tmp_path):
-    path = tmp_path / "a.avi"
-    path.write_bytes(b"mine")
-    with pytest.raises(UsageError, match="--overwrite"):
-        VideoWriter(path)
-    with VideoWriter(path, overwrite=True) as writer:
-        writer.write(GREY)
-        assert path.read_bytes() == b"mine"
-    assert len(frames_of(path)) == 1
-
-
-def test_another_ending_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"'\.gif'; videos are written as \.mp4, \.avi"):
-        VideoWriter(tmp_path / "a.gif")
-
-
-@pytest.mark.parametrize("fps", [0, -1, math.nan, math.inf, 1e6])
-def test_a_rate_out_of_range_is_refused(tmp_path, fps):
-    with pytest.raises(UsageError, match="above 0, up to 1000"):
-        VideoWriter(tmp_path / "a.mp4", fps=fps)
-
-
-def test_a_video_that_cannot_be_opened_says_what_to_try(tmp_path, capfd):
-    folder = tmp_path / "out"
-    writer = VideoWriter(folder / "a.mp4")
-    folder.rmdir()
-    with pytest.raises(UsageError, match=r"cannot be opened for writing \(mp4v, 640x360\).*\.avi"):
-        writer.write(GREY)
-    assert capfd.readouterr().err == ""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edgetrack.box import iou
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.media import Scene, load_scene, scene_names
-from edgetrack.media._raster import Pose, Region, coverage
+from edgetrack.media.raster import Pose, Region, coverage
 
 SMALL = (320, 180)
 
@@ -28,7 +28,7 @@ def digest(scene: Scene, indices: list[int]) -> list[str]:
 def drawn_bounds(scene: Scene, index: int) -> tuple[int, int, int, int]:
     """(x1, y1, x2, y2) of the pixels that the target changes."""
     with_target = scene.frame(index).astype(int)
-    difference = np.abs(with_target - scene.frame_without_target(index)).max(axis=2)
+    difference = np.abs(with_target - scene.frame(index, with_target=False)).max(axis=2)
     ys, xs = np.nonzero(difference)
     return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
 
@@ -129,7 +129,7 @@ def test_target_never_changes_a_pixel_outside_its_box(name):
     for index in range(0, scene.length, 13):
         box = scene.box(index)
         if box is None:
-            assert (scene.frame(index) != scene.frame_without_target(index)).any(axis=2).sum() <= 4
+            assert (scene.frame(index) != scene.frame(index, with_target=False)).any(axis=2).sum() <= 4
             continue
         x1, y1, x2, y2 = box.xyxy
         left, top, right, bottom = drawn_bounds(scene, index)
@@ -209,8 +209,8 @@ def test_visibility_falls_to_zero_behind_the_bar_and_comes_back():
 def test_visibility_is_the_share_of_changed_pixels():
     scene = load_scene("occlusion")
     index = next(i for i in range(scene.length) if 0.3 < scene.visibility(i) < 0.7)
-    full = (scene.frame(0) != scene.frame_without_target(0)).any(axis=2).sum()
-    part = (scene.frame(index) != scene.frame_without_target(index)).any(axis=2).sum()
+    full = (scene.frame(0) != scene.frame(0, with_target=False)).any(axis=2).sum()
+    part = (scene.frame(index) != scene.frame(index, with_target=False)).any(axis=2).sum()
     assert scene.visibility(index) == pytest.approx(part / full, abs=0.05)
 
 
@@ -225,9 +225,9 @@ def test_exit_leaves_the_frame_and_returns_with_boxes_that_stick_out():
 
 def test_distractors_have_the_colours_of_the_target_and_another_pattern():
     scene = load_scene("distractors", size=SMALL)
-    rest = scene.frame_without_target(0).astype(int)
+    rest = scene.frame(0, with_target=False).astype(int)
     vivid = (rest.max(axis=2) - rest.min(axis=2)) > 120
-    plain = load_scene("drift", size=SMALL).frame_without_target(0).astype(int)
+    plain = load_scene("drift", size=SMALL).frame(0, with_target=False).astype(int)
     assert vivid.sum() > 500
     assert ((plain.max(axis=2) - plain.min(axis=2)) > 120).sum() == 0
     skins = [levels[0] for levels in scene._distractor_skins]
@@ -237,7 +237,7 @@ def test_distractors_have_the_colours_of_the_target_and_another_pattern():
 @pytest.mark.parametrize("index", [-1, 10, 10**9])
 def test_an_index_outside_the_scene_is_refused(index):
     scene = load_scene("drift", frames=10, size=SMALL)
-    for ask in (scene.frame, scene.frame_without_target, scene.box, scene.visibility):
+    for ask in (scene.frame, lambda i: scene.frame(i, with_target=False), scene.box, scene.visibility):
         with pytest.raises(IndexError, match="frames 0 to 9"):
             ask(index)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, UnknownNameError, UsageError
 from edgetrack.media import FrameSource, load_scene, open_source
-from edgetrack.media._folders import natural_key
+from edgetrack.media.folders import natural_key
 
 SIZE = (160, 96)
 

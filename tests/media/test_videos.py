@@ -97,7 +97,7 @@ class Pretender:
 
 def pretend(monkeypatch, path: Path, **how: float) -> FrameSource:
     path.write_bytes(b"a video")
-    monkeypatch.setattr("edgetrack.media._videos._open_capture", lambda *_: Pretender(**how))
+    monkeypatch.setattr("edgetrack.media.videos._open_capture", lambda *_: Pretender(**how))
     return open_source(path)
 
 
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_video_is_refused(tmp_path, data):
 
 def test_a_camera_that_stops_is_interrupted(monkeypatch):
     made = Pretender(stated=0, delivered=3, end_ms=0, fps=30.0)
-    monkeypatch.setattr("edgetrack.media._videos._open_capture", lambda *_: made)
+    monkeypatch.setattr("edgetrack.media.videos._open_capture", lambda *_: made)
     source = open_source("camera:0")
     assert (source.name, source.length, source.fps, source.size) == ("camera:0", None, 30.0, SIZE)
     frames, message = until_broken(source)

@@ -1,4 +1,4 @@
-"""The boxes of a run, as files that survive its end."""
+"""A run's boxes and video as files that survive its end: each takes its final name only when it is done."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import UsageError
-from edgetrack.media._outputs import claim, suffix_of
+from edgetrack.media.frames import Frame, quiet_cv2
+
+if TYPE_CHECKING:
+    import cv2
 
 BOX_SUFFIXES = (".txt", ".csv", ".json")
 SCHEMA = 1
+CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 
 
 @dataclass(frozen=True)
@@ -149,3 +156,115 @@ def _json_row(record: BoxRecord) -> str:
             for name, parts in record.diagnostics.items()
         }
     return json.dumps(row, allow_nan=False)
+
+
+def claim(path: Path, partial: Path, *, overwrite: bool) -> None:
+    """Make sure that `path` may be written by way of `partial`, its sibling; their folder is made where it is missing.
+
+    Raises:
+        UsageError: either exists and `overwrite` is not set, `path` is a folder, or its folder cannot be made.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the name of a file to write")
+    if not overwrite and path.exists():
+        raise UsageError(f"{path} exists; give another name or add --overwrite")
+    if not overwrite and partial.exists():
+        raise UsageError(f"{partial} was left by a run that did not end; move it away or add --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder of {path} cannot be made: {error.strerror or error}") from error
+
+
+def suffix_of(path: Path, allowed: tuple[str, ...], what: str) -> str:
+    """The path's ending in lower case.
+
+    Raises:
+        UsageError: it is none of those allowed.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in allowed:
+        raise UsageError(f"{path} ends in {suffix or 'nothing'!r}; {what} are written as {', '.join(allowed)}")
+    return suffix
+
+
+class VideoWriter:
+    """Writes frames to an `.mp4` (MPEG-4) or `.avi` (Motion JPEG) file.
+
+    Frames go to `<stem>.partial<suffix>` beside it; closing gives the file its name, also when the `with` block failed.
+    Without a frame there is no file.
+    """
+
+    def __init__(self, path: str | Path, *, fps: float | None = None, overwrite: bool = False) -> None:
+        """Prepare the file; it is opened with the first frame, which fixes the size.
+
+        Args:
+            path: where to write; its folder is made where it is missing.
+            fps: frames per second, above 0 up to 1000; 30 where it is None.
+            overwrite: replace an existing file, and one left by a killed run.
+
+        Raises:
+            UsageError: another ending, an existing file, a rate out of range, or a folder that cannot be made.
+        """
+        self.path = Path(path)
+        self.count = 0
+        """Frames written so far."""
+        self._codec = CODECS[suffix_of(self.path, tuple(CODECS), "videos")]
+        self._fps = 30.0 if fps is None else float(fps)
+        if not (math.isfinite(self._fps) and 0 < self._fps <= 1000):
+            raise UsageError(f"a video of {fps} frames per second was asked for; give a rate above 0, up to 1000")
+        self._partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+        claim(self.path, self._partial, overwrite=overwrite)
+        self._writer: cv2.VideoWriter | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def write(self, frame: Frame) -> None:
+        """Add one frame: uint8, (height, width, 3), BGR.
+
+        Raises:
+            UsageError: the video cannot be opened, or the frame is not uint8 of three channels and of the first's size.
+        """
+        expected = self._shape or (*frame.shape[:2], 3)
+        if frame.shape != expected or frame.dtype != np.uint8:
+            raise UsageError(
+                f"frame {self.count} for {self.path} is {frame.dtype} of shape {frame.shape}; expected uint8 of shape "
+                f"{expected}: a video has one size, that of its first frame"
+            )
+        if self._writer is None:
+            self._shape = frame.shape
+            self._writer = self._open(frame.shape[1], frame.shape[0])
+        self._writer.write(frame)
+        self.count += 1
+
+    def close(self) -> None:
+        """Complete the file and give it its final name. May be called more than once."""
+        if self._writer is None:
+            return
+        with quiet_cv2():
+            self._writer.release()
+        self._writer = None
+        self._partial.replace(self.path)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, width: int, height: int) -> cv2.VideoWriter:
+        import cv2
+
+        code = cv2.VideoWriter.fourcc(*self._codec)
+        with quiet_cv2():
+            writer = cv2.VideoWriter(str(self._partial), code, self._fps, (width, height))
+        if not writer.isOpened():
+            writer.release()
+            self._partial.unlink(missing_ok=True)
+            other = next(suffix for suffix in CODECS if suffix != self.path.suffix.lower())
+            raise UsageError(
+                f"{self.path} cannot be opened for writing ({self._codec}, {width}x{height}): this OpenCV may lack the "
+                f"codec, or the folder cannot be written to; try a name that ends in {other}"
+            )
+        return writer

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetrack.errors import SourceError, SourceInterruptedError
-from edgetrack.media._quiet import quiet_cv2
-from edgetrack.media._source import FrameSource, check_size
-from edgetrack.media._types import Frame
+from edgetrack.media.frames import Frame, FrameSource, check_size, quiet_cv2
 
 if TYPE_CHECKING:
     import cv2

@@ -1,14 +1,19 @@
-"""What every source of frames has in common."""
+"""A frame, and what every source of frames has in common."""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError
-from edgetrack.media._types import Frame
 
 MAX_SIDE = 20_000
 """Pixels: no wider or higher image is taken."""
@@ -69,3 +74,30 @@ def check_size(width: int, height: int, what: str) -> None:
             f"{what} states {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS // 1_000_000} "
             "megapixels are taken; scale it down first"
         )
+
+
+Frame: TypeAlias = npt.NDArray[np.uint8]
+"""An image: uint8, (height, width, 3), channels in the order blue, green, red."""
+
+Plane: TypeAlias = npt.NDArray[np.float32]
+"""One or more float32 values per pixel: (height, width) or (height, width, channels)."""
+
+
+_SILENT = 0
+
+
+@contextmanager
+def quiet_cv2() -> Iterator[None]:
+    """No log lines from OpenCV inside; FFmpeg's are off from its first use on, unless the environment asks for them."""
+    import cv2
+
+    # AV_LOG_QUIET: OpenCV reads this once, when it first calls FFmpeg, and has no other switch for it.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # OpenCV 4 has the two functions at the top, OpenCV 5 in a module that OpenCV 4 lacks.
+    log: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+    before = log.getLogLevel()
+    log.setLogLevel(_SILENT)
+    try:
+        yield
+    finally:
+        log.setLogLevel(before)
