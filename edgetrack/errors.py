@@ -29,6 +29,7 @@ Messages say what was given, what was expected and what to type next. `exit_code
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -46,6 +47,23 @@ class UsageError(EdgetrackError):
 
 class UnknownNameError(UsageError):
     """A name that is not in its list: tracker, target, precision, scene, sequence."""
+
+    @classmethod
+    def of(cls, what: str, name: str, known: Iterable[str], more: str = "") -> UnknownNameError:
+        """The error for `name`, with the nearest of the known names where one is near.
+
+        Args:
+            what: what the name stands for, such as "tracker".
+            more: what to type to see or add names, as a clause: "`edgetrack list --scenes` shows them".
+        """
+        import difflib  # 10 ms that only a misspelt name pays
+
+        names = list(known)
+        folded = {one.casefold(): one for one in names}
+        near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+        hint = f" (did you mean {folded[near[0]]!r}?)" if near else ""
+        expected = f"expected one of: {', '.join(names)}" if names else "there is none"
+        return cls(f"{what} {name!r} is not known{hint}; {expected}" + (f"; {more}" if more else ""))
 
 
 class InvalidBoxError(UsageError):
