@@ -11,7 +11,7 @@ from edgetrack.benchmark import cautions
 from edgetrack.benchmark.cautions import Code
 from edgetrack.benchmark.entries import Entry, Plan, RooflineEntry, TrackerEntry
 from edgetrack.benchmark.gpu_watch import is_gpu
-from edgetrack.benchmark.latency import Latency, Rounds, latency_of
+from edgetrack.benchmark.latency import Latency, Rounds, fps, latency_of
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.messages import Kind, Slice
 from edgetrack.benchmark.outcomes import burst_outcome, paced_outcome
@@ -31,8 +31,8 @@ from edgetrack.benchmark.record import (
 )
 from edgetrack.benchmark.roofline import Roofline
 from edgetrack.benchmark.soaking import soak_outcome
-from edgetrack.benchmark.statistics import Ratio, fps, ratio_of_medians
 from edgetrack.bundle.manifest import Manifest
+from edgetrack.stats.bootstrap import Ratio, ratio_of_medians
 from edgetrack.telemetry.sources import Expectation
 from edgetrack.telemetry.timeline import Energy, Timeline, energy_of
 

@@ -8,10 +8,10 @@ from itertools import groupby
 
 import msgspec
 
-from edgetrack.benchmark.bounds import share_upper
 from edgetrack.benchmark.latency import Latency, Rounds, latency_of
 from edgetrack.benchmark.messages import Bursted, Paced
 from edgetrack.benchmark.scenario import Scenario
+from edgetrack.stats.quantile import clopper_pearson_upper
 
 
 class PacedOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ def paced_outcome(slices: Sequence[Paced], fps: float, *, unbroken: bool) -> Pac
         frames=frames,
         misses=misses,
         miss_rate=misses / frames,
-        miss_rate_upper=share_upper(misses, frames),
+        miss_rate_upper=clopper_pearson_upper(misses, frames),
         longest_miss_run=max(_longest_run(row) for row in rows),
         waiting=sum(one.waiting for one in slices),
         deepest_queue=max([*depths, *(one.waiting for one in slices)]),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edgetrack.benchmark.outcomes import BurstOutcome, PacedOutcome
 from edgetrack.benchmark.record import Record, Result
 from edgetrack.benchmark.soaking import SoakOutcome
-from edgetrack.benchmark.trend import Slope
+from edgetrack.stats.trend import Slope
 from edgetrack.telemetry.timeline import Timeline
 
 
@@ -20,8 +20,14 @@ def percentile_note(result: Result, percentile: int) -> Iterator[str]:
     held = f", between {bounds.low:.2f} and {bounds.high:.2f}" if bounds.low is not None and bounds.high else ""
     yield (
         f"{result.label}: track p{percentile} at most {bounds.upper:.2f} ms{held} "
-        f"(each 95 %, exact binomial, {track.count} frames)"
+        f"(each 95 %, {_sample_size(track.count, bounds.effective)})"
     )
+
+
+def _sample_size(frames: int, effective: float | None) -> str:
+    if effective is None:  # a record of a version that took frames for independent
+        return f"exact binomial, {frames} frames"
+    return f"{frames} frames, effective sample size {effective:.0f}"
 
 
 def scenario_notes(result: Result) -> Iterator[str]:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from statistics import median
 
 import msgspec
-import numpy as np
 
 from edgetrack.benchmark.messages import Paced
 from edgetrack.benchmark.outcomes import PacedOutcome, paced_outcome
 from edgetrack.benchmark.scenario import Scenario
-from edgetrack.benchmark.statistics import samples_needed
-from edgetrack.benchmark.trend import Slope, sen_slope
+from edgetrack.stats.quantile import percentile
+from edgetrack.stats.trend import Slope, theil_sen
 from edgetrack.telemetry.throttling import find_throttling, visible
 from edgetrack.telemetry.timeline import Timeline, Window, inside, values_of
 
@@ -77,8 +76,8 @@ def soak_outcome(slices: Sequence[Paced], scenario: Scenario, timeline: Timeline
         windows=windows,
         rss_mb_per_min=_trend(kept, [window.rss_mb for window in kept], RSS_ERROR_MB),
         p99_ms_per_min=_trend(kept, [window.p99 for window in kept]),
-        p99_first_ms=_p99(_track(slices[:third])),
-        p99_last_ms=_p99(_track(slices[-third:])),
+        p99_first_ms=percentile(_track(slices[:third]), 0.99),
+        p99_last_ms=percentile(_track(slices[-third:]), 0.99),
         steady_over_peak=_steady(windows, third),
         throttling_visible=visible(timeline),
         throttling_onset_s=min(onsets, default=None),
@@ -95,7 +94,7 @@ def _window(one: Paced, span: Window, start: float, timeline: Timeline, contesta
         end_s=span.end_s - start,
         frames=len(track),
         p50=median(track),
-        p99=_p99(track),
+        p99=percentile(track, 0.99),
         rss_mb=median(read) if read else None,
     )
 
@@ -105,10 +104,6 @@ def _track(slices: Sequence[Paced]) -> list[float]:
     return [sum(parts) for one in slices for parts in zip(one.crop, one.graphs, one.decode, strict=True)]
 
 
-def _p99(values: Sequence[float]) -> float | None:
-    return float(np.percentile(values, 99)) if len(values) >= samples_needed(0.99) else None
-
-
 def _trend(windows: Sequence[SoakWindow], values: Sequence[float | None], error: float = 0.0) -> Slope | None:
     """The slope; readings that may be off by `error` can feign one of that much over the whole time."""
     known = [
@@ -116,7 +111,7 @@ def _trend(windows: Sequence[SoakWindow], values: Sequence[float | None], error:
         for window, value in zip(windows, values, strict=True)
         if value is not None
     ]
-    found = sen_slope([minute for minute, _ in known], [value for _, value in known])
+    found = theil_sen([minute for minute, _ in known], [value for _, value in known])
     if found is None or found.low is None or found.high is None:
         return found
     feigned = error / (known[-1][0] - known[0][0])

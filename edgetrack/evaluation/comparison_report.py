@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgetrack.evaluation.comparison_record import Agreement, Comparison, OpenLoop, Side
 from edgetrack.evaluation.difference import POINTS
 from edgetrack.evaluation.divergence import APART, TOGETHER
-from edgetrack.evaluation.overall import FEW_SEQUENCES
+from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,7 +9,6 @@ import numpy as np
 
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.evaluation.book import Book
-from edgetrack.evaluation.bootstrap import interval
 from edgetrack.evaluation.comparison_record import Agreement, Comparison, OnePassDelta, OpenLoop, SequencePair, Side
 from edgetrack.evaluation.difference import Difference, paired_difference
 from edgetrack.evaluation.divergence import TOGETHER, Divergence, divergence
@@ -18,6 +17,7 @@ from edgetrack.evaluation.openloop import Replay, ReplayRun, map_errors
 from edgetrack.evaluation.record import Failure, Result
 from edgetrack.evaluation.run import summarize
 from edgetrack.evaluation.tasks import Anchored, OnePass
+from edgetrack.stats.bootstrap import two_level_interval
 
 Tracked = tuple[BundleRef, Book, Book]
 """A bundle, its runs from its own boxes and from anchors, and its runs on A's crops."""
@@ -118,7 +118,7 @@ def _one_pass(rows: list[SequencePair]) -> OnePassDelta | None:
     deltas = [row.ao_b - row.ao_a for row in rows if row.ao_a is not None and row.ao_b is not None]
     if not deltas:
         return None
-    ends = interval([np.array([delta]) for delta in deltas]) if len(deltas) > 1 else (None, None)
+    ends = two_level_interval([np.array([delta]) for delta in deltas]) if len(deltas) > 1 else (None, None)
     return OnePassDelta(value=float(np.mean(deltas)), low=ends[0], high=ends[1])
 
 

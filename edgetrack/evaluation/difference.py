@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 import numpy as np
 
+from edgetrack.arrays import Floats
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.anchors import AnchoredRun, AnchorRun
-from edgetrack.evaluation.bootstrap import Values, interval, mean_of_means
+from edgetrack.stats.bootstrap import mean_of_means, two_level_interval
+from edgetrack.stats.verdict import DifferenceVerdict, judge_difference, runs_to_settle
 
-Verdict = Literal["better", "worse", "equal", "undecided"]
 POINTS = 100
 """Points in an AO of 1."""
 
@@ -35,7 +35,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     low: float
     high: float
-    verdict: Verdict
+    verdict: DifferenceVerdict
     runs: int
     sequences: int
     margin: float
@@ -90,8 +90,8 @@ def paired_difference(
     if runs < 2:
         raise UsageError(f"{runs} paired runs; a difference needs 2 or more; give more sequences, or anchors closer by")
     value = mean_of_means(groups)
-    low, high = interval(groups, confidence=confidence, resamples=resamples, seed=seed)
-    verdict = judge(low, high, margin)
+    low, high = two_level_interval(groups, confidence=confidence, resamples=resamples, seed=seed)
+    verdict = judge_difference(low, high, margin)
     return Difference(
         value=value,
         low=low,
@@ -116,25 +116,7 @@ def check_margin(margin: float) -> None:
         )
 
 
-def judge(low: float, high: float, margin: float) -> Verdict:
-    """What an interval of B minus A says of B; see `Difference.verdict`."""
-    if -margin <= low and high <= margin:
-        return "equal"
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "undecided"
-
-
-def runs_to_settle(value: float, half: float, margin: float, runs: int) -> int | None:
-    """How many more runs would bring an interval of `value` +- `half` to exclude 0 or to lie within the margin.
-
-    The easier of the two counts. None where neither comes about: a difference of 0 without a margin.
-    """
-    wanted = max(abs(value), margin - abs(value))
-    return max(1, math.ceil(runs * (half / wanted) ** 2) - runs) if wanted > 0 else None
-
-
-def _paired(a_runs: Sequence[AnchoredRun], b_runs: Sequence[AnchoredRun]) -> list[Values]:
+def _paired(a_runs: Sequence[AnchoredRun], b_runs: Sequence[AnchoredRun]) -> list[Floats]:
     a_by, b_by = _by_name(a_runs), _by_name(b_runs)
     groups = []
     for name, a in a_by.items():

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from edgetrack.arrays import Floats
 from edgetrack.evaluation.metrics import Scored, Scores
 from edgetrack.evaluation.sequence import Protocol
+from edgetrack.stats.bootstrap import weighted_mean_intervals
 
 FIGURES = Scores.__struct_fields__
-FEW_SEQUENCES = 10
-"""With fewer, the bootstrap's interval is too narrow to be taken at its word."""
 _OF_FRAMES = ("ao", "sr50", "sr75")
-_SEED = 0
 
 
 def overall(sequences: Sequence[Scored], protocol: Protocol) -> Scores:
@@ -43,14 +41,11 @@ def intervals(
     if len(scored) < 2:
         return dict.fromkeys(FIGURES)
     values, weights = _table(scored, protocol)
-    drawn = np.random.default_rng(_SEED).integers(len(scored), size=(resamples, len(scored)))
-    means = (values * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1)
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(means, [tail, 100 - tail], axis=0)
+    low, high = weighted_mean_intervals(values, weights, confidence=confidence, resamples=resamples)
     return {name: (float(a), float(b)) for name, a, b in zip(FIGURES, low, high, strict=True)}
 
 
-def _table(sequences: Sequence[Scored], protocol: Protocol) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _table(sequences: Sequence[Scored], protocol: Protocol) -> tuple[Floats, Floats]:
     """Values and weights, both (sequences, figures)."""
     scored = [s for s in sequences if s.frames]
     values = np.array([msgspec.structs.astuple(s.scores) for s in scored], np.float64)

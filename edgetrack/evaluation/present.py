@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgetrack.evaluation.metrics import Scores
-from edgetrack.evaluation.overall import FEW_SEQUENCES
 from edgetrack.evaluation.record import AnchoredResult, Result, StreamingResult
 from edgetrack.runtime.mixtures import sentence
+from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,7 +14,6 @@ from edgetrack.bundle import open_bundle
 from edgetrack.evaluation import store
 from edgetrack.evaluation.anchors import AnchoredRun
 from edgetrack.evaluation.book import Book, Progress, collect
-from edgetrack.evaluation.bootstrap import interval, mean_of_means
 from edgetrack.evaluation.metrics import Scored, Scores, score
 from edgetrack.evaluation.ope import Run
 from edgetrack.evaluation.options import Options
@@ -25,6 +24,7 @@ from edgetrack.evaluation.streaming import StreamedRun
 from edgetrack.evaluation.tasks import Anchored, OnePass, Streamed
 from edgetrack.runtime.mixtures import merged
 from edgetrack.runtime.mixtures import summarize as summarize_shares
+from edgetrack.stats.bootstrap import mean_of_means, two_level_interval
 
 SUMMARY = "results.json"
 
@@ -130,7 +130,7 @@ def _anchored(book: Book) -> AnchoredResult | None:
         length=plan.length,
         runs=count,
         ao=mean_of_means(groups) if groups else None,
-        interval=interval(groups) if count > 1 else None,
+        interval=two_level_interval(groups) if count > 1 else None,
     )
 
 

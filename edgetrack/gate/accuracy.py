@@ -11,12 +11,12 @@ from edgetrack.errors import EdgetrackError
 from edgetrack.evaluation.anchors import AnchoredRun, AnchorPlan
 from edgetrack.evaluation.book import Progress, collect
 from edgetrack.evaluation.datasets import Dataset
-from edgetrack.evaluation.difference import POINTS, Difference, paired_difference, runs_to_settle
+from edgetrack.evaluation.difference import POINTS, Difference, paired_difference
 from edgetrack.evaluation.options import Options
 from edgetrack.evaluation.tasks import Anchored
 from edgetrack.gate.budget import Rule
 from edgetrack.gate.record import Finding
-from edgetrack.gate.verdict import Verdict
+from edgetrack.stats.verdict import Verdict, runs_to_settle
 
 PLAN = AnchorPlan(25, 50)
 """As `edgetrack compare` does by default."""

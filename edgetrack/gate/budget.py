@@ -12,6 +12,7 @@ import msgspec
 
 from edgetrack.errors import UnknownNameError
 from edgetrack.resources import data_folder
+from edgetrack.stats.sequential import alpha_per_rule
 from edgetrack.toml_files import read_toml
 
 Speed = Literal["model", "track"]
@@ -106,6 +107,11 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for known, given in ((LIMITS, self.limits), (REGRESSIONS, self.regressions))
             for name, limit in given.items()
         ]
+
+    @property
+    def alpha(self) -> float:
+        """The error that each rule may spend; sizes are exact and take none."""
+        return alpha_per_rule(sum(rule.kind not in ("size", "size ratio") for rule in self.rules))
 
 
 def _check(section: str, given: dict[str, float], known: dict[str, Rule]) -> None:

@@ -8,7 +8,6 @@ from edgetrack.bundle.ref import BundleRef
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.gate import like
 from edgetrack.gate.evidence import judge
-from edgetrack.gate.looks import share_of
 from edgetrack.gate.measured import OTHER_TIME, measured
 from edgetrack.gate.options import Options, Surroundings
 from edgetrack.gate.record import Report, SamplesMs
@@ -71,7 +70,7 @@ def _read(options: Options, candidate: Recording, baseline: Recording | None) ->
         )
         like.insist(unlike, force=options.force)
     other = None if baseline is None else baseline.evidence
-    alpha = share_of(options.budget.rules)
+    alpha = options.budget.alpha
     record = candidate.record
     return report(
         options,

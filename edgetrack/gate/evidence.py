@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from edgetrack.gate import regression
-from edgetrack.gate.bounds import Bounds, Samples, frame_bounds, independent_bounds, samples_to_decide
+from edgetrack.arrays import Floats
 from edgetrack.gate.budget import Rule, Speed
 from edgetrack.gate.record import Finding
-from edgetrack.gate.verdict import Verdict
+from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
+from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
+from edgetrack.stats.verdict import Verdict
 
 _SEED = 0
 
@@ -30,17 +31,17 @@ class Evidence:
         single: it comes from a record, which knows one process.
     """
 
-    turns: Mapping[Speed, Sequence[Sequence[Samples]]] = field(default_factory=dict)
+    turns: Mapping[Speed, Sequence[Sequence[Floats]]] = field(default_factory=dict)
     processes: Mapping[str, Sequence[float]] = field(default_factory=dict)
     size_mb: float = math.nan
     single: bool = False
 
-    def flat(self, speed: Speed) -> list[Samples]:
+    def flat(self, speed: Speed) -> list[Floats]:
         """All turns in their order."""
         return [turn for block in self.turns[speed] for turn in block]
 
 
-def arrays(rounds: Sequence[Sequence[float]]) -> list[Samples]:
+def arrays(rounds: Sequence[Sequence[float]]) -> list[Floats]:
     """Rounds as arrays of float64."""
     return [np.array(turn, np.float64) for turn in rounds]
 
@@ -72,7 +73,7 @@ def skipped(rule: Rule, why: str) -> Finding:
 
 def _latency(rule: Rule, candidate: Evidence, alpha: float) -> Finding:
     turns = candidate.flat(rule.speed)
-    bounds = frame_bounds(turns, rule.quantile, alpha)
+    bounds = quantile_bounds(turns, rule.quantile, alpha)
     verdict = bounds.judge(rule.limit)
     return Finding(
         rule=rule.name,
@@ -84,7 +85,7 @@ def _latency(rule: Rule, candidate: Evidence, alpha: float) -> Finding:
         high=bounds.high,
         alpha=alpha,
         samples=bounds.count,
-        detail=f"{bounds.count} frames, worth {bounds.effective:.0f} independent ones",
+        detail=f"{bounds.count} frames, effective sample size {bounds.effective:.0f}",
         more=samples_to_decide(turns, rule.quantile, rule.limit, alpha) if verdict == "undecided" else None,
         more_of="frames" if verdict == "undecided" else None,
     )
@@ -103,11 +104,11 @@ def _process_ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: f
     if candidate.single or baseline.single:
         value = float(np.median(ours) / np.median(theirs))
         return _exact(rule, value, "a record knows one process; compared as it is")
-    bounds = regression.of_processes(np.array(theirs), np.array(ours), alpha)
+    bounds = process_ratio_bounds(np.array(theirs), np.array(ours), alpha)
     return _of_processes(rule, bounds, len(ours), pairs_of_processes_needed(alpha / 2), alpha)
 
 
-def _of_processes(rule: Rule, bounds: Bounds, count: int, wanted: int, alpha: float) -> Finding:
+def _of_processes(rule: Rule, bounds: QuantileBounds, count: int, wanted: int, alpha: float) -> Finding:
     """`wanted`: how many processes have bounds at all at the next look, which may spend half as much."""
     verdict = bounds.judge(rule.limit)
     return Finding(
@@ -148,10 +149,10 @@ def _ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) ->
     unpaired = candidate.single or baseline.single
     ours, theirs = (_quantiles(side, rule, flat=unpaired) for side in (candidate, baseline))
     if unpaired:
-        found = regression.unpaired(theirs, ours, rule.limit, alpha, rng)
+        found = unpaired_ratio_test(theirs, ours, rule.limit, alpha, rng)
         detail = f"{len(ours)} turns against {len(theirs)} of another time"
     else:
-        found = regression.paired(theirs, ours, rule.limit, alpha, rng)
+        found = paired_ratio_test(theirs, ours, rule.limit, alpha, rng)
         detail = f"{len(ours)} blocks of paired turns"
     return Finding(
         rule=rule.name,
@@ -171,9 +172,11 @@ def _ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) ->
     )
 
 
-def _quantiles(side: Evidence, rule: Rule, *, flat: bool) -> regression.Values:
-    found = regression.turn_quantiles(side.turns[rule.speed], rule.quantile) if not flat else None
-    return np.array([np.quantile(turn, rule.quantile) for turn in side.flat(rule.speed)]) if found is None else found
+def _quantiles(side: Evidence, rule: Rule, *, flat: bool) -> Floats:
+    """The rule's quantile of every turn: float64 (turns,), or (blocks, turns)."""
+    if flat:
+        return np.array([np.quantile(turn, rule.quantile) for turn in side.flat(rule.speed)])
+    return np.array([[np.quantile(turn, rule.quantile) for turn in block] for block in side.turns[rule.speed]])
 
 
 def with_time(finding: Finding, seconds: Mapping[str, float]) -> Finding:

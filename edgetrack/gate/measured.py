@@ -13,7 +13,6 @@ from edgetrack.benchmark.process import start_worker
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.gate import code, like
 from edgetrack.gate.accuracy import delta_ao
-from edgetrack.gate.looks import share_of
 from edgetrack.gate.options import Options, Surroundings
 from edgetrack.gate.record import CodeNote, Finding, Report, SamplesMs, SideNote
 from edgetrack.gate.recorded import Recording
@@ -152,7 +151,7 @@ def _run(options: Options, around: Surroundings, rounds: Rounds, recording: Reco
         rounds,
         [rule for rule in rules if rule.kind != "ao"],
         recording.evidence if recording else None,
-        share_of(rules),
+        options.budget.alpha,
         options.max_time_s,
         around.clock,
     )
@@ -178,7 +177,7 @@ def _with_accuracy(
                 options.dataset,
                 device=device,
                 threads=threads,
-                alpha=share_of(options.budget.rules),
+                alpha=options.budget.alpha,
                 progress=around.evaluating,
             )
     return [found[rule.name] for rule in options.budget.rules]

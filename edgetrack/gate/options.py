@@ -13,7 +13,7 @@ from edgetrack.box import Box
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.gate.budget import Budget
-from edgetrack.gate.verdict import Verdict
+from edgetrack.stats.verdict import Verdict
 
 Clock = Callable[[], float]
 """Seconds from some moment on."""

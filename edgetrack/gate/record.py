@@ -8,7 +8,7 @@ import msgspec
 
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import Rounds
-from edgetrack.gate.verdict import Verdict
+from edgetrack.stats.verdict import Verdict
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         alpha: what this rule's last look could spend; null where nothing was estimated.
         samples: how many figures it comes from: frames, processes, turns or runs.
         detail: what the verdict rests on, for people.
-        p_above, p_below: Mann-Whitney's, of latency ratios; see `edgetrack.gate.regression`.
+        p_above, p_below: Mann-Whitney's, of latency ratios; see `edgetrack.stats.rank_test`.
         more: for `undecided`, how many more of `more_of` would probably decide; null where none would.
         more_s: about how many seconds these take here.
     """
@@ -88,7 +88,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         verdict: of all rules together.
         exit_code: what the command ends with.
         design: `paired` (turns beside each other), `alone` (no baseline), `recorded` (one side from a record or both).
-        alpha: see `edgetrack.gate.looks.ALPHA`.
+        alpha: see `edgetrack.stats.sequential.ALPHA`.
         blocks, looks: how many were taken.
         seconds: how long measuring took.
         differences: in what a record's conditions differ from the other side's; given where `--force` let that pass.

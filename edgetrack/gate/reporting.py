@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgetrack.gate.looks import ALPHA
 from edgetrack.gate.options import Options
 from edgetrack.gate.record import Finding, Report
-from edgetrack.gate.verdict import together
+from edgetrack.stats.sequential import ALPHA
+from edgetrack.stats.verdict import overall_verdict
 
 
 def report(options: Options, *, findings: Sequence[Finding], **known: Any) -> Report:
     """The report of these findings; `known` are its other fields."""
-    verdict = together(finding.verdict for finding in findings)
+    verdict = overall_verdict(finding.verdict for finding in findings)
     return Report(
         verdict=verdict,
         exit_code=options.exit_code(verdict),

@@ -9,13 +9,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from edgetrack.arrays import Floats
 from edgetrack.benchmark import assemble
 from edgetrack.benchmark.entries import Plan, TrackerEntry
 from edgetrack.benchmark.footage import Footage
 from edgetrack.benchmark.lineup import Contestant
 from edgetrack.benchmark.messages import Loaded, Slice
 from edgetrack.benchmark.process import Start, Worker
-from edgetrack.gate.bounds import Samples
 from edgetrack.gate.budget import Speed
 from edgetrack.gate.record import TurnsMs
 
@@ -45,7 +45,7 @@ class Side:
     peak_rss_mb: list[float] = field(default_factory=list)
     loaded: Loaded | None = None
 
-    def turns(self, speed: Speed) -> list[list[Samples]]:
+    def turns(self, speed: Speed) -> list[list[Floats]]:
         """The samples of every turn in milliseconds, by block."""
         pick = assemble.track_ms if speed == "track" else _graphs
         return [[np.array(pick(turn), np.float64) for turn in block] for block in self.blocks]

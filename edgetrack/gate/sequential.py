@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from edgetrack.gate.budget import Rule
 from edgetrack.gate.evidence import Evidence, judge, pairs_of_processes_needed, processes_needed, with_time
-from edgetrack.gate.looks import LOOKS, spent, spent_on_processes
 from edgetrack.gate.options import Clock
 from edgetrack.gate.record import Finding
-from edgetrack.gate.regression import blocks_needed
 from edgetrack.gate.rounds import TURN_FRAMES, Rounds, Side
+from edgetrack.stats.bootstrap import rounds_needed
+from edgetrack.stats.sequential import ANALYSES, spent, spent_on_processes
 
 _RENEWING = 1 / 16
 """Most of the time that fresh processes for one stage may take."""
@@ -55,8 +55,8 @@ def run(
             rounds.load(side)
     found: dict[str, Finding] = {}
     looks, blocks, in_blocks, renewing, taken = 0, 0, 0.0, 0.0, 0.0
-    for look, share in enumerate(LOOKS):
-        last = look == len(LOOKS) - 1
+    for look, share in enumerate(ANALYSES):
+        last = look == len(ANALYSES) - 1
         if blocks and not last and clock() - start >= share * max_time_s:
             continue
         begun = clock()
@@ -70,7 +70,7 @@ def run(
         in_blocks += clock() - begun
         looks += 1
         spend = spent(look, taken, alpha)
-        enough = last or blocks >= blocks_needed(spend)
+        enough = last or blocks >= rounds_needed(spend)
         left = [rule for rule in rules if not _decided(rule, found) and (enough or not _of_turns(rule))]
         judged = _judged(rounds, left, recorded, spend, spent_on_processes(look, alpha))
         found |= {finding.rule: finding for finding in judged}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgetrack.benchmark.record import Result
-from edgetrack.benchmark.statistics import ratio_of_medians
 from edgetrack.errors import UsageError
+from edgetrack.stats.bootstrap import ratio_of_medians
 
 _SEED = 0
 _RESAMPLES = 1000

@@ -14,7 +14,6 @@ from edgetrack.benchmark.record import Record as Benchmark
 from edgetrack.benchmark.record import Result as Speed
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.difference import POINTS, Difference
-from edgetrack.evaluation.overall import FEW_SEQUENCES
 from edgetrack.report.model import (
     Accuracy,
     Identity,
@@ -28,6 +27,7 @@ from edgetrack.report.model import (
 )
 from edgetrack.report.ratios import Faster, faster
 from edgetrack.report.speed_plots import by_speed, is_reference
+from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
 Kind = Literal[
     "fastest",

@@ -1,15 +1,13 @@
-"""Paired differences: what pairs, what is said of it, and how many runs would settle it."""
+"""Paired differences: what pairs, and what is said about it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.anchors import AnchoredRun, AnchorRun
-from edgetrack.evaluation.difference import judge, paired_difference, runs_to_settle
+from edgetrack.evaluation.difference import paired_difference
 
 
 def runs_of(name, values, first=0):
@@ -76,36 +74,3 @@ def test_a_sequence_that_one_tracker_lacks_and_one_without_runs_are_left_out() -
 def test_what_does_not_pair_is_refused(a, b, margin, words) -> None:
     with pytest.raises(UsageError, match=words):
         paired_difference(a, b, margin)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "margin", "verdict"),
-    [
-        (-0.004, 0.005, 0.005, "equal"),
-        (0.001, 0.004, 0.005, "equal"),
-        (0.001, 0.006, 0.005, "better"),
-        (-0.006, -0.001, 0.005, "worse"),
-        (-0.006, 0.001, 0.005, "undecided"),
-        (0.0, 0.006, 0.005, "undecided"),
-        (0.0, 0.0, 0.0, "equal"),
-    ],
-)
-def test_the_rule(low, high, margin, verdict) -> None:
-    assert judge(low, high, margin) == verdict
-
-
-@given(st.floats(-0.2, 0.2), st.floats(0.001, 0.2), st.floats(0.001, 0.05), st.integers(2, 1000))
-def test_the_runs_asked_for_would_settle_it(value, half, margin, runs) -> None:
-    if judge(value - half, value + half, margin) != "undecided":
-        return
-    more = runs_to_settle(value, half, margin, runs)
-    narrow = half * np.sqrt(runs / (runs + more))
-    assert judge(value - narrow - 1e-12, value + narrow + 1e-12, margin + 1e-9) != "undecided" or narrow <= abs(value)
-    if more > 1:
-        wide = half * np.sqrt(runs / (runs + more - 1))
-        assert wide > max(abs(value), margin - abs(value)) - 1e-9
-
-
-def test_no_number_of_runs_settles_nothing() -> None:
-    assert runs_to_settle(0.0, 0.1, 0.0, 10) is None
-    assert runs_to_settle(0.01, 0.02, 0.0, 100) == 300

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from edgetrack.gate.budget import Budget, find_budget
-from edgetrack.gate.looks import share_of
 from edgetrack.gate.sequential import run
-from edgetrack.gate.verdict import together
+from edgetrack.stats.verdict import overall_verdict
 
 BUDGET = Budget(schema=1, name="simulated", regressions={"track_p50_ratio": 1.05})
 SHIPPED = find_budget("smat-ratios")
@@ -25,8 +24,8 @@ def verdicts(simulated, machine, ratio, seeds, *, budget=BUDGET, max_time_s=DEFA
     for seed in seeds:
         here = machine(seed, **noise)
         with simulated(here, ratio, base_ms=base_ms) as rounds:
-            outcome = run(rounds, budget.rules, None, share_of(budget.rules), max_time_s, here.clock)
-        said[together(finding.verdict for finding in outcome.findings)] += 1
+            outcome = run(rounds, budget.rules, None, budget.alpha, max_time_s, here.clock)
+        said[overall_verdict(finding.verdict for finding in outcome.findings)] += 1
         seconds += outcome.seconds / len(seeds)
     return said, seconds
 

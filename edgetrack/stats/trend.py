@@ -1,4 +1,4 @@
-"""Whether something grows: a slope that no single sample can bend, with its interval."""
+"""Whether something grows: the Theil-Sen slope, which no single sample can bend, with its interval."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 
-from edgetrack.benchmark.statistics import check_fraction
 from edgetrack.errors import UsageError
+from edgetrack.stats.quantile import check_fraction
 
 _LEAST_POINTS = 6
 """With fewer, the normal approximation of the interval's ranks is not to be trusted."""
@@ -30,7 +30,7 @@ class Slope(msgspec.Struct, frozen=True):
         return None if self.low is None else self.low > 0
 
 
-def sen_slope(times: Sequence[float], values: Sequence[float], confidence: float = 0.95) -> Slope | None:
+def theil_sen(times: Sequence[float], values: Sequence[float], confidence: float = 0.95) -> Slope | None:
     """The median of the slopes between all pairs of points.
 
     Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63, 1968: the interval's ends are the
@@ -50,7 +50,7 @@ def sen_slope(times: Sequence[float], values: Sequence[float], confidence: float
     check_fraction("confidence", confidence)
     x, y = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise UsageError(f"{x.shape} times and {y.shape} values: expected as many finite numbers of both")
+        raise UsageError(f"{x.shape} times and {y.shape} values: expected the same number of finite values for both")
     if (np.diff(x) <= 0).any():
         raise UsageError("times: expected strictly increasing ones")
     count = x.size

@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edgetrack.errors import UsageError
-from edgetrack.gate.regression import (
-    midmean,
+from edgetrack.stats.rank_test import (
+    block_wins,
     null_of_blocks,
-    of_processes,
-    paired,
+    paired_ratio_test,
+    process_ratio_bounds,
     tails,
-    turn_quantiles,
-    unpaired,
-    won,
+    unpaired_ratio_test,
 )
 
 RNG = np.random.default_rng
@@ -38,7 +36,7 @@ def test_one_block_has_scipy_s_exact_distribution(m, n):
     for seed in range(5):
         values = RNG(seed).random(m + n)
         a, b = values[:m], values[m:]
-        u = float(won(b[None], a[None])[0])
+        u = float(block_wins(b[None], a[None])[0])
         for side, p in zip(("greater", "less"), tails(null, u), strict=True):
             assert p == pytest.approx(stats.mannwhitneyu(b, a, alternative=side, method="exact").pvalue)
 
@@ -53,7 +51,7 @@ def test_several_blocks_add_up_as_all_their_orders_do():
 
 def test_ties_count_half_and_never_help():
     alike = np.full((4, 2), 5.0)
-    assert won(alike, alike).tolist() == [2, 2, 2, 2]
+    assert block_wins(alike, alike).tolist() == [2, 2, 2, 2]
     null = null_of_blocks(1, 2, 2)
     assert tails(null, 2.5) == (tails(null, 2)[0], tails(null, 3)[1])
 
@@ -63,7 +61,7 @@ def test_ties_count_half_and_never_help():
 def test_what_changes_from_block_to_block_changes_nothing(levels, seed):
     a, b = blocks(1.03, 6, seed=seed)
     scale = np.array(levels)[:, None]
-    plain, moved = (paired(x, y, 1.05, 0.05, RNG(0)) for x, y in ((a, b), (a * scale, b * scale)))
+    plain, moved = (paired_ratio_test(x, y, 1.05, 0.05, RNG(0)) for x, y in ((a, b), (a * scale, b * scale)))
     assert (moved.p_above, moved.p_below) == (plain.p_above, plain.p_below)
     assert moved.value == pytest.approx(plain.value)
     assert moved.low == pytest.approx(plain.low)
@@ -72,21 +70,21 @@ def test_what_changes_from_block_to_block_changes_nothing(levels, seed):
 def test_an_even_drift_within_blocks_favours_nobody():
     times = np.arange(80.0).reshape(20, 4)
     turns = 20 * np.exp(0.01 * times)
-    found = paired(turns[:, [0, 3]], turns[:, [1, 2]], 1.05, 0.01, RNG(0))
+    found = paired_ratio_test(turns[:, [0, 3]], turns[:, [1, 2]], 1.05, 0.01, RNG(0))
     assert found.value == pytest.approx(1)
     assert found.verdict == "pass"
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "pass"), (1.0, "pass"), (1.05, "undecided"), (1.1, "fail")])
 def test_verdicts_are_about_the_limit(ratio, verdict):
-    found = paired(*blocks(ratio, 24), 1.05, 0.01, RNG(0))
+    found = paired_ratio_test(*blocks(ratio, 24), 1.05, 0.01, RNG(0))
     assert found.verdict == verdict
     assert found.value == pytest.approx(ratio, abs=0.02)
     assert found.low < ratio < found.high
 
 
 def test_too_few_blocks_decide_nothing_however_clear():
-    found = paired(*blocks(2.0, 5), 1.05, 0.01, RNG(0))
+    found = paired_ratio_test(*blocks(2.0, 5), 1.05, 0.01, RNG(0))
     assert (found.verdict, found.low, found.high) == ("undecided", None, None)
     assert found.more == 2  # 2**-7 < 0.01
 
@@ -95,16 +93,17 @@ def test_both_views_must_agree():
     # One turn in four is tripled, always the candidate's: ranks hardly mind, the size does; and the other way round.
     a, b = (np.array(turns) for turns in blocks(1.0, 24, noise=0.001))
     b[:12] *= 3
-    assert paired(a, b, 1.05, 0.01, RNG(0)).verdict == "undecided"
+    assert paired_ratio_test(a, b, 1.05, 0.01, RNG(0)).verdict == "undecided"
 
 
 def test_the_number_of_blocks_that_was_foretold_is_about_enough():
     a, b = blocks(1.075, 30, noise=0.06, seed=3)
-    first = paired(a, b, 1.05, 0.01, RNG(0))
+    first = paired_ratio_test(a, b, 1.05, 0.01, RNG(0))
     assert first.verdict == "undecided"
     assert first.more is not None
     later = [
-        paired(*blocks(first.value, 2 * (30 + first.more), noise=0.06, seed=s), 1.05, 0.01, RNG(0)) for s in range(5)
+        paired_ratio_test(*blocks(first.value, 2 * (30 + first.more), noise=0.06, seed=s), 1.05, 0.01, RNG(0))
+        for s in range(5)
     ]
     assert [found.verdict for found in later].count("fail") >= 4
 
@@ -112,7 +111,7 @@ def test_the_number_of_blocks_that_was_foretold_is_about_enough():
 def test_nothing_is_foretold_where_ranks_and_size_point_apart():
     a, b = (np.array(turns) for turns in blocks(1.0, 10, noise=0.001))
     b[:6] *= 4
-    found = paired(a, b, 1.4, 0.001, RNG(0))
+    found = paired_ratio_test(a, b, 1.4, 0.001, RNG(0))
     assert found.verdict == "undecided"
     assert found.more is None or found.more > 0
 
@@ -120,19 +119,19 @@ def test_nothing_is_foretold_where_ranks_and_size_point_apart():
 def test_unpaired_turns_are_scipy_s_mann_whitney():
     rng = RNG(5)
     a, b = rng.lognormal(3, 0.02, 12), rng.lognormal(3.1, 0.02, 10)
-    found = unpaired(a, b, 1.02, 0.01, RNG(0))
+    found = unpaired_ratio_test(a, b, 1.02, 0.01, RNG(0))
     assert found.p_above == stats.mannwhitneyu(b / 1.02, a, alternative="greater").pvalue
     assert found.verdict == "fail"
     assert found.value == pytest.approx(math.exp(0.1), rel=0.02)
-    assert unpaired(a, a, 1.1, 0.01, RNG(0)).verdict == "pass"
-    assert unpaired(a[:1], b[:1], 1.02, 0.01, RNG(0)).verdict == "undecided"
+    assert unpaired_ratio_test(a, a, 1.1, 0.01, RNG(0)).verdict == "pass"
+    assert unpaired_ratio_test(a[:1], b[:1], 1.02, 0.01, RNG(0)).verdict == "undecided"
 
 
 @given(st.integers(4, 9), st.integers(4, 9), st.sampled_from([0.05, 0.01, 0.003]))
 def test_bounds_of_processes_are_the_ratios_that_scipy_s_test_does_not_reject(m, n, alpha):
     rng = RNG(10 * m + n)
     a, b = rng.lognormal(0, 0.1, m), rng.lognormal(0.1, 0.1, n)
-    found = of_processes(a, b, alpha)
+    found = process_ratio_bounds(a, b, alpha)
 
     def p(ratio, side):
         return stats.mannwhitneyu(b / ratio, a, alternative=side, method="exact").pvalue
@@ -145,20 +144,11 @@ def test_bounds_of_processes_are_the_ratios_that_scipy_s_test_does_not_reject(m,
     assert p(found.high * 1.0001, "less") <= alpha < p(found.high * 0.9999, "less")
 
 
-def test_the_midmean_is_the_mean_of_the_middle_half():
-    assert midmean(np.array([1000.0, 2, 3, 4, 5, 6, 7, -999])) == pytest.approx(4.5)
-
-
-def test_quantiles_are_by_turn():
-    turns = [[np.array([1.0, 2, 3]), np.array([4.0])], [np.array([5.0, 7]), np.array([6.0, 6])]]
-    assert turn_quantiles(turns, 0.5).tolist() == [[2, 4], [6, 6]]
-
-
 def test_unequal_numbers_of_blocks_are_refused():
     a, b = blocks(1.0, 4)
     with pytest.raises(UsageError, match="4 blocks against 3"):
-        paired(a, b[:3], 1.05, 0.01, RNG(0))
-    with pytest.raises(UsageError, match="expected one of each"):
-        unpaired(a[:, 0], b[:0, 0], 1.05, 0.01, RNG(0))
+        paired_ratio_test(a, b[:3], 1.05, 0.01, RNG(0))
+    with pytest.raises(UsageError, match="expected at least one of each"):
+        unpaired_ratio_test(a[:, 0], b[:0, 0], 1.05, 0.01, RNG(0))
     with pytest.raises(UsageError, match="4 processes against 0"):
-        of_processes(a[:, 0], b[:0, 0], 0.01)
+        process_ratio_bounds(a[:, 0], b[:0, 0], 0.01)

@@ -1,0 +1,1 @@
+"""The statistics of all verbs: bounds of quantiles, bootstrap, rank tests, group-sequential designs, verdicts."""
