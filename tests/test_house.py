@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -61,3 +62,13 @@ def test_wheel_carries_the_data_and_no_tests(tmp_path: Path) -> None:
         assert f"edgetrack/_data/export_recipes/{recipe}.toml" in names
     assert "edgetrack/py.typed" in names
     assert not [n for n in names if n.startswith("tests/")]
+
+
+@pytest.mark.parametrize("workflow", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)
+def test_workflows_take_actions_by_hash_and_packages_by_constraint(workflow: Path) -> None:
+    text = workflow.read_text("utf-8")
+    for action in re.findall(r"uses: *(\S+)", text):
+        assert action.startswith("./") or re.search(r"@[0-9a-f]{40}$", action), action
+    assert "INDEX_URL" not in text
+    for command in re.findall(r"pip\S* install[^\n]*(?:\\\n[^\n]*)*", text):
+        assert "--constraint" in command, command
