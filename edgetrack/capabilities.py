@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from edgetrack.bundle import open_bundle
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from edgetrack.runtime.backends.base import CompiledGraph
 
 TRACE = "trace"
-"""In place of a proof backend: PyTorch's traced modules, for files that nothing but their own device runs."""
+"""In place of a proof target: PyTorch's traced modules, for files that nothing but their own device runs."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Target:
 
     Attributes:
         name: as `--target` takes it, with `aliases`.
-        backend: module under `edgetrack.runtime.backends`.
-        exporter: module under `edgetrack.export`, None where nothing is exported to it.
+        backend: `module:class` of the `CompiledGraph` that opens its graphs.
+        exporter: `module:class` of its `Exporter`, None where nothing is exported to it.
         packages: what must be importable to run a bundle, under the name it is installed by, and `extra`, the extra
             that installs it.
         modules: groups of modules: one of each group must be importable too.
@@ -38,8 +37,8 @@ class Target:
         about: one line for people.
         reference: whether it is the published computation, which others are held against.
         settings: options of `export` that are for such targets alone.
-        proof_backend: through which backend `export` proves a bundle, the target's own where it is empty. Another one
-            runs the same files where the target's device need not be; `TRACE` what they are converted from.
+        proof: the target whose backend proves an export, itself where it is empty. Another one runs the same files
+            where the target's device need not be; `TRACE` runs what they are converted from.
         calibrated: precisions for which the exporter needs to know what the tracker feeds its graphs.
         device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
         devices: kinds of device that `load(device=...)` offers, `cuda` for every `cuda:N`.
@@ -60,7 +59,7 @@ class Target:
     reference: bool = False
     modules: tuple[tuple[str, ...], ...] = ()
     settings: tuple[str, ...] = ()
-    proof_backend: str = ""
+    proof: str = ""
     calibrated: tuple[str, ...] = ("int8", "fp16")
     device_needed: str = ""
     devices: tuple[str, ...] = ("cpu",)
@@ -95,8 +94,8 @@ TARGETS = (
     Target(
         name="openvino",
         aliases=("ov",),
-        backend="openvino",
-        exporter="openvino",
+        backend="edgetrack.runtime.backends.openvino.backend:OpenVinoGraph",
+        exporter="edgetrack.export.targets.openvino",
         packages=("openvino",),
         extra="openvino",
         precisions=("fp32", "fp16", "bf16", "int8"),
@@ -107,8 +106,8 @@ TARGETS = (
     Target(
         name="onnx",
         aliases=("onnxruntime", "ort"),
-        backend="onnxruntime",
-        exporter="onnx",
+        backend="edgetrack.runtime.backends.onnxruntime.backend:OnnxRuntimeGraph",
+        exporter="edgetrack.export.targets.onnx",
         packages=("onnxruntime",),
         extra="onnx",
         precisions=("fp32", "fp16", "int8"),
@@ -118,14 +117,14 @@ TARGETS = (
     Target(
         name="tensorrt",
         aliases=("trt", "engine"),
-        backend="tensorrt",
-        exporter="tensorrt",
+        backend="edgetrack.runtime.backends.tensorrt.backend:TensorRtGraph",
+        exporter="edgetrack.export.targets.tensorrt",
         packages=(),
         modules=(("tensorrt_rtx", "tensorrt"), ("cuda",)),
         extra="tensorrt",
         precisions=("fp32", "fp16", "int8"),
         settings=("compute_capabilities",),
-        proof_backend="onnxruntime",
+        proof="onnx",
         device_needed="an NVIDIA GPU",
         devices=("cuda",),
         tested="TensorRT-RTX 1.7 (engines are built; none was run)",
@@ -136,13 +135,13 @@ TARGETS = (
     Target(
         name="coreml",
         aliases=("mlpackage",),
-        backend="coreml",
-        exporter="coreml",
+        backend="edgetrack.runtime.backends.coreml.backend:CoreMlGraph",
+        exporter="edgetrack.export.targets.coreml",
         packages=("coremltools",),
         extra="coreml",
         precisions=("fp32", "fp16", "int8"),
         settings=("deployment_target",),
-        proof_backend=TRACE,
+        proof=TRACE,
         calibrated=(),
         device_needed="macOS",
         devices=("cpu", "gpu", "ane", "all"),
@@ -153,8 +152,8 @@ TARGETS = (
     Target(
         name="torch",
         aliases=("pytorch",),
-        backend="torch",
-        exporter="torch",
+        backend="edgetrack.runtime.backends.torch.backend:TorchGraph",
+        exporter="edgetrack.export.targets.torch",
         packages=("torch", "safetensors"),
         extra="export",
         precisions=("fp32",),
@@ -166,7 +165,7 @@ TARGETS = (
     ),
     Target(
         name="fake",
-        backend="fake",
+        backend="edgetrack.runtime.backends.fake.backend:FakeGraph",
         exporter=None,
         packages=(),
         extra="",
@@ -209,12 +208,7 @@ def require_precision(target: Target, precision: str) -> None:
 
 def backend_of(target: str) -> type[CompiledGraph]:
     """The class that opens a target's graphs; its package is imported only when a graph is opened."""
-    return cast("type[CompiledGraph]", backend_module(target).Graph)
-
-
-def backend_module(target: str) -> ModuleType:
-    """The module of a target's backend."""
-    return importlib.import_module(f"edgetrack.runtime.backends.{find_target(target).backend}")
+    return cast("type[CompiledGraph]", pkgutil.resolve_name(find_target(target).backend))
 
 
 def proof_target(name: str) -> Target:
@@ -224,12 +218,9 @@ def proof_target(name: str) -> Target:
         UsageError: it is proven by a trace: nothing but its own device runs its files.
     """
     target = find_target(name)
-    if not target.proof_backend:
-        return target
-    for row in TARGETS:
-        if row.backend == target.proof_backend:
-            return row
-    raise UsageError(f"bundles of target {name!r} run on {target.device_needed} only; do this there")
+    if target.proof == TRACE:
+        raise UsageError(f"bundles of target {name!r} run on {target.device_needed} only; do this there")
+    return find_target(target.proof) if target.proof else target
 
 
 def best_target(device: str | None = None) -> Target:

@@ -43,9 +43,10 @@ def test_no_file_but_its_own_names_a_tracker(name: str) -> None:
 
 def test_every_target_of_the_table_has_its_files() -> None:
     for target in TARGETS:
-        assert (PACKAGE / "runtime" / "backends" / f"{target.backend}.py").is_file()
+        module, _, _ = target.backend.partition(":")
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").name == "backend.py"
         if target.exporter is not None:
-            assert (PACKAGE / "export" / f"{target.exporter}.py").is_file()
+            assert (PACKAGE / "export" / "targets" / f"{target.name}.py").is_file()
 
 
 def test_wheel_carries_the_data_and_no_tests(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_runtime_loads_no_exporter_and_no_backend() -> None:
 
 def test_backends_load_their_package_only_when_a_graph_is_opened() -> None:
     names = ("fake", "onnxruntime", "openvino", "torch", "tensorrt", "coreml")
-    statement = "import " + ", ".join(f"edgetrack.runtime.backends.{name}" for name in names)
+    statement = "import " + ", ".join(f"edgetrack.runtime.backends.{name}.backend" for name in names)
     assert loaded_by(statement, EXPORTERS) == set()
 
 

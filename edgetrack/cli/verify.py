@@ -19,7 +19,7 @@ def verify(
     """Check a bundle's hashes and run its graphs on the recorded inputs; needs its backend and numpy only."""
     from edgetrack.bundle import open_bundle
     from edgetrack.cli.console import print_json, stages, stdout
-    from edgetrack.runtime.backends.base import Options
+    from edgetrack.runtime.backends.base import BackendOptions
     from edgetrack.runtime.cache import cache_folder
     from edgetrack.runtime.session import hint_for
     from edgetrack.runtime.threads import usable_cores
@@ -27,7 +27,7 @@ def verify(
 
     with open_bundle(bundle) as opened, stages(f"verifying {opened.manifest.name}") as progress:
         progress("checking the graphs")
-        options = Options(
+        options = BackendOptions(
             device=device,
             cache=cache_folder(),
             threads=threads if threads is not None else usable_cores(),

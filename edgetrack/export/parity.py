@@ -26,7 +26,7 @@ from edgetrack.errors import ParityError
 from edgetrack.export.recipe import Tolerance
 from edgetrack.export.samples import ModuleGraph, Sample
 from edgetrack.models.base import GraphModule
-from edgetrack.runtime.backends.base import CompiledGraph, Options
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.parity import Comparison, compare, run_graph
 
 Array = NDArray[np.generic]
@@ -104,19 +104,22 @@ def exported_runner(graphs: Mapping[str, CompiledGraph]) -> Runner:
 
 def proof_fields(target: Target) -> dict[str, str]:
     """`proven` and `not_run` of a report on a target."""
-    if not target.proof_backend:
-        return {"proven": target.backend, "not_run": ""}
-    ran = "PyTorch's traced modules, which were converted" if target.proof_backend == TRACE else "the same files"
+    proven = TRACE if target.proof == TRACE else backend_of(proof_target(target.name).name).engine
+    if not target.proof:
+        return {"proven": proven, "not_run": ""}
+    ran = "PyTorch's traced modules, which were converted" if target.proof == TRACE else "the same files"
     return {
-        "proven": target.proof_backend,
+        "proven": proven,
         "not_run": f"{target.name} itself, which needs {target.device_needed}; compared were {ran}. `edgetrack verify` "
         f"on such a device runs it",
     }
 
 
-def open_proof(target: Target, module: GraphModule, info: GraphInfo, path: Path, options: Options) -> CompiledGraph:
+def open_proof(
+    target: Target, module: GraphModule, info: GraphInfo, path: Path, options: BackendOptions
+) -> CompiledGraph:
     """The graph that the proof runs: of the target's proof backend on the exported file, or the trace."""
-    if target.proof_backend != TRACE:
+    if target.proof != TRACE:
         return backend_of(proof_target(target.name).name)(info, path, options)
     return ModuleGraph(traced(module))
 

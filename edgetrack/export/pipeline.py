@@ -23,7 +23,7 @@ from edgetrack.capabilities import Target, find_target, require_precision
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.export.precision.run import LowerWish, kept_at_first, lower
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
-from edgetrack.runtime.backends.base import Array, CompiledGraph, Options
+from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
 from edgetrack.runtime.threads import usable_cores
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
@@ -188,7 +188,7 @@ def export(request: ExportRequest, *, progress: Progress = lambda stage: None) -
 
 
 def _exporter(work: Plan) -> Exporter:
-    module = importlib.import_module(f"edgetrack.export.{work.target.exporter}")
+    module = importlib.import_module(str(work.target.exporter))
     return cast(Preparing, module).prepare(work.request) if hasattr(module, "prepare") else cast(Exporter, module)
 
 
@@ -328,8 +328,8 @@ def _prove(
         progress(f"parity: tracking {source}")
         samples.extend(real_samples(manifest, shipped, source))
     samples.append(noise_sample(shipped, samples[-1]))
-    progress(f"parity: {len(samples)} samples on {work.target.proof_backend or work.target.name}")
-    options = Options(threads=usable_cores())
+    progress(f"parity: {len(samples)} samples on {work.target.proof or work.target.name}")
+    options = BackendOptions(threads=usable_cores())
     with ExitStack() as stack:
         graphs: dict[str, CompiledGraph] = {}
         for info, module in zip(manifest.graphs, shipped, strict=True):

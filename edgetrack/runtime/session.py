@@ -17,7 +17,7 @@ from edgetrack.box import Box
 from edgetrack.bundle import Bundle, Manifest, open_bundle
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
-from edgetrack.runtime.backends.base import CompiledGraph, Options
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.cache import cache_folder
 from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
@@ -74,7 +74,7 @@ class Tracker:
     def __init__(
         self,
         bundle: Bundle,
-        options: Options,
+        options: BackendOptions,
         *,
         memory: str | None = None,
         text: Text | None = None,
@@ -249,7 +249,7 @@ def load(
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    options = Options(
+    options = BackendOptions(
         device=device,
         threads=usable_cores() if threads is None else threads,
         precision_hint=hint_for(opened.manifest, precision_hint),

@@ -8,9 +8,9 @@ import msgspec
 
 from edgetrack.bundle import Bundle, read_npz
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.capabilities import backend_module, backend_of
+from edgetrack.capabilities import backend_of
 from edgetrack.errors import BundleError
-from edgetrack.runtime.backends.base import Array, Options
+from edgetrack.runtime.backends.base import Array, BackendOptions
 from edgetrack.runtime.parity import Comparison, compare, run_graph
 from edgetrack.runtime.structure import Finding
 
@@ -65,7 +65,7 @@ def _golden(arrays: Mapping[str, Array]) -> dict[str, dict[str, dict[str, dict[s
     return golden
 
 
-def verify_bundle(bundle: Bundle, options: Options) -> Verification:
+def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
     """Run every graph on the recorded inputs and hold the outputs against the recorded ones of PyTorch.
 
     A bundle that nothing on this system runs, but whose structure its backend can read, is checked as far as that.
@@ -74,9 +74,9 @@ def verify_bundle(bundle: Bundle, options: Options) -> Verification:
         BundleError: the record is missing or malformed, or does not cover every graph.
         BackendMissingError, DeviceUnavailableError: the bundle cannot be run here.
     """
-    module = backend_module(bundle.manifest.target)
-    if hasattr(module, "check_structure") and not module.runs_here():
-        return _verify_structure(bundle, module.check_structure(bundle))
+    backend = backend_of(bundle.manifest.target)
+    if not backend.runs_here():
+        return _verify_structure(bundle, backend.check_structure(bundle))
     limits = _tolerance(bundle)
     golden = _golden(read_npz(bundle.path(GOLDEN_FILE)))
     checks: list[Comparison] = []
@@ -84,7 +84,7 @@ def verify_bundle(bundle: Bundle, options: Options) -> Verification:
         samples = golden.get(info.name, {})
         if not samples:
             raise BundleError(f"{GOLDEN_FILE} has no record of graph {info.name!r}; export the bundle again")
-        graph = backend_of(bundle.manifest.target)(info, bundle.path(info.file), options)
+        graph = backend(info, bundle.path(info.file), options)
         try:
             for sample, sides in samples.items():
                 _check_signature(info.name, sides["in"], info.inputs)

@@ -15,8 +15,8 @@ from torch import nn
 from edgetrack.bundle import Manifest, open_bundle
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.errors import EdgetrackError
-from edgetrack.export.onnx import OPSETS, to_onnx
 from edgetrack.export.pipeline import ExportRequest, export
+from edgetrack.export.targets.onnx import OPSETS, to_onnx
 from edgetrack.models.base import GraphModule
 from tests.builders import TARGETS
 

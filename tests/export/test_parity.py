@@ -87,7 +87,7 @@ def test_shipped_graph_that_is_not_the_published_network_is_caught(
 
 @short
 def test_conversion_that_is_not_the_shipped_graph_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgetrack.export import onnx as exporter
+    from edgetrack.export.targets import onnx as exporter
 
     to_onnx = exporter.to_onnx
 

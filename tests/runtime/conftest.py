@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgetrack.bundle import Manifest, open_bundle
-from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import Tracker
 from tests.builders import scripted_manifest, write_scripted
 
@@ -41,7 +41,7 @@ def scripted_tracker(scripted: Callable[..., Path]) -> Iterator[Callable[..., Tr
 
         def make(clock: Callable[[], int] | None = None, **rules: Any) -> Tracker:
             options = {} if clock is None else {"clock": clock}
-            return stack.enter_context(Tracker(open_bundle(scripted(**rules)), Options(), **options))
+            return stack.enter_context(Tracker(open_bundle(scripted(**rules)), BackendOptions(), **options))
 
         yield make
 

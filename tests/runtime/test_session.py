@@ -23,6 +23,7 @@ from edgetrack.errors import (
     UnknownNameError,
     UsageError,
 )
+from edgetrack.runtime.backends.fake.backend import FakeGraph
 from edgetrack.runtime.session import Timing, Tracker, load
 
 START = (120.0, 80.0, 60.0, 40.0)
@@ -106,7 +107,7 @@ class TestLoading:
         self, scripted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         closed = []
-        monkeypatch.setattr("edgetrack.runtime.backends.fake.Graph._close", lambda self: closed.append(self.info.name))
+        monkeypatch.setattr(FakeGraph, "_close", lambda self: closed.append(self.info.name))
         with pytest.raises(BundleError, match="is not a fake graph"):
             load(scripted(score=[["nested"]]))
         assert closed == ["template"]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from edgetrack.bundle import Bundle, open_bundle, read_npz, write_npz
 from edgetrack.errors import BundleError, BundleIntegrityError
-from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.verify import verify_bundle
 from tests.builders import TARGETS
 
@@ -72,7 +72,7 @@ CHANGES = {"onnx": change_onnx, "openvino": change_openvino, "torch": change_tor
 @pytest.mark.parametrize("target", TARGETS)
 def test_sound_bundle_passes(exported: Callable[..., Path], target: str) -> None:
     with open_bundle(exported(target)) as bundle:
-        found = verify_bundle(bundle, Options(threads=1))
+        found = verify_bundle(bundle, BackendOptions(threads=1))
         record = read_npz(bundle.path("golden.npz"))
     assert found.ok
     assert (found.bundle, found.weights) == (f"smat-{target}-fp32", "untrained")
@@ -85,7 +85,7 @@ def test_changed_weights_fail_although_the_hashes_fit(copied: Callable[[str], Pa
     folder = copied(target)
     CHANGES[target](folder)
     with rehash(folder) as bundle:
-        found = verify_bundle(bundle, Options(threads=1))
+        found = verify_bundle(bundle, BackendOptions(threads=1))
     assert not found.ok
     assert not all(check.ok for check in found.checks if check.name.startswith("step/score"))
 
@@ -111,7 +111,7 @@ def test_report_that_is_none_is_refused(copied: Callable[[str], Path], report: b
     folder = copied("onnx")
     (folder / "parity.json").write_bytes(report)
     with rehash(folder) as bundle, pytest.raises(BundleError, match=words):
-        verify_bundle(bundle, Options())
+        verify_bundle(bundle, BackendOptions())
 
 
 def without(part: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -136,7 +136,7 @@ def test_record_that_does_not_cover_the_graphs_is_refused(
     folder = copied("onnx")
     write_npz(folder / "golden.npz", change(read_npz(folder / "golden.npz")))
     with rehash(folder) as bundle, pytest.raises(BundleError, match=words):
-        verify_bundle(bundle, Options())
+        verify_bundle(bundle, BackendOptions())
 
 
 def test_record_without_the_files_is_refused(copied: Callable[[str], Path]) -> None:
@@ -146,7 +146,7 @@ def test_record_without_the_files_is_refused(copied: Callable[[str], Path]) -> N
     del manifest["files"]["golden.npz"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with open_bundle(folder) as bundle, pytest.raises(BundleError, match=r"has no file 'golden\.npz'"):
-        verify_bundle(bundle, Options())
+        verify_bundle(bundle, BackendOptions())
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int64])
@@ -156,4 +156,4 @@ def test_record_of_another_kind_of_number_is_refused(copied: Callable[[str], Pat
     arrays["0/step/in/search"] = arrays["0/step/in/search"].astype(dtype)
     write_npz(folder / "golden.npz", arrays)
     with rehash(folder) as bundle, pytest.raises(BundleError, match="for graph 'step'"):
-        verify_bundle(bundle, Options())
+        verify_bundle(bundle, BackendOptions())

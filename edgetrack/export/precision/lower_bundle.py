@@ -22,7 +22,7 @@ from edgetrack.export.precision.methods import Method
 from edgetrack.export.precision.replay import Inputs
 from edgetrack.export.precision.stages import Stages, patterns_of
 from edgetrack.export.recipe import Tolerance
-from edgetrack.runtime.backends.base import Array, CompiledGraph, Options
+from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
 from edgetrack.runtime.parity import Comparison, compare, run_graph
 from edgetrack.runtime.session import hint_for
 from edgetrack.runtime.threads import usable_cores
@@ -175,7 +175,7 @@ def _lower_graphs(manifest: Manifest, folder: Path, wanted: Wanted) -> dict[str,
 
 
 def _exporter(target: str) -> ModuleType:
-    return importlib.import_module(f"edgetrack.export.{find_target(target).exporter}")
+    return importlib.import_module(str(find_target(target).exporter))
 
 
 def _lower_graph(
@@ -215,7 +215,7 @@ def _hold_against(
 ) -> tuple[dict[str, Array], tuple[Comparison, ...]]:
     """The FP32 record's inputs through the lowered graphs: their outputs as the new record, and how far they moved."""
     golden = read_npz(source.path(GOLDEN_FILE))
-    if find_target(lowered.target).proof_backend == TRACE:
+    if find_target(lowered.target).proof == TRACE:
         # Nothing runs the files here: FP32's outputs stay the record, the weights are what is compared.
         exporter = cast(WeightsComparer, _exporter(lowered.target))
         each = (exporter.compare_weights(folder, info, lowered.precision) for info in lowered.graphs)
@@ -244,7 +244,7 @@ def _hold_against(
 
 
 def _open(manifest: Manifest, info: GraphInfo, folder: Path) -> CompiledGraph:
-    options = Options(threads=usable_cores(), precision_hint=hint_for(manifest, None))
+    options = BackendOptions(threads=usable_cores(), precision_hint=hint_for(manifest, None))
     return backend_of(proof_target(manifest.target).name)(info, folder / info.file, options)
 
 

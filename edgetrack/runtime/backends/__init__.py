@@ -1,1 +1,1 @@
-"""One file per backend; each imports its package only when a graph is opened."""
+"""One folder per backend; each imports its package only when a graph is opened."""

@@ -2,26 +2,31 @@
 
 A public method checks state and input and names the fix; a private one does the work. A new backend subclasses
 `CompiledGraph`, implements `_open`, `_infer` and `_close`, and gets a row in
-`edgetrack.capabilities`.
+`edgetrack.capabilities`. What else it can do, it says by overriding a class method.
 """
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
+from edgetrack.bundle.reader import Bundle
 from edgetrack.errors import BundleIntegrityError, UsageError
+from edgetrack.runtime.structure import Finding
 
 Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class Options:
+class BackendOptions:
     """How a bundle is to be run.
 
     Attributes:
@@ -53,9 +58,27 @@ class CompiledGraph(abc.ABC):
     """One graph, opened on a device, with its input and output buffers.
 
     Write into `inputs[name]`, call `run()`, read `outputs[name]`: the arrays are the same ones on every call.
+    `engine` is the backend's name in records.
     """
 
-    def __init__(self, info: GraphInfo, path: Path, options: Options) -> None:
+    engine: ClassVar[str]
+
+    @classmethod
+    def runs_here(cls) -> bool:
+        """Whether this operating system can run the backend; where it cannot, `check_structure` is all there is."""
+        return True
+
+    @classmethod
+    def check_structure(cls, bundle: Bundle) -> list[Finding]:
+        """All that can be said of a bundle without running it."""
+        return []
+
+    @classmethod
+    def roofline_probe(cls) -> type[RooflineProbe] | None:
+        """What measures the peak rate of this backend on the processor; None where nothing does."""
+        return None
+
+    def __init__(self, info: GraphInfo, path: Path, options: BackendOptions) -> None:
         """Open a graph file.
 
         Raises:
@@ -93,10 +116,88 @@ class CompiledGraph(abc.ABC):
             )
 
     @abc.abstractmethod
-    def _open(self, path: Path, options: Options) -> None: ...
+    def _open(self, path: Path, options: BackendOptions) -> None: ...
 
     @abc.abstractmethod
     def _infer(self) -> None: ...
 
     @abc.abstractmethod
     def _close(self) -> None: ...
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """1x1 convolutions one after another on a `size` x `size` map; `widths` are the channels, the input's first."""
+
+    size: int
+    widths: tuple[int, ...]
+
+    @property
+    def flops(self) -> int:
+        """Two per multiply-accumulate of the convolutions, without bias and activation."""
+        return 2 * self.size**2 * sum(c * d for c, d in zip(self.widths, self.widths[1:], strict=False))
+
+    @property
+    def shape(self) -> str:
+        """Such as "1x128x32x32 -> 512 -> 128"."""
+        return " -> ".join([f"1x{self.widths[0]}x{self.size}x{self.size}", *map(str, self.widths[1:])])
+
+    def kernels(self) -> list[NDArray[np.float32]]:
+        """One matrix [in, out] per convolution, scaled so that values neither become denormals nor overflow."""
+        rng = np.random.default_rng(0)
+        return [
+            (rng.standard_normal((c, d)) / np.sqrt(c)).astype(np.float32)
+            for c, d in zip(self.widths, self.widths[1:], strict=False)
+        ]
+
+    def pixels(self) -> NDArray[np.float32]:
+        """The input map as [pixels, channels], values in [0, 1)."""
+        return np.random.default_rng(1).random((self.size**2, self.widths[0]), dtype=np.float32)
+
+
+class RooflineProbe(abc.ABC):
+    """One chain of convolutions in one engine: `prepare` once, then `run_once` as often as wanted.
+
+    Args:
+        chain: what is computed.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        threads: 1 or more.
+        now_ns: a clock in nanoseconds.
+        cpu_flags: the processor's features, as Linux names them.
+    """
+
+    engine: ClassVar[str]
+
+    def __init__(
+        self,
+        chain: Chain,
+        precision: str,
+        threads: int,
+        *,
+        now_ns: Callable[[], int],
+        cpu_flags: Collection[str] = (),
+    ) -> None:
+        self.chain, self.precision, self.threads = chain, precision, threads
+        self._now_ns, self._cpu_flags = now_ns, cpu_flags
+        self._compute: Callable[[], object] | None = None
+
+    def prepare(self) -> None:
+        """Build what `run_once` runs, and run it once.
+
+        Raises:
+            BackendMissingError: the engine is not installed.
+            DeviceUnavailableError: the engine does not compute in that precision, or with that many threads, here.
+        """
+        self._compute = self._build()
+        self.run_once()
+
+    def run_once(self) -> tuple[int, float]:
+        """Run the chain once: its FLOPs and the seconds it took."""
+        if self._compute is None:
+            raise UsageError("run_once before prepare: call prepare first")
+        start = self._now_ns()
+        self._compute()
+        return self.chain.flops, (self._now_ns() - start) / 1e9
+
+    @abc.abstractmethod
+    def _build(self) -> Callable[[], object]:
+        """What computes the chain once when it is called."""

@@ -21,7 +21,7 @@ from edgetrack.export.precision.qdq import quantized_types
 from edgetrack.export.precision.run import LowerWish, lower
 from edgetrack.export.recipe import Tolerance, find_recipe
 from edgetrack.media import open_source
-from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.verify import verify_bundle
 
 TRACKER = "nanotrack_v2"
@@ -77,7 +77,7 @@ def test_a_lowered_bundle_tracks_and_verifies(make: Make, exported: Make, target
     bundle = make(target, precision)
     assert np.isfinite(tracked(bundle)).all()
     with open_bundle(bundle) as opened, open_bundle(exported(target, tracker=TRACKER)) as full:
-        assert verify_bundle(opened, Options()).ok
+        assert verify_bundle(opened, BackendOptions()).ok
         manifest = opened.manifest
         assert (manifest.precision, manifest.name) == (precision, "lowered")
         assert manifest.calibration is not None

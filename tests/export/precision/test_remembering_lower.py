@@ -15,8 +15,8 @@ from edgetrack.export.precision.collect import Wish
 from edgetrack.export.precision.run import LowerWish, lower
 from edgetrack.export.recipe import find_recipe, read_recipe
 from edgetrack.media import open_source
-from edgetrack.runtime.backends.base import Options
-from edgetrack.runtime.backends.openvino import shared_core
+from edgetrack.runtime.backends.base import BackendOptions
+from edgetrack.runtime.backends.openvino.backend import shared_core
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.session import load
 from edgetrack.runtime.text import stand_in_text
@@ -52,7 +52,7 @@ def test_lower_precisions_track(
         assert {f"stage {stage}" for stage in kept} <= set(manifest.precision_exceptions)
         assert manifest.calibration is not None
         assert manifest.calibration.size == 3
-        assert verify_bundle(bundle, Options()).ok
+        assert verify_bundle(bundle, BackendOptions()).ok
     sizes = [sum(f.stat().st_size for f in p.glob("step.*")) for p in (full, output)]
     assert sizes[1] < 0.9 * sizes[0]
     frames = list(open_source(SCENE))
@@ -72,14 +72,14 @@ def test_marked_products_are_lowered_like_all_others(
     tiny_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     # Only full-size networks have products that are long enough: here each one counts as long.
-    monkeypatch.setattr("edgetrack.export.openvino.LONG", 1)
-    monkeypatch.setattr("edgetrack.export.openvino.TALL", 1)
+    monkeypatch.setattr("edgetrack.export.targets.openvino.LONG", 1)
+    monkeypatch.setattr("edgetrack.export.targets.openvino.TALL", 1)
     recipe, full, output = tiny_recipe("dmtrack"), tmp_path / "full", tmp_path / "lower"
     export(ExportRequest(str(recipe), "openvino", weights="untrained", output=full))
     wish = LowerWish(calibration=Sources((SCENE,), wish=Wish(size=3)))
     lower(full, output, "lower", read_recipe(recipe), precision, wish, False, lambda what: None)
     with open_bundle(output) as bundle:
-        assert verify_bundle(bundle, Options()).ok
+        assert verify_bundle(bundle, BackendOptions()).ok
         model = shared_core().read_model(bundle.path("step.xml"))
     assert any(node.get_type_name() == "PRelu" for node in model.get_ops())
     compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()

@@ -17,7 +17,7 @@ from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import backend_of
 from edgetrack.export.flops import count_flops
 from edgetrack.models.base import find_model
-from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.parity import run_graph
 
 TRACKERS = ["nanotrack_v2", "nanotrack_v3"]
@@ -69,7 +69,7 @@ def test_exported_graphs_give_the_official_maps(
     for module in find_model(tracker).deploy(official_network(tracker)):
         file = converter.convert(module, tmp_path, opset=17, metadata={"tracker": tracker})
         info = GraphInfo(name=module.name, role=module.role, file=file, inputs=module.inputs, outputs=module.outputs)
-        graph = backend_of(target)(info, tmp_path / file, Options(threads=1))
+        graph = backend_of(target)(info, tmp_path / file, BackendOptions(threads=1))
         known |= run_graph(graph, {t.name: known[t.name] for t in module.inputs})
         graph.close()
     assert_golden(known, golden(tracker))
@@ -127,7 +127,7 @@ def test_step_has_the_arithmetic_of_the_folded_correlation(
 def test_every_convolution_of_the_shipped_onnx_has_constant_weights(
     untrained_network: Callable[..., nn.Module], tmp_path: Path, tracker: str
 ) -> None:
-    from edgetrack.export.onnx import convert
+    from edgetrack.export.targets.onnx import convert
 
     _, step = find_model(tracker).deploy(untrained_network(tracker))
     model = onnx.load(str(tmp_path / convert(step, tmp_path, opset=17, metadata={})))

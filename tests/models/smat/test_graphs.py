@@ -19,7 +19,7 @@ from edgetrack.models.base import GraphModule
 from edgetrack.models.smat import Network, deploy
 from edgetrack.models.smat.graphs import FEATURES, MAPS, image_to_nchw
 from edgetrack.models.smat.reference import reference
-from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.parity import run_graph
 
 GOLDEN_NAMES = {"score": "score_map", "size": "size_map", "offset": "offset_map"}
@@ -85,7 +85,7 @@ def test_exported_graphs_give_the_official_maps(
     for twin in twins(graphs):
         file = converter.convert(twin, tmp_path, opset=17, metadata={"tracker": "smat"})
         info = GraphInfo(name=twin.name, role=twin.role, file=file, inputs=twin.inputs, outputs=twin.outputs)
-        graph = backend_of(target)(info, tmp_path / file, Options(threads=1))
+        graph = backend_of(target)(info, tmp_path / file, BackendOptions(threads=1))
         known |= run_graph(graph, {t.name: known[t.name] for t in twin.inputs})
         graph.close()
     assert_golden(known, golden)

@@ -12,7 +12,7 @@ import pytest
 from edgetrack.bundle import open_bundle, read_npz
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import backend_of
-from edgetrack.runtime.backends.base import Array, CompiledGraph, Options
+from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
 
 
 class GraphFile(NamedTuple):
@@ -23,7 +23,7 @@ class GraphFile(NamedTuple):
     path: Path
 
     def open(self, info: GraphInfo | None = None, **options: object) -> CompiledGraph:
-        return backend_of(self.target)(info or self.info, self.path, Options(**options))
+        return backend_of(self.target)(info or self.info, self.path, BackendOptions(**options))
 
     @property
     def data(self) -> Path:

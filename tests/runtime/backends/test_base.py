@@ -12,7 +12,7 @@ import pytest
 
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.runtime.backends.base import allocate
+from edgetrack.runtime.backends.base import Chain, allocate
 from edgetrack.runtime.parity import run_graph
 from tests.builders import TARGETS
 
@@ -144,3 +144,12 @@ def test_damaged_graph_file_is_refused(graph_file: Callable[..., Any], target: s
         file.open()
     assert file.path.name in str(caught.value)
     assert caught.value.exit_code == 1
+
+
+def test_chain_counts_two_flops_per_multiply_accumulate() -> None:
+    assert Chain(32, (128, 256)).flops == 2 * 128 * 256 * 1024
+    assert Chain(4, (8, 16, 8)).flops == 2 * 16 * (8 * 16 + 16 * 8)
+
+
+def test_chain_shows_its_shape() -> None:
+    assert Chain(32, (128, 512, 128)).shape == "1x128x32x32 -> 512 -> 128"

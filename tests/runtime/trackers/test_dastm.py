@@ -102,10 +102,10 @@ def test_gate_weights_come_with_every_frame(tracker: Tracker) -> None:
 def test_time_of_both_graphs_is_told_from_the_rest(exported_tiny: Callable[..., Path]) -> None:
     ticks = iter(range(0, 10**9, 1_000_000))
     from edgetrack.bundle import open_bundle
-    from edgetrack.runtime.backends.base import Options
+    from edgetrack.runtime.backends.base import BackendOptions
 
     bundle = open_bundle(exported_tiny("dastm", "onnx"))
-    with Tracker(bundle, Options(), clock=lambda: next(ticks)) as tracker:
+    with Tracker(bundle, BackendOptions(), clock=lambda: next(ticks)) as tracker:
         timing = tracker.update(start(tracker)[1]).timing
     # A tick for each mark: crop, graphs, decode, graphs, and what is left.
     assert (timing.crop, timing.graphs, timing.decode) == (1.0, 2.0, 2.0)

@@ -20,7 +20,7 @@ from edgetrack.bundle import Manifest, open_bundle
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.errors import BundleError
 from edgetrack.export.recipe import find_recipe
-from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.base import read_settings
 from edgetrack.runtime.trackers.nanotrack import OPENCV, NanoTrackSettings
@@ -52,7 +52,7 @@ def nano(scripted: Callable[..., Path]) -> Iterator[TrackerMaker]:
 
         def make(variant: str = "official", **rules: Any) -> Tracker:
             path = scripted(manifest_of(variant), **({"cls": 0.0, "loc": 3.4} | rules))
-            return stack.enter_context(Tracker(open_bundle(path), Options()))
+            return stack.enter_context(Tracker(open_bundle(path), BackendOptions()))
 
         yield make
 

@@ -20,7 +20,7 @@ from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.errors import EdgetrackError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.media import quiet_cv2
-from edgetrack.runtime.backends.base import CompiledGraph, Options, allocate
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.nanotrack import OPENCV, NanoTrackProcedure
 from tests.builders import TARGETS
@@ -145,7 +145,7 @@ def test_opencv_variant_gives_opencvs_stored_boxes(
     expected = golden("seq_nanotrack_v2").group("v2/cv2")
     frames, _ = frames_of(shared, SEQUENCE, 60)
     with open_bundle(official("v2", "onnx")) as bundle:
-        tracker = Tracker(replace(bundle, manifest=opencv_manifest(bundle.manifest)), Options())
+        tracker = Tracker(replace(bundle, manifest=opencv_manifest(bundle.manifest)), BackendOptions())
         tracker.init(frames[0], expected["boxes"][0])
         for index, frame in enumerate(frames[1:], start=1):
             found = tracker.update(frame)
@@ -239,7 +239,7 @@ def test_opencv_variant_of_a_bundle_is_opencvs_tracker_for_sixty_frames(
     opencv = opencv_tracker()
     opencv.init(frames[0], start)
     with open_bundle(official("v2", "onnx")) as bundle:
-        tracker = Tracker(replace(bundle, manifest=opencv_manifest(bundle.manifest)), Options())
+        tracker = Tracker(replace(bundle, manifest=opencv_manifest(bundle.manifest)), BackendOptions())
         tracker.init(frames[0], start)
         for index, frame in enumerate(frames[1:], start=1):
             assert tuple(tracker.update(frame).box) == tuple(opencv.update(frame)[1]), f"frame {index}"

@@ -17,7 +17,7 @@ from edgetrack.bundle import open_bundle
 from edgetrack.cli.main import app
 from edgetrack.errors import BundleError, InvalidFrameError, SourceError, SourceInterruptedError, UsageError
 from edgetrack.media import open_source
-from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.paired import PairedSource
 from edgetrack.runtime.session import Tracker, load
@@ -48,7 +48,7 @@ def changed(path: Path, **procedure: Any) -> Tracker:
     """A tracker on the bundle with other numbers in its procedure."""
     bundle = open_bundle(path)
     manifest = msgspec.structs.replace(bundle.manifest, procedure={**bundle.manifest.procedure, **procedure})
-    return Tracker(dataclasses.replace(bundle, manifest=manifest), Options())
+    return Tracker(dataclasses.replace(bundle, manifest=manifest), BackendOptions())
 
 
 @each_tracker

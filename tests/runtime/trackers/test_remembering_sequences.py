@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgetrack.bundle import open_bundle
 from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.export.recipe import find_recipe
-from edgetrack.runtime.backends.base import Options
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import Tracker
 from tests.builders import TARGETS
 
@@ -45,7 +45,7 @@ def test_dmtrack_gives_the_official_boxes(
     sequence, bundle = golden("seq_dmtrack"), open_bundle(whole("dmtrack", target, tmp_path, monkeypatch))
     released = {**bundle.manifest.procedure, "schedule": "nearest:3"}
     manifest = msgspec.structs.replace(bundle.manifest, procedure=released)
-    with Tracker(dataclasses.replace(bundle, manifest=manifest), Options(threads=2)) as tracker:
+    with Tracker(dataclasses.replace(bundle, manifest=manifest), BackendOptions(threads=2)) as tracker:
         for case in ("a", "b"):
             expected = sequence.group(case)
             tracker.init(synthetic_image[..., ::-1], expected["init_xywh"].tolist(), 255 - synthetic_image)
@@ -70,7 +70,7 @@ def test_spmtrack_gives_the_official_boxes(
     expected = sequence.group("a")
     x1, y1, x2, y2 = expected["init_xyxy"].tolist()
     bundle = open_bundle(whole("spmtrack_b", target, tmp_path, monkeypatch))
-    with Tracker(bundle, Options(threads=2)) as tracker:
+    with Tracker(bundle, BackendOptions(threads=2)) as tracker:
         tracker.init(synthetic_image[..., ::-1], (x1, y1, x2 - x1, y2 - y1))
         for t, corners in enumerate(expected["boxes_xyxy"], start=1):
             frame = np.roll(synthetic_image, (2 * t, 3 * t), (0, 1))

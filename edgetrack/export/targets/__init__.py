@@ -1,0 +1,1 @@
+"""One file per target: how its graphs are converted and lowered."""

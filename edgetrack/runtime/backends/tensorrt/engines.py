@@ -1,0 +1,187 @@
+"""Engines are a cache of the ONNX: found by their key, checked by their hash, built again where either differs.
+
+An engine is compiled code. TensorRT is handed only what was built from this ONNX, by this version, for this compute
+capability, and whose bytes are those that were recorded then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edgetrack.bundle.manifest import EngineInfo, GraphInfo
+from edgetrack.errors import BundleIntegrityError, EdgetrackError
+from edgetrack.files import write_whole
+from edgetrack.runtime.backends.tensorrt.builder import SETTINGS
+
+log = logging.getLogger(__name__)
+Builder = Callable[[bytes], bytes]
+MAX_RECORD_BYTES = 1 << 16
+MAX_ENGINE_BYTES = 2 << 30
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an engine is built from, by and for.
+
+    Attributes:
+        onnx_sha256: of the ONNX file.
+        package, version: of TensorRT.
+        capability: compute capability, such as `8.6`.
+        settings: number of our builder settings.
+    """
+
+    onnx_sha256: str
+    package: str
+    version: str
+    capability: str
+    settings: int = SETTINGS
+
+    def describe(self) -> str:
+        """For messages: `tensorrt_rtx 1.7.1.116 for compute capability 8.6`."""
+        return f"{self.package} {self.version} for compute capability {self.capability}"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What lies beside a cached engine."""
+
+    key: Key
+    sha256: str
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def find_engine(info: GraphInfo, path: Path, key: Key, cache: Path | None, build: Builder) -> bytes:
+    """The engine of a graph: the bundle's, else the cached one, else a new one, which is cached.
+
+    Args:
+        info: the graph, with the engines that the bundle brings.
+        path: of the ONNX file.
+        key: what the engine has to be.
+        cache: folder for engines, or None.
+        build: makes the engine's bytes from those of the ONNX.
+
+    Raises:
+        BundleIntegrityError: the bundle's engine of this key is not the one that the manifest records.
+    """
+    shipped = _shipped(info, path, key)
+    if shipped is not None:
+        return shipped
+    folder = None if cache is None else _trusted(cache / "tensorrt")
+    file = None if folder is None else folder / f"{key.onnx_sha256[:24]}-{key.package}-{key.capability}.engine"
+    cached = None if file is None else _cached(info.name, file, key)
+    if cached is not None:
+        return cached
+    log.warning("graph %s: building an engine by %s; this takes seconds to minutes", info.name, key.describe())
+    engine = build(path.read_bytes())
+    if file is not None:
+        _store(file, engine, key)
+    return engine
+
+
+def _shipped(info: GraphInfo, path: Path, key: Key) -> bytes | None:
+    """The bundle's engine of this key; None where it brings none."""
+    for engine in info.engines:
+        if key_of(engine) == key:
+            root = path.parents[info.file.count("/")]
+            data = (root / engine.file).read_bytes()
+            if sha256(data) != engine.sha256:
+                raise BundleIntegrityError(
+                    f"{engine.file} is not the engine that the manifest records; it was not loaded. Copy the bundle "
+                    "again from where it was made, or export it again"
+                )
+            return unpacked(data, engine.file)
+    if info.engines:
+        brought = "; ".join(dict.fromkeys(key_of(engine).describe() for engine in info.engines))
+        stale = any(engine.onnx_sha256 != key.onnx_sha256 for engine in info.engines)
+        log.warning(
+            "graph %s: the bundle's engines are not used: built by %s%s, needed is %s",
+            info.name, brought, " from another ONNX file" if stale else "", key.describe(),
+        )  # fmt: skip
+    return None
+
+
+def packed(engine: bytes) -> bytes:
+    """As a bundle holds an engine: deflated, for most of one is the source text of kernels."""
+    return zlib.compress(engine, 6)
+
+
+def unpacked(data: bytes, name: str) -> bytes:
+    """The engine of `packed`.
+
+    Raises:
+        BundleIntegrityError: it is not one, or larger than an engine may be.
+    """
+    inflate = zlib.decompressobj()
+    try:
+        engine = inflate.decompress(data, MAX_ENGINE_BYTES)
+    except zlib.error as error:
+        raise BundleIntegrityError(f"{name} is not a packed engine: {error}; export the bundle again") from None
+    if not inflate.eof:
+        raise BundleIntegrityError(f"{name} is cut, or unpacks to more than {MAX_ENGINE_BYTES} bytes; export it again")
+    return engine
+
+
+def key_of(engine: EngineInfo) -> Key:
+    """The key of an engine that a bundle brings."""
+    return Key(
+        onnx_sha256=engine.onnx_sha256,
+        package=engine.package,
+        version=engine.version,
+        capability=engine.capability,
+        settings=engine.settings,
+    )
+
+
+def _trusted(folder: Path) -> Path | None:
+    """The folder, made where it is missing; None where others could have put something there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = folder.stat()
+    except OSError as error:
+        log.warning("engines are not cached: %s: %s", folder, error.strerror or error)
+        return None
+    if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+        log.warning("engines are not cached: %s belongs to, or can be written by, others; type: chmod 700 it", folder)
+        return None
+    return folder
+
+
+def _cached(graph: str, file: Path, key: Key) -> bytes | None:
+    """A cached engine that is what its record and the key say; None otherwise, with the reason told."""
+    beside = file.with_suffix(".json")
+    if not beside.is_file() or not file.is_file():
+        return None
+    try:
+        record = msgspec.json.decode(beside.read_bytes()[:MAX_RECORD_BYTES], type=Record)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        log.warning("graph %s: the record of the cached engine is damaged (%s): building again", graph, error)
+        return None
+    if record.key != key:
+        log.warning(
+            "graph %s: the cached engine was built by %s, needed is %s: building again",
+            graph, record.key.describe(), key.describe(),
+        )  # fmt: skip
+        return None
+    data = file.read_bytes()
+    if sha256(data) != record.sha256:
+        log.warning("graph %s: the cached engine was changed after it was built: building again", graph)
+        return None
+    return data
+
+
+def _store(file: Path, engine: bytes, key: Key) -> None:
+    # The engine first: a record without its engine, or with another one's hash, is never loaded.
+    try:
+        write_whole(file, engine)
+        write_whole(file.with_suffix(".json"), msgspec.json.encode(Record(key=key, sha256=sha256(engine))))
+    except EdgetrackError as error:
+        log.warning("the engine is not cached: %s", error)

@@ -1,0 +1,105 @@
+"""OpenVINO's own: weights beside the graph, the cache of compiled models, bfloat16."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+
+from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError
+from edgetrack.runtime.backends.openvino.backend import shared_core
+from edgetrack.runtime.parity import run_graph
+from edgetrack.runtime.session import load
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "cut"])
+def test_damaged_weights_are_refused(graph_file: Callable[..., Any], kind: str) -> None:
+    file = graph_file("openvino")
+    data = file.data.read_bytes()
+    file.data.unlink()
+    if kind != "missing":
+        file.data.write_bytes(data[: len(data) // 2] if kind == "cut" else b"")
+    with pytest.raises(BundleIntegrityError, match=r"OpenVINO cannot read template\.xml"):
+        file.open()
+
+
+def test_compiled_model_is_cached_and_loads_again(
+    exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("EDGETRACK_CACHE", str(cache))
+    frame = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    boxes, listings = [], []
+    for _ in range(2):
+        with load(exported("openvino")) as tracker:
+            tracker.init(frame, (60, 40, 30, 20))
+            boxes.append(tracker.update(frame).box)
+        listings.append(sorted(path.name for path in (cache / "openvino").iterdir()))
+    assert listings[0]
+    assert listings[0] == listings[1]
+    assert boxes[0] == pytest.approx(boxes[1], abs=1e-3)
+
+
+def test_no_cache_is_left_where_it_is_off(
+    exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGETRACK_CACHE", "off")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with load(exported("openvino")):
+        pass
+    assert not any(tmp_path.iterdir())
+
+
+def test_bfloat16_is_refused_where_the_processor_lacks_it(
+    graph_file: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino.Core, "get_property", lambda self, device, name: ["FP32", "INT8"])
+    with pytest.raises(DeviceUnavailableError, match=r"OpenVINO lists FP32, INT8\); drop the hint") as caught:
+        graph_file("openvino").open(precision_hint="bf16")
+    assert caught.value.exit_code == 4
+
+
+def test_bfloat16_comes_near_and_only_where_it_was_asked_for(
+    graph_file: Callable[..., Any], recorded: Callable[..., Any]
+) -> None:
+    if "BF16" not in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("NO BFLOAT16: this processor cannot compute in it")
+    file, record = graph_file("openvino", "step"), recorded("openvino", "step")
+    errors = {}
+    for hint in (None, "bf16"):
+        graph = file.open(precision_hint=hint)
+        errors[hint] = np.abs(run_graph(graph, record["in"])["score"] - record["out"]["score"]).max()
+        graph.close()
+    assert errors[None] < 1e-5
+    assert 1e-5 < errors["bf16"] < 0.1
+
+
+INTERRUPTED = """
+import os, signal, sys
+import edgetrack
+
+trackers = [edgetrack.load(path) for path in sys.argv[1:]]
+for tracker in trackers:
+    tracker.close()
+del tracker, trackers
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_ctrl_c_after_bundles_were_closed(exported: Callable[..., Any]) -> None:
+    # With a core for each graph the signal stack was gone by then, and the process with it.
+    bundle = str(exported("openvino"))
+    command = [sys.executable, "-c", INTERRUPTED, bundle, bundle]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
