@@ -34,8 +34,9 @@ def report(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Make one self-contained page: what is fastest, what is most accurate, what is not worth it, and why."""
+    from edgetrack.presentation.sanitize import printable
     from edgetrack.report.html import check_packages
-    from edgetrack.report.reading import clean_text, read_results
+    from edgetrack.report.reading import LONGEST_TEXT, read_results
 
     path = output or (None if as_markdown else Path("out/report.html"))
     if layout is not None and dataset is None:
@@ -49,9 +50,9 @@ def report(
     if as_markdown:
         from edgetrack.report.markdown import markdown
 
-        made = markdown(results, clean_text(title))
+        made = markdown(results, printable(title, LONGEST_TEXT))
     else:
-        made = _page(results, dataset, layout, clean_text(title))
+        made = _page(results, dataset, layout, printable(title, LONGEST_TEXT))
     _write(made, path, results)
 
 

@@ -21,7 +21,6 @@ from edgetrack.bundle.manifest import FileInfo
 from edgetrack.capabilities import open_ref
 from edgetrack.devices import protocol
 from edgetrack.devices.choose import Choice
-from edgetrack.devices.harmless import harmless, printable
 from edgetrack.devices.hosts import Host
 from edgetrack.devices.profile import Profile
 from edgetrack.devices.protocol import (
@@ -40,6 +39,7 @@ from edgetrack.devices.protocol import (
 from edgetrack.devices.ssh import command_line, connected, translated
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
 from edgetrack.files import write_whole
+from edgetrack.presentation.sanitize import printable, printable_data
 
 DOCTOR = ("-m", "edgetrack", "doctor", "--json")
 AGENT = ("-m", "edgetrack.devices.agent")
@@ -186,10 +186,10 @@ async def _look(
     with translated(host, "looking at the device"):
         done = await asyncio.wait_for(connection.run(command_line([python, *DOCTOR])), _DOCTOR_S)
     if done.exit_status != 0:
-        words = printable(str(done.stderr).strip().splitlines()[-1:] or ["it said nothing"])
+        words = str(done.stderr).strip().splitlines() or ["it said nothing"]
         raise BackendMissingError(
-            f"{host.label}: edgetrack does not run there with {python!r}: {words[0]}; install it on the device "
-            "(pip install edgetrack and the extra of the target), and name that Python in devices.toml"
+            f"{host.label}: edgetrack does not run there with {python!r}: {printable(words[-1])}; install it on "
+            "the device (pip install edgetrack and the extra of the target), and name that Python in devices.toml"
         )
     try:
         doctor = msgspec.json.decode(done.stdout, type=Doctor)
@@ -200,7 +200,7 @@ async def _look(
             raise BackendMissingError(f"{host.label}: {row.target} is not installed there; type there: {row.install}")
     if not profile.fits(doctor.machine):
         board = doctor.machine.device_model or doctor.machine.cpu_model or doctor.machine.architecture
-        notify(f"{host.label} is {printable([board])[0]}, which the profile {profile.name} does not describe")
+        notify(f"{host.label} is {printable(board)}, which the profile {profile.name} does not describe")
 
 
 class _Session:
@@ -278,7 +278,7 @@ class _Session:
                 raise EOFError(await self._epitaph())
             reply = protocol.decode_reply(line)
             if isinstance(reply, Log):
-                (text,) = printable([reply.line])
+                text = printable(reply.line)
                 self._log.append(text)
                 self._notify(f"{self._host.label}: {text}")
             elif isinstance(reply, Refused):
@@ -293,8 +293,8 @@ class _Session:
         words = b""
         with suppress(Exception):
             words = await asyncio.wait_for(self._process.stderr.read(4096), protocol.BEAT_S)
-        lines = printable(words.decode("utf-8", "replace").strip().splitlines()[-1:])
-        return f"the connection was lost{f' ({lines[0]})' if lines else ''}"
+        lines = words.decode("utf-8", "replace").strip().splitlines()
+        return f"the connection was lost{f' ({printable(lines[-1])})' if lines else ''}"
 
 
 def read_record(data: bytes, source: str) -> Record:
@@ -304,7 +304,7 @@ def read_record(data: bytes, source: str) -> Record:
         EdgetrackError: it is none.
     """
     try:
-        plain = harmless(msgspec.json.decode(data))
+        plain = printable_data(msgspec.json.decode(data))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
     return Record.from_json(msgspec.json.encode(plain), source=source)
@@ -314,7 +314,7 @@ def _as_error(refused: Refused, host: Host) -> EdgetrackError:
     kind = getattr(errors, refused.error, None)
     if not (isinstance(kind, type) and issubclass(kind, EdgetrackError)):
         kind = WorkerError
-    return kind(f"{host.label}: {printable([refused.message])[0]}")
+    return kind(f"{host.label}: {printable(refused.message)}")
 
 
 def _info(path: Path) -> FileInfo:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.record import Record as Evaluation
 from edgetrack.evaluation.sensitivity import Sensitivity
+from edgetrack.presentation.sanitize import printable
 from edgetrack.report.checks import check_benchmark, check_comparison, check_evaluation, check_sensitivity
 from edgetrack.report.model import Results, Skipped, Sourced
 
@@ -101,7 +101,7 @@ def read_file(path: Path) -> Any:
 
 
 def clean(value: Any, depth: int = 0) -> Any:
-    """The same data with harmless text.
+    """The same data with printable text.
 
     Raises:
         ValueError: a number that is not finite or far too large, or data nested deeper than any record.
@@ -109,7 +109,7 @@ def clean(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST_VALUE:
         raise ValueError(f"it is nested deeper than {DEEPEST_VALUE} levels")
     if isinstance(value, str):
-        return clean_text(value)
+        return printable(value, LONGEST_TEXT)
     if isinstance(value, (int, float)):
         if not math.isfinite(value) or abs(value) > LARGEST_NUMBER:
             raise ValueError(f"a number is {str(value)[:30]}; expected a finite one up to {LARGEST_NUMBER:g}")
@@ -117,16 +117,8 @@ def clean(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [clean(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {clean_text(key): clean(item, depth + 1) for key, item in value.items()}
+        return {printable(key, LONGEST_TEXT): clean(item, depth + 1) for key, item in value.items()}
     return value
-
-
-def clean_text(text: str) -> str:
-    """Text in which every control, format and unassigned character is a replacement character, cut at some length."""
-    shown = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
-    if shown.isascii() and shown.isprintable():
-        return shown
-    return "".join("\ufffd" if unicodedata.category(c)[0] == "C" else c for c in shown)
 
 
 def _read_folder(folder: Path, found: list[Sourced[Any]], skipped: list[Skipped], seen: set[Path]) -> None:
@@ -139,10 +131,10 @@ def _read_folder(folder: Path, found: list[Sourced[Any]], skipped: list[Skipped]
         try:
             record = read_file(path)
         except EdgetrackError as error:
-            skipped.append(Skipped(clean_text(str(path)), clean_text(str(error))))
+            skipped.append(Skipped(printable(str(path), LONGEST_TEXT), printable(str(error), LONGEST_TEXT)))
             continue
         if record is not None:
-            found.append(Sourced(clean_text(str(path)), record))
+            found.append(Sourced(printable(str(path), LONGEST_TEXT), record))
 
 
 def _files_in(folder: Path) -> Iterator[Path]:

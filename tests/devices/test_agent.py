@@ -20,7 +20,6 @@ from edgetrack import json_lines
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.devices import protocol
 from edgetrack.devices.agent import Agent
-from edgetrack.devices.harmless import harmless, printable
 from edgetrack.devices.protocol import Beat, Bench, Clean, Done, Log, Missing, Need, Ready, Refused, SentBundle
 from edgetrack.devices.remote import read_record
 from edgetrack.devices.ssh import command_line
@@ -217,11 +216,6 @@ def test_runs_of_agents_that_are_gone_are_swept(store):
 def test_what_is_no_reply_is_an_error_that_says_so():
     with pytest.raises(WorkerError, match="Welcome"):
         protocol.decode_reply(b"Welcome to Ubuntu!\n")
-
-
-def test_a_devices_words_do_not_steer_the_terminal():
-    assert printable(["a\x1b[2Jb\x07"]) == ["a?[2Jb?"]
-    assert harmless({"a\x9b": ["b\nc\x1b]0;x", 1.5, None]}) == {"a?": ["b\nc?]0;x", 1.5, None]}
 
 
 @pytest.mark.parametrize("data", [b"", b"[1]", b"\xff", b"[" * 100_000, b'{"schema": 1}'])

@@ -16,7 +16,7 @@ from edgetrack.evaluation.record import Record as Evaluation
 from edgetrack.report import html as page
 from edgetrack.report.contact import MOST_SEQUENCES, contact_sheet, moments
 from edgetrack.report.html import check_packages, html
-from edgetrack.report.markdown import escape, markdown
+from edgetrack.report.markdown import markdown
 from edgetrack.report.reading import read_results
 from edgetrack.report.table import plain, speed_table
 from tests.report.conftest import (
@@ -130,10 +130,6 @@ def _heading(told: str) -> int:
 def _rows(told: str) -> list[str]:
     lines = told.splitlines()[_heading(told) :]
     return lines[: lines.index("")]
-
-
-def test_escaped_markdown_has_nothing_special() -> None:
-    assert escape("a|b\n<c> *d* _e_ [f](g) `h`") == "a\\|b &lt;c&gt; \\*d\\* \\_e\\_ \\[f\\](g) \\`h\\`"
 
 
 def test_page_says_what_is_missing(tmp_path: Path, contestants) -> None:

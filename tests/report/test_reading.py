@@ -15,7 +15,7 @@ from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.report import reading
 from edgetrack.report.markdown import markdown
 from edgetrack.report.model import Results, Sourced
-from edgetrack.report.reading import clean_text, read_file, read_results
+from edgetrack.report.reading import clean, read_file, read_results
 from edgetrack.report.words import contents
 from tests.report.conftest import benchmark, comparison, contestant, difference, jetson_soak, sensitivity, side, write
 
@@ -164,9 +164,9 @@ def test_later_schema_is_refused(tmp_path: Path) -> None:
 
 
 def test_text_loses_what_could_deceive() -> None:
-    assert clean_text("smat-é-跟踪") == "smat-é-跟踪"
-    assert clean_text("a\x00b\x1b[31m\u202e\nc") == "a\ufffdb\ufffd[31m\ufffd\ufffdc"
-    assert len(clean_text("x" * 10_000)) == reading.LONGEST_TEXT
+    assert clean("smat-é-跟踪") == "smat-é-跟踪"
+    assert clean("a\x00b\x1b[31m\u202e\nc") == "a\ufffdb\ufffd[31m\ufffd\ufffdc"
+    assert len(clean("x" * 10_000)) == reading.LONGEST_TEXT
 
 
 JUNK = st.one_of(

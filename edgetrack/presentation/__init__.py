@@ -1,0 +1,1 @@
+"""What people read, for every verb: tables, progress, and text from outside made safe to show."""

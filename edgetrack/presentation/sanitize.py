@@ -1,0 +1,46 @@
+"""Text from outside (bundles, data sets, records, devices) made safe to show on a terminal and in Markdown.
+
+A table (`presentation.table`) does this for its cells and notes. HTML is escaped by the page's templates.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+_REPLACEMENT = "\ufffd"
+_MARKDOWN = {ord(c): f"\\{c}" for c in "\\`*_[]|~#@"} | {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
+
+
+def printable(text: str, longest: int | None = None) -> str:
+    """One line of text without what would steer a terminal or turn the direction of writing.
+
+    Control, format, private and unassigned characters and line breaks become replacement characters; text beyond
+    `longest` characters is cut off.
+    """
+    if longest is not None and len(text) > longest:
+        text = text[: longest - 1] + "…"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_REPLACEMENT if _steers(character) else character for character in text)
+
+
+def printable_data(value: Any) -> Any:
+    """Plain data, as JSON holds it, with printable keys and texts; texts keep their line feeds."""
+    if isinstance(value, str):
+        return "\n".join(map(printable, value.split("\n")))
+    if isinstance(value, list):
+        return [printable_data(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(key): printable_data(item) for key, item in value.items()}
+    return value
+
+
+def markdown_text(text: str) -> str:
+    """Text on one line that GitHub's Markdown shows as it is: no markup, HTML or mention in it has an effect."""
+    return printable(" ".join(text.split())).translate(_MARKDOWN)
+
+
+def _steers(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "C" or category in ("Zl", "Zp")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from edgetrack.presentation.table import Column, Table, number, span
+
+COLUMNS = (Column("bundle", align="left"), Column("frames"), Column("track ms", digits=2))
+ROWS = (("car[a]|b", 1200, 7.25), ("[bold]plain[/bold]", 3, None), ("up\x1b[2J:smile:", 7, 1.0))
+TABLE = Table(COLUMNS, ROWS, notes=("FAILED: car[a]|b: no *such* file",))
+
+
+def shown(table, **options):
+    out = io.StringIO()
+    table.show(Console(file=out, width=100, **options))
+    return out.getvalue()
+
+
+def test_a_terminal_shows_names_that_look_like_markup_as_they_are():
+    for text in (shown(TABLE), shown(TABLE, force_terminal=True, color_system="truecolor")):
+        lines = text.splitlines()
+        assert "car[a]|b" in lines[1]
+        assert "[bold]plain[/bold]" in lines[2]
+        assert ":smile:" in lines[3]
+        assert lines[4] == "FAILED: car[a]|b: no *such* file"
+
+
+def test_no_escape_sequence_reaches_the_terminal():
+    assert "\x1b[2J" not in shown(TABLE, force_terminal=True)
+    assert "up\ufffd[2J:smile:" in shown(TABLE)
+
+
+def test_numbers_are_aligned_and_have_their_columns_digits():
+    lines = shown(TABLE).splitlines()
+    assert lines[0].split() == ["bundle", "frames", "track", "ms"]
+    assert lines[1].split()[-2:] == ["1200", "7.25"]
+    assert lines[2].split()[-2:] == ["3", "-"]
+    assert len({len(line.rstrip()) for line in lines[1:4]}) == 1
+
+
+def test_markdown_has_as_many_cells_in_every_row_whatever_the_names():
+    head, rule, first, second, third, blank, note = TABLE.markdown().splitlines()
+    assert rule == "| --- | ---: | ---: |"
+    assert head == "| bundle | frames | track ms |"
+    assert first == "| car\\[a\\]\\|b | 1200 | 7.25 |"
+    assert second == "| \\[bold\\]plain\\[/bold\\] | 3 | - |"
+    assert third == "| up\ufffd\\[2J:smile: | 7 | 1.00 |"
+    assert (blank, note) == ("", "- FAILED: car\\[a\\]\\|b: no \\*such\\* file")
+
+
+def test_plain_text_has_columns():
+    lines = TABLE.plain().splitlines()
+    assert lines[0] == "bundle              frames  track ms"
+    assert lines[1] == "car[a]|b              1200      7.25"
+    assert lines[-1] == "FAILED: car[a]|b: no *such* file"
+
+
+def test_a_table_without_notes_ends_with_its_rows():
+    assert Table((Column("a"),), ((1,),)).markdown() == "| a |\n| ---: |\n| 1 |"
+
+
+def test_numbers_and_spans():
+    assert (number(None, 2), number(1.5, 0), number(3), number(2.25, 1)) == ("-", "2", "3", "2.2")
+    assert (span(None), span((0.451, 0.519)), span((0.4512, 0.519), 3)) == ("-", "0.45-0.52", "0.451-0.519")
