@@ -2,16 +2,25 @@
 
 Network             the published module, official parameter names; takes what a recipe's [configuration] says, if any
 deploy(network)     the graphs that ship, derived from it by algebra
-reference(network)  the same graphs (same names and maps) computed the published way, for eager PyTorch
+reference(network)  the same graphs computed the published way, for eager PyTorch
+
+What `deploy` and `reference` owe one another, since parity is proven between the two and the runtime drives both:
+
+* The same graphs, by name and role, in the order in which a frame runs them.
+* The same inputs from the runtime (crops, masks, carried tokens: names, dtypes, shapes) and the same outputs of every
+  `step` graph, in the same units; a bundle's whole chain from crop to outputs is compared on those.
+* What one graph hands to the next (an `init` graph's outputs) may differ in names, number and shapes, since the runtime
+  only hands it on: SMAT's template is encoded further than the published one, NanoTrack's is correlation kernels.
+* `deploy` may share parameters with the network but may not change it; both return modules in evaluation mode.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +28,8 @@ from torch import Tensor, nn
 from edgetrack.bundle.manifest import Scalar, TensorInfo
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.plugins import MODELS, load_plugin
+
+_M = TypeVar("_M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,24 @@ class GraphModule:
             out = self.module(*inputs)
         tensors = out if isinstance(out, tuple) else (out,)
         return {info.name: tensor for info, tensor in zip(self.outputs, tensors, strict=True)}
+
+
+def shipped(module: _M) -> _M:
+    """The module in evaluation mode, without gradients."""
+    return module.eval().requires_grad_(False)
+
+
+class Published(nn.Module):
+    """A graph of the reference: `run` on the network and the graph's inputs."""
+
+    def __init__(self, network: nn.Module, run: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network, self.run = network.eval(), run
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What `run` returns: a tensor or a tuple."""
+        return self.run(self.network, *inputs)
 
 
 class ModelPackage(Protocol):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edgetrack.models.nanotrack.graphs import deploy
+from edgetrack.models.nanotrack.graphs import deploy, reference
 from edgetrack.models.nanotrack.network import NanoTrackV2 as Network
-from edgetrack.models.nanotrack.reference import reference
 
 __all__ = ["Network", "deploy", "reference"]

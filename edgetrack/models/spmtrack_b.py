@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edgetrack.models.spmtrack.graphs import deploy
+from edgetrack.models.spmtrack.graphs import deploy, reference
 from edgetrack.models.spmtrack.network import SpmTrack as Network
-from edgetrack.models.spmtrack.reference import reference
 
 __all__ = ["Network", "deploy", "reference"]

@@ -6,8 +6,7 @@ The visual part is ODTrack's, whose weights load under their own names; what the
 
 from __future__ import annotations
 
-from edgetrack.models.atstrack.graphs import deploy
+from edgetrack.models.atstrack.graphs import deploy, reference
 from edgetrack.models.atstrack.network import AtsTrack as Network
-from edgetrack.models.atstrack.reference import reference
 
 __all__ = ["Network", "deploy", "reference"]

@@ -14,13 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.atstrack.attributes import SOURCES
-from edgetrack.models.atstrack.modulation import LOCATION, SPREAD_EPS, STEEPEST, CrossAttention, Modulation
-from edgetrack.models.atstrack.network import AtsTrack
-from edgetrack.models.base import GraphModule
+from edgetrack.models.atstrack.network import (
+    LOCATION,
+    SOURCES,
+    SPREAD_EPS,
+    STEEPEST,
+    AtsTrack,
+    CrossAttention,
+    Description,
+    Found,
+    Modulation,
+)
+from edgetrack.models.base import GraphModule, Published, shipped
 from edgetrack.models.layers.center_head import DeployedCenterHead
 from edgetrack.models.layers.clip_text import DeployedTextTower
-from edgetrack.models.layers.patches import PixelEmbed
+from edgetrack.models.layers.vit import PixelEmbed, normalised
 
 # Above any cosine: absent words sort behind all others.
 BEHIND = 1e4
@@ -178,13 +186,34 @@ def signatures(network: AtsTrack) -> dict[str, Signature]:
 
 
 def deploy(network: AtsTrack) -> tuple[GraphModule, ...]:
-    """The graphs that ship, in evaluation mode, without gradients."""
-    made: dict[str, nn.Module] = {"step": StepGraph(network)}
-    if network.attributes:
-        made["text"] = TextGraph(network)
-    for module in made.values():
-        module.eval().requires_grad_(False)
+    """The graphs that ship."""
     return tuple(
-        GraphModule(name, "step" if name == "step" else "init", made[name], inputs, outputs)
-        for name, (inputs, outputs) in signatures(network).items()
+        GraphModule("step", "step", shipped(StepGraph(network)), *sides)
+        if name == "step"
+        else GraphModule(name, "init", shipped(TextGraph(network)), *sides)
+        for name, sides in signatures(network).items()
+    )
+
+
+def _published_text(network: AtsTrack, *phrases: Tensor) -> Tensor:
+    return network.words(torch.cat(phrases))
+
+
+def _published_step(network: AtsTrack, search: Tensor, templates: Tensor, state: Tensor, *said: Tensor) -> Found:
+    description = None
+    if said:
+        words, mask = said[:2]
+        # Nothing is marked where the arithmetic of full phrases is counted.
+        description = Description(words, mask if mask.any() else torch.ones_like(mask))
+    found: Found = network(normalised(templates), normalised(search.unsqueeze(0)), state, description)
+    return found
+
+
+def reference(network: AtsTrack) -> tuple[GraphModule, ...]:
+    """Graphs `text` (where there is language) and `step` on the described modules."""
+    return tuple(
+        GraphModule("step", "step", Published(network, _published_step), *sides)
+        if name == "step"
+        else GraphModule(name, "init", Published(network, _published_text), *sides)
+        for name, sides in signatures(network).items()
     )

@@ -2,20 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetrack.models.atstrack.assembly import assemble
-from edgetrack.models.atstrack.attributes import parse_attributes
-from edgetrack.models.atstrack.modulation import Modulation
+from edgetrack.errors import CheckpointError
 from edgetrack.models.layers.center_head import CenterHead, Maps
 from edgetrack.models.layers.clip_text import TextTower
-from edgetrack.models.layers.joint_backbone import PATCH, JointBackbone
-from edgetrack.models.layers.patches import Sizes
-from edgetrack.models.layers.vit import Block
+from edgetrack.models.layers.vit import PATCH, Block, JointBackbone, Sizes, attend, layer_norm
+
+# Attribute -> the visual tokens it is modulated by: the latest template's, all templates', or the search region's.
+SOURCES = {"category": "template", "appearance": "template", "action": "sequence", "location": "search"}
+
+
+def parse_attributes(text: str) -> tuple[str, ...]:
+    """`category, action` as names in the order of the paper; empty for a network without language.
+
+    Raises:
+        ValueError: there is no such attribute, or one is named twice.
+    """
+    names = [name.strip() for name in text.split(",")] if text.strip() else []
+    unknown = [name for name in names if name not in SOURCES]
+    if unknown or len(set(names)) < len(names):
+        raise ValueError(
+            f"attributes is {text!r}, expected some of {', '.join(SOURCES)}, each once with commas between them, or an "
+            "empty text for none"
+        )
+    return tuple(name for name in SOURCES if name in names)
+
+
+LOCATION = "location"
+# Of the gate: a spread of zero must not divide, and the steepest slope.
+SPREAD_EPS = 1e-6
+STEEPEST = 1e3
+
+
+class CrossAttention(nn.Module):
+    """What words find in visual tokens; the words are normalised first, the visual tokens come normalised."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm = layer_norm(dim)
+        self.q, self.k, self.v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        self.heads = heads
+
+    def forward(self, words: Tensor, visual: Tensor) -> Tensor:
+        """Words (1, M, dim) and visual tokens (1, N, dim) to what is added to the words."""
+        found = attend(self._split(self.q(self.norm(words))), self._split(self.k(visual)), self._split(self.v(visual)))
+        out: Tensor = self.proj(found.transpose(1, 2).reshape(words.shape))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.reshape(1, x.shape[1], self.heads, -1).transpose(1, 2)
+
+
+class Modulation(nn.Module):
+    """An attention for each source of visual tokens that one of the attributes looks at.
+
+    Args:
+        attributes: the ones that are switched on.
+        dim, heads: of the attention.
+        shift: the gate's threshold is the median less so many standard deviations.
+        sharpness: the gate's slope in standard deviations.
+    """
+
+    def __init__(self, attributes: Sequence[str], dim: int, heads: int, shift: float, sharpness: float) -> None:
+        super().__init__()
+        self.attributes = tuple(attributes)
+        self.shift, self.sharpness = shift, sharpness
+        for source in dict.fromkeys(SOURCES[name] for name in attributes):
+            self.add_module(source, CrossAttention(dim, heads))
+
+    def attention(self, source: str) -> nn.Module:
+        """The attention of one source."""
+        return self.get_submodule(source)
+
+    def forward(self, language: Tensor, mask: Tensor, visual: Mapping[str, Tensor]) -> Tensor:
+        """What the words say together, (1, 1, dim).
+
+        Args:
+            language: (A, L, dim), a row for each attribute.
+            mask: (A, L): 1 for a word that is there.
+            visual: source -> tokens (1, N, dim).
+        """
+        total, count = language.new_zeros(language.shape[-1]), 0
+        for name, row, there in zip(self.attributes, language, mask, strict=True):
+            words = row[there > 0].unsqueeze(0)
+            if not words.shape[1]:
+                continue
+            tokens = visual[SOURCES[name]]
+            words = words + self.attention(SOURCES[name])(words, tokens)
+            weight = self.gate(words[0], tokens[0]) if name == LOCATION else words.new_ones(words.shape[1])
+            total = total + (weight[:, None] * words[0]).sum(dim=0)
+            count += words.shape[1]
+        return total.reshape(1, 1, -1) / max(count, 1)
+
+    def gate(self, words: Tensor, search: Tensor) -> Tensor:
+        """How far the search region's tokens (N, dim) bear out each word (M, dim) of the location: (M,), 0..1."""
+        similarity = (F.normalize(search, dim=-1) @ F.normalize(words, dim=-1).T).mean(dim=0)
+        spread = similarity.std(unbiased=False)
+        threshold = similarity.median() - self.shift * spread
+        slope = torch.clamp(self.sharpness / (spread + SPREAD_EPS), max=STEEPEST)
+        return torch.sigmoid(slope * (similarity - threshold))
 
 
 class Description(NamedTuple):
@@ -113,7 +205,7 @@ class AtsTrack(nn.Module):
         return 2 if self.attributes else 1
 
     def assemble(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Weights of one file or two as this network's state dict; see `edgetrack.models.atstrack.assembly`."""
+        """Weights of one file or two as this network's state dict; see `edgetrack.models.atstrack.network`."""
         return assemble(tensors, source, reads=bool(self.attributes))
 
     def words(self, ids: Tensor) -> Tensor:
@@ -147,3 +239,56 @@ class AtsTrack(nn.Module):
         cells = round(x.shape[1] ** 0.5)
         maps: Maps = self.box_head(weighted.transpose(1, 2).reshape(1, -1, cells, cells))
         return maps
+
+
+TOWER = "text."
+# Top-level names of the text tower in CLIP's own file, and of what lies beside it there.
+_CLIP_TEXT = (
+    "positional_embedding",
+    "text_projection",
+    "logit_scale",
+    "transformer.",
+    "token_embedding.",
+    "ln_final.",
+)
+_CLIP_REST = ("visual.", "input_resolution", "context_length", "vocab_size")
+
+
+def assemble(tensors: Mapping[str, Tensor], source: str, *, reads: bool) -> dict[str, Tensor]:
+    """The state dict from all tensors of the files.
+
+    CLIP's names are taken as they are in its file. Without language (`reads` False) what belongs to it is left out, so
+    that a checkpoint of the whole network gives the ablation without it.
+
+    Args:
+        tensors: of one file or two.
+        source: the files' names, for messages.
+        reads: whether the network has a language part.
+
+    Raises:
+        CheckpointError: the file is ODTrack's, which has no language part, or the text tower is missing.
+    """
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_CLIP_REST):
+            continue
+        key = f"{TOWER}{name}" if name.startswith(_CLIP_TEXT) else name
+        if reads or not key.startswith((TOWER, "fgm.", "lang_")):
+            state[key] = tensor
+    if reads and "backbone.cls_pos_embed" in state:
+        _require_language(state, source)
+    return state
+
+
+def _require_language(state: Mapping[str, Tensor], source: str) -> None:
+    parts = {prefix: any(name.startswith(prefix) for name in state) for prefix in (TOWER, "fgm.", "lang_")}
+    if not parts["fgm."] and not parts["lang_"]:
+        raise CheckpointError(
+            f"{source} holds ODTrack's tensors alone, without ATSTrack's language part (fgm.*, lang_*); give a "
+            'checkpoint of ATSTrack, or set attributes = "" in a copy of the recipe for the tracker without language'
+        )
+    if not parts[TOWER]:
+        raise CheckpointError(
+            f"{source} holds no text tower; give CLIP's file too, with a comma between them: "
+            "--weights atstrack.pth.tar,clip-vit-b-32.pt (its state_dict, not the TorchScript archive)"
+        )

@@ -5,8 +5,7 @@ No official code or weights exist; what the paper leaves open is assumed, and ma
 
 from __future__ import annotations
 
-from edgetrack.models.dastm.graphs import deploy
+from edgetrack.models.dastm.graphs import deploy, reference
 from edgetrack.models.dastm.network import Dastm as Network
-from edgetrack.models.dastm.reference import reference
 
 __all__ = ["Network", "deploy", "reference"]

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule
-from edgetrack.models.dastm.attention import PARTS
-from edgetrack.models.dastm.network import STRIDE, Adjustor, Dastm, Geometry, Head, Scores, Tower
+from edgetrack.models.base import GraphModule, Published, shipped
+from edgetrack.models.dastm.network import PARTS, STRIDE, Adjustor, Dastm, Found, Geometry, Head, Scores, Tower
 from edgetrack.models.layers.folding import Affine, after_batch_norm, of_conv, to_conv
 from edgetrack.models.layers.mobileone import DeployedMobileOne, MobileOne
 from edgetrack.models.layers.vit import MASKED
@@ -161,9 +160,27 @@ def signatures(network: Dastm) -> dict[str, tuple[tuple[TensorInfo, ...], tuple[
 
 
 def deploy(network: Dastm) -> tuple[GraphModule, ...]:
-    """Graphs `memory` and `step` that ship, in evaluation mode, without gradients."""
-    modules = {"memory": MemoryGraph(network), "step": StepGraph(network)}
-    for module in modules.values():
-        module.eval().requires_grad_(False)
+    """Graphs `memory` and `step` that ship."""
+    modules = {"memory": shipped(MemoryGraph(network)), "step": shipped(StepGraph(network))}
+    sides = signatures(network)
+    return tuple(GraphModule(name, "step", module, *sides[name]) for name, module in modules.items())
+
+
+def _published_memory(network: Dastm, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    features, gates = network.memorise(network.normalised(image), target[None, None])
+    return features[0].flatten(1).transpose(0, 1), gates
+
+
+def _published_step(network: Dastm, search: Tensor, memory: Tensor, present: Tensor) -> Found:
+    # Nothing is marked where the arithmetic of a full memory is counted.
+    held = memory[present[0] > 0] if present.any() else memory
+    cells = network.geometry.cells
+    found = network(network.normalised(search), held.permute(2, 0, 1).reshape(1, -1, held.shape[0], cells, cells))
+    return Found(found.score, found.boxes / network.geometry.image)
+
+
+def reference(network: Dastm) -> tuple[GraphModule, ...]:
+    """Graphs `memory` and `step` as the network states them: all branches, whole maps, no absent memories."""
+    modules = {"memory": Published(network, _published_memory), "step": Published(network, _published_step)}
     sides = signatures(network)
     return tuple(GraphModule(name, "step", module, *sides[name]) for name, module in modules.items())

@@ -5,8 +5,7 @@ The authors' repository carries no licence: this is an implementation from a des
 
 from __future__ import annotations
 
-from edgetrack.models.dmtrack.graphs import deploy
+from edgetrack.models.dmtrack.graphs import deploy, reference
 from edgetrack.models.dmtrack.network import DmTrack as Network
-from edgetrack.models.dmtrack.reference import reference
 
 __all__ = ["Network", "deploy", "reference"]

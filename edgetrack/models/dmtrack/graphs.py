@@ -15,12 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule
-from edgetrack.models.dmtrack.adapters import RANK, TEMPORAL_RANK, DeepAdapter, ShallowAdapter, TemporalAdapter
-from edgetrack.models.dmtrack.network import Block, DmTrack
+from edgetrack.models.base import GraphModule, Published, shipped
+from edgetrack.models.dmtrack.network import (
+    RANK,
+    TEMPORAL_RANK,
+    Block,
+    DeepAdapter,
+    DmTrack,
+    ShallowAdapter,
+    TemporalAdapter,
+)
 from edgetrack.models.layers.center_head import DeployedCenterHead, Maps
-from edgetrack.models.layers.patches import PixelEmbed, Sizes
-from edgetrack.models.layers.vit import MASKED, Mlp
+from edgetrack.models.layers.vit import MASKED, Mlp, PixelEmbed, Sizes, normalised
 
 
 def _swapped(x: Tensor) -> Tensor:
@@ -187,7 +193,18 @@ def signature(network: DmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorInf
 
 
 def deploy(network: DmTrack) -> tuple[GraphModule, ...]:
-    """Graph `step` that ships, in evaluation mode, without gradients."""
-    step = StepGraph(network)
-    step.eval().requires_grad_(False)
-    return (GraphModule("step", "step", step, *signature(network)),)
+    """Graph `step` that ships."""
+    return (GraphModule("step", "step", shipped(StepGraph(network)), *signature(network)),)
+
+
+def _published_step(network: DmTrack, search: Tensor, templates: Tensor, present: Tensor) -> Maps:
+    # Nothing is marked where the arithmetic of a full memory is counted.
+    held = templates[: int(present.sum()) or templates.shape[0]]
+    crops = normalised(held.flatten(0, 1))
+    maps: Maps = network(crops.reshape(-1, 2, *crops.shape[1:]), normalised(search))
+    return maps
+
+
+def reference(network: DmTrack) -> tuple[GraphModule, ...]:
+    """Graph `step` as published: as many template frames as there are, each modality for itself."""
+    return (GraphModule("step", "step", Published(network, _published_step), *signature(network)),)

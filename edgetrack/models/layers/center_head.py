@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
-from edgetrack.models.layers.folding import of_conv, of_layer, to_conv
+from edgetrack.models.layers.folding import to_tower
 
 SCORE_MIN = 1e-4
 TOWERS = {"ctr": 1, "offset": 2, "size": 2}
@@ -58,16 +56,8 @@ class DeployedCenterHead(nn.Module):
 
     def __init__(self, head: CenterHead) -> None:
         super().__init__()
-        self.score, self.size, self.offset = (_folded(head, name) for name in ("ctr", "size", "offset"))
+        self.score, self.size, self.offset = (to_tower(head.tower(name)) for name in ("ctr", "size", "offset"))
 
     def forward(self, features: Tensor) -> Maps:
         """As the published head."""
         return _bounded(self.score(features)), _bounded(self.size(features)), self.offset(features)
-
-
-def _folded(head: CenterHead, name: str) -> nn.Sequential:
-    *stages, last = head.tower(name)
-    layers: list[nn.Module] = []
-    for stage in stages:
-        layers += [to_conv(of_layer(cast(nn.Sequential, stage))), nn.ReLU()]
-    return nn.Sequential(*layers, to_conv(of_conv(cast(nn.Conv2d, last))))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from edgetrack.models.layers.mobilevit import ConvLayer
 
 
 class Affine(NamedTuple):
@@ -45,11 +44,10 @@ def after_batch_norm(map_: Affine, norm: nn.BatchNorm2d) -> Affine:
     return Affine(map_.weight * scale.view(-1, 1, 1, 1), bias)
 
 
-def of_layer(layer: ConvLayer | nn.Sequential) -> Affine:
-    """Convolution and BatchNorm of a layer, without its activation."""
-    block = layer.block if isinstance(layer, ConvLayer) else layer
+def of_layer(layer: nn.Module) -> Affine:
+    """Convolution and BatchNorm of a layer, its `block` where it has one, without its activation."""
     map_: Affine | None = None
-    for module in block.children():
+    for module in getattr(layer, "block", layer).children():
         if isinstance(module, nn.Conv2d):
             map_ = of_conv(module)
         elif isinstance(module, nn.BatchNorm2d) and map_ is not None:
@@ -111,3 +109,11 @@ def to_conv(
         if conv.bias is not None:
             conv.bias.copy_(map_.bias)
     return conv
+
+
+def to_tower(stages: Sequence[nn.Module]) -> nn.Sequential:
+    """Convolutions with BatchNorm and ReLU, then a bare one, with the BatchNorms folded."""
+    layers: list[nn.Module] = []
+    for stage in stages[:-1]:
+        layers += [to_conv(of_layer(stage)), nn.ReLU()]
+    return nn.Sequential(*layers, to_conv(of_conv(cast(nn.Conv2d, stages[-1]))))

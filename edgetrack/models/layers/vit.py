@@ -2,9 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# ImageNet, RGB, for values of 0..1.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class Sizes(NamedTuple):
+    """Pixels of a patch, of the search region and of a template, and the most templates that a step takes."""
+
+    patch: int
+    search: int
+    template: int
+    templates: int
+
+    @property
+    def search_cells(self) -> int:
+        """Cells along the search region's side."""
+        return self.search // self.patch
+
+    @property
+    def template_cells(self) -> int:
+        """Cells along a template's side."""
+        return self.template // self.patch
+
+    @property
+    def template_tokens(self) -> int:
+        """Tokens of one template."""
+        return self.template_cells**2
+
+
+class PatchEmbed(nn.Module):
+    """A convolution without overlap: (B, 3, H, W) to tokens (B, H W / patch^2, dim), row-major."""
+
+    def __init__(self, patch: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch, patch)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalised RGB (B, 3, H, W) to (B, N, dim)."""
+        tokens: Tensor = self.proj(image).flatten(2).transpose(1, 2)
+        return tokens
+
+
+class PixelEmbed(nn.Module):
+    """The same from BGR values of 0..255: scale, mean, deviation and channel order are in the kernel."""
+
+    def __init__(self, published: PatchEmbed) -> None:
+        super().__init__()
+        conv = published.proj
+        mean, std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
+        weight = conv.weight.detach().double() / std.view(1, 3, 1, 1)
+        shift = (weight * mean.view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+        bias = torch.zeros_like(shift) if conv.bias is None else conv.bias.detach().double()
+        self.proj = nn.Conv2d(3, conv.out_channels, conv.kernel_size[0], conv.stride[0])
+        with torch.no_grad():
+            self.proj.weight.copy_(weight.flip(1) / 255.0)
+            if self.proj.bias is not None:
+                self.proj.bias.copy_(bias - shift)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """BGR (B, H, W, 3), uint8 or float of 0..255, to (B, N, dim)."""
+        tokens: Tensor = self.proj(image.permute(0, 3, 1, 2).float()).flatten(2).transpose(1, 2)
+        return tokens
+
+
+def normalised(image: Tensor) -> Tensor:
+    """BGR (B, H, W, 3), 0..255, to RGB (B, 3, H, W), less ImageNet's mean, by its deviation: as published."""
+    rgb = image.permute(0, 3, 1, 2).flip(1).float() / 255.0
+    return (rgb - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+
+
+def resized_grid(pos_embed: Tensor, cells: int) -> Tensor:
+    """Position embeddings of a square grid with a class token in front to those of another grid, without it.
+
+    Args:
+        pos_embed: (1, 1 + n * n, dim).
+        cells: of the new grid's side.
+
+    Returns:
+        (1, cells * cells, dim): bicubic, half-pixel centres, no antialias.
+    """
+    side = round((pos_embed.shape[1] - 1) ** 0.5)
+    grid = pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=False)
+    return resized.permute(0, 2, 3, 1).reshape(1, cells * cells, -1)
+
 
 EPS = 1e-6
 # Far below any logit, far above the lowest half-precision number: exp() of it is exactly zero.
@@ -82,3 +171,34 @@ class Block(nn.Module):
         x = x[:, first:] + self.attn(self.norm1(x), None, first)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
+
+
+PATCH = 16
+# Positions of the image classifier that the weights came from; in checkpoints, without use.
+CLASSIFIER_POSITIONS = 197
+
+
+class JointBackbone(nn.Module):
+    """Its parameters, by their published names; a tracker says how the layers are run.
+
+    Args:
+        sizes: of the crops; the patch is `PATCH`.
+        dim: of a token.
+        blocks: the layers.
+    """
+
+    def __init__(self, sizes: Sizes, dim: int, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, CLASSIFIER_POSITIONS, dim))
+        self.pos_embed_z = nn.Parameter(torch.zeros(1, sizes.template_tokens, dim))
+        self.pos_embed_x = nn.Parameter(torch.zeros(1, sizes.search_cells**2, dim))
+        self.patch_embed = PatchEmbed(PATCH, dim)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = layer_norm(dim)
+
+    def tokens(self, templates: Tensor, search: Tensor) -> Tensor:
+        """Normalised RGB (T, 3, h, w) and (1, 3, H, W) to (1, N, dim): templates one after another, then the search."""
+        z = self.patch_embed(templates) + self.pos_embed_z
+        x = self.patch_embed(search) + self.pos_embed_x
+        return torch.cat([z.reshape(1, -1, z.shape[-1]), x], dim=1)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edgetrack.models.smat.graphs import deploy
+from edgetrack.models.smat.graphs import deploy, reference
 from edgetrack.models.smat.network import Smat as Network
-from edgetrack.models.smat.reference import reference
 
 __all__ = ["Network", "deploy", "reference"]

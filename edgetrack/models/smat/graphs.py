@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule
+from edgetrack.models.base import GraphModule, Published, bgr_image_to_rgb, shipped
 from edgetrack.models.layers.folding import (
     Affine,
     after_batch_norm,
@@ -24,10 +24,17 @@ from edgetrack.models.layers.folding import (
     of_conv,
     of_layer,
     to_conv,
+    to_tower,
 )
-from edgetrack.models.layers.mixed_attention import deployed_stack, in_rows, normalise
-from edgetrack.models.layers.mobilevit import ConvLayer, InvertedResidual, MixedMobileViTBlock
-from edgetrack.models.smat.network import SCORE_MIN, SeparableHead, Smat
+from edgetrack.models.layers.mobilevit import (
+    ConvLayer,
+    InvertedResidual,
+    MixedMobileViTBlock,
+    deployed_stack,
+    in_rows,
+    normalise,
+)
+from edgetrack.models.smat.network import SCORE_MIN, Smat
 
 TEMPLATE = TensorInfo(name="template", dtype="uint8", shape=(128, 128, 3))
 SEARCH = TensorInfo(name="search", dtype="uint8", shape=(256, 256, 3))
@@ -45,7 +52,7 @@ GRIDS_4 = ((16, 16), (8, 8))
 def _parts(block: nn.Module) -> tuple[Affine, Affine, Affine]:
     """Expansion, depthwise and reduction of an inverted residual."""
     layers = cast(InvertedResidual, block).block
-    expand, depthwise, reduce = (of_layer(cast(ConvLayer, layer)) for layer in layers.children())
+    expand, depthwise, reduce = (of_layer(layer) for layer in layers.children())
     return expand, depthwise, reduce
 
 
@@ -78,9 +85,7 @@ class Encoder(nn.Module):
         self.layer_3 = nn.Sequential(
             to_conv(expand_3), nn.ReLU(), _depthwise(depthwise_3, 2), nn.ReLU(), to_conv(reduce_3)
         )
-        self.local_rep = nn.Sequential(
-            _depthwise(of_layer(cast(ConvLayer, local))), nn.ReLU(), to_conv(of_layer(cast(ConvLayer, project)))
-        )
+        self.local_rep = nn.Sequential(_depthwise(of_layer(local)), nn.ReLU(), to_conv(of_layer(project)))
 
     def forward(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) BGR 0..255 to (1, 128, H / 8, W / 8)."""
@@ -103,9 +108,7 @@ class MixedBackbone(nn.Module):
         project_3 = after_group_norm(of_layer(mixed_3.conv_proj), cast(nn.GroupNorm, mixed_3.global_rep[-1]))
         self.expand = nn.Sequential(to_conv(chain(project_3, expand)), nn.ReLU())
         self.reduce = nn.Sequential(_depthwise(depthwise, 2), nn.ReLU(), to_conv(reduce))
-        self.local_rep = nn.Sequential(
-            _depthwise(of_layer(cast(ConvLayer, local))), nn.ReLU(), to_conv(of_layer(cast(ConvLayer, project)))
-        )
+        self.local_rep = nn.Sequential(_depthwise(of_layer(local)), nn.ReLU(), to_conv(of_layer(project)))
         self.attention_4 = deployed_stack(mixed_4.global_rep, GRIDS_4)
 
     def _down(self, map_: Tensor) -> Tensor:
@@ -176,14 +179,6 @@ class Branch(nn.Module):
         return normalise(tokens) * self.gain + self.shift
 
 
-def _tower(head: SeparableHead, name: str) -> nn.Sequential:
-    *stages, last = head.tower(name)
-    layers: list[nn.Module] = []
-    for stage in stages:
-        layers += [to_conv(of_layer(cast(nn.Sequential, stage))), nn.ReLU()]
-    return nn.Sequential(*layers, to_conv(of_conv(cast(nn.Conv2d, last))))
-
-
 class Head(nn.Module):
     """Fused features to the three maps."""
 
@@ -192,7 +187,7 @@ class Head(nn.Module):
         head, adjust = network.box_head, of_conv(network.feature_fusor.adj_layer)
         self.cls = Branch(adjust, head.pre_ssat_cls, head.global_rep_cls)
         self.reg = Branch(adjust, head.pre_ssat_reg, head.global_rep_reg)
-        self.score, self.size, self.offset = (_tower(head, name) for name in ("ctr", "size", "offset"))
+        self.score, self.size, self.offset = (to_tower(head.tower(name)) for name in ("ctr", "size", "offset"))
 
     def forward(self, fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(1, 64, 16, 16) to score, size, offset."""
@@ -245,11 +240,30 @@ class StepGraph(nn.Module):
 
 
 def deploy(network: Smat) -> tuple[GraphModule, ...]:
-    """Graphs `template` and `step` that ship, in evaluation mode, without gradients."""
-    template, step = TemplateGraph(network), StepGraph(network)
-    for module in (template, step):
-        module.eval().requires_grad_(False)
+    """Graphs `template` and `step` that ship."""
+    template, step = shipped(TemplateGraph(network)), shipped(StepGraph(network))
     return (
         GraphModule("template", "init", template, (TEMPLATE,), (FEATURES,)),
         GraphModule("step", "step", step, (SEARCH, FEATURES), MAPS),
+    )
+
+
+# The published per-target cache: the template behind layer_2.
+PUBLISHED_FEATURES = TensorInfo(name="template_features", dtype="float32", shape=(1, 128, 32, 32))
+
+
+def _published_template(network: Smat, template: Tensor) -> Tensor:
+    return network.template(bgr_image_to_rgb(template))
+
+
+def _published_step(network: Smat, search: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return network.step(bgr_image_to_rgb(search), features)
+
+
+def reference(network: Smat) -> tuple[GraphModule, ...]:
+    """Graphs `template` and `step` as published: what every export is compared with, in numbers and in speed."""
+    template, step = Published(network, _published_template), Published(network, _published_step)
+    return (
+        GraphModule("template", "init", template, (TEMPLATE,), (PUBLISHED_FEATURES,)),
+        GraphModule("step", "step", step, (SEARCH, PUBLISHED_FEATURES), MAPS),
     )

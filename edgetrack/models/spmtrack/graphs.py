@@ -7,6 +7,7 @@ computes only the query's and the search region's tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -14,11 +15,61 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule
-from edgetrack.models.layers.patches import PixelEmbed, Sizes
-from edgetrack.models.layers.vit import Attention, Mlp
-from edgetrack.models.spmtrack.experts import ExpertLinear, StackedExperts
-from edgetrack.models.spmtrack.network import Block, Qkv, SpmTrack, SwiGlu, cell_centres
+from edgetrack.models.base import GraphModule, Published, shipped
+from edgetrack.models.layers.vit import Attention, Mlp, PixelEmbed, Sizes, normalised
+from edgetrack.models.spmtrack.network import (
+    Block,
+    ExpertLinear,
+    Found,
+    Qkv,
+    SpmTrack,
+    SwiGlu,
+    cell_centres,
+)
+
+
+class StackedExperts(nn.Module):
+    """Several expert maps of one input side by side: one product for all W, A and R, one for each map's experts.
+
+    h = A x, u = [r_0 h | r_1 h | ..], y = W x + b + [B_0 | B_1 | ..] u: exact. It cannot be merged into W, since r
+    depends on the token.
+
+    Args:
+        maps: of the same input, rank and number of experts; the outputs follow one another.
+        gain: (c_out,), by which the outputs of each map are multiplied; None for 1.
+    """
+
+    def __init__(self, maps: Sequence[ExpertLinear], gain: Tensor | None = None) -> None:
+        super().__init__()
+        experts = [map_.tmoe for map_ in maps]
+        self.rank, self.count = experts[0].compress_expert.shape[0], len(experts[0].routed_experts)
+        self.outputs = sum(map_.linear.out_features for map_ in maps)
+        self.members = len(maps)
+        factor = torch.ones(()) if gain is None else gain.detach()[:, None]
+        parts = [map_.linear.weight.detach() * factor for map_ in maps]
+        parts += [expert.compress_expert.detach() for expert in experts]
+        parts += [expert.expert_route.weight.detach() for expert in experts]
+        bias = [map_.linear.bias.detach() * factor.reshape(-1) for map_ in maps]
+        stacked = torch.cat(parts)
+        self.stacked = nn.Linear(stacked.shape[1], stacked.shape[0])
+        zeros = torch.zeros(stacked.shape[0] - self.outputs)
+        with torch.no_grad():
+            self.stacked.weight.copy_(stacked)
+            self.stacked.bias.copy_(torch.cat([*bias, zeros]))
+        joined = [torch.cat(list(map_.tmoe.routed_experts), dim=1).detach() * factor * map_.scale for map_ in maps]
+        self.experts = nn.ParameterList([nn.Parameter(matrix.contiguous()) for matrix in joined])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, c_in) to (B, N, all outputs)."""
+        found = self.stacked(x)
+        leading, width = found.shape[:2], self.members * self.rank
+        out = found[..., : self.outputs]
+        compressed = found[..., self.outputs : self.outputs + width].reshape(*leading, self.members, 1, self.rank)
+        route = torch.softmax(found[..., self.outputs + width :].reshape(*leading, self.members, self.count), dim=-1)
+        mixed = (route.unsqueeze(-1) * compressed).reshape(*leading, self.members, self.count * self.rank)
+        added = [F.linear(mixed[:, :, i], cast(Tensor, matrix)) for i, matrix in enumerate(self.experts)]
+        total: Tensor = out + (added[0] if self.members == 1 else torch.cat(added, dim=-1))
+        return total
 
 
 def _stacked(*maps: nn.Module, gain: Tensor | None = None) -> StackedExperts:
@@ -119,7 +170,15 @@ def signature(network: SpmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorIn
 
 
 def deploy(network: SpmTrack) -> tuple[GraphModule, ...]:
-    """Graph `step` that ships, in evaluation mode, without gradients."""
-    step = StepGraph(network)
-    step.eval().requires_grad_(False)
-    return (GraphModule("step", "step", step, *signature(network)),)
+    """Graph `step` that ships."""
+    return (GraphModule("step", "step", shipped(StepGraph(network)), *signature(network)),)
+
+
+def _published_step(network: SpmTrack, search: Tensor, templates: Tensor, masks: Tensor, state: Tensor) -> Found:
+    found: Found = network(normalised(templates), masks, normalised(search.unsqueeze(0)), state)
+    return found
+
+
+def reference(network: SpmTrack) -> tuple[GraphModule, ...]:
+    """Graph `step` on the published modules."""
+    return (GraphModule("step", "step", Published(network, _published_step), *signature(network)),)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from edgetrack.models.layers.mobilevit import (
     ConvLayer,
+    DeployedAttention,
     InvertedResidual,
     LinearSelfAttention,
     MixedMobileViTBlock,
+    SeparableAttentionBlock,
+    attention_stack,
+    deployed_stack,
     fold,
+    in_rows,
+    normalise,
+    place_in_patch,
     unfold,
 )
+from edgetrack.models.layers.vit import MASKED
 
 HALVES = st.integers(1, 5)
 
@@ -68,3 +77,107 @@ def test_mixed_block_keeps_both_shapes() -> None:
     with torch.inference_mode():
         x, z = block(torch.zeros(1, 6, 8, 6), torch.zeros(1, 6, 4, 2))
     assert (tuple(x.shape), tuple(z.shape)) == ((1, 6, 8, 6), (1, 6, 4, 2))
+
+
+SIDES = st.sampled_from([2, 4, 6])
+GRID = st.tuples(SIDES, SIDES)
+SEEDS = st.integers(0, 2**16)
+
+
+def randomise(module: nn.Module, seed: int) -> nn.Module:
+    """Every parameter drawn anew, so that no scale is one and no shift zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3 + 0.2)
+    return module.eval().requires_grad_(False)
+
+
+def maps(dim: int, grids: list[tuple[int, int]], seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed + 1)
+    return [torch.randn(1, dim, *grid, generator=generator, dtype=torch.float64) for grid in grids]
+
+
+@settings(deadline=None, max_examples=40)
+@given(dim=st.integers(1, 6), grids=st.lists(GRID, min_size=1, max_size=3), seed=SEEDS)
+def test_patched_attention_is_the_published_block_on_unfolded_tokens(
+    dim: int, grids: list[tuple[int, int]], seed: int
+) -> None:
+    block = randomise(SeparableAttentionBlock(dim), seed)
+    images = maps(dim, grids, seed)
+    # Rows of two: every grid has an even number of columns, so the maps of several grids lie one below the other.
+    found = DeployedAttention(block, grids).double()(torch.cat([in_rows(x, 2) for x in images], dim=2)).flatten(2)
+    published = block.double()(torch.cat([unfold(x) for x in images], dim=3))
+    start = 0
+    for grid, patches in zip(grids, published.split([h * w // 4 for h, w in grids], dim=3), strict=True):
+        tokens = found[..., start : start + grid[0] * grid[1]]
+        torch.testing.assert_close(tokens.reshape(1, dim, *grid), fold(patches, *grid), rtol=1e-6, atol=1e-6)
+        start += grid[0] * grid[1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(dim=st.integers(1, 6), count=st.integers(2, 40), seed=SEEDS)
+def test_plain_attention_is_the_published_block(dim: int, count: int, seed: int) -> None:
+    block = randomise(SeparableAttentionBlock(dim), seed)
+    (x,) = maps(dim, [(1, count)], seed)
+    found = DeployedAttention(block, None).double()(x)
+    torch.testing.assert_close(found, block.double()(x), rtol=1e-6, atol=1e-6)
+
+
+def test_stack_leaves_its_closing_norm_to_what_follows() -> None:
+    stack = randomise(attention_stack(4, 3), 0)
+    assert isinstance(stack, nn.Sequential)
+    deployed = deployed_stack(stack).double()
+    assert len(deployed) == 3
+    (x,) = maps(4, [(1, 9)], 0)
+    norm = stack[-1]
+    expected = stack.double()(x)
+    torch.testing.assert_close(
+        normalise(deployed(x)) * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1),
+        expected,
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
+@given(grids=st.lists(GRID, min_size=1, max_size=3))
+def test_places_are_those_of_unfold(grids: list[tuple[int, int]]) -> None:
+    places = place_in_patch(grids)
+    assert places.shape == (4, sum(h * w for h, w in grids))
+    assert torch.equal(places.sum(0), torch.ones(places.shape[1]))
+    start = 0
+    for height, width in grids:
+        patches = torch.arange(4).float().view(1, 1, 4, 1).expand(1, 1, 4, height * width // 4)
+        expected = fold(patches, height, width).flatten()
+        assert torch.equal(places[:, start : start + height * width].argmax(0).float(), expected)
+        start += height * width
+
+
+def test_masked_tokens_weigh_exactly_nothing_even_in_half_precision() -> None:
+    places = place_in_patch([(2, 2)])
+    block = DeployedAttention(randomise(SeparableAttentionBlock(2), 0), [(2, 2)])
+    assert torch.equal(block.mask, torch.where(places == 1, 0.0, MASKED))
+    assert torch.isfinite(torch.tensor(MASKED).half())
+    assert torch.exp(torch.tensor(MASKED + 100)) == 0
+
+
+@settings(deadline=None)
+@given(dim=st.integers(1, 5), height=st.integers(1, 6), width=st.integers(2, 6), shift=st.floats(-50, 50), seed=SEEDS)
+def test_normalise_is_group_norm_without_scale_and_shift(
+    dim: int, height: int, width: int, shift: float, seed: int
+) -> None:
+    (x,) = maps(dim, [(height, width)], seed)
+    x = x + shift
+    torch.testing.assert_close(normalise(x), nn.functional.group_norm(x, 1, eps=1e-5), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_normalise_of_a_constant_is_zero_not_nan(value: float) -> None:
+    assert torch.equal(normalise(torch.full((1, 2, 3, 4), value)), torch.zeros(1, 2, 3, 4))
+
+
+def test_rows_of_another_length_keep_the_order() -> None:
+    x = torch.arange(24.0).reshape(1, 2, 3, 4)
+    assert in_rows(x, 6).shape == (1, 2, 2, 6)
+    assert torch.equal(in_rows(x, 6).flatten(), x.flatten())
+    assert in_rows(x, 4) is x

@@ -17,8 +17,7 @@ from edgetrack.capabilities import backend_of
 from edgetrack.export.flops import count_flops
 from edgetrack.models.base import GraphModule
 from edgetrack.models.smat import Network, deploy
-from edgetrack.models.smat.graphs import FEATURES, MAPS, image_to_nchw
-from edgetrack.models.smat.reference import reference
+from edgetrack.models.smat.graphs import FEATURES, MAPS, image_to_nchw, reference
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.parity import run_graph
 

@@ -20,9 +20,8 @@ from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import GraphModule, make_network
 from edgetrack.models.dastm import Network, deploy, reference
-from edgetrack.models.dastm.attention import PARTS, DynamicAttention, Reductions
 from edgetrack.models.dastm.graphs import DeployedHead, MemoryRead
-from edgetrack.models.dastm.network import Geometry, Head, read_memory
+from edgetrack.models.dastm.network import PARTS, DynamicAttention, Geometry, Head, Reductions, read_memory
 from edgetrack.models.layers.mobileone import MobileOne
 from edgetrack.models.untrained import recipe_normal, untrained_tensors
 

@@ -19,7 +19,7 @@ from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import make_network
 from edgetrack.models.dmtrack import Network, deploy, reference
-from edgetrack.models.layers.patches import MEAN, STD
+from edgetrack.models.layers.vit import MEAN, STD
 from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 MAPS = {"score": "score_map", "size": "size_map", "offset": "offset_map"}

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from edgetrack.errors import CheckpointError, UsageError
 from edgetrack.models.atstrack import Network, deploy, reference
-from edgetrack.models.atstrack.attributes import SOURCES
 from edgetrack.models.atstrack.graphs import Gate
-from edgetrack.models.atstrack.modulation import Modulation
+from edgetrack.models.atstrack.network import SOURCES, Modulation
 from edgetrack.models.base import make_network
 from edgetrack.models.layers.clip_text import DeployedTextTower, TextTower
-from edgetrack.models.layers.patches import MEAN, STD
+from edgetrack.models.layers.vit import MEAN, STD
 from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 MAPS = ("score_map", "size_map", "offset_map", "track_query")
