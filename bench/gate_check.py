@@ -25,14 +25,14 @@ from edgetrack.files import replace_whole
 
 PACKAGE = Path(edgetrack.__file__).parent
 DATA = ("bench", "export_recipes", "calibration")
-FOUND = "find_procedure(self.manifest.tracker)(self.manifest, self.graphs)"
+FOUND = "find_procedure(self.manifest)(self.manifest, self.graphs)"
 SLOWED = """
 
 _unslowed = find_procedure
 
 
-def find_procedure(name):  # noqa
-    class Slowed(_unslowed(name)):
+def find_procedure(manifest):  # noqa
+    class Slowed(_unslowed(manifest)):
         def update(self, frame, mark):
             start = time.perf_counter_ns()
             found = super().update(frame, mark)

@@ -16,7 +16,7 @@ from edgetrack.errors import RecipeError, UnknownNameError, UsageError
 from edgetrack.export.recipe import default_tracker, find_recipe, recipe_names
 from edgetrack.models.base import find_model
 from edgetrack.plugins import load_plugin, plugin_names
-from edgetrack.runtime.trackers.base import find_procedure
+from edgetrack.runtime.trackers.base import find_family
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "plugins.md"
 FILE = re.compile(r"^`([\w/.]+)`\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -140,21 +140,21 @@ def test_plugin_that_cannot_be_imported_is_named(path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"package mine-package cannot be used for tracker 'mine': .*RuntimeError: no luck"
     ):
-        find_procedure("mine")
+        find_family("mine")
 
 
 def test_two_packages_with_one_tracker_are_refused(path: Path) -> None:
     install(path, "first", "[edgetrack.trackers]\nmine = mine_e:P\n", mine_e="P = 1")
     install(path, "second", "[edgetrack.trackers]\nmine = mine_f:P\n", mine_f="P = 1")
     with pytest.raises(UsageError, match=r"comes from more than one package: .*first.*uninstall all but one") as caught:
-        find_procedure("mine")
+        find_family("mine")
     assert "second" in str(caught.value)
 
 
 def test_procedure_of_another_kind_is_refused(path: Path) -> None:
     install(path, "mine", "[edgetrack.trackers]\nmine = mine_g:P\n", mine_g="P = dict")
     with pytest.raises(UsageError, match=r"expected a subclass of .*Procedure"):
-        find_procedure("mine")
+        find_family("mine")
 
 
 def test_module_that_lacks_a_part_is_refused(path: Path) -> None:
@@ -166,14 +166,14 @@ def test_module_that_lacks_a_part_is_refused(path: Path) -> None:
 def test_own_names_win(path: Path) -> None:
     entries = "".join(f"[edgetrack.{group}]\nsmat = mine_i:X\n" for group in ("trackers", "models", "recipes"))
     install(path, "mine", entries, mine_i="raise RuntimeError")
-    assert find_procedure("smat").__module__.startswith("edgetrack.")
+    assert find_family("smat").__module__.startswith("edgetrack.")
     assert find_recipe("smat").name == "smat"
     assert find_model("smat").Network.__module__.startswith("edgetrack.")
 
 
 def test_unknown_tracker_is_still_unknown(path: Path) -> None:
     install(path, "mine", "[edgetrack.recipes]\nmine = mine_j:R\n", mine_j="R = 7")
-    for find in (find_recipe, find_model, find_procedure):
+    for find in (find_recipe, find_model, find_family):
         with pytest.raises(UnknownNameError):
             find("nothing")
 

@@ -122,7 +122,7 @@ class TrackerEntry(Entry):
         memory that is not full yet the one does less work than ever again, the other as much.
         """
         manifest = self.contestant.manifest
-        forecast = find_procedure(manifest.tracker).forecast(manifest)
+        forecast = find_procedure(manifest).forecast(manifest)
         return max(_UNRECORDED, 0 if forecast is None else forecast.schedule.full_at - 1)
 
     def open(self, worker: Worker, plan: Plan) -> None:

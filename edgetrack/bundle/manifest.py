@@ -101,13 +101,15 @@ class PaperFigures(_Strict, frozen=True, kw_only=True):
 class Manifest(_Strict, frozen=True, kw_only=True):
     """All that a bundle says of itself.
 
-    `procedure` holds the per-frame procedure's numbers (crop factors, sizes, window, thresholds); the tracker's
-    runtime file states and checks which. `precision_exceptions` maps a node to the precision it was kept in.
+    `family` names whose network and procedure it runs, where that is not the tracker's own name. `procedure` holds the
+    per-frame procedure's numbers (crop factors, sizes, window, thresholds); the family's runtime file states and checks
+    which. `precision_exceptions` maps a node to the precision it was kept in.
     """
 
     schema: Literal[1] = 1
     name: Name
     tracker: Name
+    family: Name | msgspec.UnsetType = msgspec.UNSET
     title: str
     target: Name
     precision: Precision

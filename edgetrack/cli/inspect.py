@@ -36,7 +36,7 @@ def inspect(
     facts.add_row("weights sha256", weights.sha256 or "none")
     facts.add_row("made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items()))
     facts.add_row("procedure", ", ".join(f"{k} {v}" for k, v in manifest.procedure.items()))
-    forecast = find_procedure(manifest.tracker).forecast(manifest)
+    forecast = find_procedure(manifest).forecast(manifest)
     if forecast is not None:
         facts.add_row("memory", forecast.text())
     if manifest.calibration is not None:

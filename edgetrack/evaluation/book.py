@@ -43,7 +43,7 @@ def collect(
         BundleError, BackendMissingError, DeviceUnavailableError: the bundle cannot be run there.
         UsageError: the scheduler does not answer or has no workers, or the tracker takes two images a frame.
     """
-    if find_procedure(bundle.manifest.tracker).modalities > 1:
+    if find_procedure(bundle.manifest).modalities > 1:
         raise UsageError(
             f"{bundle.manifest.name} takes two images a frame, data sets are read with one; run it on a clip and its "
             "second images with: edgetrack track BUNDLE SOURCE --aux PATH"

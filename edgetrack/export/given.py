@@ -184,6 +184,7 @@ def _check_procedure(recipe: Recipe, modules: Sequence[GraphModule], weights: We
     manifest = Manifest(
         name=recipe.name,
         tracker=recipe.name,
+        family=recipe.family,
         title=recipe.title,
         target=target,
         precision="fp32",
@@ -192,6 +193,6 @@ def _check_procedure(recipe: Recipe, modules: Sequence[GraphModule], weights: We
         procedure=recipe.procedure,
     )
     try:
-        find_procedure(recipe.name)(manifest, {module.name: ModuleGraph(module) for module in modules})
+        find_procedure(manifest)(manifest, {module.name: ModuleGraph(module) for module in modules})
     except BundleError as error:
         raise UsageError(f"the given graphs are not graphs of tracker {recipe.name!r}: {error}") from None

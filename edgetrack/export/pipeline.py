@@ -244,8 +244,8 @@ def _start(work: Plan, progress: Progress) -> tuple[Sequence[GraphModule], Seque
 
     wish = work.recipe.choose_weights(work.request.weights)
     progress(f"weights: {wish}")
-    model = find_model(work.recipe.name)
-    network = make_network(work.recipe.name, work.recipe.configuration)
+    model = find_model(work.recipe.family_name)
+    network = make_network(work.recipe.family_name, work.recipe.configuration)
     weights = fill(network, work.recipe, wish)
     published = model.reference(network)
     return published if work.target.reference else model.deploy(network), published, weights, "PyTorch"
@@ -267,6 +267,7 @@ def _convert(
         metadata = {
             "edgetrack": __version__,
             "tracker": work.recipe.name,
+            "family": work.recipe.family_name,
             "graph": graph.name,
             "weights": weights.origin,
             "weights_sha256": weights.sha256 or "",
@@ -291,6 +292,7 @@ def _manifest(work: Plan, weights: WeightsInfo, graphs: tuple[GraphInfo, ...]) -
     return Manifest(
         name=work.name,
         tracker=work.recipe.name,
+        family=work.recipe.family,
         title=work.recipe.title,
         target=work.target.name,
         precision="fp32",

@@ -127,6 +127,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tracker's export recipe; `parity` has a tolerance for each precision that was tried.
 
+    `family` names the network and the procedure, which a tracker may share with others; left out, it is `name`.
     `aliases` are further names that a user may type for it; bundles carry `name`. `stages` cuts the graphs into pieces
     whose precision can be chosen (`edgetrack.export.precision.stages`), `keep` names for each lower precision the ones
     that stay in FP32 unless the user says otherwise. `graphs` are the names and roles, in order, of the ONNX files that
@@ -136,6 +137,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     schema: Literal[1]
     name: Name
+    family: Name | msgspec.UnsetType = msgspec.UNSET
     title: str
     aliases: tuple[Name, ...] = ()
     default: bool = False
@@ -150,6 +152,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     parity: dict[str, Tolerance]
     stages: dict[str, tuple[str, ...]] = {}
     keep: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def family_name(self) -> str:
+        """Whose network and procedure it is."""
+        return self.name if self.family is msgspec.UNSET else self.family
 
     def __post_init__(self) -> None:
         check_stages(self.stages)

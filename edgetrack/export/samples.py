@@ -83,7 +83,7 @@ def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str
         SourceError: the source cannot be read or has no box for its first frame.
     """
     graphs = {module.name: ModuleGraph(module) for module in modules}
-    procedure = find_procedure(manifest.tracker)(manifest, graphs)
+    procedure = find_procedure(manifest)(manifest, graphs)
     describe(procedure)
     with open_source(source) as frames:
         start = frames.ground_truth[0] if frames.ground_truth else None

@@ -1,8 +1,9 @@
-"""What a tracker's module under `edgetrack.models` (or a plug-in's) offers, and how one is found.
+"""What a family's module under `edgetrack.models` (or a plug-in's) offers, and how one is found.
 
 Network             the published module, official parameter names; takes what a recipe's [configuration] says, if any
 deploy(network)     the graphs that ship, derived from it by algebra
 reference(network)  the same graphs computed the published way, for eager PyTorch
+MEMBERS             optional: trackers whose `torch` bundles may be older than families -> their configuration
 
 What `deploy` and `reference` owe one another, since parity is proven between the two and the runtime drives both:
 
@@ -90,45 +91,53 @@ class ModelPackage(Protocol):
         """The published computation."""
 
 
-def find_model(tracker: str) -> ModelPackage:
-    """The network of a tracker: our package or module of that name, or a plug-in's.
+def find_model(family: str) -> ModelPackage:
+    """The network of a family of trackers: our package or module of that name, or a plug-in's.
 
     Raises:
         UnknownNameError: there is none.
         UsageError: the plug-in cannot be used.
     """
-    name = f"edgetrack.models.{tracker}"
-    if tracker.isidentifier() and importlib.util.find_spec(name) is not None:
-        module: Any = importlib.import_module(name)
-        # What trackers share, layers and families, lies beside them.
-        if hasattr(module, "Network"):
-            return cast(ModelPackage, module)
-    plugin = load_plugin(MODELS, tracker)
+    if (own := _own_model(family)) is not None:
+        return own
+    plugin = load_plugin(MODELS, family)
+    if plugin is None and (whole := _own_model(family.rpartition("_")[0])) and family in getattr(whole, "MEMBERS", ()):
+        return whole
     if plugin is None:
-        raise UnknownNameError(f"no network for tracker {tracker!r}; `edgetrack list --trackers` shows which there are")
+        raise UnknownNameError(f"no network for tracker {family!r}; `edgetrack list --trackers` shows which there are")
     missing = [face for face in ("Network", "deploy", "reference") if not hasattr(plugin, face)]
     if missing:
         raise UsageError(
-            f"the plug-in for tracker {tracker!r} gives {plugin!r} without {', '.join(missing)}; expected a module "
+            f"the plug-in for tracker {family!r} gives {plugin!r} without {', '.join(missing)}; expected a module "
             f"with Network, deploy and reference (entry point group {MODELS!r})"
         )
     return cast(ModelPackage, plugin)
 
 
-def make_network(tracker: str, configuration: Mapping[str, Scalar]) -> nn.Module:
-    """A tracker's network of a configuration; an empty one gives the published sizes.
+def _own_model(family: str) -> ModelPackage | None:
+    name = f"edgetrack.models.{family}"
+    if not family.isidentifier() or importlib.util.find_spec(name) is None:
+        return None
+    module: Any = importlib.import_module(name)
+    # What trackers share, such as layers, lies beside them.
+    return cast(ModelPackage, module) if hasattr(module, "Network") else None
+
+
+def make_network(family: str, configuration: Mapping[str, Scalar]) -> nn.Module:
+    """A family's network of a configuration; an empty one gives the published sizes.
 
     Raises:
         UnknownNameError: there is no such tracker.
         UsageError: its network cannot be made so.
     """
-    kind = find_model(tracker).Network
+    model = find_model(family)
+    member = getattr(model, "MEMBERS", {}).get(family, {})
     try:
-        return kind(**configuration)
+        return model.Network(**{**member, **configuration})
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         shown = ", ".join(f"{key} = {value!r}" for key, value in configuration.items())
         raise UsageError(
-            f"the network of tracker {tracker!r} cannot be made with {shown}: {error}; correct the recipe's "
+            f"the network of tracker {family!r} cannot be made with {shown}: {error}; correct the recipe's "
             "[configuration]"
         ) from None
 

@@ -95,7 +95,7 @@ class Tracker:
                 graph = graph_class(info, bundle.path(info.file), options)
                 stack.callback(graph.close)
                 self.graphs[info.name] = graph
-            self._procedure: Procedure = find_procedure(self.manifest.tracker)(self.manifest, self.graphs)
+            self._procedure: Procedure = find_procedure(self.manifest)(self.manifest, self.graphs)
             self._text: Text | None = None
             self._phrases: dict[str, str] = {}
             self.describe(text)
@@ -264,7 +264,7 @@ def with_memory(manifest: Manifest, memory: str) -> Manifest:
     Raises:
         UsageError: the tracker keeps none, or there is no such way.
     """
-    if not find_procedure(manifest.tracker).remembers:
+    if not find_procedure(manifest).remembers:
         raise UsageError(f"memory {memory!r} was asked for, but tracker {manifest.tracker!r} keeps no past frames")
     try:
         Retention.parse(memory)

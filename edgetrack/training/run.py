@@ -186,7 +186,7 @@ def _trainer(
     request: TrainRequest, recipe: Recipe, settings: Settings, machine: Machine, hooks: Hooks
 ) -> tuple[Trainer, str]:
     """A trainer at the place where the training is, and how it got its weights."""
-    network = find_model(recipe.name).Network()
+    network = find_model(recipe.family_name).Network()
     state = find_state(request.output)
     if state is None:
         start = _fill(network, recipe, request.init, settings)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from edgetrack.bundle import open_bundle
+from edgetrack.cli.main import app
 from edgetrack.errors import RecipeError, UnknownNameError
 from edgetrack.export import recipe as module
 from edgetrack.export.recipe import Recipe, default_tracker, find_recipe, read_recipe, recipe_names
 from edgetrack.resources import data_folder
+from tests.builders import as_toml
 
 SMAT = (data_folder("export_recipes") / "smat.toml").read_text("utf-8")
 
@@ -165,3 +170,30 @@ def test_no_default_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "shipped_names", list)
     with pytest.raises(RecipeError, match="no recipe is marked"):
         default_tracker()
+
+
+def test_tracker_of_a_known_family_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = msgspec.to_builtins(find_recipe("nanotrack_v3"))
+    changes = {"name": "nanotrack_mine", "title": "Mine", "aliases": [], "default_weights": None}
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(as_toml({**tables, **changes, "procedure": tables["procedure"] | {"size_rate": 0.2}}))
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner()
+    export = ["export", str(recipe), "--weights", "untrained"]
+    for target in ("torch", "onnx"):
+        assert run.invoke(app, [*export, "--target", target]).exit_code == 0
+        bundle = f"nanotrack_mine-{target}-fp32"
+        assert run.invoke(app, ["verify", bundle]).exit_code == 0
+        tracked = run.invoke(app, ["track", bundle, "synthetic:drift", "--frames", "5", "--json"])
+        assert json.loads(tracked.stdout)["frames"] == 5
+    with open_bundle("nanotrack_mine-onnx-fp32") as opened:
+        assert (opened.manifest.tracker, opened.manifest.family) == ("nanotrack_mine", "nanotrack")
+        graphs = [str(opened.path(graph.file)) for graph in opened.manifest.graphs]
+        given = [word for graph in graphs for word in ("--onnx", graph)]
+        done = run.invoke(app, ["export", str(recipe), "--target", "onnx", *given, "-o", "given"])
+    assert done.exit_code == 0
+    assert run.invoke(app, ["verify", "given"]).exit_code == 0
+
+
+def test_family_is_the_tracker_itself_unless_the_recipe_says_otherwise() -> None:
+    assert [find_recipe(name).family_name for name in ("smat", "spmtrack_b")] == ["smat", "spmtrack"]

@@ -15,7 +15,7 @@ from edgetrack.bundle import open_bundle
 from edgetrack.errors import CheckpointError, UsageError, WeightsMismatchError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
-from edgetrack.models.base import find_model
+from edgetrack.models.base import make_network
 from edgetrack.models.smat import Network
 from edgetrack.models.untrained import untrained_tensors
 
@@ -125,10 +125,10 @@ def test_official_nanotrack_files_load_apart_from_their_neck(shared: Path, track
     path = shared / "data" / "peers" / "nanotrack" / recipe.checkpoint.file
     if not path.is_file():
         pytest.skip(f"REFERENCE FILES ABSENT: no file {path}")
-    assert fill(find_model(tracker).Network(), recipe, str(path)).origin == "official"
+    assert fill(make_network(tracker, {}), recipe, str(path)).origin == "official"
     strict = msgspec.structs.replace(recipe, checkpoint=msgspec.structs.replace(recipe.checkpoint, unused=()))
     with pytest.raises(WeightsMismatchError, match=r"6 unexpected\n  unexpected: neck\.downsample"):
-        fill(find_model(tracker).Network(), strict, str(path))
+        fill(make_network(tracker, {}), strict, str(path))
 
 
 def test_checkpoint_without_the_key_is_refused(save: Callable[..., Path], tensors: dict[str, torch.Tensor]) -> None:

@@ -19,6 +19,6 @@ def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[s
     path = folder / FILE
     if not path.exists():
         network = cast(nn.Module, graph.module.network)
-        kept = {key: metadata[key] for key in ("tracker", "configuration") if key in metadata}
+        kept = {key: metadata[key] for key in ("tracker", "family", "configuration") if key in metadata}
         save_safetensors(network.state_dict(), path, kept)
     return FILE

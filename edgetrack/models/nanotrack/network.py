@@ -238,10 +238,20 @@ class HeadV3(nn.Module):
 
 
 class NanoTrack(nn.Module):
-    """Backbone and head; the checkpoint's `neck` takes no part in the published computation and is not here."""
+    """Backbone and head; the published computation does not use the checkpoint's `neck`, which is not here.
 
-    backbone: Backbone
+    Version 2: 292 state-dict entries used of the checkpoint's 298, 334,078 parameters, 16 x 16 cells. Version 3: 432 of
+    438, 541,446 parameters, 15 x 15 cells.
+    """
+
     ban_head: HeadV2 | HeadV3
+
+    def __init__(self, version: int = 2) -> None:
+        super().__init__()
+        if version not in (2, 3):
+            raise ValueError(f"version {version}: expected 2 or 3")
+        self.backbone = Backbone(BLOCKS if version == 2 else (*BLOCKS, WIDER_BLOCK))
+        self.ban_head = (HeadV2 if version == 2 else HeadV3)(self.backbone.channels)
 
     def template(self, z: Tensor) -> Tensor:
         """Template crop, BGR 0..255 (1, 3, 127, 127), to the published per-target cache (1, C, 8, 8)."""
@@ -262,21 +272,3 @@ class NanoTrack(nn.Module):
     def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both images at once."""
         return self.step(x, self.template(z))
-
-
-class NanoTrackV2(NanoTrack):
-    """292 state-dict entries used of the checkpoint's 298, 334,078 parameters, 16 x 16 cells."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = Backbone(BLOCKS)
-        self.ban_head = HeadV2(self.backbone.channels)
-
-
-class NanoTrackV3(NanoTrack):
-    """432 state-dict entries used of the checkpoint's 438, 541,446 parameters, 15 x 15 cells."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = Backbone((*BLOCKS, WIDER_BLOCK))
-        self.ban_head = HeadV3(self.backbone.channels)

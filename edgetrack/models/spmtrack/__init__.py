@@ -1,4 +1,10 @@
-"""SPMTrack (CVPR 2025; published code Apache-2.0): the network as published and the graph that ships.
+"""SPMTrack (CVPR 2025; published code Apache-2.0): the network as published and the graph that ships."""
 
-The trackers of this family are `edgetrack.models.spmtrack_b` and, by configuration, the larger ones.
-"""
+from __future__ import annotations
+
+from edgetrack.models.spmtrack.graphs import deploy, reference
+from edgetrack.models.spmtrack.network import SpmTrack as Network
+
+__all__ = ["Network", "deploy", "reference"]
+
+MEMBERS: dict[str, dict[str, int]] = {"spmtrack_b": {}}

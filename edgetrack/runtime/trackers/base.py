@@ -6,7 +6,7 @@ import abc
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -104,27 +104,41 @@ def read_settings(values: Mapping[str, Scalar], kind: type[Settings]) -> Setting
         raise BundleError(f"the manifest's procedure section does not suit {kind.__name__}: {error}") from None
 
 
-def find_procedure(tracker: str) -> type[Procedure]:
-    """The procedure class of a tracker: `PROCEDURE` in our file of that name, or a plug-in's.
+def find_procedure(manifest: Manifest) -> type[Procedure]:
+    """The procedure class of a bundle's tracker; see `find_family`."""
+    return find_family(manifest.tracker if manifest.family is msgspec.UNSET else manifest.family)
+
+
+def find_family(name: str) -> type[Procedure]:
+    """The procedure class of a family of trackers: `PROCEDURE` in our file of that name, or a plug-in's.
+
+    Bundles that are older than families name the tracker alone: a family's `MEMBERS` are those trackers.
 
     Raises:
         UnknownNameError: there is neither.
         UsageError: the plug-in cannot be used.
     """
-    module_name = f"edgetrack.runtime.trackers.{tracker}"
-    if tracker.isidentifier() and importlib.util.find_spec(module_name) is not None:
-        own = getattr(importlib.import_module(module_name), "PROCEDURE", None)
-        if own is not None:
-            return cast("type[Procedure]", own)
-    plugin = load_plugin(PROCEDURES, tracker)
+    if (own := _own_attribute(name, "PROCEDURE")) is not None:
+        return cast("type[Procedure]", own)
+    plugin = load_plugin(PROCEDURES, name)
+    family = name.rpartition("_")[0]
+    if plugin is None and name in (_own_attribute(family, "MEMBERS") or ()):
+        return find_family(family)
     if plugin is None:
         raise UnknownNameError(
-            f"no tracker named {tracker!r} is installed; update edgetrack, or install the package that provides it "
+            f"no tracker named {name!r} is installed; update edgetrack, or install the package that provides it "
             f"(entry point group {PROCEDURES!r})"
         )
     if not (isinstance(plugin, type) and issubclass(plugin, Procedure)):
         raise UsageError(
-            f"the plug-in for tracker {tracker!r} gives {plugin!r}, expected a subclass of {Procedure.__module__}."
+            f"the plug-in for tracker {name!r} gives {plugin!r}, expected a subclass of {Procedure.__module__}."
             f"{Procedure.__name__} (entry point group {PROCEDURES!r})"
         )
     return plugin
+
+
+def _own_attribute(family: str, name: str) -> Any:
+    module = f"edgetrack.runtime.trackers.{family}"
+    if not family.isidentifier() or importlib.util.find_spec(module) is None:
+        return None
+    return getattr(importlib.import_module(module), name, None)

@@ -294,3 +294,7 @@ class NanoTrackProcedure(Procedure):
 
     def place(self, box: Box) -> None:
         self.variant.place(box)
+
+
+PROCEDURE = NanoTrackProcedure
+MEMBERS = ("nanotrack_v2", "nanotrack_v3")

@@ -206,3 +206,4 @@ def _inside(box: Box, frame: Frame) -> Box:
 
 
 PROCEDURE = SpmTrackProcedure
+MEMBERS = ("spmtrack_b",)

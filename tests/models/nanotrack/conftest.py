@@ -13,7 +13,7 @@ from torch import nn
 
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
-from edgetrack.models.base import find_model
+from edgetrack.models.base import make_network
 from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 NetworkMaker = Callable[..., nn.Module]
@@ -25,7 +25,7 @@ def untrained_network() -> NetworkMaker:
 
     @cache
     def make(tracker: str) -> nn.Module:
-        module = find_model(tracker).Network()
+        module = make_network(tracker, {})
         module.load_state_dict(untrained_tensors(module, find_recipe(tracker).untrained.multipliers))
         return module.eval().requires_grad_(False)
 
@@ -42,7 +42,7 @@ def official_network(shared: Path) -> NetworkMaker:
         path = shared / "data" / "peers" / "nanotrack" / recipe.checkpoint.file
         if not path.is_file():
             pytest.skip(f"REFERENCE FILES ABSENT: no file {path}")
-        module = find_model(tracker).Network()
+        module = make_network(tracker, {})
         assert fill(module, recipe, str(path)).origin == "official"
         return module.eval().requires_grad_(False)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.export.recipe import find_recipe
-from edgetrack.models.base import find_model
+from edgetrack.models.base import make_network
 
 TRACKERS = {"nanotrack_v2": 334_078, "nanotrack_v3": 541_446}
 OUTPUTS = ("template_feat", "search_feat", "output1_cls_logits", "output2_loc")
@@ -30,7 +30,7 @@ def outputs(network: nn.Module, images: dict[str, Tensor]) -> dict[str, np.ndarr
 
 @each_tracker
 def test_has_the_number_of_parameters_that_are_used(tracker: str) -> None:
-    assert sum(p.numel() for p in find_model(tracker).Network().parameters()) == TRACKERS[tracker]
+    assert sum(p.numel() for p in make_network(tracker, {}).parameters()) == TRACKERS[tracker]
 
 
 @each_tracker
@@ -38,7 +38,7 @@ def test_state_dict_has_the_official_names_and_shapes_in_order(shared: Path, tra
     lines = (shared / f"spec/statedict_{tracker}.txt").read_text().splitlines()
     rows = [line.split("\t")[:3] for line in lines if line[0] != "#" and not line.startswith("neck.")]
     official = [(name, ast.literal_eval(shape), dtype) for name, shape, dtype in rows]
-    state = find_model(tracker).Network().state_dict()
+    state = make_network(tracker, {}).state_dict()
     assert [(n, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in state.items()] == official
 
 

@@ -18,9 +18,9 @@ from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import make_network
 from edgetrack.models.layers.vit import MEAN, STD
+from edgetrack.models.spmtrack import Network, deploy, reference
 from edgetrack.models.spmtrack.graphs import StackedExperts
 from edgetrack.models.spmtrack.network import PUBLISHED, ExpertLinear, assemble
-from edgetrack.models.spmtrack_b import Network, deploy, reference
 from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 OUTPUTS = {"score": "score_map", "boxes": "boxes", "next_token": "track_query"}

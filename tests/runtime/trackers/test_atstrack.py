@@ -21,7 +21,7 @@ from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.media import open_source
 from edgetrack.runtime.backends.base import allocate
 from edgetrack.runtime.session import Tracker, load
-from edgetrack.runtime.trackers.base import find_procedure
+from edgetrack.runtime.trackers.base import find_family
 
 SCENE = "synthetic:drift?frames=4&size=160x120"
 PHRASES = {"category": "ball", "appearance": "red ball", "action": "rolling", "location": "on the left"}
@@ -180,7 +180,7 @@ def test_graphs_that_do_not_fit_are_refused(bundle: Path) -> None:
             self.inputs, self.outputs = allocate(info.inputs), allocate(info.outputs)
 
     def made(manifest: Manifest) -> Any:
-        return find_procedure("atstrack")(manifest, {g.name: Buffers(g) for g in manifest.graphs})  # type: ignore[misc]
+        return find_family("atstrack")(manifest, {g.name: Buffers(g) for g in manifest.graphs})  # type: ignore[misc]
 
     assert made(manifest).attributes == tuple(PHRASES)
     for graphs in ((fewer, step), (step,), (text, msgspec.structs.replace(step, outputs=step.outputs[:-1]))):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError, UnknownNameError
-from edgetrack.runtime.trackers.base import find_procedure, read_settings
+from edgetrack.runtime.trackers.base import find_family, find_procedure, read_settings
 from edgetrack.runtime.trackers.nanotrack import NanoTrackProcedure
 from edgetrack.runtime.trackers.smat import SmatProcedure, SmatSettings
+from tests.builders import scripted_manifest
 
 SETTINGS = {
     "template_factor": 2.0,
@@ -20,18 +22,25 @@ SETTINGS = {
 
 
 def test_smat_is_found() -> None:
-    assert find_procedure("smat") is SmatProcedure
+    assert find_family("smat") is SmatProcedure
+
+
+@pytest.mark.parametrize("name", ["nanotrack_v2", "nanotrack_v3", "nanotrack_mine"])
+def test_members_of_a_family_share_its_procedure(name: str) -> None:
+    assert find_procedure(scripted_manifest(tracker=name, family="nanotrack")) is NanoTrackProcedure
 
 
 @pytest.mark.parametrize("name", ["nanotrack_v2", "nanotrack_v3"])
-def test_both_nanotracks_share_a_procedure(name: str) -> None:
-    assert find_procedure(name) is NanoTrackProcedure
+def test_bundle_that_names_no_family_is_one_from_before_there_were_any(name: str) -> None:
+    manifest = scripted_manifest(tracker=name)
+    assert b"family" not in manifest.to_json()
+    assert find_procedure(Manifest.from_json(manifest.to_json(), source="old")) is NanoTrackProcedure
 
 
-@pytest.mark.parametrize("name", ["", "base", "nothing", "smat.x", "../smat", "os", "nanotrack"])
+@pytest.mark.parametrize("name", ["", "base", "nothing", "smat.x", "../smat", "os", "smat_x", "nanotrack_v9"])
 def test_unknown_tracker_is_named(name: str) -> None:
     with pytest.raises(UnknownNameError, match=f"no tracker named {name!r} is installed"):
-        find_procedure(name)
+        find_family(name)
 
 
 def test_settings_are_read() -> None:

@@ -22,7 +22,7 @@ from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.paired import PairedSource
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.text import stand_in_text
-from edgetrack.runtime.trackers.base import find_procedure
+from edgetrack.runtime.trackers.base import find_family
 
 TRACKERS = ["dmtrack", "spmtrack_b", "atstrack", "dastm"]
 SCENE = "synthetic:drift?frames=14&size=160x120"
@@ -263,7 +263,7 @@ def test_eval_refuses_a_tracker_of_two_images_before_anything_runs(
 def test_inspect_foretells_the_memory(exported_tiny: Callable[..., Path], name: str) -> None:
     bundle = exported_tiny(name, "onnx")
     with open_bundle(bundle) as opened:
-        forecast = find_procedure(name).forecast(opened.manifest)
+        forecast = find_family(name).forecast(opened.manifest)
     assert forecast is not None
     with load(bundle, threads=1) as tracker:
         run(tracker)

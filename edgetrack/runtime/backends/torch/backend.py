@@ -50,7 +50,8 @@ def _network(path: Path, device: str, hint: str | None) -> tuple[str, Any]:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-        tracker = metadata.get("tracker", "")
+        # Files that were written before there were families name the tracker alone.
+        family = metadata.get("family") or metadata.get("tracker", "")
         configuration = msgspec.json.decode(metadata.get("configuration", "{}"), type=dict[str, Scalar])
     except msgspec.MsgspecError as error:
         raise BundleIntegrityError(f"{path.name} states a configuration that is none: {error}") from None
@@ -63,14 +64,14 @@ def _network(path: Path, device: str, hint: str | None) -> tuple[str, Any]:
             checkpoint = read_checkpoint(path)
             # Without memory first: a configuration may claim any size, the file's is known.
             with torch.device("meta"):
-                shapes = {name: tuple(t.shape) for name, t in make_network(tracker, configuration).state_dict().items()}
+                shapes = {name: tuple(t.shape) for name, t in make_network(family, configuration).state_dict().items()}
             check_tensors(shapes, checkpoint.tensors, source=path.name)
-            network = make_network(tracker, configuration)
+            network = make_network(family, configuration)
             load_into(network, checkpoint, source=path.name)
         except (UnknownNameError, UsageError, CheckpointError) as error:
             raise BundleIntegrityError(f"{path.name} does not hold a network that is known here: {error}") from None
         _networks[key] = network
-    return tracker, network
+    return family, network
 
 
 class TorchGraph(CompiledGraph):
@@ -92,7 +93,7 @@ class TorchGraph(CompiledGraph):
                 f"given {options.precision_hint!r} on {options.device!r}"
             )
         torch = import_torch()
-        tracker, network = _network(path, options.device, options.precision_hint)
+        family, network = _network(path, options.device, options.precision_hint)
         from edgetrack.models.base import find_model
 
         self._torch, self._threads = torch, options.threads
@@ -101,9 +102,9 @@ class TorchGraph(CompiledGraph):
             network.to(device)
         if options.precision_hint == HALF:
             to_half(torch, network)
-        modules = {graph.name: graph for graph in find_model(tracker).reference(network)}
+        modules = {graph.name: graph for graph in find_model(family).reference(network)}
         if self.info.name not in modules:
-            raise BundleIntegrityError(f"{tracker} has no graph {self.info.name!r}; it has: {', '.join(modules)}")
+            raise BundleIntegrityError(f"{family} has no graph {self.info.name!r}; it has: {', '.join(modules)}")
         self._module = modules[self.info.name]
         for side, tensors in (("inputs", self._module.inputs), ("outputs", self._module.outputs)):
             self._check_signature(side, {t.name: (t.dtype, t.shape) for t in tensors})

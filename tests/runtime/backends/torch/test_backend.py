@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from edgetrack.bundle import open_bundle
 from edgetrack.errors import BundleIntegrityError
+from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.backends.torch import backend
 from edgetrack.runtime.session import load
 
@@ -68,3 +70,13 @@ def test_graph_that_the_tracker_lacks_is_refused(graph_file: Callable[..., Any])
     file = graph_file("torch")
     with pytest.raises(BundleIntegrityError, match="smat has no graph 'other'; it has: template, step"):
         file.open(msgspec.structs.replace(file.info, name="other"))
+
+
+def test_file_from_before_there_were_families_names_the_tracker(exported: Callable[..., Path], tmp_path: Path) -> None:
+    with open_bundle(exported("torch", tracker="nanotrack_v3")) as bundle:
+        info = bundle.manifest.graph("step")
+        path = tmp_path / "weights.safetensors"
+        save_file(load_file(bundle.path(info.file)), path, {"tracker": "nanotrack_v3"})
+    graph = backend.TorchGraph(info, path, BackendOptions())
+    graph.run()
+    graph.close()
