@@ -61,5 +61,5 @@ def progress_bar(title: str) -> Callable[[Iterable[T], int | None], Iterable[T]]
 
 
 def human_size(size: float) -> str:
-    """Bytes as MB (10**6), with one digit."""
-    return f"{size / 1e6:.1f} MB"
+    """Bytes as MiB (2**20), with one digit."""
+    return f"{size / 2**20:.1f} MiB"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from edgetrack.cli.options import BundleArgument, JsonOption
 
 
-def inspect(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, zip or name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
-) -> None:
+def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     """Show a bundle's tracker, weights, graphs, procedure and files; runs nothing."""
     from rich.table import Table
 
@@ -26,13 +21,12 @@ def inspect(
         print_json(manifest)
         return
     console = stdout()
+    weights = manifest.weights
+    described = (weights.origin, weights.file, weights.note and f"({weights.note})")
     facts = Table(show_header=False, box=None, title=manifest.name, title_justify="left")
     facts.add_row("tracker", manifest.title)
     facts.add_row("target", f"{manifest.target}, {manifest.precision}")
-    weights = manifest.weights
-    facts.add_row(
-        "weights", " ".join(filter(None, (weights.origin, weights.file, weights.note and f"({weights.note})")))
-    )
+    facts.add_row("weights", " ".join(part for part in described if part))
     facts.add_row("weights sha256", weights.sha256 or "none")
     facts.add_row("made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items()))
     facts.add_row("procedure", ", ".join(f"{k} {v}" for k, v in manifest.procedure.items()))
@@ -46,7 +40,7 @@ def inspect(
         kept = (f"{node} ({precision})" for node, precision in manifest.precision_exceptions.items())
         facts.add_row("exceptions", ", ".join(kept))
     facts.add_row("size", human_size(sum(f.size for f in manifest.files.values())))
-    console.print(facts)
+    console.print(facts, markup=False)
     graphs = Table("graph", "runs", "inputs", "outputs", "GFLOP", "file")
     for graph in manifest.graphs:
         sides = [
@@ -73,4 +67,4 @@ def inspect(
     files = Table("file", "size", "sha256")
     for name, info in manifest.files.items():
         files.add_row(name, human_size(info.size), info.sha256[:16])
-    console.print(files)
+    console.print(files, markup=False)

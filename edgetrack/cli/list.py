@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from edgetrack.cli.options import JsonOption
+
+Row = Mapping[str, Any]
+"""Of the JSON list: numbers, booleans, lists and null as they are; `_text` makes a table's cells of them."""
 
 
 def list_bundles(
@@ -14,7 +20,7 @@ def list_bundles(
     targets: Annotated[bool, typer.Option("--targets", help="List the targets and what they need.")] = False,
     scenes: Annotated[bool, typer.Option("--scenes", help="List the built-in scenes.")] = False,
     devices: Annotated[bool, typer.Option("--devices", help="List the devices that bench --device takes.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List bundles, trackers, targets, scenes or devices."""
     asked = {_trackers: trackers, _targets: targets, _scenes: scenes, _devices: devices}
@@ -32,44 +38,54 @@ def list_bundles(
 
     table = Table(*rows[0])
     for row in rows:
-        table.add_row(*row.values())
-    stdout().print(table)
+        table.add_row(*(_text(key, value) for key, value in row.items()))
+    stdout().print(table, markup=False)
 
 
-def _bundles(folder: Path) -> list[dict[str, str]]:
-    from edgetrack.bundle import find_bundles
+def _text(key: str, value: Any) -> str:
     from edgetrack.cli.console import human_size
 
-    rows = []
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, Mapping):
+        return ", ".join(f"{target} on {place}" for target, place in value.items())
+    if isinstance(value, list):
+        return ("x" if key == "size" else ", ").join(map(str, value))
+    return human_size(value) if key == "size" else str(value)
+
+
+def _bundles(folder: Path) -> list[Row]:
+    """Each with its size in bytes, and what is wrong with it or null."""
+    from edgetrack.bundle import find_bundles
+
+    rows: list[Row] = []
     for found in find_bundles(folder):
         manifest = found.manifest
-        said = (
-            {"tracker": "", "target": "", "precision": "", "weights": "", "problem": found.error or "unreadable"}
-            if manifest is None
-            else {
-                "tracker": manifest.tracker,
-                "target": manifest.target,
-                "precision": manifest.precision,
-                "weights": manifest.weights.origin,
-                "problem": found.error or "",
+        rows.append(
+            {
+                "bundle": str(found.path),
+                "tracker": manifest and manifest.tracker,
+                "target": manifest and manifest.target,
+                "precision": manifest and manifest.precision,
+                "weights": manifest and manifest.weights.origin,
+                "problem": found.error,
+                "size": found.size_bytes,
             }
         )
-        rows.append({"bundle": str(found.path), **said, "size": human_size(found.size_bytes)})
     return rows
 
 
-def _trackers() -> list[dict[str, str]]:
+def _trackers() -> list[Row]:
     from edgetrack.errors import UsageError
     from edgetrack.export.recipe import find_recipe, recipe_names
 
-    rows = []
+    rows: list[Row] = []
     for name in recipe_names():
         try:
             recipe = find_recipe(name)
         except UsageError as error:
-            rows.append(
-                {"tracker": name, "title": f"cannot be used: {error}", "paper": "", "checkpoint": "", "from": ""}
-            )
+            unknown = dict.fromkeys(("paper", "checkpoint", "from"))
+            rows.append({"tracker": name, "title": f"cannot be used: {error}", **unknown})
             continue
         rows.append(
             {
@@ -83,14 +99,17 @@ def _trackers() -> list[dict[str, str]]:
     return rows
 
 
-def _targets() -> list[dict[str, str]]:
+def _targets() -> list[Row]:
+    """Each with the command that installs it, null where it is installed."""
     from edgetrack.capabilities import TARGETS
 
     return [
         {
             "target": t.name,
-            "precisions": ", ".join((*t.precisions, *(f"{h} (hint)" for h in t.hints))),
-            "installed": "yes" if t.installed else f"no: {t.install_command}",
+            "precisions": list(t.precisions),
+            "hints": list(t.hints),
+            "installed": t.installed,
+            "install": None if t.installed else t.install_command,
             "tested": t.tested,
             "about": t.about,
         }
@@ -99,28 +118,24 @@ def _targets() -> list[dict[str, str]]:
     ]
 
 
-def _scenes() -> list[dict[str, str]]:
+def _scenes() -> list[Row]:
+    """Each with its length in frames and its [width, height] in pixels."""
     from edgetrack.media import load_scene, scene_names
 
     scenes = [load_scene(name) for name in scene_names()]
-    return [{"scene": f"synthetic:{s.name}", "frames": str(s.length), "size": f"{s.width}x{s.height}"} for s in scenes]
+    return [{"scene": f"synthetic:{s.name}", "frames": s.length, "size": [s.width, s.height]} for s in scenes]
 
 
-def _devices() -> list[dict[str, str]]:
+def _devices() -> list[Row]:
+    """Each with where it runs which target, and its host or null."""
     from edgetrack.devices.hosts import config_file, read_sections
     from edgetrack.devices.profile import find_profile, profile_names
 
     own = read_sections(config_file())
-    named = {name: section.profile or name for name, section in own.items()}
-    rows = []
+    profiles = {name: section.profile or name for name, section in own.items()}
+    rows: list[Row] = []
     for name in (*profile_names(), *(name for name in own if name not in profile_names())):
-        profile = find_profile(named.get(name, name))
-        rows.append(
-            {
-                "device": name,
-                "title": profile.title,
-                "runs": ", ".join(f"{target} on {place}" for target, place in profile.backends.items()),
-                "host": own[name].host if name in own else "",
-            }
-        )
+        profile = find_profile(profiles.get(name, name))
+        host = own[name].host if name in own else None
+        rows.append({"device": name, "title": profile.title, "runs": dict(profile.backends), "host": host})
     return rows

@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+from edgetrack.cli.options import BundleArgument, OverwriteOption
 
 
 def pack(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder or name.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The zip; else <bundle's folder>.zip.")] = None,
-    overwrite: Overwrite = False,
+    bundle: BundleArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Name of the zip. Default: the bundle's folder plus .zip.")
+    ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Pack a bundle into one zip; the same bundle gives the same bytes."""
+    """Pack a bundle into one zip. The same bundle gives the same bytes."""
     from edgetrack.bundle import open_bundle
     from edgetrack.bundle import pack as run
     from edgetrack.cli.console import human_size
@@ -28,8 +30,10 @@ def pack(
 
 def unpack(
     archive: Annotated[Path, typer.Argument(help="A bundle's zip.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder; else the zip's name.")] = None,
-    overwrite: Overwrite = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Name of the folder. Default: the zip's name without .zip.")
+    ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Unpack a bundle's zip into a folder, after checking all of it."""
     from edgetrack.bundle import unpack as run

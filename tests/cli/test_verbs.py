@@ -69,8 +69,20 @@ def test_list_shows_bundles_and_their_problems(run, workplace, tmp_path) -> None
     shutil.copytree(workplace / "out" / BUNDLE, tmp_path / "bad")
     (tmp_path / "bad" / "manifest.json").write_text("{")
     rows = {r["bundle"].rsplit("/", 1)[-1]: r for r in json.loads(run("list", str(tmp_path), "--json").stdout)["items"]}
-    assert rows["good"]["problem"] == ""
-    assert rows["bad"]["problem"] != ""
+    assert rows["good"]["problem"] is None
+    assert rows["good"]["size"] == sum(file.stat().st_size for file in (tmp_path / "good").iterdir())
+    assert "not JSON" in rows["bad"]["problem"]
+    assert rows["bad"]["tracker"] is None
+
+
+def test_lists_hold_numbers_and_booleans(run) -> None:
+    def listed(option: str, key: str) -> dict[str, dict]:
+        return {row[key]: row for row in json.loads(run("list", option, "--json").stdout)["items"]}
+
+    drift = listed("--scenes", "scene")["synthetic:drift"]
+    assert (drift["frames"], drift["size"]) == (150, [640, 360])
+    openvino = listed("--targets", "target")["openvino"]
+    assert (openvino["installed"], openvino["install"], openvino["hints"]) == (True, None, ["bf16"])
 
 
 @pytest.mark.parametrize(
