@@ -36,9 +36,11 @@ def list_bundles(
         return
     from rich.table import Table
 
+    from edgetrack.presentation.sanitize import printable
+
     table = Table(*rows[0])
     for row in rows:
-        table.add_row(*(_text(key, value) for key, value in row.items()))
+        table.add_row(*(printable(_text(key, value)) for key, value in row.items()))
     stdout().print(table, markup=False)
 
 

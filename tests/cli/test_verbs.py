@@ -64,40 +64,6 @@ def test_inspect_shows_the_manifest(run) -> None:
     assert "template_features" in text
 
 
-def test_list_shows_bundles_and_their_problems(run, workplace, tmp_path) -> None:
-    shutil.copytree(workplace / "out" / BUNDLE, tmp_path / "good")
-    shutil.copytree(workplace / "out" / BUNDLE, tmp_path / "bad")
-    (tmp_path / "bad" / "manifest.json").write_text("{")
-    rows = {r["bundle"].rsplit("/", 1)[-1]: r for r in json.loads(run("list", str(tmp_path), "--json").stdout)["items"]}
-    assert rows["good"]["problem"] is None
-    assert rows["good"]["size"] == sum(file.stat().st_size for file in (tmp_path / "good").iterdir())
-    assert "not JSON" in rows["bad"]["problem"]
-    assert rows["bad"]["tracker"] is None
-
-
-def test_lists_hold_numbers_and_booleans(run) -> None:
-    def listed(option: str, key: str) -> dict[str, dict]:
-        return {row[key]: row for row in json.loads(run("list", option, "--json").stdout)["items"]}
-
-    drift = listed("--scenes", "scene")["synthetic:drift"]
-    assert (drift["frames"], drift["size"]) == (150, [640, 360])
-    openvino = listed("--targets", "target")["openvino"]
-    assert (openvino["installed"], openvino["install"], openvino["hints"]) == (True, None, ["bf16"])
-
-
-@pytest.mark.parametrize(
-    ("option", "word"),
-    [
-        ("--trackers", "smat"),
-        ("--targets", "openvino"),
-        ("--scenes", "synthetic:drift"),
-        ("--devices", "jetson-xavier-nx"),
-    ],
-)
-def test_list_shows_what_there_is(run, option: str, word: str) -> None:
-    assert word in run("list", option).stdout
-
-
 def test_packed_bundle_verifies_and_unpacks(run, tmp_path) -> None:
     packed = tmp_path / "b.zip"
     assert run("pack", BUNDLE, "-o", str(packed)).returncode == 0
