@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from edgetrack.benchmark import machine
-from edgetrack.benchmark.gpu import require_gpu
+from edgetrack.benchmark.candidates import require_gpu
 from edgetrack.capabilities import reference_target
 from edgetrack.errors import EdgetrackError
 from edgetrack.export.separately import Together, export_each
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", help="as of `edgetrack export`; speed does not depend on them")
     parser.add_argument("--calib", default="synthetic", help="calibration crops of the INT8 engine")
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--duration", type=float, default=10.0, help="seconds for each contestant and speed")
+    parser.add_argument("--duration", type=float, default=10.0, help="seconds for each candidate and speed")
     parser.add_argument("--iterations", type=int, default=600, help="least frames for each; both are reached")
     parser.add_argument("--output", type=Path, help="else bench/results/gpu-CARD.json")
     return parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> int:
     """Export, measure, save; 0 where every way was measured."""
     given = arguments()
     here = machine.collect()
-    require_gpu(given.device, here)
+    require_gpu(given.device, here.nvidia_present)
     card = re.sub(r"[^a-z0-9]+", "-", here.gpus[0].name.lower()).strip("-") if here.gpus else "unknown"
     output = given.output or RESULTS / f"gpu-{card}.json"
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgetrack.benchmark.config import BenchConfig, BenchRequest
+from edgetrack.benchmark.protocol import RoundSamples
 from edgetrack.bundle import BundleWriter, Manifest
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo, WeightsInfo
 
@@ -153,3 +155,20 @@ def _inline(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_inline, value))}]"
     return json.dumps(value)
+
+
+def bench_request(*bundles: object, **changes: Any) -> BenchRequest:
+    """A benchmark's request; `changes` are fields of it or of its config."""
+    known = BenchConfig.__struct_fields__
+    config = BenchConfig(**{name: value for name, value in changes.items() if name in known})
+    rest = {name: value for name, value in changes.items() if name not in known}
+    return BenchRequest(config, bundles=tuple(map(str, bundles)), **rest)
+
+
+def round_samples(
+    kind: str, graphs: list[float], *, crop: float = 0.25, decode: float = 0.75, **fields: Any
+) -> RoundSamples:
+    """A round whose frames took `graphs` milliseconds in their graphs."""
+    n = len(graphs)
+    values = {"whole": graphs, "cpu_s": 0.1, "wall_s": 1.0, **fields}
+    return RoundSamples(kind=kind, crop=[crop] * n, graphs=graphs, decode=[decode] * n, **values)

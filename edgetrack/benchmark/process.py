@@ -15,8 +15,8 @@ from typing import Protocol
 import psutil
 
 from edgetrack import errors, json_lines
-from edgetrack.benchmark import messages
-from edgetrack.benchmark.messages import AnyReply, Failure, Request
+from edgetrack.benchmark import protocol
+from edgetrack.benchmark.protocol import Failure, ReplyT, WorkerRequest
 from edgetrack.errors import EdgetrackError, WorkerError
 
 COMMAND = (sys.executable, "-m", "edgetrack.benchmark.worker")
@@ -33,7 +33,7 @@ _TICK_S = 0.011
 class Worker(Protocol):
     """Somebody who answers requests."""
 
-    def ask(self, request: Request, expect: type[AnyReply], timeout_s: float) -> AnyReply:
+    def ask(self, request: WorkerRequest, expect: type[ReplyT], timeout_s: float) -> ReplyT:
         """The answer, which must be of the expected kind.
 
         Raises:
@@ -49,7 +49,7 @@ class Worker(Protocol):
 
 
 Start = Callable[[str, int], Worker]
-"""Starts a worker for the contestant of that label, for a number of threads."""
+"""Starts a worker for the candidate of that label, for a number of threads."""
 
 
 def start_worker(label: str, threads: int) -> Worker:
@@ -100,13 +100,13 @@ class WorkerProcess:
         """The process's number."""
         return self._process.pid
 
-    def ask(self, request: Request, expect: type[AnyReply], timeout_s: float) -> AnyReply:
+    def ask(self, request: WorkerRequest, expect: type[ReplyT], timeout_s: float) -> ReplyT:
         """Send a request and wait for its answer; see `Worker.ask`."""
         if not self._in_step:
             raise WorkerError("was asked again after it had failed")
         self._in_step = False
         self._write(json_lines.encode(request))
-        reply = messages.decode_reply(self._line(timeout_s))
+        reply = protocol.decode_reply(self._line(timeout_s))
         if not isinstance(reply, (expect, Failure)):
             raise WorkerError(f"broke its protocol: answered {type(request).__name__} with {type(reply).__name__}")
         self._in_step = True

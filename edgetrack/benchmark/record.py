@@ -1,20 +1,22 @@
-"""What a benchmark found, as JSON: machine, settings, frames, one result per contestant with every sample.
+"""What a benchmark found, as JSON: machine, settings, frames, one result per candidate with every sample.
 
-Times are in milliseconds, sizes and memory in MB of 2**20 bytes. null means: not measured, or too few samples.
+Times are in milliseconds, sizes and memory in MiB. null means: not measured, or too few samples.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from edgetrack.benchmark.latency import Latency as Latency
-from edgetrack.benchmark.latency import Rounds as Rounds
+from edgetrack.benchmark.config import BenchConfig, SourceNote
+from edgetrack.benchmark.latency import Latency, Rounds
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.outcomes import BurstOutcome, PacedOutcome
-from edgetrack.benchmark.soaking import SoakOutcome
-from edgetrack.box import Box
+from edgetrack.benchmark.scenarios.burst import BurstOutcome
+from edgetrack.benchmark.scenarios.paced import PacedOutcome
+from edgetrack.benchmark.scenarios.soak import SoakOutcome
+from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import EdgetrackError
 from edgetrack.files import replace_whole
@@ -100,18 +102,11 @@ class SamplesMs(msgspec.Struct, frozen=True, kw_only=True):
     read: Rounds
 
 
-class Caution(msgspec.Struct, frozen=True):
-    """Something to know before a figure is trusted; see `edgetrack.benchmark.cautions.Code`."""
+class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate. `cores_busy` is processor time over wall time while track was measured.
 
-    code: str
-    detail: str
-    advice: str
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One contestant. `cores_busy` is processor time over wall time while track was measured.
-
-    `energy` is by kind of slice, where the device tells its power; `paced`, `burst` and `soak` are of those scenarios.
+    `energy` is by kind of round, where the device tells its power; `paced`, `burst` and `soak` are of those scenarios,
+    `found` is of a scenario without a field of its own.
     """
 
     bundle: str
@@ -135,12 +130,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     vs_pytorch_interval: PytorchInterval
     vs_paper: VersusPaper
     roofline: RooflineRatio
-    warnings: list[Caution]
+    warnings: list[BenchWarning]
     samples_ms: SamplesMs
     energy: dict[str, Energy] = {}
     paced: PacedOutcome | None = None
     burst: BurstOutcome | None = None
     soak: SoakOutcome | None = None
+    found: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def arrived(self) -> PacedOutcome | None:
@@ -153,55 +149,28 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return bundle_label(self.bundle, self.hint)
 
 
-class ContestantFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """A contestant that did not finish; `error` is the exception's class, `rounds_done` counts full track slices."""
+class CandidateFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate that did not finish; `error` is the exception's class, `rounds_done` counts complete rounds."""
 
-    contestant: str
+    candidate: str = msgspec.field(name="contestant")
     error: str
     message: str
     rounds_done: int
 
 
-class SourceNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What was tracked: the source as given, its frame size (width, height) and the box (x, y, w, h), in pixels."""
-
-    spec: str
-    size: tuple[int, int]
-    box: Box
-    camera: str
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How it was measured; `duration_s` and `iterations` are for each contestant and speed, over all rounds.
-
-    `fps` is that of frames that arrive at a rate, `streams` counts trackers at once, `profile` names the device's.
-    """
-
-    scenario: str
-    device: str
-    threads: int
-    warmup_s: float
-    duration_s: float
-    iterations: int
-    rounds: int
-    fps: float | None = None
-    streams: int = 1
-    profile: str | None = None
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class BenchRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A benchmark. `complete` is false while rounds are missing, as after an interruption.
 
-    `telemetry` is what the device's sensors said meanwhile, on one axis of time with what was measured when.
+    `telemetry` has the readings of the device's sensors, on one axis of time with what was measured when.
     """
 
     schema: int = 1
     complete: bool
     machine: MachineRecord
-    settings: Settings
+    settings: BenchConfig
     source: SourceNote
-    results: list[Result]
-    failures: list[ContestantFailure]
+    results: list[BenchResult]
+    failures: list[CandidateFailure]
     telemetry: Timeline | None = None
 
     def to_json(self) -> bytes:
@@ -209,7 +178,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self) + b"\n"
 
     @classmethod
-    def from_json(cls, data: bytes | str, *, source: str) -> Record:
+    def from_json(cls, data: bytes | str, *, source: str) -> BenchRecord:
         """The record that `to_json` wrote.
 
         Args:
@@ -230,7 +199,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return record
 
 
-def save(record: Record, path: Path) -> None:
+def save(record: BenchRecord, path: Path) -> None:
     """Write a record so that a reader sees the old file or the new one, never a part.
 
     Raises:

@@ -1,7 +1,7 @@
-"""This machine's measured roof: the best rate of 1x1 convolutions at a precision and a number of threads.
+"""This machine's measured roofline: the best rate of 1x1 convolutions at a precision and a number of threads.
 
 A graph of F FLOPs (two per multiply-accumulate) cannot take less than F / (gflops * 1e9) seconds here; how near it
-comes is what `roofline.model` of a benchmark says. The roof is the best of many runs over several chains of
+comes is what `roofline.model` of a benchmark says. It is the best of many runs over several chains of
 convolutions, each small enough to stay in cache, so that arithmetic and not memory is the limit.
 
 Native runtimes fight over threads within one process: measure beside graphs of the same engine only.
@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
 import numpy as np
 
 from edgetrack.benchmark.clock import Clock, MonotonicClock
 from edgetrack.benchmark.machine import cpu_flags
+from edgetrack.benchmark.protocol import Roofline
 from edgetrack.capabilities import TARGETS, backend_of
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.runtime.backends.base import Chain, RooflineProbe
@@ -24,22 +24,6 @@ from edgetrack.runtime.backends.base import Chain, RooflineProbe
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _RUNS_IN_A_ROW = 8
 """Runs of one chain before the next takes over, so that its weights are in cache for all but the first."""
-
-
-class Roofline(msgspec.Struct, frozen=True):
-    """The best rate found; `gflops` and `shape` are None where it cannot be measured, and `reason` says why.
-
-    `gflops` is in 1e9 FLOP/s (two per multiply-accumulate; integer operations count the same), `shape` the chain that
-    reached it, `runs` how many runs of all chains it was the best of.
-    """
-
-    precision: str
-    threads: int
-    gflops: float | None
-    engine: str
-    shape: str | None
-    runs: int
-    reason: str | None = None
 
 
 CHAINS = (
@@ -92,15 +76,15 @@ def _offered() -> str:
     return next(name for name in _engines())
 
 
-class RooflineContestant:
-    """The search for the roof in slices, so that it can take turns with the graphs that are held against it.
+class RooflineSearch:
+    """The search for the peak throughput in turns with the graphs that are compared with it.
 
     Args:
         precision: one of `PRECISIONS`.
         threads: 1 or more.
         engine: a target's with a probe, or "numpy"; by default the first of them that is installed. There is no
             falling back to another engine where that one lacks the precision.
-        clock: times the runs and the slices.
+        clock: times the runs.
         probes: the chains to run instead of `CHAINS` in the engine, at least one; all in one engine.
 
     Raises:
@@ -148,7 +132,7 @@ class RooflineContestant:
         else:
             self._reason = None
 
-    def slice(self, seconds: float) -> None:
+    def search(self, seconds: float) -> None:
         """Run chains in turn for about `seconds`, at least one run; nothing where `prepare` found a reason not to."""
         if self._reason is not None:
             return
@@ -175,28 +159,6 @@ class RooflineContestant:
             runs=self._runs,
             reason=self._reason if self._best or self._reason else "no run yet",
         )
-
-
-def measure(
-    precision: str,
-    threads: int,
-    *,
-    duration_s: float = 2.0,
-    clock: Clock | None = None,
-    engine: str | None = None,
-) -> Roofline:
-    """This machine's roof for a precision and a number of threads, in about `duration_s` seconds.
-
-    Arguments and errors are those of `RooflineContestant`; a precision that cannot be measured here is no error but a
-    `Roofline` with a reason and no rate.
-
-    Raises:
-        BackendMissingError: the engine that was asked for is not installed.
-    """
-    contestant = RooflineContestant(precision, threads, engine=engine, clock=clock)
-    contestant.prepare()
-    contestant.slice(duration_s)
-    return contestant.result()
 
 
 def blas_threads(environ: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""`edgetrack bench`: how fast bundles are here, against PyTorch, the paper and the machine's roof."""
+"""`edgetrack bench`: how fast bundles are here, compared with PyTorch, the paper and the machine's roofline."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgetrack.cli import options as shared
 from edgetrack.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgetrack.benchmark.measure import Options
-    from edgetrack.benchmark.record import Record
+    from edgetrack.benchmark.config import BenchRequest
+    from edgetrack.benchmark.record import BenchRecord
     from edgetrack.devices.choose import Choice
 
 _WIDE = 200
@@ -22,96 +23,108 @@ _INTERRUPTED = 130
 def bench(
     bundles: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[BUNDLE[@HINT]]...", help="Bundles; `@bf16` loads one with that precision hint."),
+        typer.Argument(
+            metavar="[BUNDLE[@HINT]]...", help="Bundles; `@bf16` loads one with that precision hint. Default: ./out."
+        ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where to run: cpu, cuda:0, or a device's profile such as jetson; see docs/devices.md.")
-    ] = "cpu",
+    device: shared.DeviceOption = "cpu",
     host: Annotated[
-        str | None, typer.Option(help="The device over SSH: HOST, USER@HOST or USER@HOST:PORT; keys only.")
+        str | None, typer.Option(help="Measure over SSH on HOST, USER@HOST or USER@HOST:PORT; keys only.")
     ] = None,
     here: Annotated[
-        bool, typer.Option("--here", help="This machine is the --device, also where it does not look like it.")
+        bool, typer.Option("--here", help="Take this machine for the --device, even if it does not look like it.")
     ] = False,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of every contestant; all usable cores if left out.")
-    ] = None,
-    warmup: Annotated[float, typer.Option(help="Seconds to warm up, and at least 10 frames.")] = 1.0,
+    threads: shared.ThreadsOption = None,
+    warmup: Annotated[float, typer.Option(help="Warm up for this many seconds, and at least 10 frames.")] = 1.0,
     duration: Annotated[
-        str | None, typer.Option(help="Time for each contestant and speed: seconds, 45s, 30m; 6 s, a soak 10m.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Time per candidate and speed, as 45s or 30m. Default: 6 s, or 10 minutes for a soak."
+        ),
     ] = None,
-    iterations: Annotated[int, typer.Option(help="Least frames for each; both are reached.")] = 150,
+    iterations: Annotated[
+        int, typer.Option(help="Fewest frames per candidate and speed; --duration is reached, too.")
+    ] = 150,
     rounds: Annotated[
-        int | None, typer.Option(help="Turns that all take, interleaved; 6. For a soak its windows; 20 or more.")
+        int | None,
+        typer.Option(help="Interleaved rounds, or a soak's windows. Default: 6, or at least 20 for a soak."),
     ] = None,
     scenario: Annotated[
         str,
         typer.Option(
-            help="stream: back to back. paced: at a camera's rate. burst: several trackers at once. soak: a long run."
+            help="How frames arrive. stream: back to back. paced: at a camera's rate. burst: for several trackers at "
+            "once. soak: for a long time."
         ),
     ] = "stream",
     fps: Annotated[
-        float | None, typer.Option(help="Frames a second that arrive: paced (30), soak (back to back if left out).")
+        float | None,
+        typer.Option(help="Frames per second that arrive. Default: 30 for paced, back to back for a soak."),
     ] = None,
-    streams: Annotated[int | None, typer.Option(help="Trackers at once, burst; 2 if left out.")] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(help="Frames: video, folder, or synthetic:NAME?size=WxH; a 1280x720 scene if left out."),
+    streams: Annotated[int | None, typer.Option(help="Trackers at once for a burst. Default: 2.")] = None,
+    source: shared.SourceOption = None,
+    box: shared.BoxOption = None,
+    precision_hint: shared.PrecisionHintOption = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The PyTorch bundle to compare with. Default: one is found or made.")
     ] = None,
-    box: Annotated[str | None, typer.Option(help="Target in the first frame, x,y,w,h; else the ground truth.")] = None,
-    precision_hint: Annotated[str | None, typer.Option(help="Load all bundles that take it with this hint.")] = None,
-    reference: Annotated[str | None, typer.Option(help="The PyTorch bundle to compare to; else found or made.")] = None,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="Do not measure PyTorch.")] = False,
-    percentile: Annotated[int, typer.Option(help="Percentile that the table shows: 90, 95 or 99.")] = 99,
-    timeout: Annotated[float, typer.Option(help="Longest wait for one answer, in seconds.")] = 120.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Save the record here after each round.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    percentile: Annotated[int, typer.Option(help="Percentile in the table: 90, 95 or 99.")] = 99,
+    timeout: shared.TimeoutOption = "2m",
+    as_json: shared.JsonOption = False,
+    as_markdown: shared.MarkdownOption = False,
+    output: shared.OutputOption = None,
+    overwrite: shared.OverwriteOption = False,
 ) -> None:
-    """Measure bundles: latency of model, track and camera, memory, size, against PyTorch and the machine's limit."""
-    from edgetrack.benchmark.footage import DEFAULT_SOURCE
-    from edgetrack.benchmark.measure import Options, exit_code
-    from edgetrack.benchmark.present import PERCENTILES
-    from edgetrack.benchmark.scenario import parse_duration
+    """Measure bundles: latency of model, track and camera, memory and size, compared with PyTorch and the roofline."""
+    from edgetrack.benchmark.config import DEFAULT_SOURCE, BenchConfig, BenchRequest
+    from edgetrack.benchmark.run import exit_code
+    from edgetrack.benchmark.scenarios import find_scenario
+    from edgetrack.benchmark.table import PERCENTILES
     from edgetrack.box import Box
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
     if percentile not in PERCENTILES:
         raise UsageError(f"--percentile {percentile}: expected one of {', '.join(map(str, PERCENTILES))}")
-    options = Options(
-        bundles=tuple(bundles or ()),
-        device=device,
-        threads=threads,
+    for option, number in (("threads", threads), ("rounds", rounds), ("streams", streams)):
+        if number is not None and number < 1:
+            raise UsageError(f"--{option} {number}: expected 1 or more")
+    seconds = find_scenario(scenario).default_duration_s
+    config = BenchConfig(
         scenario=scenario,
-        fps=fps,
-        streams=streams,
+        device=device,
+        threads=threads or 0,
         warmup_s=warmup,
-        duration_s=parse_duration(duration, scenario),
+        duration_s=seconds if duration is None else shared.parse_duration(duration, "--duration"),
         iterations=iterations,
-        rounds=rounds,
-        timeout_s=timeout,
-        source=source or DEFAULT_SOURCE,
-        box=None if box is None else Box.parse(box),
+        rounds=rounds or 0,
+        fps=fps,
+        streams=streams or 0,
+    )
+    request = BenchRequest(
+        config,
+        bundles=tuple(bundles or ()),
         hint=precision_hint,
         reference=reference,
         with_reference=not no_reference,
+        source=source or DEFAULT_SOURCE,
+        box=None if box is None else Box.parse(box),
         output=output,
         overwrite=overwrite,
+        timeout_s=shared.parse_duration(timeout, "--timeout"),
     )
-    found = _measured(options, host, here)
-    _present(found, as_json, as_markdown, percentile)
-    code = exit_code(found)
-    if code or not found.complete:
+    record = _measured(request, host, here)
+    _present(record, as_json, as_markdown, percentile)
+    code = exit_code(record)
+    if code or not record.complete:
         raise typer.Exit(code or _INTERRUPTED)
 
 
-def _measured(options: Options, host: str | None, here: bool) -> Record:
+def _measured(request: BenchRequest, host: str | None, here: bool) -> BenchRecord:
     """On the device that was chosen, which may be another machine."""
     from dataclasses import replace
+
+    import msgspec
 
     from edgetrack.benchmark.machine import collect
     from edgetrack.capabilities import open_ref
@@ -119,20 +132,19 @@ def _measured(options: Options, host: str | None, here: bool) -> Record:
 
     if host is not None and here:
         raise UsageError("--host and --here exclude each other; give one of them")
-    choice = choose_device(options.device, host, collect, here=here)
+    choice = choose_device(request.config.device, host, collect, here=here)
     if choice.host is not None:
-        return _measured_there(options, choice)
+        return _measured_there(request, choice)
     if choice.profile is None:
-        return _measure(options)
-    if not options.bundles:
-        raise UsageError(f"name the bundles that are to be measured with --device {options.device}")
-    place = choice.profile.place(open_ref(bundle).manifest for bundle in options.bundles)
-    expected = choice.profile.expectation()
-    return _measure(replace(options, device=place, profile=choice.profile.name, expected=expected))
+        return _measure(request)
+    if not request.bundles:
+        raise UsageError(f"name the bundles that are to be measured with --device {request.config.device}")
+    place = choice.profile.place(open_ref(bundle).manifest for bundle in request.bundles)
+    config = msgspec.structs.replace(request.config, device=place, profile=choice.profile.name)
+    return _measure(replace(request, config=config, expected=choice.profile.expectation()))
 
 
-def _measured_there(options: Options, choice: Choice) -> Record:
-    from edgetrack.benchmark.measure import check_output
+def _measured_there(request: BenchRequest, choice: Choice) -> BenchRecord:
     from edgetrack.cli.console import stderr
     from edgetrack.devices.arguments import arguments
     from edgetrack.devices.remote import measure_there, prepared, save
@@ -142,22 +154,22 @@ def _measured_there(options: Options, choice: Choice) -> Record:
     def notify(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    check_output(options)
+    request.check_output()
     if choice.profile is None:
         raise UsageError("--host goes with --device PROFILE")
-    words = arguments(options, choice.profile.name)
-    with prepared(options.bundles, options.reference, choice.profile, words) as job:
+    words = arguments(request, choice.profile.name)
+    with prepared(request.bundles, request.reference, choice.profile, words) as job:
         outcome = measure_there(choice, job, notify)
-    if options.output is not None:
-        save(outcome, options.output)
+    if request.output is not None:
+        save(outcome, request.output)
     return outcome.record
 
 
-def _measure(options: Options) -> Record:
+def _measure(request: BenchRequest) -> BenchRecord:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from edgetrack.benchmark.measure import Surroundings, measure
+    from edgetrack.benchmark.run import BenchEnvironment, measure
 
     console = Console(stderr=True)
 
@@ -169,7 +181,7 @@ def _measure(options: Options) -> Record:
         def log(what: str, step: int, total: int) -> None:
             notify(f"{step}/{total} {what}")
 
-        return measure(options, Surroundings(export=_export, notify=notify, progress=log))
+        return measure(request, BenchEnvironment(export=_export, notify=notify, progress=log))
     columns: tuple[Any, ...] = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     # Drawn only when a step begins: a display that refreshes itself takes time from what is measured.
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
@@ -178,7 +190,7 @@ def _measure(options: Options) -> Record:
         def progress(what: str, step: int, total: int) -> None:
             bar.update(steps, description=what, completed=step - 1, total=total, refresh=True)
 
-        return measure(options, Surroundings(export=_export, notify=notify, progress=progress))
+        return measure(request, BenchEnvironment(export=_export, notify=notify, progress=progress))
 
 
 def _export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:
@@ -189,17 +201,17 @@ def _export(tracker: str | None, target: str, output: Path | None, weights: str 
     return export_apart(tracker or default_tracker(), target, output, weights, progress=lambda line: None)
 
 
-def _present(found: Record, as_json: bool, as_markdown: bool, percentile: int) -> None:
+def _present(record: BenchRecord, as_json: bool, as_markdown: bool, percentile: int) -> None:
     from rich.console import Console
 
-    from edgetrack.benchmark import present
+    from edgetrack.benchmark import table
 
     if as_json:
-        sys.stdout.write(found.to_json().decode())
+        sys.stdout.write(record.to_json().decode())
     elif as_markdown:
-        sys.stdout.write(present.markdown(found, percentile) + "\n")
+        sys.stdout.write(table.markdown(record, percentile) + "\n")
     else:
         console = Console(width=None if sys.stdout.isatty() else _WIDE)
-        console.print(present.table(found, percentile))
-        for note in present.notes(found, percentile):
+        console.print(table.table(record, percentile))
+        for note in table.notes(record, percentile):
             console.print(note, markup=False, highlight=False, soft_wrap=True)

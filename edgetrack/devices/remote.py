@@ -14,7 +14,7 @@ import msgspec
 
 from edgetrack import errors, json_lines
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.record import Record
+from edgetrack.benchmark.record import BenchRecord
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.integrity import MANIFEST_FILE
 from edgetrack.bundle.manifest import FileInfo
@@ -94,7 +94,7 @@ class Job:
 class Outcome:
     """What came back: the record, and every line that the benchmark said there."""
 
-    record: Record
+    record: BenchRecord
     log: list[str] = field(default_factory=list)
 
 
@@ -252,7 +252,7 @@ class _Session:
                         await asyncio.wait_for(sftp.remove(target), protocol.BEAT_S)
                     raise
 
-    async def _fetch(self, sftp: Any, done: Done) -> Record:
+    async def _fetch(self, sftp: Any, done: Done) -> BenchRecord:
         if done.record is None or done.info is None:
             words = "; ".join(self._log[-_LAST_WORDS:]) or "it said nothing"
             raise _ERRORS.get(done.code, WorkerError)(f"on {self._host.label}: {words}")
@@ -297,7 +297,7 @@ class _Session:
         return f"the connection was lost{f' ({printable(lines[-1])})' if lines else ''}"
 
 
-def read_record(data: bytes, source: str) -> Record:
+def read_record(data: bytes, source: str) -> BenchRecord:
     """The record that a device sent, with texts that can be shown here.
 
     Raises:
@@ -307,7 +307,7 @@ def read_record(data: bytes, source: str) -> Record:
         plain = printable_data(msgspec.json.decode(data))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
-    return Record.from_json(msgspec.json.encode(plain), source=source)
+    return BenchRecord.from_json(msgspec.json.encode(plain), source=source)
 
 
 def _as_error(refused: Refused, host: Host) -> EdgetrackError:

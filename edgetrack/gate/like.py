@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.record import Record, Result
+from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.box import Box
 from edgetrack.errors import UsageError
 
@@ -47,7 +47,7 @@ def traits(
     }
 
 
-def traits_of(record: Record, result: Result) -> Traits:
+def traits_of(record: BenchRecord, result: BenchResult) -> Traits:
     """The same of a result in a benchmark's record."""
     return traits(
         record.machine,
@@ -62,7 +62,7 @@ def traits_of(record: Record, result: Result) -> Traits:
     )
 
 
-def speeds(result: Result) -> str:
+def speeds(result: BenchResult) -> str:
     """Which speeds a result has samples of."""
     samples = result.samples_ms
     return ", ".join(name for name in ("model", "track", "camera") if getattr(samples, name))

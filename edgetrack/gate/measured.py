@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from edgetrack.benchmark import cautions
-from edgetrack.benchmark.footage import DEFAULT_SOURCE, KEEP_MB, Footage, stage
-from edgetrack.benchmark.lineup import Contestant
+from edgetrack.benchmark import warnings
+from edgetrack.benchmark.candidates import Candidate
+from edgetrack.benchmark.config import DEFAULT_SOURCE
+from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.process import start_worker
 from edgetrack.bundle.ref import BundleRef
@@ -17,7 +18,7 @@ from edgetrack.gate.options import Options, Surroundings
 from edgetrack.gate.record import CodeNote, Finding, Report, SamplesMs, SideNote
 from edgetrack.gate.recorded import Recording
 from edgetrack.gate.reporting import report
-from edgetrack.gate.rounds import Rounds, Side, gate_plan
+from edgetrack.gate.rounds import KEEP_FRAMES, Rounds, Side, gate_config
 from edgetrack.gate.sequential import Outcome, run
 from edgetrack.runtime.threads import usable_cores
 
@@ -45,15 +46,16 @@ def measured(
     device, threads, source = _conditions(options, recording)
     with tempfile.TemporaryDirectory(prefix="edgetrack-check-") as scene:
         box = options.box or (recording.record.source.box if recording else None)
-        footage = stage(source, box, Path(scene))
-        plan = gate_plan(device, threads, options.timeout_s, _keep_mb(machine, len(sides)))
-        with Rounds(sides, footage, plan, around.progress) as rounds:
-            unlike = _unlike(options, rounds, recording, machine, footage, device) if recording else []
+        keep_mb = memory_for_frames(machine.memory_available_mib, len(sides))
+        frames = prepare_frames(source, box, Path(scene), keep_frames=KEEP_FRAMES, keep_mb=keep_mb)
+        config = gate_config(device, threads)
+        with Rounds(sides, frames, config, options.timeout_s, around.progress) as rounds:
+            unlike = _unlike(options, rounds, recording, machine, frames, device) if recording else []
             outcome = _run(options, around, rounds, recording)
             restless = rounds.never_rested
     other = sides[1] if len(sides) > 1 else None
-    same = other is not None and not theirs and _who(sides[0].contestant) == _who(other.contestant)
-    notes = [f"warning ({c.code}): {c.detail}; {c.advice}" for c in cautions.of_machine(machine, threads)]
+    same = other is not None and not theirs and _who(sides[0].bundle) == _who(other.bundle)
+    notes = [f"warning ({c.code}): {c.detail}; {c.advice}" for c in warnings.of_machine(machine, threads)]
     notes += [SAME] * same + [OTHER_TIME] * bool(recording) + [RESTLESS] * restless
     return report(
         options,
@@ -110,20 +112,14 @@ def _sides(
     ours = theirs = around.start or start_worker
     if isolated is not None and options.baseline_python is not None:
         ours, theirs = code.own_starter(isolated), code.starter(options.baseline_python)
-    sides = [Side("candidate", Contestant.of(candidate), ours)]
+    sides = [Side("candidate", Candidate.of(candidate), ours)]
     if isinstance(baseline, BundleRef):
-        sides.append(Side("baseline", Contestant.of(baseline), theirs))
+        sides.append(Side("baseline", Candidate.of(baseline), theirs))
     return sides
 
 
-def _keep_mb(machine: MachineRecord, sides: int) -> float:
-    """Half of the free memory is for the bundles, the rest for their frames."""
-    spare = machine.memory_available_mib
-    return KEEP_MB if spare is None else min(KEEP_MB, spare / (2 * sides))
-
-
 def _unlike(
-    options: Options, rounds: Rounds, recording: Recording, machine: MachineRecord, footage: Footage, device: str
+    options: Options, rounds: Rounds, recording: Recording, machine: MachineRecord, frames: BenchFrames, device: str
 ) -> list[str]:
     """Differences from the record; the first process says which versions it runs."""
     (side,) = rounds.sides
@@ -131,13 +127,13 @@ def _unlike(
     loaded = side.loaded
     candidate = like.traits(
         machine,
-        tracker=side.contestant.manifest.tracker,
+        tracker=side.bundle.manifest.tracker,
         device=device,
         threads=loaded.threads if loaded else 0,
         scenario="stream",
-        source=footage.given,
-        size=footage.size,
-        box=footage.box,
+        source=frames.note.spec,
+        size=frames.note.size,
+        box=frames.note.box,
         versions=loaded.versions if loaded else {},
     )
     found = like.differences(like.traits_of(recording.record, recording.result), candidate)
@@ -183,19 +179,19 @@ def _with_accuracy(
     return [found[rule.name] for rule in options.budget.rules]
 
 
-def _who(contestant: Contestant) -> tuple[object, ...]:
-    return contestant.manifest, contestant.hint
+def _who(bundle: Candidate) -> tuple[object, ...]:
+    return bundle.manifest, bundle.hint
 
 
 def _note(side: Side, ran: CodeNote) -> SideNote:
-    contestant, manifest = side.contestant, side.contestant.manifest
+    bundle, manifest = side.bundle, side.bundle.manifest
     return SideNote(
-        bundle=contestant.label,
+        bundle=bundle.label,
         tracker=manifest.tracker,
         target=manifest.target,
         precision=manifest.precision,
         weights=manifest.weights.origin,
-        size_mb=contestant.size_mb,
+        size_mb=bundle.size_mb,
         versions=side.loaded.versions if side.loaded else {},
         load_ms=side.load_ms,
         peak_rss_mb=side.peak_rss_mb,

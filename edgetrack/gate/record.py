@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from edgetrack.benchmark.latency import Rounds
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.record import Rounds
 from edgetrack.stats.verdict import Verdict
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetrack.benchmark.record import Record, Result
+from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.capabilities import open_ref
 from edgetrack.errors import UnknownNameError, UsageError
@@ -22,8 +22,8 @@ class Recording:
     """One result of a record that `edgetrack bench -o` wrote."""
 
     path: Path
-    record: Record
-    result: Result
+    record: BenchRecord
+    result: BenchResult
 
     @property
     def evidence(self) -> Evidence:
@@ -77,7 +77,7 @@ def open_given(text: str, option: str, like: str | None = None) -> BundleRef | R
     if not text.endswith(_SUFFIX) and not wanted:
         return open_ref(text)
     file = Path(path if text.endswith(_SUFFIX) else path + _SUFFIX)
-    record = Record.from_json(_read(file, option), source=str(file))
+    record = BenchRecord.from_json(_read(file, option), source=str(file))
     results = {result.label: result for result in record.results}
     name = wanted or (next(iter(results)) if len(results) == 1 else like or "")
     if name not in results:
@@ -101,7 +101,7 @@ def _read(file: Path, option: str) -> bytes:
     return data
 
 
-def _check(file: Path, result: Result) -> None:
+def _check(file: Path, result: BenchResult) -> None:
     for rounds in (result.samples_ms.model, result.samples_ms.track):
         if not rounds or not all(turn and min(turn) > 0 and max(turn) < math.inf for turn in rounds):
             raise UsageError(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
 
 from edgetrack.arrays import Floats
-from edgetrack.benchmark import assemble
-from edgetrack.benchmark.entries import Plan, TrackerEntry
-from edgetrack.benchmark.footage import Footage
-from edgetrack.benchmark.lineup import Contestant
-from edgetrack.benchmark.messages import Loaded, Slice
+from edgetrack.benchmark.candidates import Candidate
+from edgetrack.benchmark.config import BenchConfig
+from edgetrack.benchmark.frames import BenchFrames
+from edgetrack.benchmark.measurement import CandidateMeasurement
 from edgetrack.benchmark.process import Start, Worker
+from edgetrack.benchmark.protocol import Loaded, RoundSamples
 from edgetrack.gate.budget import Speed
 from edgetrack.gate.record import TurnsMs
 
@@ -38,17 +38,19 @@ class Side:
     """
 
     role: Role
-    contestant: Contestant
+    bundle: Candidate
     start: Start
-    blocks: list[list[Slice]] = field(default_factory=list)
+    blocks: list[list[RoundSamples]] = field(default_factory=list)
     load_ms: list[float] = field(default_factory=list)
     peak_rss_mb: list[float] = field(default_factory=list)
     loaded: Loaded | None = None
 
     def turns(self, speed: Speed) -> list[list[Floats]]:
         """The samples of every turn in milliseconds, by block."""
-        pick = assemble.track_ms if speed == "track" else _graphs
-        return [[np.array(pick(turn), np.float64) for turn in block] for block in self.blocks]
+        return [
+            [np.array(turn.track if speed == "track" else turn.graphs, np.float64) for turn in block]
+            for block in self.blocks
+        ]
 
     def turns_ms(self) -> TurnsMs:
         """All samples, for the record."""
@@ -59,19 +61,9 @@ class Side:
         return TurnsMs(**{speed: flat(speed) for speed in get_args(Speed)})
 
 
-def gate_plan(device: str, threads: int, timeout_s: float, keep_mb: float) -> Plan:
+def gate_config(device: str, threads: int) -> BenchConfig:
     """How one turn is measured."""
-    return Plan(
-        device=device,
-        threads=threads,
-        warmup_s=1.0,
-        duration_s=TURN_S,
-        iterations=TURN_FRAMES,
-        rounds=1,
-        keep_mb=keep_mb,
-        keep_frames=KEEP_FRAMES,
-        timeout_s=timeout_s,
-    )
+    return BenchConfig(device=device, threads=threads, duration_s=TURN_S, iterations=TURN_FRAMES, rounds=1, streams=1)
 
 
 def order(roles: Sequence[Role], block: int) -> list[Role]:
@@ -85,18 +77,22 @@ class Rounds:
 
     Args:
         sides: candidate and baseline, or the candidate alone.
-        footage: the frames.
-        plan: see `gate_plan`.
+        frames: what is tracked.
+        config: see `gate_config`.
+        timeout_s: longest wait for one answer.
         progress: is told what happens.
     """
 
-    def __init__(self, sides: Sequence[Side], footage: Footage, plan: Plan, progress: Progress) -> None:
+    def __init__(
+        self, sides: Sequence[Side], frames: BenchFrames, config: BenchConfig, timeout_s: float, progress: Progress
+    ) -> None:
         self.sides = sides
-        self._footage = footage
-        self._plan = plan
+        self._frames = frames
+        self._config = config
+        self._timeout_s = timeout_s
         self._progress = progress
         self._stack = ExitStack()
-        self._open: dict[Role, tuple[TrackerEntry, Worker]] = {}
+        self._open: dict[Role, tuple[CandidateMeasurement, Worker]] = {}
         self.never_rested = False
 
     def __enter__(self) -> Rounds:
@@ -112,12 +108,12 @@ class Rounds:
             EdgetrackError: the bundle cannot be run, or the process failed.
         """
         self._progress(f"loading the {side.role}, process {len(side.load_ms) + 1}")
-        entry = TrackerEntry(side.contestant, self._footage)
+        entry = CandidateMeasurement(self._config, self._timeout_s, side.bundle, self._frames)
         if side.role in self._open:
             self._open.pop(side.role)[1].close()
-        worker = side.start(side.contestant.label, self._plan.threads)
+        worker = side.start(side.bundle.label, self._config.threads)
         self._stack.callback(worker.close)
-        entry.open(worker, self._plan)
+        entry.open(worker)
         self._open[side.role] = entry, worker
         if entry.loaded is not None and entry.peak is not None:
             side.loaded = side.loaded or entry.loaded
@@ -131,27 +127,22 @@ class Rounds:
             self.load(side)
         for side in self.sides:
             entry, worker = self._open[side.role]
-            entry.warm_up(worker, self._plan)
+            entry.warm_up(worker)
             # The first turn decodes the frames that are kept; the second runs as later ones do.
-            entry.turn(worker, "track", replace(self._plan, duration_s=0.0, iterations=1))
+            entry.measure(worker, "track", seconds=0.0, frames=1)
             self._rest(worker)
 
     def block(self) -> None:
         """One block; kept only when all of its turns are done."""
         number = len(self.sides[0].blocks)
         self._progress(f"block {number + 1}")
-        done: dict[Role, list[Slice]] = {side.role: [] for side in self.sides}
+        done: dict[Role, list[RoundSamples]] = {side.role: [] for side in self.sides}
         for role in order([side.role for side in self.sides], number):
             entry, worker = self._open[role]
-            entry.turn(worker, "track", self._plan)
-            done[role].append(entry.slices["track"][-1])
+            done[role].append(entry.measure(worker, "track"))
             self._rest(worker)
         for side in self.sides:
             side.blocks.append(done[side.role])
 
     def _rest(self, worker: Worker) -> None:
         self.never_rested |= not worker.rest()
-
-
-def _graphs(turn: Slice) -> list[float]:
-    return turn.graphs

@@ -90,7 +90,7 @@ def evidence_of(side: Side) -> Evidence:
     return Evidence(
         turns={"model": side.turns("model"), "track": side.turns("track")},
         processes={"load_ms": side.load_ms, "peak_rss_mb": side.peak_rss_mb},
-        size_mb=side.contestant.size_mb,
+        size_mb=side.bundle.size_mb,
     )
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import msgspec
 
-from edgetrack.benchmark.record import Record as Benchmark
-from edgetrack.benchmark.record import Result as Speed
+from edgetrack.benchmark.record import BenchRecord as Benchmark
+from edgetrack.benchmark.record import BenchResult as Speed
 from edgetrack.errors import EdgetrackError
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.difference import Difference

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from edgetrack.benchmark.record import Result
+from edgetrack.benchmark.record import BenchResult
 from edgetrack.report.speed_plots import by_speed
 from edgetrack.report.svg import INK, PX, Marks, both
 
@@ -23,7 +23,7 @@ _STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 Values = NDArray[np.float64]
 
 
-def histogram_plot(name: str, results: Sequence[Result]) -> Markup:
+def histogram_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     """A histogram of track latency for each contestant, on one logarithmic axis; results must not be empty."""
     ordered = by_speed(results)
     samples = [np.concatenate(result.samples_ms.track) for result in ordered]
@@ -51,7 +51,7 @@ def histogram_plot(name: str, results: Sequence[Result]) -> Markup:
     return both(name, f"Distribution of track latency of {len(ordered)} contestants", draw)
 
 
-def timeline_plot(name: str, results: Sequence[Result]) -> Markup:
+def timeline_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     """Track latency in the order in which it was measured; results must not be empty.
 
     Where there are more samples than columns, a column shows the median and the whole range of its samples.
@@ -113,12 +113,12 @@ def _height_tick(values: Values) -> float:
     return float(f"{middle if middle > largest / 4 else largest:.2g}")
 
 
-def _spread(result: Result) -> str:
+def _spread(result: BenchResult) -> str:
     latency = result.latency_ms.track
     return f"{latency.p50:.2f}" + ("" if latency.p99 is None else f", p99 {latency.p99:.2f}")
 
 
-def _medians(axis: Axes, result: Result) -> None:
+def _medians(axis: Axes, result: BenchResult) -> None:
     latency = result.latency_ms.track
     axis.axvline(latency.p50, ymax=0.92, color=INK["ink"], linewidth=1.2)
     if latency.p99 is not None:

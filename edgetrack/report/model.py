@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from edgetrack.benchmark.record import Record as Benchmark
-from edgetrack.benchmark.record import Result as Speed
+from edgetrack.benchmark.record import BenchRecord as Benchmark
+from edgetrack.benchmark.record import BenchResult as Speed
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.evaluation.comparison_record import Comparison, Side
 from edgetrack.evaluation.record import Record as Evaluation

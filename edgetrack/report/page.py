@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from edgetrack.benchmark.record import Record as Benchmark
+from edgetrack.benchmark.record import BenchRecord as Benchmark
 from edgetrack.evaluation import comparison_report, present, sensitivity
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.datasets import Dataset

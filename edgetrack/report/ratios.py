@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetrack.benchmark.record import Result
+from edgetrack.benchmark.record import BenchResult
 from edgetrack.errors import UsageError
 from edgetrack.stats.bootstrap import ratio_of_medians
 
@@ -42,7 +42,7 @@ class Faster:
         return f"It is {slower}, {self.describe()} times the speed"
 
 
-def faster(one: Result, other: Result) -> Faster | None:
+def faster(one: BenchResult, other: BenchResult) -> Faster | None:
     """How much faster `one` is than `other`; None where their rounds do not pair, or a sample is 0.
 
     Rounds of one benchmark ran next to each other; those of two benchmarks must not be given.

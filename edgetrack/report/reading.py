@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edgetrack.benchmark.record import Record as Benchmark
+from edgetrack.benchmark.record import BenchRecord as Benchmark
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.record import Record as Evaluation

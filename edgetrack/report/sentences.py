@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from edgetrack.benchmark.record import Record as Benchmark
-from edgetrack.benchmark.record import Result as Speed
+from edgetrack.benchmark.record import BenchRecord as Benchmark
+from edgetrack.benchmark.record import BenchResult as Speed
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.difference import POINTS, Difference
 from edgetrack.report.model import (

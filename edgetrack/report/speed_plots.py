@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from edgetrack.benchmark.record import Result
+from edgetrack.benchmark.record import BenchResult
 from edgetrack.capabilities import reference_target
 from edgetrack.report.svg import INK, PX, Marks, both
 
@@ -21,7 +21,7 @@ STAGES = ("read", "crop", "graphs", "decode")
 _STAGE_INKS = {"read": "shade", "crop": "muted", "graphs": "accent", "decode": "ink"}
 
 
-def speed_plot(name: str, results: Sequence[Result]) -> Markup:
+def speed_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     """Bars of track fps, fastest first, with the paper's figures as dashed lines; results must not be empty."""
     ordered = by_speed(results)
     papers = sorted({result.vs_paper.fps for result in results if result.vs_paper.fps})
@@ -55,7 +55,7 @@ def speed_plot(name: str, results: Sequence[Result]) -> Markup:
     return both(name, f"Frames per second of {len(ordered)} contestants", draw)
 
 
-def waterfall_plot(name: str, results: Sequence[Result]) -> Markup:
+def waterfall_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     """Bars of the stages' medians; results must not be empty."""
     ordered = by_speed(results)
 
@@ -76,17 +76,17 @@ def waterfall_plot(name: str, results: Sequence[Result]) -> Markup:
     return both(name, f"Where a frame's time goes in {len(ordered)} contestants", draw)
 
 
-def stages_of(result: Result) -> list[tuple[str, float]]:
+def stages_of(result: BenchResult) -> list[tuple[str, float]]:
     """A frame's stages in their order, with their medians in ms; those that were not measured are left out."""
     return [(stage, ms) for stage in STAGES if (ms := getattr(result.waterfall_ms, stage))]
 
 
-def by_speed(results: Sequence[Result]) -> list[Result]:
+def by_speed(results: Sequence[BenchResult]) -> list[BenchResult]:
     """Fastest first."""
     return sorted(results, key=lambda result: (result.latency_ms.track.p50, result.label))
 
 
-def is_reference(result: Result) -> bool:
+def is_reference(result: BenchResult) -> bool:
     """Whether this is the published computation, which the others are held against."""
     return result.target == reference_target().name
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgetrack.benchmark.record import Record as Benchmark
-from edgetrack.benchmark.record import Result
+from edgetrack.benchmark.record import BenchRecord as Benchmark
+from edgetrack.benchmark.record import BenchResult
 from edgetrack.report.accuracy_plots import Point
 from edgetrack.report.model import Accuracy, Identity, Results, Sourced, Trial, meaningful, speed_identity
 from edgetrack.report.speed_plots import by_speed, is_reference
@@ -48,7 +48,7 @@ class Table:
     muted: tuple[bool, ...]
 
 
-_Cells = Callable[[Sourced[Benchmark], Result], Cell]
+_Cells = Callable[[Sourced[Benchmark], BenchResult], Cell]
 _SPEED: tuple[tuple[Column, _Cells], ...] = (
     (Column("target", False, "what runs the graphs", identity=True), lambda bench, r: Cell(r.target)),
     (
@@ -85,7 +85,7 @@ _SPEED: tuple[tuple[Column, _Cells], ...] = (
 )
 
 
-_SOMETIMES: tuple[tuple[Column, _Cells, Callable[[Result], bool]], ...] = (
+_SOMETIMES: tuple[tuple[Column, _Cells, Callable[[BenchResult], bool]], ...] = (
     (
         Column("mJ a frame", True, "energy of a frame of track, or of a soak, from the device's own sensors"),
         lambda bench, r: number(_energy(r), 0),
@@ -186,7 +186,7 @@ def plain(table: Table) -> list[list[str]]:
     return [[column.title for column in table.columns], *rows]
 
 
-def _identity(result: Result) -> str:
+def _identity(result: BenchResult) -> str:
     hint = "" if result.hint is None else f", {result.hint} hint"
     return f"{result.target}, {result.precision}{hint}, {result.device}"
 
@@ -196,7 +196,7 @@ def _accuracy(known: Mapping[Identity, Accuracy], who: Identity) -> Cell:
     return Cell(NONE) if found is None else number(found.ao, 3, _span(found.interval))
 
 
-def _energy(result: Result) -> float | None:
+def _energy(result: BenchResult) -> float | None:
     found = result.energy.get("track") or result.energy.get("soak")
     return None if found is None else found.mj_per_frame
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.record import Caution, Record, Settings, SourceNote
-from edgetrack.benchmark.scenario_notes import scenario_notes, telemetry_note
-from edgetrack.benchmark.soaking import SoakOutcome
+from edgetrack.benchmark.record import BenchRecord
+from edgetrack.benchmark.scenarios.soak import SoakOutcome
+from edgetrack.benchmark.table import scenario_notes, telemetry_note
+from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.report.model import Results, meaningful
 from edgetrack.report.speed_plots import by_speed, is_reference
 
@@ -93,11 +95,11 @@ def machine_facts(machine: MachineRecord) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def measured(settings: Settings, source: SourceNote) -> str:
+def measured(settings: BenchConfig, source: SourceNote) -> str:
     """How a benchmark was made, in a sentence."""
     width, height = source.size
     rate = "" if settings.fps is None else f" at {settings.fps:g} fps"
-    streams = "" if settings.streams == 1 else f" of {settings.streams} trackers"
+    streams = "" if settings.streams <= 1 else f" of {settings.streams} trackers"
     profile = "" if settings.profile is None else f" (profile {settings.profile})"
     turns = "windows" if settings.scenario == "soak" else "interleaved rounds"
     return (
@@ -108,7 +110,7 @@ def measured(settings: Settings, source: SourceNote) -> str:
     )
 
 
-def scenario(bench: Record) -> Iterator[str]:
+def scenario(bench: BenchRecord) -> Iterator[str]:
     """What the scenario found of each contestant, energy, and what was read beside."""
     for result in bench.results:
         yield from scenario_notes(result)
@@ -125,7 +127,7 @@ def soak_rows(found: SoakOutcome) -> Iterator[tuple[str, ...]]:
 def notices(results: Results) -> Iterator[Notice]:
     """Every warning once with those it is about, then what failed, then what could not be read."""
     for bench in results.benchmarks:
-        about: dict[Caution, list[str]] = {}
+        about: dict[BenchWarning, list[str]] = {}
         for result in bench.value.results:
             for caution in result.warnings:
                 about.setdefault(caution, []).append(result.label)
@@ -133,7 +135,7 @@ def notices(results: Results) -> Iterator[Notice]:
             who = "all" if len(labels) == len(bench.value.results) > 1 else ", ".join(labels)
             yield Notice(caution.code, f"{bench.source}: {who}", caution.detail, caution.advice)
         for failure in bench.value.failures:
-            yield Notice("failed", f"{bench.source}: {failure.contestant}", f"{failure.error}: {failure.message}", "")
+            yield Notice("failed", f"{bench.source}: {failure.candidate}", f"{failure.error}: {failure.message}", "")
     for record in results.evaluations:
         for evaluated in record.value.results:
             for failed in evaluated.failures:

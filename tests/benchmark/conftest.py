@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from edgetrack.benchmark.messages import Bursted, Loaded, Paced, Peak, Rate, Ready, Slice
+from edgetrack.benchmark.candidates import opened
+from edgetrack.benchmark.config import BenchConfig, SourceNote
+from edgetrack.benchmark.frames import BenchFrames
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.measurement import CandidateMeasurement, RooflineMeasurement, failures, results
 from edgetrack.benchmark.process import COMMAND, WorkerProcess, worker_environ
-from edgetrack.benchmark.roofline import Roofline
+from edgetrack.benchmark.protocol import Loaded, Peak, Rate, Ready, Roofline, RoundSamples
+from edgetrack.benchmark.record import BenchRecord
+from edgetrack.box import Box
 from edgetrack.bundle.manifest import PaperFigures
-from tests.builders import scripted_manifest, write_scripted
+from tests.builders import round_samples, scripted_manifest, write_scripted
 
 SOURCE = "synthetic:drift?frames=6&size=96x64"
 
@@ -46,13 +54,14 @@ class ScriptedWorker:
         if expect is Rate:
             return Rate(Roofline("fp32", 1, 0.001, "scripted", "a chain", 3))
         n, ms = request.frames, self.ms
-        if expect is Paced:
-            return Paced([0.25] * n, [ms] * n, [0.75] * n, [0.5] * n, [ms + 1.5] * n, 0, ms * n / 1000, ms * n / 500)
-        if expect is Bursted:
-            return Bursted(1, [[2 * ms] * n] * request.streams, 2 * ms * n / 1000)
-        return Slice(
-            request.kind, [0.25] * n, [ms] * n, [0.75] * n, [1.0] * n, [ms + 2] * n, ms * n / 1000, ms * n / 500
-        )
+        assert expect is RoundSamples
+        spent = {"cpu_s": ms * n / 1000, "wall_s": ms * n / 500}
+        if request.kind == "burst":
+            return RoundSamples(kind="burst", threads_each=1, streams=[[2 * ms] * n] * 2, **spent)
+        stages = {"crop": [0.25] * n, "graphs": [ms] * n, "decode": [0.75] * n, **spent}
+        if request.kind in ("paced", "soak"):
+            return RoundSamples(kind=request.kind, queued=[0.5] * n, whole=[ms + 1.5] * n, **stages)
+        return RoundSamples(kind=request.kind, read=[1.0] * n, whole=[ms + 2] * n, **stages)
 
     def rest(self):
         return not self.restless
@@ -79,3 +88,49 @@ def real_worker():
     yield start
     for worker in started:
         worker.close()
+
+
+FRAMES = BenchFrames(SourceNote(spec="given", size=(96, 64), box=Box(1, 2, 3, 4), camera="decoded"), "read", 10, 10.0)
+CONFIG = BenchConfig(threads=2, rounds=6, streams=1)
+MACHINE = MachineRecord(
+    os="an OS", kernel="1", architecture="x86_64", python="CPython", cpu_model="a CPU", usable_cores=2, packages={}
+)
+
+
+def samples(kind, graphs):
+    n = len(graphs)
+    return round_samples(
+        kind, graphs, read=[3.0] * n, whole=[value + 4 for value in graphs], cpu_s=1.5 * n, wall_s=1.0 * n
+    )
+
+
+@pytest.fixture
+def entry(make_bundle):
+    """entry(name, ms, ...) is the measurement of a bundle whose graphs took `ms` a frame, compared with `torch`."""
+
+    def make(name, ms, rounds=6, count=40, reference="torch", camera=True, **manifest):
+        candidate = replace(opened(make_bundle(name, **manifest)), reference=reference)
+        made = CandidateMeasurement(CONFIG, 60.0, candidate, FRAMES)
+        made.loaded, made.peak = Loaded(70.0, 14.0, 2, {"fake": "1"}), Peak(50.0 * ms)
+        made.rounds["track"] = [samples("track", [ms] * count) for _ in range(rounds)]
+        made.rounds["camera"] = [samples("camera", [ms] * count) for _ in range(rounds if camera else 0)]
+        return made
+
+    return make
+
+
+def roofline(gflops, reason=None):
+    made = RooflineMeasurement(CONFIG, 60.0, "fp32")
+    made.roofline = Roofline("fp32", 2, gflops, "numpy", "a chain", 3, reason)
+    return made
+
+
+def recorded(*measurements, machine=MACHINE, complete=True):
+    return BenchRecord(
+        complete=complete,
+        machine=machine,
+        settings=CONFIG,
+        source=FRAMES.note,
+        results=results(measurements, machine),
+        failures=failures(measurements),
+    )

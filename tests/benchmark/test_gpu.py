@@ -9,15 +9,22 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from edgetrack.benchmark.gpu import FAST_HINT, on_device, require_gpu, with_fast_reference
+from edgetrack.benchmark.candidates import (
+    FAST_HINT,
+    choose,
+    on_device,
+    opened,
+    require_gpu,
+    with_fast_reference,
+)
 from edgetrack.benchmark.gpu_watch import GpuWatch, ProcessMemory, is_gpu
-from edgetrack.benchmark.lineup import choose, opened
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.measure import Options, Surroundings, measure
 from edgetrack.benchmark.record import VersusPaper
+from edgetrack.benchmark.run import BenchEnvironment, measure
 from edgetrack.bundle.manifest import PaperFigures
 from edgetrack.capabilities import find_target, reference_target
 from edgetrack.errors import DeviceUnavailableError
+from tests.builders import bench_request
 
 MB = 2**20
 BARE = MachineRecord(os="an OS", kernel="1", architecture="x86_64", python="CPython", usable_cores=2, packages={})
@@ -145,9 +152,9 @@ def test_a_quiet_driver_leaves_out_what_it_does_not_say():
 
 def test_a_machine_without_a_driver_is_refused_before_anything_is_done():
     with pytest.raises(DeviceUnavailableError, match=r"'cuda:0': no NVIDIA driver.*Driver Not Loaded") as caught:
-        require_gpu("cuda:0", BARE, absent)
+        require_gpu("cuda:0", False, absent)
     assert caught.value.exit_code == 4
-    require_gpu("cuda:0", BARE, watching(ScriptedNvml()))
+    require_gpu("cuda:0", False, watching(ScriptedNvml()))
 
 
 @pytest.mark.parametrize(
@@ -163,17 +170,17 @@ def test_who_else_is_on_the_gpu_is_warned_of(make_bundle, nvml, codes):
     ours = opened(make_bundle("ours"))
     watch = absent if nvml is None else watching(nvml)
     (found,) = on_device([ours], None, "cuda:0", watch)
-    assert [caution.code for caution in found.cautions] == codes
+    assert [warning.code for warning in found.warnings] == codes
     assert on_device([ours], None, "cpu", absent) == [ours]
     if nvml is not None and nvml.others:
-        assert "2 other processes, 520 MB in use" in found.cautions[0].detail
+        assert "2 other processes, 520 MiB in use" in found.warnings[0].detail
 
 
 def test_the_fast_reference_stands_beside_the_eager_one(make_bundle):
     target = replace(reference_target(), name="onnx")
     ours, eager = opened(make_bundle("ours")), opened(make_bundle("eager", target="onnx"))
-    contestants = [replace(ours, reference="eager"), replace(eager, reference="eager")]
-    found = with_fast_reference(contestants, target)
+    candidates = [replace(ours, reference="eager"), replace(eager, reference="eager")]
+    found = with_fast_reference(candidates, target)
     assert [c.label for c in found] == ["ours", "eager", f"eager@{FAST_HINT}"]
     assert found[-1].reference == "eager"
     assert with_fast_reference(found, target) == found
@@ -194,7 +201,7 @@ def test_bundles_at_hand_that_do_not_run_there_are_left_out(make_bundle, tmp_pat
 def test_a_run_has_the_papers_gpu_and_no_roof(make_bundle, scripted, tmp_path):
     machine = msgspec.structs.replace(BARE, nvidia_present=True)
     asked = []
-    around = Surroundings(
+    environment = BenchEnvironment(
         export=None,
         notify=lambda line: None,
         progress=lambda *step: None,
@@ -205,15 +212,15 @@ def test_a_run_has_the_papers_gpu_and_no_roof(make_bundle, scripted, tmp_path):
         folder=tmp_path / "out",
     )
     paper = PaperFigures(cpu_fps=37.0, gpu_fps=158.0, gpu="a card")
-    options = Options(
-        bundles=(str(make_bundle("ours", paper=paper)),),
+    request = bench_request(
+        make_bundle("ours", paper=paper),
         device="cuda:0",
         source="synthetic:drift?frames=6&size=96x64",
         iterations=8,
         rounds=2,
         duration_s=0.0,
     )
-    found = measure(options, around)
+    found = measure(request, environment)
     assert {label for label, _ in asked} == {"ours", f"ours@{FAST_HINT}"}
     for result in found.results:
         assert result.device == "cuda:0"
@@ -224,6 +231,6 @@ def test_a_run_has_the_papers_gpu_and_no_roof(make_bundle, scripted, tmp_path):
 
 
 def test_a_gpu_on_a_machine_without_one_ends_before_the_export(scripted):
-    around = Surroundings(export=None, notify=None, progress=None, look=lambda: BARE, watch=absent)
+    environment = BenchEnvironment(export=None, notify=None, progress=None, look=lambda: BARE, watch=absent)
     with pytest.raises(DeviceUnavailableError, match="no NVIDIA driver was found here"):
-        measure(Options(device="cuda:0"), around)
+        measure(bench_request(device="cuda:0"), environment)

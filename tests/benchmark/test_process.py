@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from edgetrack.benchmark import process
-from edgetrack.benchmark.messages import Memory, Peak, Rate
 from edgetrack.benchmark.process import WorkerProcess, worker_environ
+from edgetrack.benchmark.protocol import Memory, Peak, Rate
 from edgetrack.errors import BundleError, WorkerError
 
 

@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 
 import edgetrack.errors
 from edgetrack.benchmark.clock import ManualClock, MonotonicClock
+from edgetrack.benchmark.protocol import Roofline
 from edgetrack.benchmark.roofline import (
     CHAINS,
     PRECISIONS,
     NumpyProbe,
-    Roofline,
-    RooflineContestant,
+    RooflineSearch,
     blas_threads,
-    measure,
 )
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.runtime.backends.base import Chain
@@ -54,10 +53,17 @@ class FakeProbe:
         return self.chain.flops, seconds
 
 
-def contestant(clock, *probes):
-    made = RooflineContestant("fp32", 1, clock=clock, probes=probes)
+def search(clock, *probes):
+    made = RooflineSearch("fp32", 1, clock=clock, probes=probes)
     made.prepare()
     return made
+
+
+def measure(precision, threads, *, duration_s=0.1, engine=None):
+    made = RooflineSearch(precision, threads, engine=engine)
+    made.prepare()
+    made.search(duration_s)
+    return made.result()
 
 
 class TestChains:
@@ -68,11 +74,11 @@ class TestChains:
             assert chain.flops > 100 * chain.size**2 * chain.widths[0]
 
 
-class TestContestant:
-    def test_best_of_all_runs_is_the_roof(self):
+class TestSearch:
+    def test_best_of_all_runs_is_the_roofline(self):
         clock = ManualClock()
-        made = contestant(clock, FakeProbe(clock, [0.02, 0.01, 0.04]))
-        made.slice(0.13)
+        made = search(clock, FakeProbe(clock, [0.02, 0.01, 0.04]))
+        made.search(0.13)
         result = made.result()
         assert result.gflops == pytest.approx(SMALL.flops / 0.01 / 1e9)
         assert (result.engine, result.shape, result.runs, result.reason) == ("fake", SMALL.shape, 6, None)
@@ -80,45 +86,45 @@ class TestContestant:
     def test_every_chain_gets_a_turn_and_the_fastest_is_named(self):
         clock = ManualClock()
         slow, fast = FakeProbe(clock, [0.002]), FakeProbe(clock, [0.001], Chain(4, (8, 32)))
-        made = contestant(clock, slow, fast)
-        made.slice(1.0)
+        made = search(clock, slow, fast)
+        made.search(1.0)
         assert made.result().shape == "1x8x4x4 -> 32"
         assert abs(slow.runs - fast.runs) <= 8
 
     @given(st.lists(st.floats(0.0, 0.2), min_size=1, max_size=8))
-    def test_slices_add_up_and_the_roof_never_falls(self, slices):
+    def test_slices_add_up_and_the_roofline_never_falls(self, slices):
         clock = ManualClock()
-        made = contestant(clock, FakeProbe(clock, [0.03, 0.05, 0.01, 0.02]))
+        made = search(clock, FakeProbe(clock, [0.03, 0.05, 0.01, 0.02]))
         seen = []
         for seconds in slices:
-            made.slice(seconds)
+            made.search(seconds)
             seen.append(made.result())
         assert all(a.gflops <= b.gflops and a.runs < b.runs for a, b in itertools.pairwise(seen))
         assert seen[0].runs >= 1
 
     def test_a_slice_lasts_until_its_time_is_over(self):
         clock = ManualClock()
-        made = contestant(clock, FakeProbe(clock, [0.01]))
-        made.slice(0.1)
+        made = search(clock, FakeProbe(clock, [0.01]))
+        made.search(0.1)
         assert clock.now_ns() == 100_000_000
 
     def test_a_run_too_short_for_the_clock_is_no_infinite_rate(self):
         clock = ManualClock(step_ns=1000)
-        made = contestant(clock, FakeProbe(clock, [0.0]))
-        made.slice(0.0)
+        made = search(clock, FakeProbe(clock, [0.0]))
+        made.search(0.0)
         assert made.result().gflops == 0.0
 
     def test_a_precision_that_the_engine_lacks_is_a_reason_and_not_a_rate(self):
         clock = ManualClock(step_ns=1)
         probe = FakeProbe(clock, [0.01], error=DeviceUnavailableError("no such arithmetic"))
-        made = contestant(clock, probe)
-        made.slice(0.1)
+        made = search(clock, probe)
+        made.search(0.1)
         assert made.result() == Roofline("fp32", 1, None, "fake", None, 0, "no such arithmetic")
         assert probe.runs == 0
 
     def test_before_any_run_the_result_says_so(self):
         clock = ManualClock()
-        unprepared = RooflineContestant("fp32", 1, clock=clock, probes=[FakeProbe(clock, [0.01])])
+        unprepared = RooflineSearch("fp32", 1, clock=clock, probes=[FakeProbe(clock, [0.01])])
         assert unprepared.result().reason == "not measured yet"
         unprepared.prepare()
         assert unprepared.result().reason == "no run yet"
@@ -133,7 +139,7 @@ class TestContestant:
         absent = {"openvino", "torch"} - set(installed)
         find = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find(name))
-        assert RooflineContestant("fp32", 1).result().engine == installed[0]
+        assert RooflineSearch("fp32", 1).result().engine == installed[0]
 
     @pytest.mark.parametrize(
         ("precision", "threads", "engine", "error", "message"),
@@ -145,7 +151,7 @@ class TestContestant:
     )
     def test_refuses(self, precision, threads, engine, error, message):
         with pytest.raises(error, match=message):
-            RooflineContestant(precision, threads, engine=engine)
+            RooflineSearch(precision, threads, engine=engine)
 
     def test_result_survives_json(self):
         result = Roofline("bf16", 2, 1.5, "fake", SMALL.shape, 3)
@@ -198,7 +204,7 @@ def test_values_neither_fade_nor_overflow_along_a_chain(chain):
 
 
 def test_importing_the_package_loads_no_backend():
-    modules = ["clock", "machine", "memory", "roofline", "statistics"]
+    modules = ["roofline", "run", "table", "worker"]
     code = (
         f"import importlib, sys; [importlib.import_module('edgetrack.benchmark.' + m) for m in {modules}]; "
         "print({'torch', 'onnx', 'openvino', 'onnxruntime'} & set(sys.modules))"

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmark.conftest import make_bundle, scripted
+
+__all__ = ["make_bundle", "scripted"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

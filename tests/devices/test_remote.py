@@ -11,16 +11,18 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
-from edgetrack.benchmark.measure import Options, exit_code
+from edgetrack.benchmark.run import exit_code
 from edgetrack.devices.arguments import arguments
 from edgetrack.devices.profile import find_profile
 from edgetrack.devices.remote import measure_there, prepared, save
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
+from tests.builders import bench_request
 
-QUICK = Options(
+QUICK = bench_request(
     source="synthetic:drift?frames=6&size=96x64",
     threads=1,
     warmup_s=0.0,
@@ -29,7 +31,7 @@ QUICK = Options(
     rounds=1,
     with_reference=False,
 )
-LONG = Options(**{**vars(QUICK), "duration_s": 600.0})
+LONG = replace(QUICK, config=msgspec.structs.replace(QUICK.config, duration_s=600.0))
 HOSTILE = "a b'c\"d$(touch canary);`touch canary`&--option"
 
 
@@ -250,7 +252,7 @@ def test_the_command_with_a_host_of_the_users_file(device, bundle, tmp_path):
 
 def test_frames_of_this_machine_are_not_on_the_device():
     with pytest.raises(UsageError, match="copy it to the device"):
-        arguments(Options(source="clip.mp4"), "jetson")
+        arguments(bench_request(source="clip.mp4"), "jetson")
 
 
 def test_two_bundles_of_one_name_are_refused(make_onnx_bundle, tmp_path):

@@ -53,11 +53,11 @@ def test_what_is_no_benchmark_is_refused(bench, tmp_path) -> None:
 
 
 def test_the_record_of_a_real_benchmark_is_read() -> None:
-    from edgetrack.benchmark.record import Result, SamplesMs
+    from edgetrack.benchmark.record import BenchResult, SamplesMs
     from edgetrack.evaluation import latencies
 
     # The two packages may not import one another; the names that are read here are those that are written there.
-    assert set(latencies._Result.__struct_fields__) <= set(Result.__struct_fields__)
+    assert set(latencies._Result.__struct_fields__) <= set(BenchResult.__struct_fields__)
     assert set(latencies._Samples.__struct_fields__) <= set(SamplesMs.__struct_fields__)
 
 

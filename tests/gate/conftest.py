@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from edgetrack.benchmark import measure as measuring
-from edgetrack.benchmark.footage import Footage
-from edgetrack.benchmark.lineup import opened
-from edgetrack.benchmark.messages import Loaded, Peak, Rate, Ready, Slice
-from edgetrack.benchmark.roofline import Roofline
+from edgetrack.benchmark.candidates import opened
+from edgetrack.benchmark.config import SourceNote
+from edgetrack.benchmark.frames import BenchFrames
+from edgetrack.benchmark.protocol import Loaded, Peak, Rate, Ready, Roofline, RoundSamples
+from edgetrack.benchmark.run import BenchEnvironment, measure
 from edgetrack.box import Box
-from edgetrack.gate.rounds import Rounds, Side, gate_plan
-from tests.builders import write_scripted
+from edgetrack.gate.rounds import Rounds, Side, gate_config
+from tests.builders import bench_request, write_scripted
 
 SOURCE = "synthetic:drift?frames=6&size=96x64"
-FOOTAGE = Footage("given", "read", Box(1, 2, 3, 4), (96, 64), "decoded")
+FRAMES = BenchFrames(SourceNote(spec="given", size=(96, 64), box=Box(1, 2, 3, 4), camera="decoded"), "read")
 
 
 @pytest.fixture
@@ -93,12 +93,19 @@ class SimulatedWorker:
             return Ready()
         if expect is Rate:
             return Rate(Roofline("fp32", 1, 0.001, "simulated", "a chain", 3))
-        self.machine.frames(self.base_ms, request.unrecorded + 1)
+        self.machine.frames(self.base_ms, request.discarded + 1)
         whole = self.machine.frames(self.base_ms, max(request.frames, round(1000 * request.seconds / self.base_ms)))
         tenth = (whole / 10).tolist()
         wall_s = float(whole.sum() / 1000)
-        return Slice(
-            request.kind, tenth, (0.8 * whole).tolist(), tenth, [0.0] * len(whole), whole.tolist(), wall_s, wall_s
+        return RoundSamples(
+            kind=request.kind,
+            crop=tenth,
+            graphs=(0.8 * whole).tolist(),
+            decode=tenth,
+            read=[0.0] * len(whole),
+            whole=whole.tolist(),
+            cpu_s=wall_s,
+            wall_s=wall_s,
         )
 
     def rest(self):
@@ -110,25 +117,25 @@ class SimulatedWorker:
 
 
 @pytest.fixture(scope="session")
-def fake_contestant(tmp_path_factory):
+def fake_bundle(tmp_path_factory):
     return opened(write_scripted(tmp_path_factory.mktemp("gate") / "fake"))
 
 
 @pytest.fixture(scope="session")
-def simulated(fake_contestant):
+def simulated(fake_bundle):
     """simulated(machine, 1.1) -> rounds of a candidate that takes 1.1 times the baseline's 20 ms; None: no baseline."""
 
     def rounds(machine, ratio, *, base_ms=20.0, baseline=True, **candidate):
         sides = [
             Side(
                 "candidate",
-                fake_contestant,
+                fake_bundle,
                 lambda label, threads: SimulatedWorker(machine, ratio * base_ms, **candidate),
             )
         ]
         if baseline:
-            sides.append(Side("baseline", fake_contestant, lambda label, threads: SimulatedWorker(machine, base_ms)))
-        return Rounds(sides, FOOTAGE, gate_plan("cpu", 1, 60.0, 10.0), lambda what: None)
+            sides.append(Side("baseline", fake_bundle, lambda label, threads: SimulatedWorker(machine, base_ms)))
+        return Rounds(sides, FRAMES, gate_config("cpu", 1), 60.0, lambda what: None)
 
     return rounds
 
@@ -155,14 +162,13 @@ def bench(tmp_path, simulated_start):
     def record(*bundles, ratios=None, seed=0, name="bench.json", **changes):
         output = tmp_path / name
         options = {"threads": 1, "rounds": 8, "duration_s": 8.0, "source": SOURCE, "with_reference": False, **changes}
-        around = measuring.Surroundings(
+        environment = BenchEnvironment(
             export=None,
             notify=lambda line: None,
             progress=lambda what, step, total: None,
             start=simulated_start(Machine(seed, **STEADY), ratios),
         )
-        bundles = tuple(str(bundle) for bundle in bundles)
-        measuring.measure(measuring.Options(bundles=bundles, output=output, overwrite=True, **options), around)
+        measure(bench_request(*bundles, output=output, overwrite=True, **options), environment)
         return output
 
     return record

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from edgetrack.benchmark import record as bench
-from edgetrack.benchmark.cautions import of_run
+from edgetrack.benchmark.config import BenchConfig, SourceNote
+from edgetrack.benchmark.latency import Latency
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.messages import Paced
-from edgetrack.benchmark.scenario import choose_scenario
-from edgetrack.benchmark.soaking import soak_outcome
+from edgetrack.benchmark.protocol import RoundSamples
+from edgetrack.benchmark.scenarios.soak import soak_outcome
+from edgetrack.benchmark.warnings import of_run
 from edgetrack.box import Box
 from edgetrack.evaluation import comparison_record, store
 from edgetrack.evaluation import record as evaluation
@@ -41,10 +42,10 @@ MACHINE = MachineRecord(
 SCENE, FRAMES = "drift", 12
 
 
-def latency(rounds) -> bench.Latency:
+def latency(rounds) -> Latency:
     values = np.concatenate(rounds)
     p50, p90, p95, p99 = (float(v) for v in np.percentile(values, [50, 90, 95, 99]))
-    return bench.Latency(
+    return Latency(
         p50=p50,
         p90=p90,
         p95=p95,
@@ -60,14 +61,14 @@ def latency(rounds) -> bench.Latency:
 
 def contestant(
     name, ms, *, rounds=8, spread=0.02, seed=0, hint=None, size=10.0, pytorch=None, **changes
-) -> bench.Result:
+) -> bench.BenchResult:
     """A result whose track latency is about `ms`; `name` is TRACKER-TARGET-PRECISION."""
     rng = np.random.default_rng(seed)
     model = [(ms * np.exp(spread * rng.standard_normal(30))).tolist() for _ in range(rounds)]
     track = [[value + 0.3 for value in each] for each in model]
     tracker, target, precision = name.split("-")[-3:]
     found = latency(track)
-    return bench.Result(
+    return bench.BenchResult(
         **{
             "bundle": name,
             "tracker": tracker,
@@ -104,12 +105,12 @@ def contestant(
     )
 
 
-def benchmark(*results, **changes) -> bench.Record:
-    settings = bench.Settings(
+def benchmark(*results, **changes) -> bench.BenchRecord:
+    settings = BenchConfig(
         scenario="stream", device="cpu", threads=2, warmup_s=1.0, duration_s=2.0, iterations=100, rounds=8
     )
-    source = bench.SourceNote(spec="synthetic:drift", size=(320, 240), box=Box(1, 2, 3, 4), camera="decoded")
-    return bench.Record(
+    source = SourceNote(spec="synthetic:drift", size=(320, 240), box=Box(1, 2, 3, 4), camera="decoded")
+    return bench.BenchRecord(
         **{
             "complete": True,
             "machine": MACHINE,
@@ -122,13 +123,13 @@ def benchmark(*results, **changes) -> bench.Record:
     )
 
 
-def jetson_soak() -> bench.Record:
+def jetson_soak() -> bench.BenchRecord:
     """Ten minutes at 30 fps on a Jetson that throttles after six; every figure is the benchmark's own."""
     count, span = 10, 60.0
     slices = [
-        Paced(
-            [0.5] * 1800, [9.0 + k / 10] * 1800, [0.5] * 1800, [0.0] * 1800, [10.0 + k / 10] * 1795 + [40.0] * 5,
-            0, 30.0, span,
+        RoundSamples(
+            kind="soak", crop=[0.5] * 1800, graphs=[9.0 + k / 10] * 1800, decode=[0.5] * 1800, queued=[0.0] * 1800,
+            whole=[10.0 + k / 10] * 1795 + [40.0] * 5, cpu_s=30.0, wall_s=span,
         )
         for k in range(count)
     ]  # fmt: skip
@@ -147,7 +148,7 @@ def jetson_soak() -> bench.Record:
         windows=[Window("smat-tensorrt-fp16", "soak", k * span, (k + 1) * span, span, 1800) for k in range(count)],
         power_mode=PowerMode("15W", True),
     )
-    soak = soak_outcome(slices, choose_scenario("soak", 30.0), timeline, "smat-tensorrt-fp16")
+    soak = soak_outcome(slices, 30.0, timeline, "smat-tensorrt-fp16")
     rails = ("tegrastats:VDD_IN",)
     one = contestant("smat-tensorrt-fp16", 10.0, seed=5, weights="trained-here")
     one = msgspec.structs.replace(
@@ -156,7 +157,7 @@ def jetson_soak() -> bench.Record:
         energy={"soak": energy_of(timeline, one.label, "soak", rails)},
         warnings=[*of_run(timeline, one.label, ["soak"], Expectation(rails=rails))],
     )
-    settings = bench.Settings(
+    settings = BenchConfig(
         scenario="soak", device="cuda:0", threads=2, warmup_s=1.0, duration_s=600.0, iterations=100, rounds=count,
         fps=30.0, profile="jetson-orin-nano",
     )  # fmt: skip
@@ -294,7 +295,7 @@ def write_comparison_with_runs(folder: Path, names=("smat-openvino-fp32", "smat-
     return write(folder / "comparison.json", found)
 
 
-def four() -> list[bench.Result]:
+def four() -> list[bench.BenchResult]:
     """Four of one tracker, the reference last: INT8 is fast, ONNX as exact as OpenVINO and slower."""
     return [
         contestant("smat-openvino-fp32", 20.0, seed=1, pytorch=2.8),
@@ -322,7 +323,7 @@ def write_one_of_each(folder: Path) -> Path:
 
 
 @pytest.fixture
-def contestants() -> list[bench.Result]:
+def contestants() -> list[bench.BenchResult]:
     return four()
 
 

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgetrack.benchmark.record import BenchRecord
 from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.evaluation.comparison_record import Comparison
+from edgetrack.evaluation.sensitivity import Sensitivity
 from edgetrack.report import reading
 from edgetrack.report.markdown import markdown
 from edgetrack.report.model import Results, Sourced
@@ -215,9 +218,6 @@ def test_what_can_be_read_can_be_reported_and_all_else_is_our_error(tmp_path: Pa
     except EdgetrackError:
         return
     if record is not None:
-        name = {"Record": "benchmarks", "Comparison": "comparisons", "Sensitivity": "sensitivities"}[
-            type(record).__name__
-        ]
-        if name == "benchmarks" and not hasattr(record, "machine"):
-            name = "evaluations"
+        names = {BenchRecord: "benchmarks", Comparison: "comparisons", Sensitivity: "sensitivities"}
+        name = names.get(type(record), "evaluations")
         assert markdown(Results(**{name: (Sourced("x.json", record),)})).startswith("# ")

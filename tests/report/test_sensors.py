@@ -28,10 +28,10 @@ def results(tmp_path_factory):
 
 SAID = [
     "at 30 fps 50 of 18000 deadlines missed",
-    "600 s in 10 windows: resident memory +0 MB a minute",
+    "600 s in 10 windows: resident memory +0 MiB per minute",
     "(not distinguishable from none)",
     "throttling or a falling clock from 360 s on",
-    "mJ a frame (soak), 6.39 W on tegrastats:VDD_IN",
+    "mJ per frame (soak), 6.39 W on tegrastats:VDD_IN",
     "power mode 15W; jetson_clocks on; at most 75 degrees Celsius",
     "Scenario soak at 30 fps: 10 windows on cuda:0 (profile jetson-orin-nano)",
 ]

@@ -1,0 +1,307 @@
+"""The candidates of a benchmark: the bundles that were given, those at hand, or one that is made; their references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgetrack.benchmark.gpu_watch import GpuWatch, Watch, is_gpu
+from edgetrack.benchmark.warnings import BenchWarning, WarningCode
+from edgetrack.bundle import find_bundles, open_bundle
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.ref import BundleRef, path_aliases
+from edgetrack.capabilities import Target, find_target, open_ref
+from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
+
+OUTPUT_FOLDER = Path("out")
+_BUSY_PERCENT = 5
+FAST_HINT = "fp16"
+"""The hint of the reference that is PyTorch's best: half precision, channels last, one CUDA graph."""
+Notify = Callable[[str], None]
+"""Prints one line for people."""
+Export = Callable[[str | None, str, Path | None, str | None], Path]
+"""Exports a tracker to a target, into a folder, with weights; returns the bundle's path.
+
+None stands for the default tracker, a folder in `./out` and the tracker's default weights.
+"""
+
+
+@dataclass(frozen=True)
+class Candidate(BundleRef):
+    """A bundle that is measured.
+
+    Attributes:
+        reference: the label of its PyTorch reference; its own label where it is one.
+        warnings: what is known before anything is measured.
+    """
+
+    reference: str | None = None
+    warnings: tuple[BenchWarning, ...] = ()
+
+    @classmethod
+    def of(cls, ref: BundleRef) -> Candidate:
+        """A bundle that was named, without a reference yet."""
+        return cls(ref.path, ref.manifest, ref.hint, ref.alias)
+
+    @property
+    def size_mb(self) -> float:
+        """The bundle's files in MiB."""
+        return sum(file.size for file in self.manifest.files.values()) / 2**20
+
+
+def choose(
+    given: Sequence[str],
+    hint: str | None,
+    *,
+    export: Export,
+    best_target: Callable[[], Target],
+    notify: Notify,
+    folder: Path = OUTPUT_FOLDER,
+    device: str = "cpu",
+) -> list[Candidate]:
+    """The bundles to measure.
+
+    Args:
+        given: bundles, each with an optional `@hint` behind it; none takes those in `folder`, and where there are none
+            the default tracker is exported to the best target first.
+        hint: is put on each bundle whose target takes it and that has none yet.
+        export: makes a bundle.
+        best_target: says which target suits this machine.
+        notify: is told what was decided without being asked.
+        folder: where bundles are looked for.
+        device: where they are measured; of those in `folder`, what does not run there is left out.
+
+    Raises:
+        UsageError: a hint that no bundle takes, or a bundle that was given twice.
+        EdgetrackError: a bundle that cannot be opened or made.
+    """
+    candidates = [Candidate.of(open_ref(text)) for text in given] or _found(folder, notify, device)
+    if not candidates:
+        target = best_target().name
+        notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
+        candidates = [opened(export(None, target, None, None))]
+    if hint is not None:
+        candidates = _hinted(candidates, hint, notify)
+    aliases = path_aliases([(one.manifest.name, one.path) for one in candidates])
+    candidates = [replace(one, alias=alias) for one, alias in zip(candidates, aliases, strict=True)]
+    labels = [candidate.label for candidate in candidates]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UsageError(f"{twice[0]} is given twice; give each bundle once")
+    return [with_warnings(candidate) for candidate in candidates]
+
+
+def opened(path: str | Path) -> Candidate:
+    """A bundle as a candidate, without a hint.
+
+    Raises:
+        BundleError: it cannot be opened.
+    """
+    with open_bundle(path) as bundle:
+        return Candidate(bundle.source.absolute(), bundle.manifest)
+
+
+def _found(folder: Path, notify: Notify, device: str) -> list[Candidate]:
+    found = []
+    for listed in find_bundles(folder):
+        if listed.manifest is None:
+            notify(f"left out: {listed.error}")
+        elif not _runs_on(listed.manifest, device):
+            notify(f"left out: {listed.manifest.name} does not run on {device}")
+        else:
+            found.append(Candidate(listed.path.absolute(), listed.manifest))
+    return found
+
+
+def _runs_on(manifest: Manifest, device: str) -> bool:
+    try:
+        return find_target(manifest.target).runs_on(device)
+    except UnknownNameError:
+        return True  # its own process says what is wrong with it
+
+
+def _hinted(candidates: list[Candidate], hint: str, notify: Notify) -> list[Candidate]:
+    able = [hint in find_target(candidate.manifest.target).hints for candidate in candidates]
+    if not any(able):
+        raise UsageError(f"none of the bundles takes the precision hint {hint!r}")
+    hinted = []
+    for candidate, can in zip(candidates, able, strict=True):
+        if not can:
+            notify(f"{candidate.label} takes no hint {hint!r}: it is measured as exported")
+        hinted.append(replace(candidate, hint=hint) if can and candidate.hint is None else candidate)
+    return hinted
+
+
+def with_warnings(candidate: Candidate) -> Candidate:
+    """The candidate, with the warnings that its manifest calls for."""
+    if candidate.manifest.weights.origin != "untrained":
+        return candidate
+    warning = WarningCode.UNTRAINED_WEIGHTS.warning("the weights are random")
+    return replace(candidate, warnings=(*candidate.warnings, warning))
+
+
+def add_references(
+    candidates: Sequence[Candidate],
+    target: Target,
+    *,
+    given: str | None,
+    export: Export,
+    scratch: Path,
+    notify: Notify,
+    folder: Path = OUTPUT_FOLDER,
+) -> list[Candidate]:
+    """Give each candidate its reference, and add those references that are not candidates yet.
+
+    A reference is a bundle of the same tracker for the reference target: `given`, or one among the candidates, beside
+    them or in `folder`, with the same weights before one with others; or else one that is exported to `scratch`, with
+    untrained weights where the candidate's are, else with the tracker's default ones. Where even that cannot be done,
+    the candidate gets a warning and no reference.
+
+    Raises:
+        UsageError: the given reference is of another target, or of a tracker that no candidate has.
+    """
+    pool = _given(given, candidates, target) if given is not None else _at_hand(candidates, folder, target)
+    exported: dict[str, Candidate | BenchWarning] = {}
+    matched: list[Candidate] = []
+    added: dict[str, Candidate] = {}
+    for candidate in candidates:
+        tracker = candidate.manifest.tracker
+        reference: Candidate | BenchWarning | None = _best(candidate, pool)
+        if reference is None:
+            if tracker not in exported:
+                exported[tracker] = _export(candidate.manifest, target, export, scratch, notify)
+            reference = exported[tracker]
+        if isinstance(reference, BenchWarning):
+            matched.append(replace(candidate, warnings=(*candidate.warnings, reference)))
+        else:
+            matched.append(_refer(candidate, reference))
+            added[reference.label] = reference
+    present = {candidate.label for candidate in candidates}
+    return matched + [
+        with_warnings(replace(one, reference=label)) for label, one in added.items() if label not in present
+    ]
+
+
+def _given(path: str, candidates: Sequence[Candidate], target: Target) -> list[Candidate]:
+    reference = opened(path)
+    manifest = reference.manifest
+    if manifest.target != target.name:
+        raise UsageError(f"--reference {path} is a bundle for {manifest.target!r}; expected one for {target.name!r}")
+    trackers = {candidate.manifest.tracker for candidate in candidates}
+    if manifest.tracker not in trackers:
+        raise UsageError(f"--reference {path} is of {manifest.tracker!r}, measured are {', '.join(sorted(trackers))}")
+    return [reference]
+
+
+def _at_hand(candidates: Sequence[Candidate], folder: Path, target: Target) -> list[Candidate]:
+    """Bundles for the reference target; of two with one name the candidate, or the nearer one, counts."""
+    pool = {c.label: c for c in candidates if c.manifest.target == target.name}
+    places = dict.fromkeys([*(candidate.path.parent for candidate in candidates), folder.absolute()])
+    for place in places:
+        for listed in find_bundles(place):
+            if listed.manifest is not None and listed.manifest.target == target.name:
+                pool.setdefault(listed.manifest.name, Candidate(listed.path.absolute(), listed.manifest))
+    return list(pool.values())
+
+
+def _best(candidate: Candidate, pool: Sequence[Candidate]) -> Candidate | None:
+    if any(one.label == candidate.label for one in pool):
+        return candidate
+    able = [one for one in pool if one.manifest.tracker == candidate.manifest.tracker]
+    same = [one for one in able if _same_weights(candidate, one)]
+    return next(iter(same or able), None)
+
+
+def _same_weights(one: Candidate, other: Candidate) -> bool:
+    a, b = one.manifest.weights, other.manifest.weights
+    return (a.origin, a.sha256) == (b.origin, b.sha256)
+
+
+def _export(
+    manifest: Manifest, target: Target, export: Export, scratch: Path, notify: Notify
+) -> Candidate | BenchWarning:
+    tracker, weights = manifest.tracker, "untrained" if manifest.weights.origin == "untrained" else None
+    if not target.installed:
+        return WarningCode.NO_REFERENCE.warning(f"{target.name} is not installed")
+    notify(f"exporting {tracker} to {target.name}, to compare with")
+    try:
+        return opened(export(tracker, target.name, scratch / f"{tracker}-{target.name}-fp32", weights))
+    except EdgetrackError as error:
+        return WarningCode.NO_REFERENCE.warning(f"{tracker} cannot be exported to {target.name}: {error}")
+
+
+def _refer(candidate: Candidate, reference: Candidate) -> Candidate:
+    warnings = candidate.warnings
+    if not _same_weights(candidate, reference):
+        ours, theirs = candidate.manifest.weights.origin, reference.manifest.weights.origin
+        detail = f"this bundle's weights are {ours}, those of {reference.label} are {theirs}"
+        if ours == theirs:
+            detail = f"the weights of {reference.label} differ"
+        warnings = (*warnings, WarningCode.REFERENCE_WEIGHTS_DIFFER.warning(detail))
+    return replace(candidate, reference=reference.label, warnings=warnings)
+
+
+def on_device(
+    candidates: Sequence[Candidate], reference: Target | None, device: str, watch: Watch = GpuWatch
+) -> list[Candidate]:
+    """The candidates as they are measured on a device: on a GPU with a second reference, and with its warnings.
+
+    Args:
+        candidates: with their references.
+        reference: the target that they are compared with; None: none.
+        device: of all of them; nothing changes on the CPU.
+        watch: opens the GPU's driver.
+    """
+    if not is_gpu(device):
+        return list(candidates)
+    found = _warnings(device, watch)
+    every = list(candidates) if reference is None else with_fast_reference(candidates, reference)
+    return [replace(candidate, warnings=(*candidate.warnings, *found)) for candidate in every]
+
+
+def require_gpu(device: str, driver: bool, watch: Watch = GpuWatch) -> None:
+    """Refuse a GPU on a machine without NVIDIA's driver, before anything is exported for it.
+
+    Args:
+        device: `cuda:N`.
+        driver: whether the machine's record has one; if not, NVML is asked.
+        watch: opens the GPU's driver.
+
+    Raises:
+        DeviceUnavailableError: neither has one.
+    """
+    if driver:
+        return
+    try:
+        with closing(watch(device)):
+            return
+    except OSError as error:
+        raise DeviceUnavailableError(
+            f"device {device!r}: no NVIDIA driver was found here ({error}); measure on the machine that has the GPU, "
+            "or leave --device out"
+        ) from error
+
+
+def _warnings(device: str, watch: Watch) -> tuple[BenchWarning, ...]:
+    """Who else is on the GPU, before any of our processes is."""
+    try:
+        with closing(watch(device)) as gpu:
+            others, load, used = gpu.processes(), gpu.load_percent(), gpu.used_mb()
+    except OSError as error:
+        return (WarningCode.NO_GPU_MEMORY.warning(str(error)),)
+    if others or (load is not None and load > _BUSY_PERCENT):
+        busy = "" if load is None else f", busy for {load:.0f} % of the time"
+        return (
+            WarningCode.GPU_SHARED.warning(f"{device}: {len(others)} other processes, {used:.0f} MiB in use{busy}"),
+        )
+    return ()
+
+
+def with_fast_reference(candidates: Sequence[Candidate], target: Target) -> list[Candidate]:
+    """Beside each eager reference, the same network as fast as PyTorch goes on a GPU without a compiler."""
+    present = {candidate.label for candidate in candidates}
+    eager = [c for c in candidates if c.manifest.target == target.name and c.hint is None]
+    twins = [replace(c, hint=FAST_HINT, reference=c.label) for c in eager]
+    return [*candidates, *(twin for twin in twins if twin.label not in present)]

@@ -1,0 +1,387 @@
+"""The benchmark's side of each worker: what it is asked, what it answered, and the results made from that."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from edgetrack.benchmark import protocol, warnings
+from edgetrack.benchmark.candidates import Candidate
+from edgetrack.benchmark.config import BenchConfig
+from edgetrack.benchmark.frames import BenchFrames
+from edgetrack.benchmark.gpu_watch import is_gpu
+from edgetrack.benchmark.latency import Latency, Rounds, fps, latency_of
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.process import Worker
+from edgetrack.benchmark.protocol import Loaded, Measure, Peak, Roofline, RoundSamples
+from edgetrack.benchmark.record import (
+    BenchResult,
+    CandidateFailure,
+    Fps,
+    Latencies,
+    MemoryUse,
+    PytorchInterval,
+    RooflineRatio,
+    SamplesMs,
+    VersusPaper,
+    VersusPytorch,
+    Waterfall,
+)
+from edgetrack.benchmark.scenarios import scenario_of
+from edgetrack.benchmark.warnings import BenchWarning, WarningCode
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.errors import EdgetrackError
+from edgetrack.runtime.trackers.base import find_procedure
+from edgetrack.stats.bootstrap import Ratio, ratio_of_medians
+from edgetrack.telemetry.sources import Expectation
+from edgetrack.telemetry.timeline import Timeline, energy_of
+
+_WARMUP_FRAMES = 10
+_DISCARDED = 5
+"""Warm-up frames of each round: at least these bring back the caches after another candidate's turn."""
+_MEMORY_FRAMES = 30
+_LONGEST_PROBE_S = 0.5
+_SEED = 0
+_NO_TIMELINE = Timeline(interval_s=0.0)
+_NOTHING_EXPECTED = Expectation()
+
+
+@dataclass
+class Measurement(abc.ABC):
+    """One worker's part in the benchmark; `failure` ends it.
+
+    Attributes:
+        config: how to measure, resolved.
+        timeout_s: longest wait for one answer.
+        failure: why it did not finish.
+        never_idle: whether its process computed while it was not asked to.
+        rounds_done: complete rounds.
+    """
+
+    config: BenchConfig
+    timeout_s: float
+    failure: EdgetrackError | None = field(default=None, init=False)
+    never_idle: bool = field(default=False, init=False)
+    rounds_done: int = field(default=0, init=False)
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """What it is called in progress, notes and the record."""
+
+    @property
+    @abc.abstractmethod
+    def kinds(self) -> tuple[str, ...]:
+        """What each round measures of it."""
+
+    @abc.abstractmethod
+    def open(self, worker: Worker) -> None:
+        """Load what is measured, and ask all that is asked only once."""
+
+    @abc.abstractmethod
+    def warm_up(self, worker: Worker) -> None:
+        """Run, and discard the samples."""
+
+    @abc.abstractmethod
+    def measure(self, worker: Worker, kind: str) -> RoundSamples | None:
+        """Run and keep one round of one of `kinds`; its samples, where there are any."""
+
+
+@dataclass
+class CandidateMeasurement(Measurement):
+    """A bundle's answers; `rounds` keeps the samples by kind, in the order of the rounds."""
+
+    candidate: Candidate
+    frames: BenchFrames
+    loaded: Loaded | None = field(default=None, init=False)
+    peak: Peak | None = field(default=None, init=False)
+    rounds: dict[str, list[RoundSamples]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.scenario = scenario_of(self.config)
+
+    @property
+    def label(self) -> str:
+        return self.candidate.label
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return self.scenario.kinds
+
+    @property
+    def track(self) -> list[RoundSamples]:
+        """The rounds that make the model and track speeds."""
+        return self.rounds.get(self.scenario.track_kind, [])
+
+    @property
+    def camera(self) -> list[RoundSamples]:
+        """The rounds that make the camera speed."""
+        return self.rounds.get("camera", [])
+
+    @property
+    def discarded(self) -> int:
+        """Warm-up frames of each round, also those that fill a memory of past frames.
+
+        PyTorch's reference reads the entries that there are, a graph of fixed shape masks those that are not: on a
+        memory that is not full yet the one does less work than ever again, the other as much.
+        """
+        manifest = self.candidate.manifest
+        estimate = find_procedure(manifest).forecast(manifest)
+        return max(_DISCARDED, 0 if estimate is None else estimate.schedule.full_at - 1)
+
+    def open(self, worker: Worker) -> None:
+        request = protocol.Load(
+            **msgspec.structs.asdict(self.config),
+            bundle=str(self.candidate.path),
+            hint=self.candidate.hint,
+            source=self.frames.path,
+            box=self.frames.note.box,
+            keep_frames=self.frames.keep_frames,
+            keep_mb=self.frames.keep_mb,
+        )
+        self.loaded = worker.ask(request, Loaded, self.timeout_s)
+        self.peak = worker.ask(protocol.Memory(_MEMORY_FRAMES), Peak, self.timeout_s)
+
+    def warm_up(self, worker: Worker) -> None:
+        request = Measure("track", self.config.warmup_s, _WARMUP_FRAMES, 0)
+        worker.ask(request, RoundSamples, self.timeout_s + self.config.warmup_s)
+
+    def measure(
+        self, worker: Worker, kind: str, *, seconds: float | None = None, frames: int | None = None
+    ) -> RoundSamples:
+        """Run and keep one round; `seconds` and `frames` are the config's where they are left out."""
+        seconds = self.config.round_s if seconds is None else seconds
+        request = Measure(kind, seconds, frames or self.config.round_frames, self.discarded)
+        found = worker.ask(request, RoundSamples, self.timeout_s + seconds + self.scenario.extra_wait_s(kind))
+        self.rounds.setdefault(kind, []).append(found)
+        return found
+
+
+@dataclass
+class RooflineMeasurement(Measurement):
+    """The machine's peak throughput at one precision; it takes its turns among the `track` rounds."""
+
+    precision: str
+    roofline: Roofline | None = field(default=None, init=False)
+
+    @property
+    def label(self) -> str:
+        return f"roofline {self.precision}"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return ("track",)
+
+    def open(self, worker: Worker) -> None:
+        worker.ask(protocol.LoadRoofline(self.precision, self.config.threads), protocol.Ready, self.timeout_s)
+
+    def warm_up(self, worker: Worker) -> None:
+        self._probe(worker)
+
+    def measure(self, worker: Worker, kind: str) -> None:
+        self._probe(worker)
+
+    def _probe(self, worker: Worker) -> None:
+        request = protocol.Probe(min(_LONGEST_PROBE_S, self.config.round_s))
+        self.roofline = worker.ask(request, protocol.Rate, self.timeout_s).roofline
+
+
+def failures(measurements: Sequence[Measurement]) -> list[CandidateFailure]:
+    """Those that did not finish."""
+    return [
+        CandidateFailure(
+            candidate=one.label,
+            error=type(one.failure).__name__,
+            message=str(one.failure),
+            rounds_done=one.rounds_done,
+        )
+        for one in measurements
+        if one.failure is not None
+    ]
+
+
+def results(
+    measurements: Sequence[Measurement],
+    machine: MachineRecord,
+    timeline: Timeline = _NO_TIMELINE,
+    expected: Expectation = _NOTHING_EXPECTED,
+) -> list[BenchResult]:
+    """One result for each candidate that has not failed and was measured at least once.
+
+    Args:
+        measurements: of all candidates and of the rooflines.
+        machine: as it was before the first frame.
+        timeline: the sensors' readings.
+        expected: what the device's profile says.
+    """
+    rooflines = {one.precision: one.roofline for one in measurements if isinstance(one, RooflineMeasurement)}
+    measured = {
+        one.label: one
+        for one in measurements
+        if isinstance(one, CandidateMeasurement) and one.failure is None and one.track
+    }
+    return [_result(one, measured, rooflines, machine, timeline, expected) for one in measured.values()]
+
+
+def _result(
+    own: CandidateMeasurement,
+    measured: Mapping[str, CandidateMeasurement],
+    rooflines: Mapping[str, Roofline | None],
+    machine: MachineRecord,
+    timeline: Timeline,
+    expected: Expectation,
+) -> BenchResult:
+    candidate, manifest, config, scenario = own.candidate, own.candidate.manifest, own.config, own.scenario
+    samples = _samples(own)
+    latencies = Latencies(
+        model=latency_of(samples.model),
+        track=latency_of(samples.track),
+        camera=latency_of(samples.camera) if samples.camera else None,
+    )
+    reference = measured.get(candidate.reference or "")
+    ratios, intervals = _versus_pytorch(own, None if reference is own else reference)
+    roofline, roofline_warnings = _versus_roofline(manifest, latencies.model.p50, rooflines.get(candidate.arithmetic))
+    found = [
+        *warnings.of_machine(machine, config.threads),
+        *warnings.of_device(timeline, expected),
+        *candidate.warnings,
+        *warnings.of_latencies(latencies.track, latencies.camera),
+        *(roofline_warnings if scenario.compares else []),
+    ]
+    if own.never_idle:
+        found.append(WarningCode.NEVER_RESTED.warning(f"{own.label} did not stop computing between its rounds"))
+    if candidate.reference is not None and reference is None:
+        found.append(WarningCode.NO_REFERENCE.warning(f"{candidate.reference} failed in this run"))
+    energy = {kind: energy_of(timeline, own.label, kind, expected.rails) for kind in own.kinds}
+    speeds = _fps(latencies)
+    result = BenchResult(
+        bundle=candidate.name,
+        tracker=manifest.tracker,
+        target=manifest.target,
+        precision=manifest.precision,
+        hint=candidate.hint,
+        weights=manifest.weights.origin,
+        device=config.device,
+        threads=own.loaded.threads if own.loaded else config.threads,
+        versions=own.loaded.versions if own.loaded else {},
+        latency_ms=latencies,
+        fps=speeds,
+        waterfall_ms=_waterfall(samples),
+        memory_mb=MemoryUse(peak_rss=_peak(own), gpu=own.peak.gpu_mb if own.peak else None),
+        size_mb=candidate.size_mb,
+        load_ms=own.loaded.load_ms if own.loaded else 0.0,
+        first_ms=own.loaded.first_ms if own.loaded else 0.0,
+        cores_busy=_cores_busy(own.track),
+        vs_pytorch=ratios,
+        vs_pytorch_interval=intervals,
+        vs_paper=_versus_paper(manifest, speeds.track, on_gpu=is_gpu(config.device)),
+        roofline=roofline,
+        warnings=found,
+        samples_ms=samples,
+        energy={kind: one for kind, one in energy.items() if one is not None},
+    )
+    result = msgspec.structs.replace(result, **scenario.summarize(result, own.rounds, timeline))
+    late = [*warnings.of_run(timeline, own.label, own.kinds, expected), *scenario.warnings(result)]
+    return msgspec.structs.replace(result, warnings=[*found, *late])
+
+
+def _samples(own: CandidateMeasurement) -> SamplesMs:
+    return SamplesMs(
+        model=[one.graphs for one in own.track],
+        track=[one.track for one in own.track],
+        camera=[one.whole for one in own.camera],
+        crop=[one.crop for one in own.track],
+        decode=[one.decode for one in own.track],
+        read=[one.read for one in own.camera],
+    )
+
+
+def _fps(latencies: Latencies) -> Fps:
+    def of(latency: Latency | None) -> float | None:
+        return fps(latency.p50) if latency is not None and latency.p50 > 0 else None
+
+    return Fps(model=of(latencies.model), track=of(latencies.track), camera=of(latencies.camera))
+
+
+def _waterfall(samples: SamplesMs) -> Waterfall:
+    crop, decode = np.concatenate(samples.crop), np.concatenate(samples.decode)
+    return Waterfall(
+        crop=float(np.median(crop)),
+        graphs=float(np.median(np.concatenate(samples.model))),
+        decode=float(np.median(decode)),
+        outside=float(np.median(crop + decode)),
+        read=float(np.median(np.concatenate(samples.read))) if samples.read else None,
+    )
+
+
+def _peak(own: CandidateMeasurement) -> float:
+    return own.peak.peak_rss_mb if own.peak else 0.0
+
+
+def _cores_busy(rounds: Sequence[RoundSamples]) -> float:
+    wall = sum(one.wall_s for one in rounds)
+    return sum(one.cpu_s for one in rounds) / wall if wall > 0 else 0.0
+
+
+def _versus_pytorch(
+    own: CandidateMeasurement, reference: CandidateMeasurement | None
+) -> tuple[VersusPytorch, PytorchInterval]:
+    if reference is None:
+        return VersusPytorch(), PytorchInterval()
+    ours, theirs = _samples(own), _samples(reference)
+    model, track = _ratio(theirs.model, ours.model), _ratio(theirs.track, ours.track)
+    peak = _peak(reference)
+    return (
+        VersusPytorch(
+            model=model.value if model else None,
+            track=track.value if track else None,
+            peak_rss=_peak(own) / peak if peak > 0 else None,
+        ),
+        PytorchInterval(model=_ends(model), track=_ends(track)),
+    )
+
+
+def _ratio(theirs: Rounds, ours: Rounds) -> Ratio | None:
+    """Over the rounds that both have; None where a stage is too short for the clock."""
+    pairs = list(zip(theirs, ours, strict=False))
+    if not all(min(a) > 0 and min(b) > 0 for a, b in pairs):
+        return None
+    return ratio_of_medians([a for a, _ in pairs], [b for _, b in pairs], rng=np.random.default_rng(_SEED))
+
+
+def _ends(ratio: Ratio | None) -> tuple[float, float] | None:
+    return None if ratio is None or ratio.low is None or ratio.high is None else (ratio.low, ratio.high)
+
+
+def _versus_paper(manifest: Manifest, ours: float | None, *, on_gpu: bool) -> VersusPaper:
+    paper = manifest.paper
+    stated = paper.gpu_fps if on_gpu else paper.cpu_fps
+    if not stated:
+        return VersusPaper()
+    return VersusPaper(
+        fps=stated,
+        ratio=None if ours is None else ours / stated,
+        cpu=None if on_gpu else paper.cpu or None,
+        gpu=paper.gpu or None if on_gpu else None,
+        source=paper.source or None,
+    )
+
+
+def _versus_roofline(
+    manifest: Manifest, p50: float, roofline: Roofline | None
+) -> tuple[RooflineRatio, list[BenchWarning]]:
+    flops = sum(graph.flops for graph in manifest.graphs if graph.role == "step")
+    if roofline is None or not roofline.gflops:
+        reason = roofline.reason if roofline is not None and roofline.reason else "the roofline was not measured"
+        known = RooflineRatio(precision=roofline.precision, engine=roofline.engine) if roofline else RooflineRatio()
+        return known, [WarningCode.NO_ROOFLINE.warning(reason)]
+    known = RooflineRatio(gflops=roofline.gflops, precision=roofline.precision, engine=roofline.engine)
+    if not flops:
+        reason = "the bundle does not say how many operations a frame takes"
+        return known, [WarningCode.NO_ROOFLINE.warning(reason)]
+    limit = flops / (roofline.gflops * 1e6)
+    return msgspec.structs.replace(known, model=p50 / limit, limit_ms=limit), []

@@ -1,0 +1,179 @@
+"""What the benchmark and its worker processes say to each other: one JSON object per line, tagged by `type`.
+
+`check --baseline-python` starts workers of another installation. They are asked to `load`, for their `memory` and to
+`run`, so the names of these three and of their answers stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from edgetrack import json_lines
+from edgetrack.benchmark.config import BenchConfig
+from edgetrack.box import Box
+from edgetrack.errors import WorkerError
+
+
+class Load(BenchConfig, frozen=True, kw_only=True, tag="load"):
+    """Open a bundle as `edgetrack.load` does and track the box through the first frames of the source.
+
+    `source` is as `open_source` takes it, `box` (x, y, w, h) in pixels of its first frame; frames kept decoded in
+    memory are at most `keep_frames` and `keep_mb` (MiB).
+    """
+
+    bundle: str
+    hint: str | None
+    source: str
+    box: Box
+    keep_frames: int
+    keep_mb: float
+
+
+class LoadRoofline(msgspec.Struct, frozen=True, tag="load-roofline"):
+    """Prepare the search for the machine's peak throughput."""
+
+    precision: str
+    threads: int
+
+
+class Memory(msgspec.Struct, frozen=True, tag="memory"):
+    """Track `frames` frames as they come from the source and tell the peak memory; asked before anything is timed."""
+
+    frames: int
+
+
+class Measure(msgspec.Struct, frozen=True, tag="run"):
+    """Measure once in the way `kind`: `discarded` warm-up frames, then until `seconds` and `frames` are both reached.
+
+    `track` takes frames that are decoded in memory, `camera` reads and decodes each one from the source; the other
+    kinds are the scenario's.
+    """
+
+    kind: str
+    seconds: float
+    frames: int
+    discarded: int = msgspec.field(name="unrecorded")
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe"):
+    """Search for the peak throughput for about `seconds`."""
+
+    seconds: float
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """`load_ms` from the bundle's path to a tracker, `first_ms` of `init` and the first `update`."""
+
+    load_ms: float
+    first_ms: float
+    threads: int
+    versions: dict[str, str]
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The peak throughput can be searched for."""
+
+
+class Peak(msgspec.Struct, frozen=True, tag="peak"):
+    """Peak resident memory in MiB, and what the process holds of its GPU."""
+
+    peak_rss_mb: float
+    gpu_mb: float | None = None
+
+
+class RoundSamples(msgspec.Struct, frozen=True, kw_only=True, tag="slice"):
+    """One candidate in one round: an entry per recorded frame, in milliseconds, in the order in which they ran.
+
+    Attributes:
+        kind: as in `Measure`.
+        crop, graphs, decode: of the frame's update.
+        read: time to get the frame from the source, or from memory; empty where frames arrive at a rate.
+        whole: from asking for the frame, or from its arrival, to its box.
+        cpu_s, wall_s: what the process computed and how long it took, in seconds.
+        queued: from a frame's arrival to the start of its update, where frames arrive at a rate.
+        waiting: frames that had arrived and were not begun when the time was over.
+        streams: box to box, for each of several trackers at once; the other lists are empty then.
+        threads_each: threads of each of these trackers.
+    """
+
+    kind: str
+    crop: list[float] = []
+    graphs: list[float] = []
+    decode: list[float] = []
+    read: list[float] = []
+    whole: list[float] = []
+    cpu_s: float
+    wall_s: float
+    queued: list[float] = []
+    waiting: int = 0
+    streams: list[list[float]] = []
+    threads_each: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Recorded frames of all streams."""
+        return sum(map(len, self.streams)) if self.streams else len(self.graphs)
+
+    @property
+    def track(self) -> list[float]:
+        """Milliseconds of each frame by the papers' definition: crop, graphs and decode."""
+        return [sum(stages) for stages in zip(self.crop, self.graphs, self.decode, strict=True)]
+
+
+class Roofline(msgspec.Struct, frozen=True):
+    """The best rate found; `gflops` and `shape` are None where it cannot be measured, and `reason` says why.
+
+    `gflops` is in 1e9 FLOP/s (two per multiply-accumulate; integer operations count the same), `shape` the chain that
+    reached it, `runs` how many runs of all chains it was the best of.
+    """
+
+    precision: str
+    threads: int
+    gflops: float | None
+    engine: str
+    shape: str | None
+    runs: int
+    reason: str | None = None
+
+
+class Rate(msgspec.Struct, frozen=True, tag="rate"):
+    """The peak throughput as far as it is known."""
+
+    roofline: Roofline
+
+
+class Failure(msgspec.Struct, frozen=True, tag="failure"):
+    """The request could not be done; `error` is the name of the exception's class."""
+
+    error: str
+    message: str
+
+
+WorkerRequest = Load | LoadRoofline | Memory | Measure | Probe
+WorkerReply = Loaded | Ready | Peak | RoundSamples | Rate | Failure
+ReplyT = TypeVar("ReplyT", Loaded, Ready, Peak, RoundSamples, Rate)
+
+_REQUESTS: msgspec.json.Decoder[WorkerRequest] = msgspec.json.Decoder(WorkerRequest)
+_REPLIES: msgspec.json.Decoder[WorkerReply] = msgspec.json.Decoder(WorkerReply)
+
+
+def decode_request(line: bytes) -> WorkerRequest:
+    """The request of a line.
+
+    Raises:
+        WorkerError: it is none.
+    """
+    return json_lines.decode(line, _REQUESTS, lambda shown, why: WorkerError(f"{shown} is no request: {why}"))
+
+
+def decode_reply(line: bytes) -> WorkerReply:
+    """The reply of a line.
+
+    Raises:
+        WorkerError: it is none.
+    """
+    return json_lines.decode(
+        line, _REPLIES, lambda shown, why: WorkerError(f"broke its protocol: {shown} is no reply: {why}")
+    )

@@ -1,0 +1,283 @@
+"""`edgetrack bench` from request to record: candidates on the same frames, in interleaved rounds, saved after each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from edgetrack import capabilities, errors
+from edgetrack.benchmark import machine
+from edgetrack.benchmark.candidates import (
+    OUTPUT_FOLDER,
+    Candidate,
+    Export,
+    Notify,
+    add_references,
+    choose,
+    on_device,
+    require_gpu,
+)
+from edgetrack.benchmark.config import BenchConfig, BenchRequest
+from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
+from edgetrack.benchmark.gpu_watch import GpuWatch, Watch, is_gpu
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.measurement import (
+    CandidateMeasurement,
+    Measurement,
+    RooflineMeasurement,
+    failures,
+    results,
+)
+from edgetrack.benchmark.process import Start, Worker, WorkerProcess, start_worker
+from edgetrack.benchmark.record import BenchRecord, save
+from edgetrack.benchmark.scenarios import find_scenario, resolve
+from edgetrack.capabilities import Target
+from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.telemetry.sampler import Sampler
+from edgetrack.telemetry.sources import Sensors, SourceName, find_sensors
+from edgetrack.telemetry.timeline import Window
+
+Progress = Callable[[str, int, int], None]
+"""Is told what happens now, which step that is (from 1) and how many there are."""
+
+
+@dataclass(frozen=True)
+class BenchEnvironment:
+    """What a benchmark needs from outside.
+
+    Attributes:
+        export: makes a bundle, see `candidates.Export`.
+        notify, progress: tell people.
+        start: starts a worker.
+        look: reads the machine's record.
+        sensors: opens what telemetry is read from.
+        best_target, reference_target: rows of the capability table.
+        watch: opens a GPU's driver.
+        folder: where bundles are looked for.
+    """
+
+    export: Export
+    notify: Notify
+    progress: Progress
+    start: Start = start_worker
+    look: Callable[[], MachineRecord] = machine.collect
+    sensors: Callable[[Sequence[SourceName] | None], Sensors] = find_sensors
+    best_target: Callable[[str | None], Target] = capabilities.best_target
+    reference_target: Callable[[], Target] = capabilities.reference_target
+    watch: Watch = GpuWatch
+    folder: Path = OUTPUT_FOLDER
+
+
+def measure(request: BenchRequest, environment: BenchEnvironment) -> BenchRecord:
+    """Measure bundles and compare them with each other, their PyTorch reference and the machine's roofline.
+
+    The record is written to `request.output` after each round. Ctrl-C ends the measurement early: what there is by then
+    is saved and returned, with `complete` false.
+
+    Raises:
+        UsageError: a request that cannot be followed, or an output that exists.
+        DeviceUnavailableError: neither the CPU nor a CUDA device, or a GPU where there is none.
+        EdgetrackError: a bundle or source that cannot be opened. A candidate that fails later only fails itself.
+    """
+    config = resolve(request.config)
+    request.check()
+    if request.reference is not None and not find_scenario(config.scenario).compares:
+        raise UsageError(f"--reference has no use in the scenario {config.scenario}; leave it out")
+    before = environment.look()
+    if is_gpu(config.device):
+        require_gpu(config.device, before.nvidia_present, environment.watch)
+    with tempfile.TemporaryDirectory(prefix="edgetrack-bench-") as name:
+        scratch = Path(name)
+        candidates = _candidates(request, config, environment, scratch)
+        scene = scratch / "scene"
+        scene.mkdir()
+        keep_mb = memory_for_frames(before.memory_available_mib, len(candidates))
+        frames = prepare_frames(request.source, request.box, scene, keep_mb=keep_mb)
+        measurements = _measurements(candidates, frames, config, request.timeout_s)
+        found = environment.sensors(request.expected.sources)
+        with Sampler(found.sources, missing=found.missing, power_mode=found.power_mode) as sampler:
+            done = 0
+
+            def record(rounds: int) -> BenchRecord:
+                """The record after so many rounds, also on disk where an output was asked for."""
+                nonlocal done
+                done = rounds
+                timeline = sampler.timeline()
+                record = BenchRecord(
+                    complete=rounds == config.rounds,
+                    machine=before,
+                    settings=config,
+                    source=frames.note,
+                    results=results(measurements, before, timeline, request.expected),
+                    failures=failures(measurements),
+                    telemetry=timeline,
+                )
+                if request.output is not None:
+                    try:
+                        save(record, request.output)
+                    except OSError as error:
+                        raise UsageError(f"{request.output} cannot be written: {error.strerror or error}") from error
+                return record
+
+            with suppress(KeyboardInterrupt):
+                Runner(measurements, config.rounds, environment.start, environment.progress, sampler).run(record)
+        return record(done)
+
+
+def exit_code(record: BenchRecord) -> int:
+    """0 where all candidates finished; that of their error where all failed by the same one; else 1."""
+    kinds = {failure.error for failure in record.failures}
+    if not kinds:
+        return 0
+    if record.results or len(kinds) > 1:
+        return 1
+    return int(getattr(getattr(errors, kinds.pop(), errors.EdgetrackError), "exit_code", 1))
+
+
+def _candidates(
+    request: BenchRequest, config: BenchConfig, environment: BenchEnvironment, scratch: Path
+) -> list[Candidate]:
+    """The candidates with their references, as they are measured on the device."""
+    candidates = choose(
+        request.bundles,
+        request.hint,
+        export=environment.export,
+        best_target=partial(environment.best_target, config.device),
+        notify=environment.notify,
+        folder=environment.folder,
+        device=config.device,
+    )
+    compares = find_scenario(config.scenario).compares
+    if not compares and len(candidates) > 1:
+        raise UsageError(
+            f"{len(candidates)} bundles in the scenario {config.scenario}, where one would heat the device for the "
+            "next: give one bundle"
+        )
+    reference = environment.reference_target() if request.with_reference and compares else None
+    if reference is not None:
+        candidates = add_references(
+            candidates,
+            reference,
+            given=request.reference,
+            export=environment.export,
+            scratch=scratch,
+            notify=environment.notify,
+            folder=environment.folder,
+        )
+    return on_device(candidates, reference, config.device, environment.watch)
+
+
+def _measurements(
+    candidates: Sequence[Candidate], frames: BenchFrames, config: BenchConfig, timeout_s: float
+) -> list[Measurement]:
+    # The roofline is that of the processor, and a long run is not about it.
+    compared = candidates if config.device == "cpu" and find_scenario(config.scenario).compares else []
+    precisions = dict.fromkeys(candidate.arithmetic for candidate in compared)
+    return [
+        *(CandidateMeasurement(config, timeout_s, candidate, frames) for candidate in candidates),
+        *(RooflineMeasurement(config, timeout_s, precision) for precision in precisions),
+    ]
+
+
+def order(measurements: Sequence[Measurement], round_number: int) -> list[Measurement]:
+    """A B C in round 0, C B A in round 1, and so on: a machine that warms up slows all of them alike."""
+    return list(measurements) if round_number % 2 == 0 else list(reversed(measurements))
+
+
+class Runner:
+    """Runs the workers of all candidates in rounds, never two at a time.
+
+    Args:
+        measurements: what to ask each worker; they keep the answers. Labels differ.
+        rounds: how many.
+        start: starts a worker.
+        progress: is told of each step before it starts.
+        sampler: is told when which candidate's frames ran, and reads its process's memory meanwhile.
+    """
+
+    def __init__(
+        self,
+        measurements: Sequence[Measurement],
+        rounds: int,
+        start: Start,
+        progress: Progress,
+        sampler: Sampler | None = None,
+    ) -> None:
+        if len({one.label for one in measurements}) != len(measurements):
+            raise UsageError("two candidates have one name; give each bundle once")
+        self._measurements = measurements
+        self._rounds = rounds
+        self._start = start
+        self._progress = progress
+        self._sampler = sampler
+        self._workers: dict[str, Worker] = {}
+        self._steps = count(1)
+        self._total = sum(2 + len(one.kinds) * rounds for one in measurements)
+
+    def run(self, after_round: Callable[[int], object]) -> None:
+        """Load, warm up and measure all; one that fails is left out from there on, the others go on.
+
+        Args:
+            after_round: is told how many rounds are done, also 0 after the warm-up.
+        """
+        # Every kind of any candidate, in the order in which a round goes through them.
+        kinds = dict.fromkeys(kind for one in self._measurements for kind in one.kinds)
+        with ExitStack() as stack:
+            for one in self._measurements:
+                self._do(one, "loading", partial(self._open, stack, one))
+            for one in self._measurements:
+                self._do(one, "warming up", partial(self._warm_up, one))
+            after_round(0)
+            for number in range(self._rounds):
+                if not self._workers:
+                    return
+                for kind in kinds:
+                    title = f"round {number + 1}/{self._rounds}, {kind}"
+                    for one in order([one for one in self._measurements if kind in one.kinds], number):
+                        self._do(one, title, partial(self._measure, one, kind))
+                for one in self._measurements:
+                    one.rounds_done += one.failure is None
+                after_round(number + 1)
+
+    def _open(self, stack: ExitStack, one: Measurement) -> None:
+        worker = self._start(one.label, one.config.threads)
+        stack.callback(worker.close)
+        self._workers[one.label] = worker
+        one.open(worker)
+
+    def _warm_up(self, one: Measurement) -> None:
+        one.warm_up(self._workers[one.label])
+
+    def _measure(self, one: Measurement, kind: str) -> None:
+        """One round of one kind, put on the sensors' axis of time."""
+        worker, sampler = self._workers[one.label], self._sampler
+        if sampler is None:
+            one.measure(worker, kind)
+            return
+        start = sampler.seconds()
+        pid = worker.pid if isinstance(worker, WorkerProcess) else None
+        with sampler.watch(one.label, pid) if pid is not None else nullcontext():
+            found = one.measure(worker, kind)
+        end = sampler.seconds()
+        if found is not None:
+            sampler.add(Window(one.label, kind, start, end, min(found.wall_s, end - start), found.frames))
+
+    def _do(self, one: Measurement, what: str, action: Callable[[], None]) -> None:
+        """One step; afterwards the worker is idle before another one is timed."""
+        self._progress(f"{what}: {one.label}", next(self._steps), self._total)
+        if one.failure is not None:
+            return
+        try:
+            action()
+        except EdgetrackError as error:
+            one.failure = error
+            failed = self._workers.pop(one.label, None)
+            if failed is not None:
+                failed.close()
+        else:
+            one.never_idle |= not self._workers[one.label].rest()

@@ -1,0 +1,133 @@
+"""Several trackers of one bundle at once, each on a thread of its own: several targets, or several cameras."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from edgetrack.benchmark.config import BenchConfig
+from edgetrack.benchmark.latency import Latency, Rounds, latency_of
+from edgetrack.benchmark.protocol import Measure, RoundSamples
+from edgetrack.benchmark.scenarios.base import Rig
+from edgetrack.benchmark.scenarios.stream import Stream
+from edgetrack.telemetry.timeline import Timeline
+
+if TYPE_CHECKING:
+    from edgetrack.benchmark.record import BenchResult
+    from edgetrack.runtime.session import Tracker
+
+_START_S = 120.0
+"""Longest wait for all trackers to be ready."""
+
+
+class BurstOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """`streams` trackers at once: `fps` of all together, `gain` over the track fps of one with all threads."""
+
+    streams: int
+    threads_each: int
+    fps: float
+    gain: float | None
+    latency_ms: Latency
+    samples_ms: list[Rounds]
+
+
+class Burst(Stream):
+    """`stream`, and then several trackers at once, which share the threads, at least one each."""
+
+    name = "burst"
+    kinds: ClassVar[tuple[str, ...]] = (*Stream.kinds, "burst")
+    default_streams = 2
+    takes_streams = True
+
+    def __init__(self, config: BenchConfig) -> None:
+        super().__init__(config)
+        self.threads_each = max(1, config.threads // (config.streams or self.default_streams))
+        self._trackers: list[Tracker] = []
+        self._opened = ExitStack()
+
+    def measure(self, request: Measure, rig: Rig) -> RoundSamples:
+        """Start all at once; each goes on until the time is over and it has had its frames.
+
+        The trackers are loaded the first time and kept.
+        """
+        if request.kind != self.name:
+            return super().measure(request, rig)
+        while len(self._trackers) < self.config.streams:
+            tracker = rig.open_tracker(self.threads_each)
+            self._opened.callback(tracker.close)
+            self._trackers.append(tracker)
+        barrier, cpu = threading.Barrier(len(self._trackers)), rig.cpu_seconds()
+        with ThreadPoolExecutor(len(self._trackers)) as pool:
+            futures = [pool.submit(_run_one, tracker, request, rig, barrier) for tracker in self._trackers]
+            errors = [error for error in (future.exception() for future in futures) if error is not None]
+        if errors:
+            # Those that waited for the one that failed only say that they waited in vain.
+            raise next((one for one in errors if not isinstance(one, threading.BrokenBarrierError)), errors[0])
+        spans = [future.result() for future in futures]
+        start, end = min(marks[0] for marks in spans), max(marks[-1] for marks in spans)
+        return RoundSamples(
+            kind=request.kind,
+            streams=[[(after - before) / 1e6 for before, after in pairwise(marks)] for marks in spans],
+            threads_each=self.threads_each,
+            cpu_s=rig.cpu_seconds() - cpu,
+            wall_s=(end - start) / 1e9,
+        )
+
+    def close(self) -> None:
+        """Release the trackers."""
+        self._opened.close()
+
+    def summarize(
+        self, result: BenchResult, rounds: Mapping[str, Sequence[RoundSamples]], timeline: Timeline
+    ) -> dict[str, object]:
+        """`burst`: throughput of all rounds, over that of one tracker with the same threads."""
+        found = rounds.get(self.name, ())
+        if not found:
+            return {}
+        fps = sum(one.frames for one in found) / sum(one.wall_s for one in found)
+        outcome = BurstOutcome(
+            streams=self.config.streams,
+            threads_each=found[0].threads_each,
+            fps=fps,
+            gain=fps / result.fps.track if result.fps.track else None,
+            latency_ms=latency_of([stream for one in found for stream in one.streams]),
+            samples_ms=[one.streams for one in found],
+        )
+        return {"burst": outcome}
+
+    @classmethod
+    def notes(cls, result: BenchResult) -> Iterator[str]:
+        """Throughput."""
+        found = result.burst
+        if found is None:
+            return
+        gain = f", {found.gain:.2f} times one tracker's" if found.gain is not None else ""
+        threads = "1 thread" if found.threads_each == 1 else f"{found.threads_each} threads"
+        yield (
+            f"{found.streams} trackers at once ({threads} each): {found.fps:.1f} frames/s in all{gain}; "
+            f"{found.latency_ms.p50:.2f} ms per box"
+        )
+
+
+def _run_one(tracker: Tracker, request: Measure, rig: Rig, barrier: threading.Barrier) -> list[int]:
+    """The clock at the start and after each frame."""
+    frames = rig.feed.endless()
+    try:
+        tracker.init(next(frames), rig.box)
+        for _ in range(request.discarded):
+            tracker.update(next(frames))
+        barrier.wait(_START_S)
+    except BaseException:
+        barrier.abort()
+        raise
+    marks = [rig.clock.now_ns()]
+    while len(marks) <= request.frames or marks[-1] - marks[0] < 1e9 * request.seconds:
+        tracker.update(next(frames))
+        marks.append(rig.clock.now_ns())
+    return marks
