@@ -45,8 +45,7 @@ class TextGraph(nn.Module):
 
     def forward(self, *phrases: Tensor) -> Tensor:
         """Phrases in the order of the attributes."""
-        out: Tensor = self.proj(self.tower(torch.cat(phrases)))
-        return out
+        return self.proj(self.tower(torch.cat(phrases)))
 
 
 class Gate(nn.Module):
@@ -205,8 +204,7 @@ def _published_step(network: AtsTrack, search: Tensor, templates: Tensor, state:
         words, mask = said[:2]
         # Nothing is marked where the arithmetic of full phrases is counted.
         description = Description(words, mask if mask.any() else torch.ones_like(mask))
-    found: Found = network(normalised(templates), normalised(search.unsqueeze(0)), state, description)
-    return found
+    return network(normalised(templates), normalised(search.unsqueeze(0)), state, description)
 
 
 def reference(network: AtsTrack) -> tuple[GraphModule, ...]:

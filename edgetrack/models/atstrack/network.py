@@ -53,8 +53,7 @@ class CrossAttention(nn.Module):
     def forward(self, words: Tensor, visual: Tensor) -> Tensor:
         """Words (1, M, dim) and visual tokens (1, N, dim) to what is added to the words."""
         found = attend(self._split(self.q(self.norm(words))), self._split(self.k(visual)), self._split(self.v(visual)))
-        out: Tensor = self.proj(found.transpose(1, 2).reshape(words.shape))
-        return out
+        return self.proj(found.transpose(1, 2).reshape(words.shape))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(1, x.shape[1], self.heads, -1).transpose(1, 2)
@@ -143,8 +142,7 @@ class Backbone(JointBackbone):
         tokens = torch.cat([query, lingual, self.tokens(templates, search)], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
-        out: Tensor = self.norm(tokens)
-        return out
+        return self.norm(tokens)
 
 
 class AtsTrack(nn.Module):
@@ -212,8 +210,7 @@ class AtsTrack(nn.Module):
         """Token ids (A, L), padded with 0, to (A, L, dim)."""
         padded = ids.new_zeros(len(ids), self.text.positional_embedding.shape[0])
         padded[:, : ids.shape[1]] = ids
-        out: Tensor = self.lang_proj(self.text(padded)[:, : ids.shape[1]])
-        return out
+        return self.lang_proj(self.text(padded)[:, : ids.shape[1]])
 
     def forward(self, templates: Tensor, search: Tensor, state: Tensor, description: Description | None) -> Found:
         """Normalised RGB: templates (T, 3, 192, 192), search (1, 3, 384, 384); the state before, (1, slots, dim).
@@ -237,8 +234,7 @@ class AtsTrack(nn.Module):
     def _maps(self, query: Tensor, x: Tensor) -> Maps:
         weighted = x * torch.matmul(x, query.transpose(1, 2))
         cells = round(x.shape[1] ** 0.5)
-        maps: Maps = self.box_head(weighted.transpose(1, 2).reshape(1, -1, cells, cells))
-        return maps
+        return self.box_head(weighted.transpose(1, 2).reshape(1, -1, cells, cells))
 
 
 TOWER = "text."

@@ -43,8 +43,7 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor, hint: Tensor | None = None) -> Tensor:
         """uint8 or float; `hint` is added behind stage 0."""
         pixels = image.permute(2, 0, 1).unsqueeze(0).float() - self.mean
-        features: Tensor = self.neck(self.trunk(pixels, hint))
-        return features
+        return self.neck(self.trunk(pixels, hint))
 
 
 class MemoryGraph(nn.Module):

@@ -47,9 +47,7 @@ class Perceptron(nn.Module):
         self.fc1, self.fc2 = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs) to (B, outputs)."""
-        out: Tensor = self.fc2(torch.relu(self.fc1(x)))
-        return out
+        return self.fc2(torch.relu(self.fc1(x)))
 
 
 class CoordinateAttention(nn.Module):
@@ -79,7 +77,6 @@ class CombinedAttention(nn.Module):
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
         mean, most = (self.fc2(torch.relu(self.fc1(pooled))) for pooled in (x.mean(dim=(2, 3)), x.amax(dim=(2, 3))))
         x = x * torch.sigmoid(mean + most)[:, :, None, None]
         planes = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
@@ -182,9 +179,7 @@ class Adjustor(nn.Module):
         self.adjustor = nn.Conv2d(c_in, c_out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, F, F) to (B, c_out, F, F)."""
-        out: Tensor = self.adjustor(x)
-        return out
+        return self.adjustor(x)
 
 
 class MemoryTrunk(MobileOne):
@@ -203,9 +198,7 @@ class Scores(nn.Module):
         self.conv, self.bn = nn.Conv2d(c_in, c_out, 1), nn.BatchNorm2d(c_out, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, F, F) to (B, c_out, F, F)."""
-        out: Tensor = self.bn(self.conv(x))
-        return out
+        return self.bn(self.conv(x))
 
 
 class Tower(nn.Module):
@@ -221,8 +214,7 @@ class Tower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, F, F) to (B, width, F, F)."""
-        out: Tensor = self.conv_layers(self.conv1(x))
-        return out
+        return self.conv_layers(self.conv1(x))
 
 
 class Head(nn.Module):
@@ -334,10 +326,7 @@ class Dastm(nn.Module):
     def memorise(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Image (B, 3, S, S), map of the target (B, 1, S, S) to features (B, dim, F, F) and gate weights (B, 4)."""
         trunk = self.basemodel_m
-        features: tuple[Tensor, Tensor] = self.dab(
-            self.neck_m(self._middle(trunk(image, trunk.proj_fg_bg_label_map(target))))
-        )
-        return features
+        return self.dab(self.neck_m(self._middle(trunk(image, trunk.proj_fg_bg_label_map(target)))))
 
     def forward(self, image: Tensor, memory: Tensor) -> Found:
         """Image (1, 3, S, S) and features (1, dim, T, F, F) to scores and boxes."""

@@ -86,8 +86,7 @@ class Shallow(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(2, N, dim): what each modality gets from the other."""
-        out: Tensor = self.up(_swapped(self.down(tokens)))
-        return out
+        return self.up(_swapped(self.down(tokens)))
 
 
 class Deep(nn.Module):
@@ -118,7 +117,6 @@ class Deep(nn.Module):
         self.up_bias = nn.Parameter((out_bias @ up.T + published.adapter_up.bias.detach().double()).float())
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(2, N, dim) to the same shape."""
         own: Tensor = self.down(tokens)
         other = _swapped(own)
         relation = torch.softmax(self.judge(torch.cat([own, other], dim=-1)), dim=-1)
@@ -144,8 +142,7 @@ class DeployedBlock(nn.Module):
         normed = self.norm1(x)
         x = x[:, first:] + self.attn(normed, keys, first) + self.shallow(normed[:, first:])
         normed = self.norm2(x)
-        out: Tensor = x + self.mlp(normed) + self.deep(normed)
-        return out
+        return x + self.mlp(normed) + self.deep(normed)
 
 
 class StepGraph(nn.Module):
@@ -175,8 +172,7 @@ class StepGraph(nn.Module):
             tokens = block(tokens, frames, keys, count if index == last else 0)
         tokens = self.norm(tokens)
         features = (tokens[:1] + tokens[1:]).transpose(1, 2)
-        maps: Maps = self.head(features.reshape(1, -1, sizes.search_cells, sizes.search_cells))
-        return maps
+        return self.head(features.reshape(1, -1, sizes.search_cells, sizes.search_cells))
 
 
 def signature(network: DmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
@@ -201,8 +197,7 @@ def _published_step(network: DmTrack, search: Tensor, templates: Tensor, present
     # Nothing is marked where the arithmetic of a full memory is counted.
     held = templates[: int(present.sum()) or templates.shape[0]]
     crops = normalised(held.flatten(0, 1))
-    maps: Maps = network(crops.reshape(-1, 2, *crops.shape[1:]), normalised(search))
-    return maps
+    return network(crops.reshape(-1, 2, *crops.shape[1:]), normalised(search))
 
 
 def reference(network: DmTrack) -> tuple[GraphModule, ...]:

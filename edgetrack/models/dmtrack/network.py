@@ -26,9 +26,7 @@ class ShallowAdapter(nn.Module):
         self.adapter_mid = nn.Linear(RANK, RANK)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, dim) to the same shape."""
-        out: Tensor = self.adapter_up(self.adapter_mid(self.adapter_down(tokens)))
-        return out
+        return self.adapter_up(self.adapter_mid(self.adapter_down(tokens)))
 
 
 class TemporalAdapter(nn.Module):
@@ -46,8 +44,7 @@ class TemporalAdapter(nn.Module):
         z, x = down.split([down.shape[1] - search, search], dim=1)
         over_time = z.reshape(frames, -1, TEMPORAL_RANK).permute(1, 2, 0)
         filtered = self.adapter_mid(over_time).permute(2, 0, 1).reshape(z.shape)
-        out: Tensor = self.adapter_up(torch.cat([z + filtered, x], dim=1))
-        return out
+        return self.adapter_up(torch.cat([z + filtered, x], dim=1))
 
 
 class DeepAdapter(nn.Module):
@@ -75,8 +72,7 @@ class DeepAdapter(nn.Module):
         keys = torch.cat([own + self.k_noise.weight[index], own * relation], dim=1)
         values = torch.cat([own + self.v_noise.weight[index], other], dim=1)
         found, _ = attention(own, keys, values, need_weights=False)
-        out: Tensor = self.adapter_up(found.reshape(1, -1, RANK))
-        return out
+        return self.adapter_up(found.reshape(1, -1, RANK))
 
 
 class Block(nn.Module):
@@ -166,5 +162,4 @@ class DmTrack(nn.Module):
             score (1, 1, 16, 16) and size (1, 2, 16, 16) in 1e-4..1-1e-4, size as fractions of the crop; offset
             (1, 2, 16, 16) in cells.
         """
-        maps: Maps = self.box_head(self.backbone(templates, search))
-        return maps
+        return self.box_head(self.backbone(templates, search))

@@ -59,5 +59,4 @@ class DeployedCenterHead(nn.Module):
         self.score, self.size, self.offset = (to_tower(head.tower(name)) for name in ("ctr", "size", "offset"))
 
     def forward(self, features: Tensor) -> Maps:
-        """As the published head."""
         return _bounded(self.score(features)), _bounded(self.size(features)), self.offset(features)

@@ -27,9 +27,7 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(.., dim) to the same shape."""
-        out: Tensor = self.c_proj(quick_gelu(self.c_fc(x)))
-        return out
+        return self.c_proj(quick_gelu(self.c_fc(x)))
 
 
 class Block(nn.Module):
@@ -47,8 +45,7 @@ class Block(nn.Module):
         normed = self.ln_1(x)
         found, _ = self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)
         x = x + found
-        out: Tensor = x + self.mlp(self.ln_2(x))
-        return out
+        return x + self.mlp(self.ln_2(x))
 
 
 class Transformer(nn.Module):
@@ -59,7 +56,6 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList([Block(dim, heads) for _ in range(depth)])
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, N, dim) to the same shape."""
         for block in self.resblocks:
             x = block(x, mask)
         return x
@@ -87,8 +83,7 @@ class TextTower(nn.Module):
         """Ids (B, context), padded with 0, to features of every token (B, context, dim)."""
         x = self.token_embedding(ids) + self.positional_embedding
         mask = torch.full((x.shape[1], x.shape[1]), -torch.inf).triu(1)
-        out: Tensor = self.ln_final(self.transformer(x, mask))
-        return out
+        return self.ln_final(self.transformer(x, mask))
 
     def pooled(self, ids: Tensor) -> Tensor:
         """Ids (B, context) to a phrase's one feature (B, dim): the projected end token, which has the largest id."""
@@ -110,10 +105,8 @@ class DeployedBlock(nn.Module):
         self.ln_1, self.ln_2, self.mlp = block.ln_1, block.ln_2, block.mlp
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """As the published block."""
         x = x + self.attn(self.ln_1(x), mask)
-        out: Tensor = x + self.mlp(self.ln_2(x))
-        return out
+        return x + self.mlp(self.ln_2(x))
 
 
 class DeployedTextTower(nn.Module):
@@ -137,5 +130,4 @@ class DeployedTextTower(nn.Module):
         x = F.embedding(ids, self.token_embedding.weight) + self.positions
         for block in self.blocks:
             x = block(x, self.mask)
-        out: Tensor = self.ln_final(x)
-        return out
+        return self.ln_final(x)

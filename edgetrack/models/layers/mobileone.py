@@ -46,7 +46,6 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(max(1, channels // GATE_REDUCTION), channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x times its gate."""
         gate: Tensor = torch.sigmoid(self.expand(torch.relu(self.reduce(x.mean(dim=(2, 3), keepdim=True)))))
         return x * gate
 
@@ -60,9 +59,7 @@ class _ConvNorm(nn.Module):
         self.bn = nn.BatchNorm2d(c_out, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) to (B, c_out, H', W')."""
-        out: Tensor = self.bn(self.conv(x))
-        return out
+        return self.bn(self.conv(x))
 
     @property
     def affine(self) -> Affine:
@@ -105,7 +102,6 @@ class MobileOneBlock(nn.Module):
         return cast("SqueezeExcite | None", self._modules.get("se"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) to (B, c_out, H', W')."""
         total: Tensor = self.rbr_conv[0](x)
         for branch in self.rbr_conv[1:]:
             total = total + branch(x)
@@ -198,7 +194,6 @@ class DeployedBlock(nn.Module):
         self.gate = block.gate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) to (B, c_out, H', W')."""
         out = self.conv(x)
         return torch.relu(out if self.gate is None else self.gate(out))
 
@@ -227,7 +222,6 @@ class DeployedMobileOne(nn.Module):
         )
 
     def forward(self, image: Tensor, hint: Tensor | None = None) -> Tensor:
-        """As the trained form, cut."""
         x = self.stage0(image)
         out: Tensor = self.stages(x if hint is None else x + hint)
         return out[:, :, self.cut : -self.cut, self.cut : -self.cut] if self.cut else out

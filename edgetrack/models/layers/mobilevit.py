@@ -44,9 +44,7 @@ class ConvLayer(nn.Module):
             self.block.add_module("act", nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) to (B, c_out, H/stride, W/stride)."""
-        out: Tensor = self.block(x)
-        return out
+        return self.block(x)
 
 
 class InvertedResidual(nn.Module):
@@ -62,7 +60,6 @@ class InvertedResidual(nn.Module):
         self.block.add_module("red_1x1", ConvLayer(hidden, c_out, act=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) to (B, c_out, H/stride, W/stride)."""
         out: Tensor = self.block(x)
         return x + out if self.residual else out
 
@@ -86,8 +83,7 @@ class LinearSelfAttention(nn.Module):
         query, key, value = torch.split(self.qkv_proj(x), [1, self.dim, self.dim], dim=1)
         scores = F.softmax(query, dim=-1)
         context = (key * scores).sum(dim=-1, keepdim=True)
-        out: Tensor = self.out_proj(F.relu(value) * context.expand_as(value))
-        return out
+        return self.out_proj(F.relu(value) * context.expand_as(value))
 
 
 class SeparableAttentionBlock(nn.Module):
@@ -105,10 +101,8 @@ class SeparableAttentionBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, dim, P, N) to the same shape."""
         x = x + self.pre_norm_attn(x)
-        out: Tensor = x + self.pre_norm_ffn(x)
-        return out
+        return x + self.pre_norm_ffn(x)
 
 
 def attention_stack(dim: int, blocks: int) -> nn.Sequential:
@@ -217,7 +211,6 @@ class DeployedAttention(nn.Module):
             self.register_buffer("mask", (places - 1) * -MASKED)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(1, dim, rows, columns) to the same shape."""
         normed = normalise(x)
         dim, count = x.shape[1], x.shape[2] * x.shape[3]
         logits = self.query(normed).reshape(1, count)
@@ -227,8 +220,7 @@ class DeployedAttention(nn.Module):
         if self.patched:
             gate = torch.matmul(gate.reshape(dim, -1), self.places).reshape(x.shape)
         x = x + self.out(torch.relu(self.value(normed)) * gate)
-        out: Tensor = x + self.narrow(torch.relu(self.widen(normalise(x))))
-        return out
+        return x + self.narrow(torch.relu(self.widen(normalise(x))))
 
 
 def deployed_stack(stack: nn.Sequential, grids: Sequence[tuple[int, int]] | None = None) -> nn.Sequential:

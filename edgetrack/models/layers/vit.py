@@ -47,8 +47,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalised RGB (B, 3, H, W) to (B, N, dim)."""
-        tokens: Tensor = self.proj(image).flatten(2).transpose(1, 2)
-        return tokens
+        return self.proj(image).flatten(2).transpose(1, 2)
 
 
 class PixelEmbed(nn.Module):
@@ -69,8 +68,7 @@ class PixelEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """BGR (B, H, W, 3), uint8 or float of 0..255, to (B, N, dim)."""
-        tokens: Tensor = self.proj(image.permute(0, 3, 1, 2).float()).flatten(2).transpose(1, 2)
-        return tokens
+        return self.proj(image.permute(0, 3, 1, 2).float()).flatten(2).transpose(1, 2)
 
 
 def normalised(image: Tensor) -> Tensor:
@@ -139,8 +137,7 @@ class Attention(nn.Module):
         batch, count, dim = tokens.shape
         parts = self.qkv(tokens).reshape(batch, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         found = attend(parts[0][:, :, first:], parts[1], parts[2], mask)
-        out: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count - first, dim))
-        return out
+        return self.proj(found.transpose(1, 2).reshape(batch, count - first, dim))
 
 
 class Mlp(nn.Module):
@@ -151,9 +148,7 @@ class Mlp(nn.Module):
         self.fc1, self.fc2 = fc1, fc2
 
     def forward(self, x: Tensor) -> Tensor:
-        """(.., c_in) to (.., c_out)."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return out
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
@@ -169,8 +164,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """Tokens (B, N, dim) to (B, N - first, dim): those from `first` on."""
         x = x[:, first:] + self.attn(self.norm1(x), None, first)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return x + self.mlp(self.norm2(x))
 
 
 PATCH = 16

@@ -50,7 +50,6 @@ class SqueezeExcite(nn.Module):
         self.fc = nn.Sequential(nn.Linear(channels, squeeze), nn.ReLU(), nn.Linear(squeeze, channels), nn.Hardsigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
         gate: Tensor = self.fc(x.mean(dim=(2, 3)))
         return x * gate[:, :, None, None]
 
@@ -78,7 +77,6 @@ class InvertedResidual(nn.Module):
             self.conv = nn.Sequential(*filter_, act(), gate, *project)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) to (B, c_out, H/stride, W/stride)."""
         out: Tensor = self.conv(x)
         return x + out if self.residual else out
 
@@ -96,8 +94,7 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, channels, H/16, W/16), rounded up."""
-        out: Tensor = self.features(image)
-        return out
+        return self.features(image)
 
 
 def centre(features: Tensor, size: int) -> Tensor:
@@ -145,8 +142,7 @@ class PixelwiseCorrelation(nn.Module):
         """Template (1, C, 8, 8) and search (1, C, 16, 16) to (1, 64, n, n)."""
         kernel, search = self.conv_kernel(z), self.conv_search(x)
         corr = torch.matmul(kernel.flatten(2).transpose(1, 2), search.flatten(2)).view(1, CELLS, *search.shape[2:])
-        out: Tensor = self.conv(self.CA_layer(corr))
-        return out
+        return self.conv(self.CA_layer(corr))
 
 
 class DepthwiseCorrelation(nn.Module):
@@ -255,8 +251,7 @@ class NanoTrack(nn.Module):
 
     def template(self, z: Tensor) -> Tensor:
         """Template crop, BGR 0..255 (1, 3, 127, 127), to the published per-target cache (1, C, 8, 8)."""
-        out: Tensor = self.backbone(z)
-        return out
+        return self.backbone(z)
 
     def step(self, x: Tensor, template: Tensor) -> tuple[Tensor, Tensor]:
         """Search crop, BGR 0..255 (1, 3, 255, 255), and `template()`'s result to the maps, n x n cells.
@@ -266,9 +261,7 @@ class NanoTrack(nn.Module):
             cell to the box's left, top, right and lower edge, in pixels of the crop; the published head ends with
             their exponential.
         """
-        maps: tuple[Tensor, Tensor] = self.ban_head(template, self.backbone(x))
-        return maps
+        return self.ban_head(template, self.backbone(x))
 
     def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Both images at once."""
         return self.step(x, self.template(z))

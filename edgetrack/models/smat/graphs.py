@@ -91,8 +91,7 @@ class Encoder(nn.Module):
         """(1, 3, H, W) BGR 0..255 to (1, 128, H / 8, W / 8)."""
         x: Tensor = self.layer_2(self.layer_1(torch.relu(self.conv_1(image))))
         x = x + self.layer_2_residual(x)
-        tokens: Tensor = self.local_rep(self.layer_3(x))
-        return tokens
+        return self.local_rep(self.layer_3(x))
 
 
 class MixedBackbone(nn.Module):
@@ -112,8 +111,7 @@ class MixedBackbone(nn.Module):
         self.attention_4 = deployed_stack(mixed_4.global_rep, GRIDS_4)
 
     def _down(self, map_: Tensor) -> Tensor:
-        down: Tensor = self.local_rep(self.reduce(self.expand(map_)))
-        return down
+        return self.local_rep(self.reduce(self.expand(map_)))
 
     def forward(self, search: Tensor, template: Tensor) -> tuple[Tensor, Tensor]:
         """(1, 128, 32, 32) and (1, 128, 8, 32) to (1, 192, 16, 16) and (1, 192, 4, 16)."""
@@ -151,8 +149,7 @@ class Correlation(nn.Module):
         corr = torch.matmul(kernel.reshape(kernel.shape[1], -1).T, search.reshape(search.shape[1], -1)) + shift
         corr = corr.reshape(1, -1, *GRIDS_4[0])
         gate = torch.sigmoid(self.gate_2(torch.relu(self.gate_1(corr.mean(dim=(2, 3), keepdim=True)))))
-        gated: Tensor = corr * gate
-        return gated
+        return corr * gate
 
 
 class Branch(nn.Module):
@@ -210,7 +207,6 @@ class TemplateGraph(nn.Module):
         self.encoder = Encoder(network)
 
     def forward(self, template: Tensor) -> Tensor:
-        """The only stage."""
         return self.features(image_to_nchw(template))
 
     def features(self, image: Tensor) -> Tensor:
@@ -229,14 +225,12 @@ class StepGraph(nn.Module):
         self.head = Head(network)
 
     def forward(self, search: Tensor, template_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All stages in order."""
         return self.maps(image_to_nchw(search), template_features)
 
     def maps(self, image: Tensor, template_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From (1, 3, 256, 256) BGR 0..255, float."""
         search, template = self.mixed(self.encoder(image), template_features)
-        maps: tuple[Tensor, Tensor, Tensor] = self.head(self.correlation(search, template))
-        return maps
+        return self.head(self.correlation(search, template))
 
 
 def deploy(network: Smat) -> tuple[GraphModule, ...]:

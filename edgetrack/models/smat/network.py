@@ -29,8 +29,7 @@ class Backbone(nn.Module):
 
     def stem(self, image: Tensor) -> Tensor:
         """RGB 0..1 (B, 3, H, W) to (B, 128, H/4, W/4): conv_1, layer_1, layer_2."""
-        out: Tensor = self.layer_2(self.layer_1(self.conv_1(image)))
-        return out
+        return self.layer_2(self.layer_1(self.conv_1(image)))
 
     def mixed(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Search (B, 128, 64, 64) and template (B, 128, 32, 32) to (B, 384, 16, 16) and (B, 384, 8, 8)."""
@@ -57,7 +56,6 @@ class ChannelAttention(nn.Module):
         self.fc2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
         mean = x.mean(dim=(2, 3), keepdim=True)
         return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(mean))))
 
@@ -72,8 +70,7 @@ class PixelwiseCorrelation(nn.Module):
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Search (B, C, H, W) and template (B, C, h, w) to (B, h*w, H, W)."""
         corr = torch.matmul(z.flatten(2).transpose(1, 2), x.flatten(2)).view(x.shape[0], -1, *x.shape[2:])
-        out: Tensor = self.CA_layer(corr)
-        return out
+        return self.CA_layer(corr)
 
 
 class FeatureFusor(nn.Module):
@@ -86,8 +83,7 @@ class FeatureFusor(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Search (B, C, H, W) and template (B, C, h, w) to (B, channels, H, W)."""
-        out: Tensor = self.adj_layer(self.pw_corr(x, z))
-        return out
+        return self.adj_layer(self.pw_corr(x, z))
 
 
 def _conv_bn_relu(c_in: int, c_out: int) -> nn.Sequential:
@@ -158,10 +154,7 @@ class Smat(nn.Module):
             offset (B, 2, 16, 16) in cells.
         """
         features, kernel = self.backbone.mixed(self.backbone.stem(x), template)
-        maps: tuple[Tensor, Tensor, Tensor] = self.box_head(
-            self.feature_fusor(self.neck.BN_x(features), self.neck.BN_z(kernel))
-        )
-        return maps
+        return self.box_head(self.feature_fusor(self.neck.BN_x(features), self.neck.BN_z(kernel)))
 
     def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Both images at once, as while training: template (B, 3, 128, 128) and search (B, 3, 256, 256), RGB 0..1."""

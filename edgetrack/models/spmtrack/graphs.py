@@ -68,8 +68,7 @@ class StackedExperts(nn.Module):
         route = torch.softmax(found[..., self.outputs + width :].reshape(*leading, self.members, self.count), dim=-1)
         mixed = (route.unsqueeze(-1) * compressed).reshape(*leading, self.members, self.count * self.rank)
         added = [F.linear(mixed[:, :, i], cast(Tensor, matrix)) for i, matrix in enumerate(self.experts)]
-        total: Tensor = out + (added[0] if self.members == 1 else torch.cat(added, dim=-1))
-        return total
+        return out + (added[0] if self.members == 1 else torch.cat(added, dim=-1))
 
 
 def _stacked(*maps: nn.Module, gain: Tensor | None = None) -> StackedExperts:
@@ -84,11 +83,9 @@ class DeployedSwiGlu(nn.Module):
         self.w12, self.w3 = _stacked(published.w12), _stacked(published.w3, gain=gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(1, N, dim) to the same shape."""
         both = self.w12(x)
         half = both.shape[-1] // 2
-        out: Tensor = self.w3(F.silu(both[..., :half]) * both[..., half:])
-        return out
+        return self.w3(F.silu(both[..., :half]) * both[..., half:])
 
 
 class DeployedBlock(nn.Module):
@@ -109,8 +106,7 @@ class DeployedBlock(nn.Module):
     def forward(self, x: Tensor, first: int) -> Tensor:
         """Tokens (1, N, dim) to (1, N - first, dim): those from `first` on."""
         x = x[:, first:] + self.attn(self.norm1(x), None, first)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return x + self.mlp(self.norm2(x))
 
 
 class StepGraph(nn.Module):
@@ -175,8 +171,7 @@ def deploy(network: SpmTrack) -> tuple[GraphModule, ...]:
 
 
 def _published_step(network: SpmTrack, search: Tensor, templates: Tensor, masks: Tensor, state: Tensor) -> Found:
-    found: Found = network(normalised(templates), masks, normalised(search.unsqueeze(0)), state)
-    return found
+    return network(normalised(templates), masks, normalised(search.unsqueeze(0)), state)
 
 
 def reference(network: SpmTrack) -> tuple[GraphModule, ...]:

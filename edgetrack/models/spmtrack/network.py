@@ -24,7 +24,6 @@ class Experts(nn.Module):
         self.expert_route = nn.Linear(c_in, count, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(.., c_in) to (.., c_out)."""
         route = torch.softmax(self.expert_route(x), dim=-1)
         compressed = torch.matmul(x, self.compress_expert.T)
         total = torch.zeros(())
@@ -48,9 +47,7 @@ class ExpertLinear(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """(.., c_in) to (.., c_out)."""
-        out: Tensor = self.linear(x) + self.scale * self.tmoe(x)
-        return out
+        return self.linear(x) + self.scale * self.tmoe(x)
 
 
 PATCH = 14
@@ -86,10 +83,8 @@ class SwiGlu(nn.Module):
         self.w12, self.w3 = linear(dim, 2 * hidden), linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(.., dim) to the same shape."""
         gate, value = self.w12(x).chunk(2, dim=-1)
-        out: Tensor = self.w3(F.silu(gate) * value)
-        return out
+        return self.w3(F.silu(gate) * value)
 
 
 class LayerScale(nn.Module):
@@ -100,7 +95,6 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(.., dim) to the same shape."""
         return x * self.gamma
 
 
@@ -117,10 +111,8 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """All tokens to all tokens."""
         x = x + self.ls1(self.attn(self.norm1(x)))
-        out: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
-        return out
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class Tower(nn.Module):
@@ -131,10 +123,8 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, outputs)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(.., dim) to (.., outputs)."""
         first, second, last = self.layers
-        out: Tensor = last(F.gelu(second(F.gelu(first(x)))))
-        return out
+        return last(F.gelu(second(F.gelu(first(x)))))
 
 
 class Head(nn.Module):
