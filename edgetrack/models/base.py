@@ -26,7 +26,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from edgetrack.bundle.manifest import Scalar, TensorInfo
+from edgetrack.bundle.manifest import DType, Scalar, TensorInfo
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.plugins import MODELS, load_plugin
 
@@ -59,6 +59,11 @@ class GraphModule:
             out = self.module(*inputs)
         tensors = out if isinstance(out, tuple) else (out,)
         return {info.name: tensor for info, tensor in zip(self.outputs, tensors, strict=True)}
+
+
+def tensors(dtype: DType = "float32", /, **shapes: tuple[int, ...]) -> tuple[TensorInfo, ...]:
+    """Inputs or outputs of one dtype, by name."""
+    return tuple(TensorInfo(name=name, dtype=dtype, shape=shape) for name, shape in shapes.items())
 
 
 def shipped(module: _M) -> _M:

@@ -25,7 +25,7 @@ from edgetrack.models.atstrack.network import (
     Found,
     Modulation,
 )
-from edgetrack.models.base import GraphModule, Published, shipped
+from edgetrack.models.base import GraphModule, Published, shipped, tensors
 from edgetrack.models.layers.center_head import DeployedCenterHead
 from edgetrack.models.layers.clip_text import DeployedTextTower
 from edgetrack.models.layers.vit import PixelEmbed, normalised
@@ -159,27 +159,26 @@ def signatures(network: AtsTrack) -> dict[str, Signature]:
     """Inputs and outputs of `text`, where there is language, and of `step`."""
     sizes, attributes = network.sizes, network.attributes
     cells, dim = sizes.search_cells, network.backbone.norm.weight.shape[0]
-    language = TensorInfo(name="language", dtype="float32", shape=(max(len(attributes), 1), network.text_tokens, dim))
+    words = (max(len(attributes), 1), network.text_tokens)
+    templates = (sizes.templates, sizes.template, sizes.template, 3)
     step = [
-        TensorInfo(name="search", dtype="uint8", shape=(sizes.search, sizes.search, 3)),
-        TensorInfo(name="templates", dtype="uint8", shape=(sizes.templates, sizes.template, sizes.template, 3)),
-        TensorInfo(name="tokens", dtype="float32", shape=(1, network.slots, dim)),
+        *tensors("uint8", search=(sizes.search, sizes.search, 3), templates=templates),
+        *tensors(tokens=(1, network.slots, dim)),
     ]
     if attributes:
-        step += [language, TensorInfo(name="mask", dtype="float32", shape=language.shape[:2])]
+        step += tensors(language=(*words, dim), mask=words)
     if LOCATION in attributes:
-        step.append(TensorInfo(name="median", dtype="float32", shape=(1, network.text_tokens)))
-    shapes = {
-        "score": (1, 1, cells, cells),
-        "size": (1, 2, cells, cells),
-        "offset": (1, 2, cells, cells),
-        "next_tokens": (1, network.slots, dim),
-    }
-    maps = tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
+        step += tensors(median=(1, network.text_tokens))
+    maps = tensors(
+        score=(1, 1, cells, cells),
+        size=(1, 2, cells, cells),
+        offset=(1, 2, cells, cells),
+        next_tokens=(1, network.slots, dim),
+    )
     found: dict[str, Signature] = {}
     if attributes:
-        phrases = tuple(TensorInfo(name=name, dtype="int32", shape=(1, network.text_tokens)) for name in attributes)
-        found["text"] = (phrases, (language,))
+        phrases = dict.fromkeys(attributes, (1, network.text_tokens))
+        found["text"] = (tensors("int32", **phrases), tensors(language=(*words, dim)))
     found["step"] = (tuple(step), maps)
     return found
 

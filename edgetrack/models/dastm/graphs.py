@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule, Published, shipped
+from edgetrack.models.base import GraphModule, Published, shipped, tensors
 from edgetrack.models.dastm.network import PARTS, STRIDE, Adjustor, Dastm, Found, Geometry, Head, Scores, Tower
 from edgetrack.models.layers.folding import Affine, after_batch_norm, of_conv, to_conv
 from edgetrack.models.layers.mobileone import DeployedMobileOne, MobileOne
@@ -142,18 +142,12 @@ def signatures(network: Dastm) -> dict[str, tuple[tuple[TensorInfo, ...], tuple[
     """Inputs and outputs of `memory` and `step`."""
     size, cells, memories = network.geometry
     code = (cells * cells, network.neck_q.adjustor.out_channels)
-
-    def floats(**shapes: tuple[int, ...]) -> tuple[TensorInfo, ...]:
-        return tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
-
-    def image(name: str) -> TensorInfo:
-        return TensorInfo(name=name, dtype="uint8", shape=(size, size, 3))
-
+    image, search = tensors("uint8", image=(size, size, 3), search=(size, size, 3))
     return {
-        "memory": ((image("image"), *floats(target=(size, size))), floats(features=code, gates=(1, len(PARTS)))),
+        "memory": ((image, *tensors(target=(size, size))), tensors(features=code, gates=(1, len(PARTS)))),
         "step": (
-            (image("search"), *floats(memory=(memories, *code), present=(1, memories))),
-            floats(score=(1, cells, cells), boxes=(1, cells, cells, 4)),
+            (search, *tensors(memory=(memories, *code), present=(1, memories))),
+            tensors(score=(1, cells, cells), boxes=(1, cells, cells, 4)),
         ),
     }
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule, Published, shipped
+from edgetrack.models.base import GraphModule, Published, shipped, tensors
 from edgetrack.models.dmtrack.network import (
     RANK,
     TEMPORAL_RANK,
@@ -179,13 +179,9 @@ def signature(network: DmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorInf
     """Inputs and outputs of `step`."""
     _, search, template, templates = network.sizes
     cells = network.sizes.search_cells
-    inputs = (
-        TensorInfo(name="search", dtype="uint8", shape=(2, search, search, 3)),
-        TensorInfo(name="templates", dtype="uint8", shape=(templates, 2, template, template, 3)),
-        TensorInfo(name="present", dtype="float32", shape=(1, templates)),
-    )
-    shapes = {"score": (1, 1, cells, cells), "size": (1, 2, cells, cells), "offset": (1, 2, cells, cells)}
-    return inputs, tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
+    crops = tensors("uint8", search=(2, search, search, 3), templates=(templates, 2, template, template, 3))
+    maps = tensors(score=(1, 1, cells, cells), size=(1, 2, cells, cells), offset=(1, 2, cells, cells))
+    return (*crops, *tensors(present=(1, templates))), maps
 
 
 def deploy(network: DmTrack) -> tuple[GraphModule, ...]:

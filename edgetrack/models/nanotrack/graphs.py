@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule, Published, shipped
+from edgetrack.models.base import GraphModule, Published, shipped, tensors
 from edgetrack.models.layers.folding import Affine, after_batch_norm, chain, of_conv, to_conv
 from edgetrack.models.nanotrack.network import (
     CELLS,
@@ -104,8 +104,7 @@ class Encoder(nn.Module):
         return self.blocks(self.stem(image.unsqueeze(0).float().permute(0, 3, 1, 2)))
 
 
-TEMPLATE = TensorInfo(name="template", dtype="uint8", shape=(127, 127, 3))
-SEARCH = TensorInfo(name="search", dtype="uint8", shape=(255, 255, 3))
+TEMPLATE, SEARCH = tensors("uint8", template=(127, 127, 3), search=(255, 255, 3))
 BRANCHES = ("cls", "reg")
 
 
@@ -260,12 +259,10 @@ class StepGraph(nn.Module):
         return self.cls(x, *kernels[:half]), self.reg(x, *kernels[half:])
 
 
-def maps(network: NanoTrack) -> tuple[TensorInfo, TensorInfo]:
+def maps(network: NanoTrack) -> tuple[TensorInfo, ...]:
     """The outputs of `step`: class logits (background, target) and logarithms of distances in pixels of the crop."""
     cells = network.ban_head.cells
-    shapes = {"cls": (1, 2, cells, cells), "loc": (1, 4, cells, cells)}
-    cls, loc = (TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
-    return cls, loc
+    return tensors(cls=(1, 2, cells, cells), loc=(1, 4, cells, cells))
 
 
 def deploy(network: NanoTrack) -> tuple[GraphModule, ...]:
@@ -277,7 +274,7 @@ def deploy(network: NanoTrack) -> tuple[GraphModule, ...]:
         shapes |= {f"k_{branch}": (1, CELLS, channels), f"shift_{branch}": (1, CELLS, 1)}
         if isinstance(network.ban_head, HeadV3):
             shapes[f"kd_{branch}"] = (1, channels, KERNEL, KERNEL)
-    kernels = tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in shapes.items())
+    kernels = tensors(**shapes)
     return (
         GraphModule("template", "init", template, (TEMPLATE,), kernels),
         GraphModule("step", "step", step, (SEARCH, *kernels), maps(network)),
@@ -303,9 +300,9 @@ def reference(network: NanoTrack) -> tuple[GraphModule, ...]:
     The per-target cache is the published one, the template's features; `loc` is taken before the published
     exponential, as the shipped graphs return it.
     """
-    features = TensorInfo(name="template_features", dtype="float32", shape=(1, network.backbone.channels, 8, 8))
+    features = tensors(template_features=(1, network.backbone.channels, 8, 8))
     template, step = Published(network, _published_template), Published(network, _published_step)
     return (
-        GraphModule("template", "init", template, (TEMPLATE,), (features,)),
-        GraphModule("step", "step", step, (SEARCH, features), maps(network)),
+        GraphModule("template", "init", template, (TEMPLATE,), features),
+        GraphModule("step", "step", step, (SEARCH, *features), maps(network)),
     )

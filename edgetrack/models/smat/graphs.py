@@ -13,8 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule, Published, bgr_image_to_rgb, shipped
+from edgetrack.models.base import GraphModule, Published, bgr_image_to_rgb, shipped, tensors
 from edgetrack.models.layers.folding import (
     Affine,
     after_batch_norm,
@@ -36,14 +35,11 @@ from edgetrack.models.layers.mobilevit import (
 )
 from edgetrack.models.smat.network import SCORE_MIN, Smat
 
-TEMPLATE = TensorInfo(name="template", dtype="uint8", shape=(128, 128, 3))
-SEARCH = TensorInfo(name="search", dtype="uint8", shape=(256, 256, 3))
-FEATURES = TensorInfo(name="template_features", dtype="float32", shape=(1, 128, 8, 32))
-MAPS = (
-    TensorInfo(name="score", dtype="float32", shape=(1, 1, 16, 16)),
-    TensorInfo(name="size", dtype="float32", shape=(1, 2, 16, 16)),
-    TensorInfo(name="offset", dtype="float32", shape=(1, 2, 16, 16)),
-)
+TEMPLATE, SEARCH = tensors("uint8", template=(128, 128, 3), search=(256, 256, 3))
+(FEATURES,) = tensors(template_features=(1, 128, 8, 32))
+# The published per-target cache: the template behind layer_2.
+(PUBLISHED_FEATURES,) = tensors(template_features=(1, 128, 32, 32))
+MAPS = tensors(score=(1, 1, 16, 16), size=(1, 2, 16, 16), offset=(1, 2, 16, 16))
 # (search, template) grids of tokens at strides 8 and 16; both lie in rows as long as the search grid's.
 GRIDS_3 = ((32, 32), (16, 16))
 GRIDS_4 = ((16, 16), (8, 8))
@@ -240,10 +236,6 @@ def deploy(network: Smat) -> tuple[GraphModule, ...]:
         GraphModule("template", "init", template, (TEMPLATE,), (FEATURES,)),
         GraphModule("step", "step", step, (SEARCH, FEATURES), MAPS),
     )
-
-
-# The published per-target cache: the template behind layer_2.
-PUBLISHED_FEATURES = TensorInfo(name="template_features", dtype="float32", shape=(1, 128, 32, 32))
 
 
 def _published_template(network: Smat, template: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.models.base import GraphModule, Published, shipped
+from edgetrack.models.base import GraphModule, Published, shipped, tensors
 from edgetrack.models.layers.vit import Attention, Mlp, PixelEmbed, Sizes, normalised
 from edgetrack.models.spmtrack.network import (
     Block,
@@ -151,18 +151,13 @@ def signature(network: SpmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorIn
     """Inputs and outputs of `step`."""
     sizes: Sizes = network.sizes
     cells, dim = sizes.search_cells, network.pos_embed.shape[-1]
-    inputs = {
-        "search": (sizes.search, sizes.search, 3),
-        "templates": (sizes.templates, sizes.template, sizes.template, 3),
-        "masks": (sizes.templates, sizes.template_cells**2),
-        "token": (1, dim),
-    }
-    outputs = {"score": (1, cells, cells), "boxes": (1, cells, cells, 4), "next_token": (1, dim)}
-    infos = [
-        tuple(TensorInfo(name=name, dtype="float32", shape=shape) for name, shape in side.items())
-        for side in (inputs, outputs)
-    ]
-    return infos[0], infos[1]
+    inputs = tensors(
+        search=(sizes.search, sizes.search, 3),
+        templates=(sizes.templates, sizes.template, sizes.template, 3),
+        masks=(sizes.templates, sizes.template_cells**2),
+        token=(1, dim),
+    )
+    return inputs, tensors(score=(1, cells, cells), boxes=(1, cells, cells, 4), next_token=(1, dim))
 
 
 def deploy(network: SpmTrack) -> tuple[GraphModule, ...]:
