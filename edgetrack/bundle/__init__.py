@@ -1,4 +1,4 @@
-"""The artifact that an export makes and a device runs: a folder, or one zip of it, that proves what it is.
+"""The artifact that an export makes and a device runs: a folder, or a zip of that folder, that proves what it is.
 
     out/smat-openvino-fp32/
       manifest.json      what it is, how it is run, and the size and sha256 of every file   (`manifest.py`)

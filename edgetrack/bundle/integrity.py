@@ -248,7 +248,7 @@ def read_folder(folder: Path, limits: Limits = LIMITS) -> Manifest:
     """The manifest of a bundle's folder, checked against the names and sizes of what is there; nothing is hashed.
 
     Raises:
-        BundleError: no manifest, or one that cannot be read or is not sound.
+        BundleError: no manifest, or one that cannot be read or is not valid.
         BundleIntegrityError: a file is missing, extra, of another size, or of a kind or name that is not allowed.
     """
     with os_errors(folder, "cannot be read"):

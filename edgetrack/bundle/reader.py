@@ -102,7 +102,7 @@ def open_bundle(path: str | Path, *, verify_files: bool = True, limits: Limits =
 
     Raises:
         UsageError: there is no such bundle.
-        BundleError: it cannot be read, its manifest is not sound, or it breaks a limit.
+        BundleError: it cannot be read, its manifest is not valid, or it breaks a limit.
         BundleIntegrityError: a file is missing, extra, changed or out of place, or a link or special file.
     """
     source = _locate(Path(path))
@@ -242,7 +242,7 @@ def read_json(path: Path, type_: type[_T]) -> _T:
 def read_npz(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     """The arrays of an .npz file by name: numbers and bool only, 1 GiB in all, no pickle.
 
-    Each header is held against the bytes that are there before anything is allocated for it.
+    Each header is compared with the bytes that are there before anything is allocated.
 
     Raises:
         BundleError: it cannot be read, is damaged or too large, or holds anything but plain arrays of numbers.
@@ -269,7 +269,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> 
     # A made-up header ends numpy's parser in ValueError, TypeError, KeyError, IndexError, TokenError, ...
     except Exception as error:
         raise BundleError(
-            f"{path}: {info.filename!r} is not a sound array: {error}; export the bundle again"
+            f"{path}: {info.filename!r} is not a valid array: {error}; export the bundle again"
         ) from error
     return array
 

@@ -13,8 +13,7 @@ stand for tensors, which are refused as code and that all others become inert pl
 
 from __future__ import annotations
 
-from edgetrack.checkpoints.loading import check_finite, check_tensors, load_into
-from edgetrack.checkpoints.reading import MAX_BYTES, Checkpoint, read_checkpoint
+from edgetrack.checkpoints.reading import MAX_BYTES, Checkpoint, check_finite, check_tensors, load_into, read_checkpoint
 from edgetrack.checkpoints.saving import save_safetensors
 
 __all__ = [

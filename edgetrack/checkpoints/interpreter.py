@@ -10,11 +10,72 @@ from __future__ import annotations
 import pickletools
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
-from edgetrack.checkpoints.policy import Global, Kind, classify, refusal, shown
-from edgetrack.checkpoints.values import Inert, StorageRef, TensorRef, describe, malformed
+import torch
+
+from edgetrack.checkpoints.policy import Global, GlobalKind, classify, refusal, shown
 from edgetrack.errors import CheckpointError, UnsafeCheckpointError
+
+
+class Inert:
+    """What stands for an object of an unknown class: it takes any state and any items, and keeps none of it."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@dataclass(frozen=True)
+class StorageRef:
+    """A storage the pickle refers to: `numel` elements of `dtype`, None if the type `name` is not supported."""
+
+    key: str
+    numel: int
+    dtype: torch.dtype | None
+    name: str
+
+    @property
+    def element(self) -> torch.dtype:
+        """The dtype; CheckpointError if the type is not supported."""
+        if self.dtype is None:
+            supported = "float16/32/64, bfloat16, int8/16/32/64, uint8 and bool"
+            raise CheckpointError(f"it is kept in a {shown(self.name)}, and only {supported} tensors can be read")
+        return self.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes; CheckpointError if the type is not supported."""
+        return self.numel * self.element.itemsize
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor the pickle describes: sizes, strides and offset count elements and are not checked yet."""
+
+    storage: StorageRef
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def malformed(what: str) -> CheckpointError:
+    """The error for a pickle that no writer of weights produces."""
+    return CheckpointError(f"damaged or not a weights file: {what}. Download or copy it again")
+
+
+def describe(value: object) -> str:
+    """What kind of value this is, for a message; never its contents."""
+    if isinstance(value, Inert):
+        return f"an object of {shown(value.name)}"
+    if isinstance(value, Global):
+        return f"the name {shown(value.qualified)}"
+    if isinstance(value, TensorRef):
+        return "a tensor"
+    return "None" if value is None else f"a {type(value).__name__}"
+
 
 MAX_PICKLE_BYTES = 16 * 2**20
 """Largest pickle that is interpreted; a weights file of 1000 tensors with its optimizer state has less than 1 MiB."""
@@ -230,13 +291,13 @@ def _inert(target: Global, _: tuple[object, ...]) -> Inert:
     return Inert(target.qualified)
 
 
-_CALLS: Mapping[Kind, Callable[[Global, tuple[object, ...]], object]] = {
-    Kind.TENSOR: _tensor,
-    Kind.PARAMETER: _parameter,
-    Kind.MAPPING: _mapping,
-    Kind.SIZE: _size,
-    Kind.STORAGE: _inert,
-    Kind.INERT: _inert,
+_CALLS: Mapping[GlobalKind, Callable[[Global, tuple[object, ...]], object]] = {
+    GlobalKind.TENSOR: _tensor,
+    GlobalKind.PARAMETER: _parameter,
+    GlobalKind.MAPPING: _mapping,
+    GlobalKind.SIZE: _size,
+    GlobalKind.STORAGE: _inert,
+    GlobalKind.INERT: _inert,
 }
 
 

@@ -3,7 +3,7 @@
 A pickle names classes and functions in the same way, and telling them apart would need an import. So nothing is
 ever imported: a name is sorted by its text alone.
 
-* Names that tensors are made of get a meaning of our own (`Kind`).
+* Names that tensors are made of get a meaning of our own (`GlobalKind`).
 * Names on the refused lists are ways to run code, reach files or walk to other objects. They mean that the file
   is hostile or at least not only weights, so reading stops with `UnsafeCheckpointError`.
 * Every other name becomes an inert placeholder, class or function alike. The refused lists are therefore there to
@@ -20,7 +20,7 @@ import torch
 from edgetrack.errors import UnsafeCheckpointError
 
 
-class Kind(Enum):
+class GlobalKind(Enum):
     """What the interpreter makes of a global name when the pickle calls it."""
 
     TENSOR = auto()
@@ -36,7 +36,7 @@ class Global:
     """A name in a pickle, never resolved: `kind` says what calling it does, `known` whether it is on a list here."""
 
     qualified: str
-    kind: Kind
+    kind: GlobalKind
     known: bool
     dtype: torch.dtype | None = None
 
@@ -44,11 +44,11 @@ class Global:
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 _TENSOR_MACHINERY = {
-    "torch._utils._rebuild_tensor_v2": Kind.TENSOR,
-    "torch._utils._rebuild_parameter": Kind.PARAMETER,
-    "torch._utils._rebuild_parameter_with_state": Kind.PARAMETER,
-    "collections.OrderedDict": Kind.MAPPING,
-    "torch.Size": Kind.SIZE,
+    "torch._utils._rebuild_tensor_v2": GlobalKind.TENSOR,
+    "torch._utils._rebuild_parameter": GlobalKind.PARAMETER,
+    "torch._utils._rebuild_parameter_with_state": GlobalKind.PARAMETER,
+    "collections.OrderedDict": GlobalKind.MAPPING,
+    "torch.Size": GlobalKind.SIZE,
 }
 
 _STORAGE_DTYPES = {
@@ -163,12 +163,12 @@ def classify(module: str, name: str) -> Global:
     if qualified in _TENSOR_MACHINERY:
         return Global(qualified, _TENSOR_MACHINERY[qualified], known=True)
     if qualified in _STORAGES:
-        return Global(qualified, Kind.STORAGE, known=True, dtype=_STORAGES[qualified])
+        return Global(qualified, GlobalKind.STORAGE, known=True, dtype=_STORAGES[qualified])
     if qualified in _HARMLESS:
-        return Global(qualified, Kind.INERT, known=True)
+        return Global(qualified, GlobalKind.INERT, known=True)
     if qualified not in _DATA_CLASSES and _is_code(module, name):
         raise UnsafeCheckpointError(refusal(f"it names {shown(qualified)}, which is code to run and not weights"))
-    return Global(qualified, Kind.INERT, known=False)
+    return Global(qualified, GlobalKind.INERT, known=False)
 
 
 def _is_code(module: str, name: str) -> bool:

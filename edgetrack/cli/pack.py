@@ -35,7 +35,7 @@ def unpack(
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Unpack a bundle's zip into a folder, after checking all of it."""
+    """Check a bundle's zip, and unpack it into a folder."""
     from edgetrack.bundle import unpack as run
 
     typer.echo(str(run(archive, output or archive.with_suffix(""), overwrite=overwrite)))

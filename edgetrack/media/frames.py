@@ -24,7 +24,7 @@ MAX_PIXELS = 400_000_000
 class FrameSource(ABC):
     """Frames in order, as a context manager and an iterable of uint8 (height, width, 3) BGR arrays.
 
-    Iterating again starts over, but for a camera, which goes on.
+    Iterating again starts over, except for a camera, which continues.
 
     Attributes:
         name: of the video, sequence, scene or camera; for labels and file names.
@@ -52,7 +52,7 @@ class FrameSource(ABC):
         """
 
     def close(self) -> None:  # noqa: B027
-        """Let go of files and devices. May be called more than once; most sources hold nothing between frames."""
+        """Release files and devices. May be called more than once; most sources hold nothing between frames."""
 
     def __enter__(self) -> FrameSource:
         return self
@@ -88,7 +88,7 @@ _SILENT = 0
 
 @contextmanager
 def quiet_cv2() -> Iterator[None]:
-    """No log lines from OpenCV inside; FFmpeg's are off from its first use on, unless the environment asks for them."""
+    """Silence OpenCV's log lines inside, and FFmpeg's from its first use on, unless the environment asks for them."""
     import cv2
 
     # AV_LOG_QUIET: OpenCV reads this once, when it first calls FFmpeg, and has no other switch for it.

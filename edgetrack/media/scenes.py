@@ -48,7 +48,7 @@ class Scene:
         width, height: of every frame, in pixels.
         length: number of frames.
         fps: frames per second at which it is meant to be shown.
-        seed: tells apart scenes of one name: other textures, other phases of the motion.
+        seed: distinguishes scenes of one name: other textures, other phases of the motion.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Scene:
         return canvas
 
     def box(self, index: int) -> Box | None:
-        """The axis-aligned bounds of the whole target, in pixels, or None where nothing of it is to be seen.
+        """The axis-aligned bounds of the whole target, in pixels, or None where none of it is visible.
 
         It is the extent without occlusion and is not clipped: it may stick out of the frame, and it spans what an
         occluder hides. Pixel (i, j) covers [i, i+1) x [j, j+1). Where the target is motion-blurred, its bounds are

@@ -80,7 +80,7 @@ def _open_capture(what: str | int, advice: str) -> _Capture:
 
 
 class VideoSource(FrameSource):
-    """A video file; every iteration opens it anew."""
+    """A video file; every iteration opens it again."""
 
     def __init__(self, path: Path) -> None:
         import cv2

@@ -50,7 +50,7 @@ class BoxWriter:
     """Writes one record after another: `.txt` (x,y,w,h per line, as the toolkits read it), `.csv` or `.json`.
 
     Lines go to `<path>.partial` and are flushed one by one; closing gives the file its name. When the `with` block
-    fails, what was written still gets the final name (a JSON file is completed), and the error goes on; a block that
+    fails, what was written still gets the final name (a JSON file is completed), and the error is raised; a block that
     fails before the first record leaves nothing. A killed process leaves the `.partial` file.
 
     JSON: `{"schema": 1, "source": ..., "boxes": [{"frame", "box": [x, y, w, h], "score", "lost", "track_ms"}]}`, and

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import collections
 import hashlib
+import io
+import pickletools
 import sys
 import types
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,9 +18,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from edgetrack.checkpoints import read_checkpoint
-from edgetrack.errors import CheckpointError
+from edgetrack.checkpoints import Checkpoint, check_finite, check_tensors, load_into, read_checkpoint, save_safetensors
+from edgetrack.checkpoints.interpreter import Inert, Interpreter, StorageRef, TensorRef
+from edgetrack.checkpoints.policy import Global
+from edgetrack.errors import CheckpointError, WeightsMismatchError
 
 Writer = Callable[..., Path]
 LEGACY = {"_use_new_zipfile_serialization": False}
@@ -311,3 +318,299 @@ class TestSmatPilot:
     def test_values(self, path: Path) -> None:
         expected = torch.load(path, weights_only=True)["net"]
         assert_same(read_checkpoint(path, key="net").tensors, dict(expected))
+
+
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+
+
+def other_weights() -> dict[str, torch.Tensor]:
+    return {name: value + 1 for name, value in model().state_dict().items()}
+
+
+class TestCheckTensors:
+    def test_equal(self) -> None:
+        check_tensors({"a": (2,), "b": ()}, {"b": torch.tensor(1), "a": torch.ones(2)}, source="here")
+
+    def test_lists_everything_sorted(self) -> None:
+        expected = {"b": (1,), "a": (1,), "same": (2,), "z": (2, 3), "y": (4,)}
+        found = {
+            "x": torch.ones(1),
+            "same": torch.ones(2),
+            "z": torch.ones(3, 2),
+            "y": torch.tensor(1),
+            "c": torch.ones(1),
+        }
+        with pytest.raises(WeightsMismatchError) as caught:
+            check_tensors(expected, found, source="w.pth")
+        assert str(caught.value) == (
+            "w.pth: its tensors are not those of the model: 2 missing, 2 unexpected, 2 misshapen"
+            "\n  missing: a, b"
+            "\n  unexpected: c, x"
+            "\n  misshapen: y is () and should be (4,), z is (3, 2) and should be (2, 3)"
+        )
+
+    def test_shows_twenty(self) -> None:
+        with pytest.raises(WeightsMismatchError, match=r"25 missing\n  missing: t00, .*, t19 and 5 more$"):
+            check_tensors({f"t{number:02}": () for number in range(25)}, {}, source="w.pth")
+
+
+class TestCheckFinite:
+    def test_finite(self) -> None:
+        check_finite({"a": torch.ones(2), "n": torch.tensor(3), "b": torch.ones(1).bfloat16()}, source="here")
+
+    def test_lists_tensors_and_counts(self) -> None:
+        tensors = {
+            "b": torch.tensor([float("nan"), 1, float("inf")]),
+            "a": torch.tensor(-float("inf")),
+            "c": torch.ones(1),
+        }
+        with pytest.raises(CheckpointError, match=r"w\.pth: NaN .* 2 of 3 tensors: a \(1 of 1\), b \(2 of 3\)"):
+            check_finite(tensors, source="w.pth")
+
+
+class TestLoadInto:
+    @pytest.mark.parametrize("wrap", [dict, lambda tensors: Checkpoint(tensors, "", "safetensors")])
+    def test_loads_parameters_and_buffers(self, wrap: Callable[[dict[str, torch.Tensor]], object]) -> None:
+        module = model()
+        load_into(module, wrap(other_weights()), source="here")
+        state = module.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in other_weights().items())
+        assert all(parameter.requires_grad for parameter in module.parameters())
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_casts_to_the_modules_dtype(self, dtype: torch.dtype) -> None:
+        module = model().to(dtype)
+        load_into(module, other_weights(), source="here")
+        assert module[0].weight.dtype == dtype
+        assert torch.equal(module[0].weight, other_weights()["0.weight"].to(dtype))
+        assert module[1].num_batches_tracked.dtype == torch.int64
+        assert module[1].num_batches_tracked == 1
+
+    def test_module_and_weights_share_nothing(self) -> None:
+        module, weights = model(), other_weights()
+        load_into(module, weights, source="here")
+        weights["0.bias"] += 1
+        assert torch.equal(module[0].bias, other_weights()["0.bias"])
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"extra": torch.ones(1)}, "1 unexpected\n  unexpected: extra"),
+            ({"1.bias": torch.ones(5)}, r"1\.bias is \(5,\) and should be \(4,\)"),
+            ({"1.bias": torch.ones(4, dtype=torch.int64)}, r"1\.bias is torch\.int64 and should be torch\.float16"),
+            ({"1.num_batches_tracked": torch.tensor(1.0)}, r"is torch\.float32 and should be torch\.int64"),
+            ({"1.bias": torch.tensor([1.0, 2.0, 3.0, 70000.0])}, r"1\.bias has values that overflow in torch\.float16"),
+        ],
+    )
+    def test_changes_nothing_on_error(self, change: dict[str, torch.Tensor], message: str) -> None:
+        module = model().half()
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        with pytest.raises(WeightsMismatchError, match=message):
+            load_into(module, {**other_weights(), **change}, source="here")
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+    def test_missing(self) -> None:
+        weights = other_weights()
+        del weights["0.bias"]
+        with pytest.raises(WeightsMismatchError, match=r"1 missing\n  missing: 0\.bias"):
+            load_into(model(), weights, source="here")
+
+    def test_tensor_that_cannot_be_written(self) -> None:
+        module = torch.nn.Module()
+        module.register_buffer("first", torch.zeros(2))
+        module.register_buffer("spread", torch.zeros(1).expand(3))
+        with pytest.raises(WeightsMismatchError, match="cannot be written"):
+            load_into(module, {"first": torch.ones(2), "spread": torch.ones(3)}, source="here")
+        assert module.first.tolist() == [0, 0]
+
+    def test_meta_device(self) -> None:
+        with pytest.raises(WeightsMismatchError, match="meta device"):
+            load_into(model().to("meta"), other_weights(), source="here")
+
+    def test_infinite_weights_are_not_an_overflow(self) -> None:
+        weights = {**other_weights(), "0.bias": torch.full((4,), float("inf"))}
+        module = model().half()
+        load_into(module, weights, source="here")
+        assert module[0].bias.isinf().all()
+
+
+class TestSaveSafetensors:
+    TENSORS = {"b": torch.arange(12.0).view(3, 4).t(), "a": torch.tensor(3), "h": torch.ones(3).half()}  # noqa: RUF012
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        shared = {**self.TENSORS, "tied": self.TENSORS["b"], "parameter": torch.nn.Parameter(torch.ones(2))}
+        save_safetensors(shared, tmp_path / "w.safetensors", {"origin": "trained here", "note": 'é\n"'})
+        found = read_checkpoint(tmp_path / "w.safetensors").tensors
+        assert set(found) == set(shared)
+        assert all(
+            torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in shared.items()
+        )
+
+    def test_metadata(self, tmp_path: Path) -> None:
+        safetensors = pytest.importorskip("safetensors")
+        metadata = {"origin": "trained here", "note": 'é\n"', "a": "", "z": "1"}
+        save_safetensors(self.TENSORS, tmp_path / "w.safetensors", metadata)
+        with safetensors.safe_open(tmp_path / "w.safetensors", "pt") as file:
+            assert file.metadata() == metadata
+
+    def test_same_content_same_bytes(self, tmp_path: Path) -> None:
+        metadata = {f"key{number}": str(number) for number in range(20)}
+        backwards = (dict(reversed(self.TENSORS.items())), dict(reversed(metadata.items())))
+        save_safetensors(self.TENSORS, tmp_path / "1", metadata)
+        save_safetensors(backwards[0], tmp_path / "2", backwards[1])
+        assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+    def test_tensor_data_is_aligned(self, tmp_path: Path) -> None:
+        for length in range(9):
+            save_safetensors(self.TENSORS, tmp_path / "w", {"k": "x" * length})
+            assert int.from_bytes((tmp_path / "w").read_bytes()[:8], "little") % 8 == 0
+            assert read_checkpoint(tmp_path / "w").tensors["a"] == 3
+
+    def test_replaces_and_leaves_nothing_beside(self, tmp_path: Path) -> None:
+        (tmp_path / "w").write_bytes(b"old")
+        save_safetensors(self.TENSORS, tmp_path / "w", {})
+        assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+    def test_keeps_the_old_file_on_failure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        (tmp_path / "w").write_bytes(b"old")
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_safetensors(self.TENSORS, tmp_path / "w", {})
+        assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("w", b"old")]
+
+    def test_metadata_is_text(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="text to text"):
+            save_safetensors(self.TENSORS, tmp_path / "w", {"epoch": 3})  # type: ignore[dict-item]
+
+
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+
+GOOD = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2]), "c": torch.ones(3).half()}
+
+
+def good_bytes(kind: str) -> bytes:
+    if kind == "safetensors":
+        return safetensors.torch.save(GOOD)
+    buffer = io.BytesIO()
+    torch.save(GOOD, buffer, _use_new_zipfile_serialization=kind == "zip")
+    return buffer.getvalue()
+
+
+def good_pickle() -> bytes:
+    with zipfile.ZipFile(io.BytesIO(good_bytes("zip"))) as archive:
+        return archive.read("archive/data.pkl")
+
+
+GOOD_BYTES = {kind: good_bytes(kind) for kind in ("zip", "legacy", "safetensors")}
+CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4)
+
+
+# All that a pickle can become; whatever it names stays a name.
+DATA = {type(None), bool, int, float, str, bytes, bytearray, list, dict, tuple, Inert, Global, StorageRef, TensorRef}
+
+
+def kinds_in(value: object) -> set[type]:
+    """The types of a value and of all that it holds."""
+    kinds, pending, seen = set[type](), [value], set[int]()
+    while pending:
+        one = pending.pop()
+        kinds.add(type(one))
+        if id(one) not in seen:
+            seen.add(id(one))
+            pending += [*one, *one.values()] if isinstance(one, dict) else one if isinstance(one, (list, tuple)) else []
+    return kinds
+
+
+def changed(data: bytes, changes: list[tuple[float, int]], cut: float) -> bytes:
+    damaged = bytearray(data)
+    for place, value in changes:
+        damaged[int(place * len(data))] = value
+    return bytes(damaged[: len(data) - int(cut * len(data))])
+
+
+class TestFuzz:
+    @FUZZ
+    @given(changes=CHANGES, cut=st.sampled_from([0.0, 0.0, 0.01, 0.5]))
+    def test_zip_gives_the_same_tensors_or_an_error(
+        self, tmp_path: Path, changes: list[tuple[float, int]], cut: float
+    ) -> None:
+        path = tmp_path / "fuzzed.pth"
+        path.write_bytes(changed(GOOD_BYTES["zip"], changes, cut))
+        try:
+            found = read_checkpoint(path).tensors
+        except CheckpointError:
+            return
+        assert list(found) == list(GOOD)
+        assert all(torch.equal(found[name], GOOD[name]) for name in GOOD)
+
+    @FUZZ
+    @given(kind=st.sampled_from(["legacy", "safetensors"]), changes=CHANGES, cut=st.sampled_from([0.0, 0.0, 0.01, 0.5]))
+    def test_formats_without_checksums(
+        self, tmp_path: Path, kind: str, changes: list[tuple[float, int]], cut: float
+    ) -> None:
+        path = tmp_path / "fuzzed.pth"
+        path.write_bytes(changed(GOOD_BYTES[kind], changes, cut))
+        try:
+            found = read_checkpoint(path).tensors
+        except CheckpointError:
+            return
+        assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
+
+    @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+    def test_every_truncation(self, tmp_path: Path, kind: str) -> None:
+        data = GOOD_BYTES[kind]
+        path = tmp_path / "cut.pth"
+        for length in range(0, len(data), 1 if len(data) < 400 else 7):
+            path.write_bytes(data[:length])
+            with pytest.raises(CheckpointError):
+                read_checkpoint(path)
+
+    @FUZZ
+    @given(changes=CHANGES)
+    def test_changed_pickles_with_a_good_checksum(self, torch_zip: Writer, changes: list[tuple[float, int]]) -> None:
+        with zipfile.ZipFile(io.BytesIO(GOOD_BYTES["zip"])) as archive:
+            data = {f"archive/data/{number}": archive.read(f"archive/data/{number}") for number in range(3)}
+        path = torch_zip(changed(good_pickle(), changes, 0), data)
+        try:
+            found = read_checkpoint(path).tensors
+        except CheckpointError:
+            return
+        assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
+
+    @FUZZ
+    @given(
+        parts=st.lists(
+            st.one_of(
+                st.sampled_from([opcode.code.encode("latin-1") for opcode in pickletools.opcodes]),
+                st.sampled_from(
+                    [TENSOR, b"ccollections\nOrderedDict\n", b"ca\nB\n", b"X\x01\x00\x00\x00a", b"K\x01", b"("]
+                ),
+                st.binary(max_size=4),
+            ),
+            max_size=40,
+        )
+    )
+    @example(parts=[b"(", b"K\x01", b"0", b"0", b"t", b"."])
+    def test_random_opcodes_give_data_or_an_error(self, parts: list[bytes]) -> None:
+        try:
+            found = Interpreter(io.BytesIO(b"".join(parts) + b".")).run()
+        except CheckpointError:
+            return
+        assert kinds_in(found) <= DATA
+
+    @FUZZ
+    @given(
+        data=st.binary(max_size=300),
+        head=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x10" + b"\0" * 7 + b"{"]),
+    )
+    def test_garbage(self, tmp_path: Path, data: bytes, head: bytes) -> None:
+        (tmp_path / "garbage.pth").write_bytes(head + data)
+        with pytest.raises(CheckpointError):
+            read_checkpoint(tmp_path / "garbage.pth")

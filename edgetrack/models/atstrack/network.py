@@ -65,7 +65,7 @@ class Modulation(nn.Module):
     Args:
         attributes: the ones that are switched on.
         dim, heads: of the attention.
-        shift: the gate's threshold is the median less so many standard deviations.
+        shift: standard deviations by which the gate's threshold lies below the median.
         sharpness: the gate's slope in standard deviations.
     """
 
