@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +30,7 @@ from edgetrack.bundle.integrity import (
     scan_folder,
 )
 from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.reader import Bundle
 from edgetrack.errors import BundleError, UsageError
 
 
@@ -87,6 +88,13 @@ class BundleWriter:
         if self._staging is not None:
             discard(self._staging, self._target)
             self._staging = None
+
+    def copy_from(self, bundle: Bundle, leave_out: Collection[str] = ()) -> None:
+        """Copy another bundle's files, all but the manifest and those left out, into the staging folder."""
+        for name in bundle.manifest.files:
+            if name not in leave_out:
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(bundle.path(name), self.folder / name)
 
     def commit(self, manifest: Manifest) -> Path:
         """Put the staged files under the destination's name, with `manifest` completed by their sizes and hashes.

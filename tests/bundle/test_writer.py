@@ -382,3 +382,13 @@ def test_same_arrays_give_the_same_bytes(tmp_path) -> None:
 def test_objects_are_not_written(tmp_path) -> None:
     with pytest.raises(ValueError, match="Object arrays"):
         write_npz(tmp_path / "a.npz", {"x": np.array([{}], dtype=object)})
+
+
+def test_files_of_another_bundle_are_copied_without_those_left_out(bundle: Path, tmp_path: Path, tools: Any) -> None:
+    with open_bundle(bundle) as opened, BundleWriter(tmp_path / "copy") as writer:
+        writer.copy_from(opened, leave_out=("golden.npz",))
+        writer.commit(opened.manifest)
+    expected = {name: data for name, data in tools.contents(bundle).items() if name != "golden.npz"}
+    copied = tools.contents(tmp_path / "copy")
+    assert copied.keys() == expected.keys()
+    assert all(copied[name] == data for name, data in expected.items() if name != "manifest.json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import shutil
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,10 +117,7 @@ def lower_bundle(full: Path, output: Path, name: str, wanted: Wanted, *, overwri
     """
     with open_bundle(full) as source, BundleWriter(output, overwrite=overwrite) as writer:
         manifest = source.manifest
-        for file in manifest.files:
-            if file not in (GOLDEN_FILE, PARITY_FILE):
-                (writer.folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source.path(file), writer.folder / file)
+        writer.copy_from(source, leave_out=(GOLDEN_FILE, PARITY_FILE))
         exceptions = _lower_graphs(manifest, writer.folder, wanted)
         lowered = msgspec.structs.replace(
             manifest,

@@ -132,9 +132,7 @@ class Exporter:
         progress("listing the operators")
         with open_bundle(source) as bundle, BundleWriter(output, overwrite=overwrite) as writer:
             manifest = bundle.manifest
-            for file in manifest.files:
-                (writer.folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle.path(file), writer.folder / file)
+            writer.copy_from(bundle)
             report = LayerReport(graphs={g.name: layers(read_spec(writer.folder / g.file)) for g in manifest.graphs})
             (writer.folder / LAYERS_FILE).write_bytes(report.to_json())
             writer.commit(manifest)

@@ -6,7 +6,6 @@ The ONNX is the artifact: precision stands in it, one file serves every TensorRT
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +79,7 @@ class Exporter:
         """Write the bundle in folder `source` to `output`, with its layer report and engines."""
         with open_bundle(source) as bundle, BundleWriter(output, overwrite=overwrite) as writer:
             manifest = bundle.manifest
-            for file in manifest.files:
-                (writer.folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle.path(file), writer.folder / file)
+            writer.copy_from(bundle)
             layers, graphs = {}, []
             for info in manifest.graphs:
                 refuse_unsigned(writer.folder / info.file)
