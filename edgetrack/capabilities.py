@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import pkgutil
@@ -9,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from edgetrack import plugins
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.ref import BundleRef, path_aliases, split_label
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
+from edgetrack.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
     from edgetrack.runtime.backends.base import CompiledGraph
@@ -20,29 +23,32 @@ TRACE = "trace"
 """In place of a proof target: PyTorch's traced modules, for files that nothing but their own device runs."""
 
 
+EXPORT_PACKAGES = ("torch", "onnx", "safetensors")
+"""What every export needs, and no device that runs a bundle."""
+_MODULES = {"tensorrt-rtx-cu13": "tensorrt_rtx", "tensorrt-rtx-cu12": "tensorrt_rtx", "cuda-bindings": "cuda"}
+"""Packages that are imported under another name than they are installed by."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A row of the table.
 
     Attributes:
         name: as `--target` takes it, with `aliases`.
+        about: one line for lists.
         backend: `module:class` of the `CompiledGraph` that opens its graphs.
         exporter: `module:class` of its `Exporter`, None where nothing is exported to it.
-        packages: what must be importable to run a bundle, under the name it is installed by, and `extra`, the extra
-            that installs it.
-        modules: groups of modules: one of each group must be importable too.
+        packages: what must be installed to run a bundle, by the names of distributions; `a | b` takes either.
+        extra: the extra of edgetrack that installs them.
         precisions: what `export` offers.
         hints: what `load(precision_hint=...)` offers.
-        tested: versions that the test-suite ran with.
-        about: one line for people.
-        reference: whether it is the published computation, which others are held against.
-        settings: options of `export` that are for such targets alone.
+        quantizer: the package that quantizes for it.
+        devices: kinds of device that `load(device=...)` offers, `cuda` for every `cuda:N`.
+        device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
         proof: the target whose backend proves an export, itself where it is empty. Another one runs the same files
             where the target's device need not be; `TRACE` runs what they are converted from.
-        calibrated: precisions for which the exporter needs to know what the tracker feeds its graphs.
-        device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
-        devices: kinds of device that `load(device=...)` offers, `cuda` for every `cuda:N`.
-        quantizer: package that quantizes for it.
+        reference: whether it is the published computation, which others are compared with.
+        tested: versions that the test-suite ran with.
         setup: what to know before installing, for `doctor`.
     """
 
@@ -52,33 +58,32 @@ class Target:
     packages: tuple[str, ...]
     extra: str
     precisions: tuple[str, ...]
-    hints: tuple[str, ...] = ()
+    about: str
     aliases: tuple[str, ...] = ()
-    tested: str = ""
-    about: str = ""
-    reference: bool = False
-    modules: tuple[tuple[str, ...], ...] = ()
-    settings: tuple[str, ...] = ()
-    proof: str = ""
-    calibrated: tuple[str, ...] = ("int8", "fp16")
-    device_needed: str = ""
-    devices: tuple[str, ...] = ("cpu",)
+    hints: tuple[str, ...] = ()
     quantizer: str = "nncf"
+    devices: tuple[str, ...] = ("cpu",)
+    device_needed: str = ""
+    proof: str = ""
+    reference: bool = False
+    tested: str = ""
     setup: str = ""
 
     @property
     def installed(self) -> bool:
         """Whether the packages that run a bundle can be found; nothing is imported."""
-        groups = (*((package,) for package in self.packages), *self.modules)
-        return all(any(importlib.util.find_spec(name) is not None for name in group) for group in groups)
+        return all(any(map(_importable, group.split(" | "))) for group in self.packages)
 
     def versions(self) -> dict[str, str]:
         """Versions of the packages that run a bundle, by the name each is installed under."""
-        names = set(self.packages)
-        if self.modules:
-            owners = importlib.metadata.packages_distributions()
-            names.update(min(owners.get(name, [""])) for group in self.modules for name in group)
-        return {name: importlib.metadata.version(name) for name in sorted(names - {""})}
+        found = {}
+        for group in self.packages:
+            for name in group.split(" | "):
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    distribution = importlib.metadata.distribution(name)
+                    found[distribution.metadata["Name"]] = distribution.version
+                    break
+        return dict(sorted(found.items()))
 
     def runs_on(self, device: str) -> bool:
         """Whether a bundle can be opened for a device such as `cuda:0`, where the machine has it."""
@@ -87,7 +92,13 @@ class Target:
     @property
     def install_command(self) -> str:
         """What to type to install the packages."""
-        return f"pip install 'edgetrack[{self.extra}]'" if self.extra else ""
+        if self.extra:
+            return f"pip install 'edgetrack[{self.extra}]'"
+        return "pip install " + " ".join(group.split(" | ")[0] for group in self.packages) if self.packages else ""
+
+
+def _importable(package: str) -> bool:
+    return importlib.util.find_spec(_MODULES.get(package, package)) is not None
 
 
 TARGETS = (
@@ -95,7 +106,7 @@ TARGETS = (
         name="openvino",
         aliases=("ov",),
         backend="edgetrack.runtime.backends.openvino.backend:OpenVinoGraph",
-        exporter="edgetrack.export.targets.openvino",
+        exporter="edgetrack.export.targets.openvino:OpenVinoExporter",
         packages=("openvino",),
         extra="openvino",
         precisions=("fp32", "fp16", "bf16", "int8"),
@@ -107,7 +118,7 @@ TARGETS = (
         name="onnx",
         aliases=("onnxruntime", "ort"),
         backend="edgetrack.runtime.backends.onnxruntime.backend:OnnxRuntimeGraph",
-        exporter="edgetrack.export.targets.onnx",
+        exporter="edgetrack.export.targets.onnx:OnnxExporter",
         packages=("onnxruntime",),
         extra="onnx",
         precisions=("fp32", "fp16", "int8"),
@@ -118,12 +129,10 @@ TARGETS = (
         name="tensorrt",
         aliases=("trt", "engine"),
         backend="edgetrack.runtime.backends.tensorrt.backend:TensorRtGraph",
-        exporter="edgetrack.export.targets.tensorrt",
-        packages=(),
-        modules=(("tensorrt_rtx", "tensorrt"), ("cuda",)),
+        exporter="edgetrack.export.targets.tensorrt:TensorRtExporter",
+        packages=("tensorrt-rtx-cu13 | tensorrt-rtx-cu12 | tensorrt", "cuda-bindings"),
         extra="tensorrt",
         precisions=("fp32", "fp16", "int8"),
-        settings=("compute_capabilities",),
         proof="onnx",
         device_needed="an NVIDIA GPU",
         devices=("cuda",),
@@ -136,13 +145,11 @@ TARGETS = (
         name="coreml",
         aliases=("mlpackage",),
         backend="edgetrack.runtime.backends.coreml.backend:CoreMlGraph",
-        exporter="edgetrack.export.targets.coreml",
+        exporter="edgetrack.export.targets.coreml:CoreMlExporter",
         packages=("coremltools",),
         extra="coreml",
         precisions=("fp32", "fp16", "int8"),
-        settings=("deployment_target",),
         proof=TRACE,
-        calibrated=(),
         device_needed="macOS",
         devices=("cpu", "gpu", "ane", "all"),
         quantizer="coremltools",
@@ -153,7 +160,7 @@ TARGETS = (
         name="torch",
         aliases=("pytorch",),
         backend="edgetrack.runtime.backends.torch.backend:TorchGraph",
-        exporter="edgetrack.export.targets.torch",
+        exporter="edgetrack.export.targets.torch:TorchExporter",
         packages=("torch", "safetensors"),
         extra="export",
         precisions=("fp32",),
@@ -175,21 +182,47 @@ TARGETS = (
 )
 
 
+def targets() -> tuple[Target, ...]:
+    """The table with the rows that other packages bring (entry points of the group `edgetrack.targets`).
+
+    Raises:
+        UsageError: a package's row cannot be used.
+    """
+    own = {target.name for target in TARGETS}
+    return (*TARGETS, *(find_target(name) for name in plugin_names(plugins.TARGETS) if name not in own))
+
+
 def target_names() -> list[str]:
-    """The names that `export --target` takes."""
+    """The names of this package's own targets that `export --target` takes."""
     return [target.name for target in TARGETS if target.exporter is not None]
 
 
 def find_target(name: str) -> Target:
-    """The row of a target, by name or alias.
+    """The row of a target, by name or alias; by name where another package brings it.
 
     Raises:
         UnknownNameError: no such target.
+        UsageError: another package brings it, and its row cannot be used.
     """
     for target in TARGETS:
         if name == target.name or name in target.aliases:
             return target
-    raise UnknownNameError(f"target {name!r} is not known; expected one of: {', '.join(target_names())}")
+    row = load_plugin(plugins.TARGETS, name)
+    if row is None:
+        raise UnknownNameError(f"target {name!r} is not known; expected one of: {', '.join(target_names())}")
+    if not isinstance(row, Target) or row.name != name:
+        raise UsageError(
+            f"the plug-in for target {name!r} gives {row!r}, expected a Target of that name "
+            f"(entry point group {plugins.TARGETS!r})"
+        )
+    return row
+
+
+def recorded_packages() -> tuple[str, ...]:
+    """The distributions whose versions a record of a machine states: those that run, convert and quantize."""
+    rows = targets()
+    runtime = (name for row in rows for group in row.packages for name in group.split(" | "))
+    return tuple(dict.fromkeys((*runtime, *EXPORT_PACKAGES, *(row.quantizer for row in rows))))
 
 
 def require_precision(target: Target, precision: str) -> None:
@@ -232,12 +265,12 @@ def best_target(device: str | None = None) -> Target:
     Raises:
         BackendMissingError: none is installed.
     """
-    for target in TARGETS:
+    for target in targets():
         fits = device is None or target.runs_on(device)
-        if fits and target.exporter is not None and target.installed and target is not reference_target():
+        if fits and target.exporter is not None and target.installed and not target.reference:
             return target
     offers = " or ".join(
-        t.install_command for t in TARGETS if t.exporter is not None and (device is None or t.runs_on(device))
+        t.install_command for t in targets() if t.exporter is not None and (device is None or t.runs_on(device))
     )
     raise BackendMissingError(f"no target's package is installed; type one of: {offers}")
 

@@ -1,10 +1,11 @@
-"""Trackers of other packages, found by entry points of three groups; an entry point's name is the tracker's.
+"""Trackers and targets of other packages, found by entry points of four groups; an entry point has their name.
 
 edgetrack.trackers  the procedure: a subclass of `edgetrack.runtime.trackers.base.Procedure`; all that a device loads
 edgetrack.models    the networks: a module with `Network`, `deploy` and `reference`; exports and eager PyTorch load it
 edgetrack.recipes   the recipe: a path or an `importlib.resources` file, of a TOML file; exports load it
+edgetrack.targets   a row of the capability table: an `edgetrack.capabilities.Target`
 
-Nothing of a plug-in is imported before its tracker is asked for.
+Nothing of a plug-in is imported before its tracker or target is asked for.
 """
 
 from __future__ import annotations
@@ -17,24 +18,26 @@ from edgetrack.errors import UsageError
 PROCEDURES = "edgetrack.trackers"
 MODELS = "edgetrack.models"
 RECIPES = "edgetrack.recipes"
+TARGETS = "edgetrack.targets"
 
 
 def plugin_names(group: str) -> list[str]:
-    """The trackers that other packages bring, sorted."""
+    """The trackers, or targets, that other packages bring, sorted."""
     return sorted({entry.name for entry in entry_points(group=group)})
 
 
-def load_plugin(group: str, tracker: str) -> Any | None:
-    """What a plug-in brings for a tracker, or None where no package does.
+def load_plugin(group: str, name: str) -> Any | None:
+    """What a plug-in brings for a tracker or target, or None where no package does.
 
     Raises:
         UsageError: two packages bring it, or it cannot be imported.
     """
+    noun = "target" if group == TARGETS else "tracker"
     # A distribution that lies on the path twice is listed twice.
-    found = {(entry.value, _package(entry)): entry for entry in entry_points(group=group) if entry.name == tracker}
+    found = {(entry.value, _package(entry)): entry for entry in entry_points(group=group) if entry.name == name}
     if len(found) > 1:
         raise UsageError(
-            f"tracker {tracker!r} comes from more than one package: {', '.join(package for _, package in found)} "
+            f"{noun} {name!r} comes from more than one package: {', '.join(package for _, package in found)} "
             f"(entry point group {group!r}); uninstall all but one"
         )
     if not found:
@@ -44,7 +47,7 @@ def load_plugin(group: str, tracker: str) -> Any | None:
         return entry.load()
     except Exception as error:
         raise UsageError(
-            f"package {_package(entry)} cannot be used for tracker {tracker!r}: loading {entry.value!r} (entry point "
+            f"package {_package(entry)} cannot be used for {noun} {name!r}: loading {entry.value!r} (entry point "
             f"group {group!r}) fails with {type(error).__name__}: {error}"
         ) from error
 

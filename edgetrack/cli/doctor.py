@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False) -> None:
     """Show the machine, the installed packages, and for every target whether it can run here."""
     from edgetrack.benchmark.machine import collect
-    from edgetrack.capabilities import TARGETS
+    from edgetrack.capabilities import targets as all_targets
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.devices.profile import fitting
 
     with stages("looking") as progress:
         progress("at the machine")
         machine = collect()
-    targets = [t for t in TARGETS if t.exporter is not None]
+    targets = [t for t in all_targets() if t.exporter is not None]
     if as_json:
         rows = [{"target": t.name, "installed": t.installed, "install": t.install_command} for t in targets]
         print_json({"schema": 1, "machine": machine, "targets": rows, "profiles": fitting(machine)})

@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+import typer.main
+from typer.core import TyperCommand
 
-from edgetrack.capabilities import TARGETS, best_target, find_target, target_names
+from edgetrack.capabilities import best_target, find_target, target_names, targets
 
 if TYPE_CHECKING:
     from edgetrack.evaluation.anchors import AnchorPlan
     from edgetrack.evaluation.control import AccuracyControl
     from edgetrack.export.pipeline import Plan
     from edgetrack.export.separately import Exported
+
+
+class ExportCommand(TyperCommand):
+    """The verb, with the options that single targets declare; `context.obj` holds those that were given.
+
+    The exporters' modules are imported only when the verb is run or its help is asked for.
+    """
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options of all targets stand behind the verb's own."""
+        *own, help_option = super().get_params(ctx)
+        return [*own, *_target_parameters(), help_option]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb, to which the targets' options are no parameters."""
+        from edgetrack.cli.options import split_names
+        from edgetrack.export.targets.base import option_fields
+
+        found = {name: (ctx.params.pop(name), several) for name, _, several in option_fields()}
+        ctx.obj = {name: split_names(value) if several else value for name, (value, several) in found.items() if value}
+        return super().invoke(ctx)
+
+
+def _target_parameters() -> list[Any]:
+    """The targets' own options, as typer makes them of a function's parameters."""
+    from edgetrack.export.targets.base import option_fields
+
+    def function(**options: Any) -> None:
+        """Its signature is all that is used."""
+
+    kind: dict[str, Any] = {name: list[str] | None if several else str | None for name, _, several in option_fields()}
+    function.__annotations__ = kind
+    function.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(None, help=text), annotation=kind[name]
+        )
+        for name, text, _ in option_fields()
+    ])  # fmt: skip
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    return list(typer.main.get_command(app).params)
 
 
 def export(
@@ -64,13 +108,6 @@ def export(
         list[str] | None, typer.Option(help="Stages that stay in fp32: a,b, or none; the recipe's if left out.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the crops that are collected.")] = 0,
-    compute_capability: Annotated[
-        list[str] | None,
-        typer.Option(help="TensorRT: build engines for these GPUs now, such as 8.6,8.9,12.0; else on the device."),
-    ] = None,
-    deployment_target: Annotated[
-        str | None, typer.Option(help="Core ML: the oldest system to run on: iOS16 (macOS 13), iOS17, iOS18.")
-    ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy control: points of AO that the precision may cost on --val.")
     ] = None,
@@ -101,15 +138,17 @@ def export(
     from edgetrack.export.precision.methods import Correction, Method, Ranges
     from edgetrack.export.precision.run import LowerWish
     from edgetrack.export.separately import Exported, Worst
+    from edgetrack.export.targets.base import read_options
 
     control = None
     if max_drop is not None or val is not None or sensitivity:
         control = _control(
             max_drop, val, val_frames, AnchorPlan(anchors, anchor_length), on_drop, sensitivity, jobs, precision
         )
+    chosen = best_target().name if target is None else target
     request = ExportRequest(
         tracker=tracker,
-        target=best_target().name if target is None else target,
+        target=chosen,
         precision=precision,
         weights=weights,
         onnx=tuple(onnx or ()),
@@ -119,8 +158,7 @@ def export(
         atol=atol,
         rtol=rtol,
         parity_sources=tuple(parity_source or ()),
-        compute_capabilities=split_names(compute_capability) or (),
-        deployment_target=deployment_target or "",
+        options=read_options(find_target(chosen), context.obj or {}),
         lowering=LowerWish(
             calibration=Sources(tuple(calib or (DEFAULT,)), None, Wish(calib_size, seed)),
             method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
@@ -190,12 +228,12 @@ def _export_separately(context: typer.Context, wish: str, precision: str, as_jso
 def _given(context: typer.Context) -> dict[str, list[str]]:
     """What stood on the command line: parameter -> words that say it again."""
     words: dict[str, list[str]] = {}
-    for parameter in context.command.params:
+    for parameter in context.command.get_params(context):
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if source is None or source.name != "COMMANDLINE":
             continue
-        value = context.params[name]
+        value = {**context.params, **(context.obj or {})}[name]
         if parameter.param_type_name == "argument":
             words[name] = [str(value)]
         elif isinstance(value, bool):
@@ -208,9 +246,11 @@ def _given(context: typer.Context) -> dict[str, list[str]]:
 
 def _arguments(given: dict[str, list[str]], target: str) -> list[str]:
     """The command for one target: options that are for other targets alone are left out."""
+    from edgetrack.export.targets.base import exporter_of
+
     row = find_target(target)
-    options = {"compute_capabilities": "compute_capability", "deployment_target": "deployment_target"}
-    foreign = {options[setting] for other in TARGETS for setting in other.settings if setting not in row.settings}
+    fields = {other.name: exporter_of(other).options_type.__struct_fields__ for other in targets() if other.exporter}
+    foreign = {name for names in fields.values() for name in names} - set(fields[row.name])
     kept = [name for name in given if name not in {*foreign, "target", "as_json", "tracker"}]
     return [*given["tracker"], "--target", target, *(word for name in kept for word in given[name]), "--json"]
 

@@ -103,7 +103,7 @@ def _trackers() -> list[Row]:
 
 def _targets() -> list[Row]:
     """Each with the command that installs it, null where it is installed."""
-    from edgetrack.capabilities import TARGETS
+    from edgetrack.capabilities import targets
 
     return [
         {
@@ -115,7 +115,7 @@ def _targets() -> list[Row]:
             "tested": t.tested,
             "about": t.about,
         }
-        for t in TARGETS
+        for t in targets()
         if t.exporter is not None
     ]
 

@@ -17,7 +17,7 @@ from edgetrack.cli.check import check
 from edgetrack.cli.compare import compare
 from edgetrack.cli.doctor import doctor
 from edgetrack.cli.evaluate import evaluate
-from edgetrack.cli.export import export
+from edgetrack.cli.export import ExportCommand, export
 from edgetrack.cli.inspect import inspect
 from edgetrack.cli.list import list_bundles
 from edgetrack.cli.pack import pack, unpack
@@ -94,7 +94,7 @@ def _options(
     """Exit codes: 0 ok, 1 a check failed, 2 usage, 3 a backend or extra is missing, 4 the device is not available."""
 
 
-app.command()(export)
+app.command(cls=ExportCommand)(export)
 app.command()(track)
 app.command()(bench)
 app.command("eval")(evaluate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -19,10 +18,11 @@ import numpy as np
 from edgetrack import __version__
 from edgetrack.bundle import BundleWriter, check_destination, write_npz
 from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
-from edgetrack.capabilities import Target, find_target, require_precision
+from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.export.precision.run import LowerWish, kept_at_first, lower
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
+from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
 from edgetrack.runtime.threads import usable_cores
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
@@ -49,8 +49,7 @@ class ExportRequest:
         atol, rtol: in place of the recipe's parity tolerance.
         parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
         lowering: what a precision below FP32 needs to know.
-        compute_capabilities: of GPUs to build engines for ahead of time, such as `8.6`.
-        deployment_target: the oldest system to run on, such as `iOS16`; empty for the target's default.
+        options: what the target alone offers, None for its defaults.
     """
 
     tracker: str
@@ -65,8 +64,7 @@ class ExportRequest:
     rtol: float | None = None
     parity_sources: tuple[str, ...] = ()
     lowering: LowerWish = field(default_factory=LowerWish)
-    compute_capabilities: tuple[str, ...] = ()
-    deployment_target: str = ""
+    options: ExporterOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ class Plan:
     request: ExportRequest
     recipe: Recipe
     target: Target
+    exporter: Exporter
     name: str
     output: Path
     tolerance: Tolerance
@@ -97,28 +96,6 @@ class ExportReport:
     not_run: str = ""
 
 
-class Exporter(Protocol):
-    """The face of `edgetrack.export.<target>`."""
-
-    def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
-        """Write a graph's files, return the one that the manifest names."""
-
-
-class Preparing(Protocol):
-    """A module `edgetrack.export.<target>` whose exporter depends on the request."""
-
-    def prepare(self, request: ExportRequest) -> Exporter:
-        """The exporter of one request; UsageError where the request cannot be met."""
-
-
-@runtime_checkable
-class Completing(Protocol):
-    """An exporter that adds to a proven bundle, of whichever precision."""
-
-    def complete(self, source: Path, output: Path, overwrite: bool, progress: Progress) -> Manifest:
-        """Write the bundle in folder `source` to `output` with what it adds."""
-
-
 def plan(request: ExportRequest) -> Plan:
     """Resolve and check a request.
 
@@ -127,21 +104,23 @@ def plan(request: ExportRequest) -> Plan:
         BackendMissingError: a package is missing; the message says which extra installs it.
     """
     recipe, target = find_recipe(request.tracker), find_target(request.target)
-    if target.exporter is None:
-        raise UsageError(f"nothing is exported to target {target.name!r}: {target.about}")
+    exporter_type = exporter_of(target)
     require_precision(target, request.precision)
     if request.onnx and request.weights is not None:
         raise UsageError(f"--onnx brings its own weights, given --weights {request.weights} too; leave one of them out")
-    if request.onnx and target.reference:
-        raise UsageError(f"target {target.name!r} is the published network, which ONNX graphs are not; give --weights")
+    if request.onnx and not exporter_type.reads_onnx:
+        raise UsageError(
+            f"target {target.name!r} is converted from PyTorch and reads no ONNX; give --weights in place of --onnx"
+        )
     if request.opset not in (17, 18):
         raise UsageError(f"opset {request.opset} is not supported; expected 17 or 18")
+    if request.options is not None and type(request.options) is not exporter_type.options_type:
+        raise UsageError(
+            f"{type(request.options).__name__} is for another target than {target.name!r}; leave its options out"
+        )
     for name, value in (("--atol", request.atol), ("--rtol", request.rtol)):
         if value is not None and not 0 <= value < float("inf"):
             raise UsageError(f"{name} is {value}; expected a finite number of at least 0")
-    for setting in ("compute_capabilities", "deployment_target"):
-        if getattr(request, setting) and setting not in target.settings:
-            raise UsageError(f"target {target.name!r} has no {setting.replace('_', ' ')}; leave the option out")
     recipe.tolerance(request.precision)
     kept_at_first(recipe, request.precision, request.lowering)
     tolerance = recipe.tolerance("fp32")
@@ -150,13 +129,21 @@ def plan(request: ExportRequest) -> Plan:
     name = f"{recipe.name}-{target.name}-{request.precision}"
     output = request.output or Path("out") / name
     _require_packages(target)
+    exporter = exporter_type(recipe, request.options)
+    exporter.prepare()
+    exporter.check_method(request.lowering.method)
+    if request.lowering.chooser is not None and target.device_needed:
+        raise UsageError(
+            f"accuracy control runs the bundle, which needs {target.device_needed}; find the stages with another "
+            "target and give them as --keep"
+        )
     if not request.onnx:
         request = replace(request, weights=recipe.choose_weights(request.weights))
-    return Plan(request, recipe, target, name, output, tolerance)
+    return Plan(request, recipe, target, exporter, name, output, tolerance)
 
 
 def _require_packages(target: Target) -> None:
-    for package in ("torch", "onnx", "safetensors"):
+    for package in EXPORT_PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise BackendMissingError(f"exporting needs {package}; install it with: pip install 'edgetrack[export]'")
     if not target.installed:
@@ -177,55 +164,40 @@ def export(request: ExportRequest, *, progress: Progress = lambda stage: None) -
         EdgetrackError: see `plan`, `edgetrack.checkpoints` and `edgetrack.bundle`.
     """
     work = plan(request)
-    exporter = _exporter(work)
-    if not isinstance(exporter, Completing):
-        return _export(work, exporter, work.output, request.overwrite, progress)
+    if request.precision == "fp32":
+        return _export_full(work, work.output, request.overwrite, progress)
     check_destination(work.output, overwrite=request.overwrite)
     with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
-        report = _export(work, exporter, Path(scratch) / "proven", False, progress)
-        manifest = exporter.complete(report.path, work.output, request.overwrite, progress)
-    return replace(report, path=work.output, manifest=manifest)
-
-
-def _exporter(work: Plan) -> Exporter:
-    module = importlib.import_module(str(work.target.exporter))
-    return cast(Preparing, module).prepare(work.request) if hasattr(module, "prepare") else cast(Exporter, module)
-
-
-def _export(work: Plan, exporter: Exporter, output: Path, overwrite: bool, progress: Progress) -> ExportReport:
-    """A bundle of the precision that was asked for."""
-    request = work.request
-    if request.precision == "fp32":
-        return _export_full(work, exporter, output, overwrite, progress)
-    check_destination(output, overwrite=overwrite)
-    with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
-        full = _export_full(work, exporter, Path(scratch) / "fp32", False, progress)
+        full = _export_full(work, Path(scratch) / "fp32", False, progress)
         manifest = lower(
             full.path,
-            output,
+            work.output,
             work.name,
             work.recipe,
             request.precision,
             request.lowering,
-            overwrite,
+            request.overwrite,
             progress,
+            work.exporter,
         )
-    return replace(full, path=output, manifest=manifest)
+    return replace(full, path=work.output, manifest=manifest)
 
 
-def _export_full(work: Plan, exporter: Exporter, output: Path, overwrite: bool, progress: Progress) -> ExportReport:
-    """The FP32 bundle, proven against PyTorch."""
+def _export_full(work: Plan, output: Path, overwrite: bool, progress: Progress) -> ExportReport:
+    """The FP32 bundle, proven against PyTorch; completed where that is the precision that was asked for."""
     from edgetrack.export.parity import proof_fields
 
     shipped, published, weights, reference = _start(work, progress)
     with BundleWriter(output, overwrite=overwrite) as writer:
-        manifest = _manifest(work, weights, _convert(work, exporter, shipped, weights, writer.folder, progress))
+        manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
         report = msgspec.structs.replace(report, reference=reference, **proof_fields(work.target))
         report.require()
         progress("writing the bundle")
         write_npz(writer.folder / GOLDEN_FILE, _golden_arrays(golden))
         (writer.folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+        if work.request.precision == "fp32":
+            manifest = work.exporter.complete(writer.folder, manifest, progress)
         path = writer.commit(manifest)
     worst = report.worst
     return ExportReport(path, manifest, len(report.comparisons), worst.name, worst.max_abs, reference, report.not_run)
@@ -253,7 +225,6 @@ def _start(work: Plan, progress: Progress) -> tuple[Sequence[GraphModule], Seque
 
 def _convert(
     work: Plan,
-    exporter: Exporter,
     shipped: Sequence[GraphModule],
     weights: WeightsInfo,
     folder: Path,
@@ -274,7 +245,7 @@ def _convert(
         }
         if work.recipe.configuration:
             metadata["configuration"] = json.dumps(work.recipe.configuration)
-        file = exporter.convert(graph, folder, opset=work.request.opset, metadata=metadata)
+        file = work.exporter.convert(graph, folder, opset=work.request.opset, metadata=metadata)
         infos.append(
             GraphInfo(
                 name=graph.name,

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from edgetrack.capabilities import TARGETS
+from edgetrack.capabilities import targets
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
 
 COMMAND = (sys.executable, "-m", "edgetrack", "export")
@@ -85,7 +85,7 @@ def targets_of(wish: str, precision: str) -> list[str]:
         if len(set(names)) < len(names) or "" in names:
             raise UsageError(f"--target {wish}: expected each target once, such as onnx,openvino, or all")
         return names
-    names = [row.name for row in TARGETS if row.exporter is not None and precision in row.precisions]
+    names = [row.name for row in targets() if row.exporter is not None and precision in row.precisions]
     if not names:
         raise UsageError(f"--target all: no target is exported to at precision {precision!r}")
     return names

@@ -7,7 +7,7 @@ import json
 import pytest
 import typer
 
-from edgetrack.cli.export import _arguments, _given, export
+from edgetrack.cli.export import ExportCommand, _arguments, _given, export
 
 
 def test_one_target_fails_with_its_own_message_and_the_other_finishes(run, tmp_path) -> None:
@@ -41,7 +41,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(run, tmp_path, opt
 
 def test_options_reach_the_targets_that_have_them() -> None:
     app = typer.Typer()
-    app.command()(export)
+    app.command(cls=ExportCommand)(export)
     words = ["smat", "--target", "all", "--precision", "int8", "--calib", "a", "--calib", "b", "--per-tensor"]
     words += ["--compute-capability", "8.6,8.9", "--deployment-target", "iOS17", "--seed", "3", "--json"]
     given = _given(typer.main.get_command(app).make_context("export", words))

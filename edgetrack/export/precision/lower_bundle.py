@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Protocol, cast
+from typing import cast
 
 import msgspec
 
@@ -16,11 +14,11 @@ from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle, read_n
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
 from edgetrack.capabilities import TRACE, backend_of, find_target, proof_target
 from edgetrack.export.precision.calibration import CalibrationSet, to_toml
-from edgetrack.export.precision.lowering import Lowering
 from edgetrack.export.precision.methods import Method
 from edgetrack.export.precision.replay import Inputs
 from edgetrack.export.precision.stages import Stages, patterns_of
 from edgetrack.export.recipe import Tolerance
+from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
 from edgetrack.runtime.parity import Comparison, compare, run_graph
 from edgetrack.runtime.session import hint_for
@@ -28,20 +26,6 @@ from edgetrack.runtime.threads import usable_cores
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
 CALIBRATION_FILE = "calibration.toml"
-
-
-class Lowerer(Protocol):
-    """What a target's exporter offers beside `convert`, where it has more than FP32."""
-
-    def lower(self, path: Path, wish: Lowering) -> tuple[str, ...]:
-        """Rewrite a graph's file in place; returns the nodes that stay in FP32 for what was observed."""
-
-
-class WeightsComparer(Protocol):
-    """What the exporter of a target offers whose files nothing but its own device runs."""
-
-    def compare_weights(self, folder: Path, info: GraphInfo, precision: str) -> tuple[Comparison, ...]:
-        """A lowered graph's weights against the network's."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +53,7 @@ class Wanted:
     """A lower precision.
 
     Attributes:
+        exporter: lowers the graphs.
         precision: one of the target's.
         method: of quantization.
         recording: needed by `int8` and `fp16`; None for what needs no calibration.
@@ -79,6 +64,7 @@ class Wanted:
             candidates most share a graph. None lowers each anew.
     """
 
+    exporter: Exporter
     precision: str
     tolerance: Tolerance
     method: Method = field(default_factory=Method)
@@ -103,13 +89,22 @@ class LoweredProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fp32: msgspec.Raw
 
 
-def lower_bundle(full: Path, output: Path, name: str, wanted: Wanted, *, overwrite: bool = False) -> Manifest:
+def lower_bundle(
+    full: Path,
+    output: Path,
+    name: str,
+    wanted: Wanted,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Manifest:
     """Write a bundle of lower precision.
 
     Args:
         full: the FP32 bundle's folder.
         output: the new bundle's folder.
         name: of the new bundle.
+        progress: takes a line of text; where there is one, the exporter completes the bundle (engines, layers).
 
     Raises:
         ParityError: a graph differs from FP32 by more than the tolerance; nothing is left on disk.
@@ -128,7 +123,7 @@ def lower_bundle(full: Path, output: Path, name: str, wanted: Wanted, *, overwri
             tools={**manifest.tools, **_tools(manifest.target, wanted.precision)},
             files={},
         )
-        golden, comparisons = _hold_against(source, lowered, writer.folder, wanted.tolerance)
+        golden, comparisons = _hold_against(source, lowered, writer.folder, wanted)
         _require(comparisons)
         proof = _proof(manifest.target, comparisons, wanted.tolerance, source.path(PARITY_FILE).read_bytes())
         write_npz(writer.folder / GOLDEN_FILE, golden)
@@ -137,6 +132,8 @@ def lower_bundle(full: Path, output: Path, name: str, wanted: Wanted, *, overwri
             (writer.folder / CALIBRATION_FILE).write_text(to_toml(wanted.recording.chosen), "utf-8")
         for file, content in wanted.reports.items():
             (writer.folder / file).write_bytes(content)
+        if progress is not None:
+            lowered = wanted.exporter.complete(writer.folder, lowered, progress)
         writer.commit(lowered)
     return lowered
 
@@ -155,9 +152,8 @@ def _proof(target: str, comparisons: tuple[Comparison, ...], allowed: Tolerance,
 
 
 def _lower_graphs(manifest: Manifest, folder: Path, wanted: Wanted) -> dict[str, str]:
-    exporter = cast(Lowerer, _exporter(manifest.target))
     exceptions = dict.fromkeys((f"stage {name}" for name in wanted.kept), "fp32")
-    exceptions.update(getattr(exporter, "EXCEPTIONS", {}).get(wanted.precision, {}))
+    exceptions.update(wanted.exporter.exceptions.get(wanted.precision, {}))
     for info in manifest.graphs:
         wish = Lowering(
             precision=wanted.precision,
@@ -165,17 +161,13 @@ def _lower_graphs(manifest: Manifest, folder: Path, wanted: Wanted) -> dict[str,
             method=wanted.method,
             kept=patterns_of(wanted.stages, wanted.kept, info.name),
         )
-        wide = _lower_graph(exporter, folder / info.file, wish, info.name, wanted.lowered)
+        wide = _lower_graph(wanted.exporter, folder / info.file, wish, info.name, wanted.lowered)
         exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in wide), "fp32"))
     return exceptions
 
 
-def _exporter(target: str) -> ModuleType:
-    return importlib.import_module(str(find_target(target).exporter))
-
-
 def _lower_graph(
-    exporter: Lowerer,
+    exporter: Exporter,
     path: Path,
     wish: Lowering,
     name: str,
@@ -186,8 +178,7 @@ def _lower_graph(
     key = (name, wish.kept)
     if key not in known:
         wide = exporter.lower(path, wish)
-        # An IR has its weights in a second file of the same stem.
-        known[key] = LoweredGraph({p.name: p.read_bytes() for p in path.parent.glob(f"{path.stem}.*")}, wide)
+        known[key] = LoweredGraph({file.name: file.read_bytes() for file in exporter.files(path)}, wide)
     for file, content in known[key].files.items():
         (path.parent / file).write_bytes(content)
     return known[key].wide
@@ -207,14 +198,13 @@ def _tools(target: str, precision: str) -> dict[str, str]:
 
 
 def _hold_against(
-    source: Bundle, lowered: Manifest, folder: Path, tolerance: Tolerance
+    source: Bundle, lowered: Manifest, folder: Path, wanted: Wanted
 ) -> tuple[dict[str, Array], tuple[Comparison, ...]]:
     """The FP32 record's inputs through the lowered graphs: their outputs as the new record, and how far they moved."""
     golden = read_npz(source.path(GOLDEN_FILE))
     if find_target(lowered.target).proof == TRACE:
         # Nothing runs the files here: FP32's outputs stay the record, the weights are what is compared.
-        exporter = cast(WeightsComparer, _exporter(lowered.target))
-        each = (exporter.compare_weights(folder, info, lowered.precision) for info in lowered.graphs)
+        each = (wanted.exporter.compare_weights(folder, info, lowered.precision) for info in lowered.graphs)
         return golden, tuple(comparison for found in each for comparison in found)
     comparisons = []
     for info in lowered.graphs:
@@ -230,7 +220,7 @@ def _hold_against(
                             f"{lowered.precision} {info.name}/{name} #{sample}",
                             value,
                             golden[f"{prefix}/out/{name}"],
-                            **msgspec.structs.asdict(tolerance),
+                            **msgspec.structs.asdict(wanted.tolerance),
                         )
                     )
                     golden[f"{prefix}/out/{name}"] = value

@@ -19,6 +19,7 @@ from edgetrack.export.precision.methods import Method
 from edgetrack.export.precision.replay import replay
 from edgetrack.export.precision.stages import patterns_of
 from edgetrack.export.recipe import Recipe
+from edgetrack.export.targets.base import Exporter, exporter_of
 from edgetrack.runtime.session import load
 from edgetrack.runtime.trackers.base import Procedure
 
@@ -104,21 +105,26 @@ def lower(
     wish: LowerWish,
     overwrite: bool,
     progress: Progress,
+    exporter: Exporter | None = None,
 ) -> Manifest:
     """Make a bundle of lower precision from the FP32 bundle in folder `full`.
 
+    `exporter` is the one that made that bundle; None takes one with its target's default options.
+
     Raises: as `edgetrack.export.precision.lower_bundle.lower_bundle`, and what the chooser raises.
     """
+    if exporter is None:
+        with open_bundle(full) as bundle:
+            exporter = exporter_of(find_target(bundle.manifest.target))(recipe)
     recording = None
-    with open_bundle(full) as bundle:
-        calibrated = precision in find_target(bundle.manifest.target).calibrated
-    if calibrated:
+    if precision in exporter.calibrated:
         recording = _record(full, wish.calibration, progress)
     kept = kept_at_first(recipe, precision, wish)
     reports: Mapping[str, bytes] = {}
 
     def wanted(stages: Sequence[str], files: Mapping[str, bytes]) -> Wanted:
         return Wanted(
+            exporter=exporter,
             precision=precision,
             tolerance=recipe.tolerance(precision),
             method=wish.method,
@@ -141,7 +147,7 @@ def lower(
         choice = wish.chooser(full, build, tuple(recipe.stages), kept, progress)
         kept, reports = choice.kept, choice.reports
     progress(f"lowering to {precision}" + (f", {', '.join(kept)} kept in fp32" if kept else ""))
-    return lower_bundle(full, output, name, wanted(kept, reports), overwrite=overwrite)
+    return lower_bundle(full, output, name, wanted(kept, reports), overwrite=overwrite, progress=progress)
 
 
 def _runnable(full: Path) -> Bundle:

@@ -7,21 +7,17 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import msgspec
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from edgetrack.bundle import BundleWriter, Manifest, open_bundle, read_npz, write_npz
+from edgetrack.bundle import Manifest, read_npz, write_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import UsageError
-from edgetrack.export.precision.lowering import Lowering
 from edgetrack.export.precision.methods import Method
-from edgetrack.export.recipe import Recipe, find_recipe
-from edgetrack.models.base import GraphModule
+from edgetrack.export.targets.base import Exporter, ExporterOptions, Lowering
 from edgetrack.runtime.backends.coreml.backend import is_image, source_file
 from edgetrack.runtime.backends.coreml.installation import import_coremltools, quiet
 from edgetrack.runtime.backends.coreml.package import SMALLEST, hold_against, layers, read_spec, record, weights
@@ -29,66 +25,55 @@ from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
 from edgetrack.runtime.parity import Comparison
 
 if TYPE_CHECKING:
-    from edgetrack.export.pipeline import ExportRequest
+    from torch import Tensor, nn
+
+    from edgetrack.models.base import GraphModule
 
 DEPLOYMENT = ("iOS16", "iOS17", "iOS18")
 """The oldest system: iOS16 is macOS 13, and so on; ML programs of iOS 15 take no FP16 inputs."""
 PLACES = "edgetrack.places"
 """Metadata key: operator -> place in the network, by which a recipe's stages name what stays in FP32."""
-EXCEPTIONS = {"int8": {"activations": "fp16"}}
-"""What is not of a bundle's precision: INT8 is that of weights, activations would have to be observed on a Mac."""
 
 
-def prepare(request: ExportRequest) -> Exporter:
-    """The exporter of one request.
+class CoreMlOptions(ExporterOptions, frozen=True, kw_only=True):
+    """The oldest system that a package runs on."""
 
-    Raises:
-        BackendMissingError: coremltools is missing.
-        UsageError: the request asks for what Core ML or its converter does not offer.
-    """
-    import_coremltools()
-    deployment = request.deployment_target or DEPLOYMENT[0]
-    if deployment not in DEPLOYMENT:
-        raise UsageError(f"--deployment-target {deployment!r}: expected one of: {', '.join(DEPLOYMENT)}")
-    if request.onnx:
-        raise UsageError("Core ML converts from PyTorch and reads no ONNX; give --weights in place of --onnx")
-    method = request.lowering.method
-    if method != Method(per_channel=method.per_channel):
-        raise UsageError(
-            "Core ML bundles have INT8 weights and no quantized activations: --calib-method, --bias-correction and "
-            "--smooth-quant do not apply; leave them out"
-        )
-    if request.lowering.chooser is not None:
-        raise UsageError(
-            "accuracy control runs the bundle, which takes a Mac; find the stages with --target onnx and give them as "
-            "--keep"
-        )
-    return Exporter(find_recipe(request.tracker), deployment)
+    deployment_target: Annotated[
+        str,
+        msgspec.Meta(description="Core ML: the oldest system to run on: iOS16 (macOS 13), iOS17 or iOS18."),
+    ] = DEPLOYMENT[0]
 
 
-class ImageInputs(nn.Module):
-    """A graph that takes float (1, 3, H, W) images of 0..255, as Core ML hands them over, in place of (H, W, 3)."""
+class CoreMlExporter(Exporter):
+    """Writes packages that say whose the network is."""
 
-    def __init__(self, graph: GraphModule) -> None:
-        super().__init__()
-        self.shipped = graph.module
-        self.images = [is_image(tensor) for tensor in graph.inputs]
+    options_type = CoreMlOptions
+    options: CoreMlOptions
+    reads_onnx = False
+    calibrated = ()
+    # INT8 is that of weights; activations would have to be observed on a Mac.
+    exceptions: ClassVar = {"int8": {"activations": "fp16"}}
 
-    def forward(self, *inputs: Tensor) -> Any:
-        """Inputs in the graph's order."""
-        pairs = zip(inputs, self.images, strict=True)
-        return self.shipped(*[x.squeeze(0).permute(1, 2, 0) if image else x for x, image in pairs])
+    def prepare(self) -> None:
+        """See `Exporter`."""
+        import_coremltools()
+        if self.options.deployment_target not in DEPLOYMENT:
+            raise UsageError(
+                f"--deployment-target {self.options.deployment_target!r}: expected one of: {', '.join(DEPLOYMENT)}"
+            )
 
-
-@dataclass(frozen=True)
-class Exporter:
-    """Writes packages that say whose the network is; `deployment` is the oldest system that they run on."""
-
-    recipe: Recipe
-    deployment: str
+    def check_method(self, method: Method) -> None:
+        """See `Exporter`."""
+        if method != Method(per_channel=method.per_channel):
+            raise UsageError(
+                "Core ML bundles have INT8 weights and no quantized activations: --calib-method, --bias-correction and "
+                "--smooth-quant do not apply; leave them out"
+            )
 
     def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
         """Write `<graph>.mlpackage` and the record of its weights; `opset` has no meaning here."""
+        import torch
+
         coremltools = import_coremltools()
         for tensor in graph.inputs:
             if tensor.dtype not in ("uint8", "int32", "float32"):
@@ -96,7 +81,7 @@ class Exporter:
                     f"input {tensor.name!r} of graph {graph.name!r} is {tensor.dtype} {tensor.shape}; Core ML takes "
                     "uint8 images and arrays, float32 and int32 arrays; export it for another target"
                 )
-        wrapped = ImageInputs(graph).eval()
+        wrapped = _image_inputs(graph)
         example = tuple(_example(tensor) for tensor in graph.inputs)
         with quiet(), torch.inference_mode():
             model = coremltools.convert(
@@ -104,7 +89,7 @@ class Exporter:
                 inputs=[_input(coremltools, tensor) for tensor in graph.inputs],
                 outputs=[coremltools.TensorType(name=t.name, dtype=np.float32) for t in graph.outputs],
                 convert_to="mlprogram",
-                minimum_deployment_target=getattr(coremltools.target, self.deployment),
+                minimum_deployment_target=getattr(coremltools.target, self.options.deployment_target),
                 compute_precision=coremltools.precision.FLOAT32,
                 skip_model_load=True,
             )
@@ -127,19 +112,68 @@ class Exporter:
         model.user_defined_metadata.update({f"edgetrack.{key}": value for key, value in entries.items()})
         model.user_defined_metadata[PLACES] = json.dumps(_places(model), sort_keys=True)
 
-    def complete(self, source: Path, output: Path, overwrite: bool, progress: Callable[[str], None]) -> Manifest:
-        """Write the bundle in folder `source` to `output`, with the list of its operators."""
+    def complete(self, folder: Path, manifest: Manifest, progress: Callable[[str], None]) -> Manifest:
+        """Add the list of operators."""
         progress("listing the operators")
-        with open_bundle(source) as bundle, BundleWriter(output, overwrite=overwrite) as writer:
-            manifest = bundle.manifest
-            writer.copy_from(bundle)
-            report = LayerReport(graphs={g.name: layers(read_spec(writer.folder / g.file)) for g in manifest.graphs})
-            (writer.folder / LAYERS_FILE).write_bytes(report.to_json())
-            writer.commit(manifest)
+        report = LayerReport(graphs={info.name: layers(read_spec(folder / info.file)) for info in manifest.graphs})
+        (folder / LAYERS_FILE).write_bytes(report.to_json())
         return manifest
+
+    def lower(self, path: Path, lowering: Lowering) -> tuple[str, ...]:
+        """See `Exporter`; no node stays in FP32 for what was observed.
+
+        `fp16` computes in half precision but for what is kept; `int8` stores weights of the rest as INT8 besides.
+        """
+        coremltools = import_coremltools()
+        from coremltools.converters.mil.mil.passes.defs.quantization import add_fp16_cast
+
+        # Not public, and the way that coremltools.optimize itself takes; the extra bounds the version.
+        from coremltools.models.utils import _apply_graph_pass
+
+        with quiet():
+            model = coremltools.models.MLModel(str(path), skip_model_load=True)
+            places: dict[str, str] = json.loads(model.user_defined_metadata[PLACES])
+            metadata = {k: v for k, v in model.user_defined_metadata.items() if k != PLACES}
+            patterns = [re.compile(text) for text in lowering.kept]
+            kept = {name for name, place in places.items() if any(p.fullmatch(place) for p in patterns)}
+            half = add_fp16_cast(op_selector=lambda operation: operation.outputs[0].name not in kept)
+            package = _apply_graph_pass(model, half)
+            if lowering.precision == "int8":
+                package = _quantize_weights(package, lowering.method)
+        for field in ("author", "license", "short_description", "version"):
+            setattr(package, field, getattr(model, field))
+        package.user_defined_metadata.update(metadata)
+        package.user_defined_metadata.pop(PLACES, None)
+        shutil.rmtree(path)
+        _save(package, path)
+        return ()
+
+    def compare_weights(self, folder: Path, info: GraphInfo, precision: str) -> tuple[Comparison, ...]:
+        """See `Exporter`."""
+        recorded = read_npz(folder / source_file(info.name))
+        return tuple(hold_against(info.name, weights(folder / info.file), recorded, precision))
+
+
+def _image_inputs(graph: GraphModule) -> Any:
+    """The graph as a module that takes (1, 3, H, W) images of 0..255, as Core ML gives them, in place of (H, W, 3)."""
+    from torch import nn
+
+    class ImageInputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shipped = graph.module
+            self.images = [is_image(tensor) for tensor in graph.inputs]
+
+        def forward(self, *inputs: Tensor) -> Any:
+            pairs = zip(inputs, self.images, strict=True)
+            return self.shipped(*[x.squeeze(0).permute(1, 2, 0) if image else x for x, image in pairs])
+
+    return ImageInputs().eval()
 
 
 def _example(tensor: TensorInfo) -> Tensor:
+    import torch
+
     if is_image(tensor):
         return torch.zeros(1, 3, *tensor.shape[:2])
     return torch.zeros(tensor.shape, dtype=torch.int32 if tensor.dtype == "int32" else torch.float32)
@@ -177,36 +211,6 @@ def _place(scope: list[str], kind: str) -> str:
     return "/".join(("", *parts, kind))
 
 
-def lower(path: Path, wish: Lowering) -> tuple[str, ...]:
-    """Rewrite a package in place; returns names of nodes that stay in FP32 for what was observed (none here).
-
-    `fp16` computes in half precision but for what is kept; `int8` stores weights of the rest as INT8 besides.
-    """
-    coremltools = import_coremltools()
-    from coremltools.converters.mil.mil.passes.defs.quantization import add_fp16_cast
-
-    # Not public, and the way that coremltools.optimize itself takes; the extra bounds the version.
-    from coremltools.models.utils import _apply_graph_pass
-
-    with quiet():
-        model = coremltools.models.MLModel(str(path), skip_model_load=True)
-        places: dict[str, str] = json.loads(model.user_defined_metadata[PLACES])
-        metadata = {k: v for k, v in model.user_defined_metadata.items() if k != PLACES}
-        patterns = [re.compile(text) for text in wish.kept]
-        kept = {name for name, place in places.items() if any(p.fullmatch(place) for p in patterns)}
-        half = add_fp16_cast(op_selector=lambda operation: operation.outputs[0].name not in kept)
-        lowered = _apply_graph_pass(model, half)
-        if wish.precision == "int8":
-            lowered = _quantize_weights(lowered, wish.method)
-    for field in ("author", "license", "short_description", "version"):
-        setattr(lowered, field, getattr(model, field))
-    lowered.user_defined_metadata.update(metadata)
-    lowered.user_defined_metadata.pop(PLACES, None)
-    shutil.rmtree(path)
-    _save(lowered, path)
-    return ()
-
-
 def _quantize_weights(model: Any, method: Method) -> Any:
     """Symmetric INT8 weights where they are in FP16 by now: what stays in FP32 keeps its weights too."""
     from coremltools.optimize import coreml as optimize
@@ -220,12 +224,6 @@ def _quantize_weights(model: Any, method: Method) -> Any:
         weight_threshold=SMALLEST,
     )
     return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=how, op_name_configs=wide))
-
-
-def compare_weights(folder: Path, info: GraphInfo, precision: str) -> tuple[Comparison, ...]:
-    """A lowered package's weights, de-quantized, against the network's: what can be proven without running it."""
-    recorded = read_npz(folder / source_file(info.name))
-    return tuple(hold_against(info.name, weights(folder / info.file), recorded, precision))
 
 
 def _save(model: Any, path: Path) -> None:

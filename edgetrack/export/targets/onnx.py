@@ -6,20 +6,21 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetrack.errors import BackendMissingError, EdgetrackError
-from edgetrack.export.given import GivenModule
 from edgetrack.export.precision.half import to_half
-from edgetrack.export.precision.lowering import Lowering
 from edgetrack.export.precision.methods import Ignored, quantize
 from edgetrack.export.precision.qdq import fold_weights, signed
-from edgetrack.models.base import GraphModule
+from edgetrack.export.targets.base import Exporter, Lowering
+
+if TYPE_CHECKING:
+    from edgetrack.models.base import GraphModule
 
 OPSETS = (17, 18)
+"""Operator sets that `export` offers; the first is the default."""
 FLOAT_TYPES = ("ReduceMean", "Sub", "Div", "Sqrt", "Softmax", "Sigmoid", "Exp", "Pow")
 """Operators that are not quantized: statistics of normalisations and what follows from exponentials."""
-NOTHING = Ignored()
 
 
 def _import() -> Any:
@@ -42,6 +43,8 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
         BackendMissingError: the onnx package is missing.
         EdgetrackError: the result does not pass ONNX's checker or is not static.
     """
+    from edgetrack.export.given import GivenModule
+
     onnx = _import()
     if isinstance(graph.module, GivenModule):
         model = graph.module.model()
@@ -88,41 +91,43 @@ def _check_static(model: Any, graph: GraphModule) -> None:
             )
 
 
-def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
-    """The exporter's face: write the graph's files into `folder`, return the file that the manifest names."""
-    file = f"{graph.name}.onnx"
-    to_onnx(graph, folder / file, opset=opset, metadata=metadata)
-    return file
+class OnnxExporter(Exporter):
+    """Writes ONNX files, and lowers them."""
 
+    def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
+        """See `Exporter`."""
+        file = f"{graph.name}.onnx"
+        to_onnx(graph, folder / file, opset=opset, metadata=metadata)
+        return file
 
-def _ignored(model: Any, wish: Lowering, more: Ignored) -> Ignored:
-    return Ignored((*wish.kept, *_squares(model), *more.patterns), (*FLOAT_TYPES, *more.types))
+    def ignored(self, model: Any) -> Ignored:
+        """The nodes of a model that are not quantized, beside those that are kept."""
+        return Ignored(_squares(model), FLOAT_TYPES)
+
+    def lower(self, path: Path, lowering: Lowering) -> tuple[str, ...]:
+        """See `Exporter`.
+
+        `fp16` is typed: casts stand where precisions meet. `int8` has signed, symmetric quantize/dequantize pairs and
+        weights stored as INT8, which ONNX Runtime and TensorRT read alike.
+        """
+        onnx = _import()
+        model = onnx.load(str(path))
+        wide: tuple[str, ...] = ()
+        if lowering.precision == "fp16":
+            model, wide = to_half(model, lowering.inputs, lowering.kept)
+        else:
+            ignored = self.ignored(model)
+            ignored = Ignored((*lowering.kept, *ignored.patterns), ignored.types)
+            model = quantize(model, lowering.inputs, lowering.method, ignored)
+            signed(model)
+            fold_weights(model)
+        # Serialised with sorted maps: the same graph gives the same bytes.
+        data = model.SerializeToString(deterministic=True)
+        onnx.checker.check_model(data, full_check=True)
+        path.write_bytes(data)
+        return wide
 
 
 def _squares(model: Any) -> tuple[str, ...]:
     """Patterns of nodes that take one tensor twice: variances, on whose inputs NNCF also fails (3.4: "no end node")."""
     return tuple(re.escape(node.name) for node in model.graph.node if len(set(node.input)) < len(node.input))
-
-
-def lower(path: Path, wish: Lowering, ignored: Ignored = NOTHING) -> tuple[str, ...]:
-    """Rewrite an ONNX file in place; returns names of nodes that stay in FP32 for their observed range.
-
-    Nodes that are `ignored` are not quantized, beside those that the wish keeps.
-
-    `fp16` is typed: casts stand where precisions meet. `int8` has signed, symmetric quantize/dequantize pairs and
-    weights stored as INT8, which ONNX Runtime and TensorRT read alike.
-    """
-    onnx = _import()
-    model = onnx.load(str(path))
-    wide: tuple[str, ...] = ()
-    if wish.precision == "fp16":
-        model, wide = to_half(model, wish.inputs, wish.kept)
-    else:
-        model = quantize(model, wish.inputs, wish.method, _ignored(model, wish, ignored))
-        signed(model)
-        fold_weights(model)
-    # Serialised with sorted maps: the same graph gives the same bytes.
-    data = model.SerializeToString(deterministic=True)
-    onnx.checker.check_model(data, full_check=True)
-    path.write_bytes(data)
-    return wide

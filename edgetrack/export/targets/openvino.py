@@ -7,13 +7,15 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgetrack.export.precision.lowering import Lowering
 from edgetrack.export.precision.methods import Ignored, quantize
+from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.export.targets.onnx import to_onnx
-from edgetrack.models.base import GraphModule
 from edgetrack.runtime.backends.openvino.backend import import_openvino, shared_core
+
+if TYPE_CHECKING:
+    from edgetrack.models.base import GraphModule
 
 _NUMBERED = re.compile(r"[A-Za-z]+_\d+")
 LONG, TALL = 1024, 16
@@ -21,47 +23,50 @@ LONG, TALL = 1024, 16
 _ACTIVATIONS = {"Gelu", "Relu", "PRelu", "Swish", "HSwish", "Sigmoid", "Tanh", "Clamp"}
 
 
-def convert(graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
-    """Write `<graph>.xml` and `<graph>.bin` into `folder`, return the former's name.
+class OpenVinoExporter(Exporter):
+    """Writes OpenVINO IR, and lowers it."""
 
-    Raises:
-        BackendMissingError: OpenVINO is missing.
-    """
-    openvino = import_openvino()
-    from openvino._offline_transformations import apply_moc_transformations
+    def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
+        """Write `<graph>.xml` and `<graph>.bin`; see `Exporter`."""
+        openvino = import_openvino()
+        from openvino._offline_transformations import apply_moc_transformations
 
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / f"{graph.name}.onnx"
-        to_onnx(graph, source, opset=opset, metadata=metadata)
-        model = shared_core().read_model(source)
-        # What `openvino.convert_model` does, without its usage reports: constants folded, normalisations fused. Left to
-        # the device, quantization finds no patterns: depthwise layers stay in float, INT8 is a third slower (measured).
-        apply_moc_transformations(model, cf=True)
-        mark_long_products(model)
-        for key, value in metadata.items():
-            model.set_rt_info(value, ["edgetrack", key])
-        _save(openvino, model, folder / f"{graph.name}.xml", half=False)
-    return f"{graph.name}.xml"
+        with tempfile.TemporaryDirectory() as scratch:
+            source = Path(scratch) / f"{graph.name}.onnx"
+            to_onnx(graph, source, opset=opset, metadata=metadata)
+            model = shared_core().read_model(source)
+            # What `openvino.convert_model` does, without its usage reports: constants folded, normalisations fused.
+            # Left to the device, quantization finds no patterns: depthwise layers stay in float, INT8 is a third slower
+            # (measured).
+            apply_moc_transformations(model, cf=True)
+            mark_long_products(model)
+            for key, value in metadata.items():
+                model.set_rt_info(value, ["edgetrack", key])
+            _save(openvino, model, folder / f"{graph.name}.xml", half=False)
+        return f"{graph.name}.xml"
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """An IR has its weights in a second file."""
+        return path, path.with_suffix(".bin")
 
-def lower(path: Path, wish: Lowering) -> tuple[str, ...]:
-    """Rewrite an IR file in place; returns names of nodes that stay in FP32 for what was observed (none here).
+    def lower(self, path: Path, lowering: Lowering) -> tuple[str, ...]:
+        """See `Exporter`; no node stays in FP32 for what was observed.
 
-    `fp16` stores weights in half precision, which the device computes with as it can; `bf16` is asked for when the
-    graph is opened and changes nothing here; `int8` quantizes.
-    """
-    openvino = import_openvino()
-    if wish.precision == "bf16":
+        `fp16` stores weights in half precision, which the device computes with as it can; `bf16` is asked for when the
+        graph is opened and changes nothing here; `int8` quantizes.
+        """
+        openvino = import_openvino()
+        if lowering.precision == "bf16":
+            return ()
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            model = shared_core().read_model(path)
+            if lowering.precision == "int8":
+                model = quantize(model, lowering.inputs, lowering.method, Ignored(patterns=lowering.kept))
+            _save(openvino, model, Path(scratch) / path.name, half=lowering.precision == "fp16")
+            del model  # it maps the weights' file that is replaced now
+            for file in Path(scratch).iterdir():
+                file.replace(path.parent / file.name)
         return ()
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        model = shared_core().read_model(path)
-        if wish.precision == "int8":
-            model = quantize(model, wish.inputs, wish.method, Ignored(patterns=wish.kept))
-        _save(openvino, model, Path(scratch) / path.name, half=wish.precision == "fp16")
-        del model  # it maps the weights' file that is replaced now
-        for file in Path(scratch).iterdir():
-            file.replace(path.parent / file.name)
-    return ()
 
 
 def mark_long_products(model: Any) -> int:

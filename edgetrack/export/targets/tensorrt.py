@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from edgetrack.bundle import BundleWriter, Manifest, open_bundle
-from edgetrack.bundle.manifest import EngineInfo, GraphInfo
-from edgetrack.errors import EdgetrackError, UsageError
-from edgetrack.export.precision.lowering import Lowering
+from edgetrack.bundle.manifest import EngineInfo, GraphInfo, Manifest
+from edgetrack.errors import EdgetrackError
 from edgetrack.export.precision.methods import Ignored
 from edgetrack.export.precision.qdq import quantized_types
-from edgetrack.export.targets import onnx as plain
-from edgetrack.models.base import GraphModule
+from edgetrack.export.targets.base import ExporterOptions, Lowering
+from edgetrack.export.targets.onnx import OnnxExporter
 from edgetrack.runtime.backends.tensorrt.builder import SETTINGS, build, engine_layers, network_layers, parse
 from edgetrack.runtime.backends.tensorrt.cuda import capability_here
 from edgetrack.runtime.backends.tensorrt.engines import packed, sha256
@@ -28,7 +26,7 @@ from edgetrack.runtime.backends.tensorrt.installation import Installation, check
 from edgetrack.runtime.layers import LAYERS_FILE, GraphLayers, LayerReport
 
 if TYPE_CHECKING:
-    from edgetrack.export.pipeline import ExportRequest
+    from edgetrack.models.base import GraphModule
 
 ENGINES = "engines"
 ELEMENTWISE = (
@@ -38,29 +36,32 @@ ELEMENTWISE = (
 """Pairs in front of these compute nothing in INT8: each becomes a kernel, with 130 kB of source text in the engine."""
 
 
-def prepare(request: ExportRequest) -> Exporter:
-    """The exporter of one request.
+class TensorRtOptions(ExporterOptions, frozen=True, kw_only=True):
+    """Engines are built ahead of time for these GPUs, by compute capability."""
 
-    Raises:
-        BackendMissingError: no TensorRT is installed.
-        UsageError: engines cannot be built for what was asked.
-    """
-    installation = find_installation()
-    check_capabilities(installation, request.compute_capabilities)
-    if request.lowering.chooser is not None:
-        raise UsageError(
-            "accuracy control runs the bundle on the processor, which TensorRT does not; find the stages with --target "
-            "onnx and give them as --keep"
-        )
-    return Exporter(installation, request.compute_capabilities)
+    compute_capability: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="TensorRT: build engines for these GPUs now, such as 8.6,8.9,12.0; without it each device "
+            "builds its own."
+        ),
+    ] = ()
 
 
-@dataclass(frozen=True)
-class Exporter:
-    """Writes ONNX that this TensorRT reads; `capabilities` are those that engines are built for ahead of time."""
+class TensorRtExporter(OnnxExporter):
+    """Writes ONNX that this TensorRT reads, the list of its layers, and engines."""
 
-    installation: Installation
-    capabilities: tuple[str, ...] = ()
+    options_type = TensorRtOptions
+    options: TensorRtOptions
+
+    @cached_property
+    def installation(self) -> Installation:
+        """The TensorRT that is installed here."""
+        return find_installation()
+
+    def prepare(self) -> None:
+        """See `Exporter`."""
+        check_capabilities(self.installation, self.options.compute_capability)
 
     def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
         """Write `<graph>.onnx`, refuse what TensorRT would read wrongly or not at all.
@@ -69,28 +70,37 @@ class Exporter:
             EdgetrackError: the graph was given with unsigned quantize/dequantize pairs.
             BundleIntegrityError: TensorRT cannot read the result.
         """
-        file = plain.convert(graph, folder, opset=opset, metadata=metadata)
+        file = super().convert(graph, folder, opset=opset, metadata=metadata)
         refuse_unsigned(folder / file)
         cast_images_first(folder / file)
         parse(self.installation, (folder / file).read_bytes(), file)
         return file
 
-    def complete(self, source: Path, output: Path, overwrite: bool, progress: Callable[[str], None]) -> Manifest:
-        """Write the bundle in folder `source` to `output`, with its layer report and engines."""
-        with open_bundle(source) as bundle, BundleWriter(output, overwrite=overwrite) as writer:
-            manifest = bundle.manifest
-            writer.copy_from(bundle)
-            layers, graphs = {}, []
-            for info in manifest.graphs:
-                refuse_unsigned(writer.folder / info.file)
-                data = (writer.folder / info.file).read_bytes()
-                layers[info.name] = self._layers(data, info.file)
-                engines = self._build(info, data, writer.folder, progress)
-                graphs.append(msgspec.structs.replace(info, engines=engines))
-            (writer.folder / LAYERS_FILE).write_bytes(LayerReport(graphs=layers).to_json())
-            finished = msgspec.structs.replace(manifest, graphs=tuple(graphs))
-            writer.commit(finished)
-        return finished
+    def ignored(self, model: Any) -> Ignored:
+        """Pairs stand in front of matrix products and full convolutions alone: what TensorRT computes in INT8.
+
+        Depthwise convolutions it computes in float from weights that it de-quantizes at every run.
+        """
+        known = super().ignored(model)
+        depthwise = (re.escape(node.name) for node in model.graph.node if _groups(node) > 1)
+        return Ignored((*known.patterns, *depthwise), (*known.types, *ELEMENTWISE))
+
+    def lower(self, path: Path, lowering: Lowering) -> tuple[str, ...]:
+        """See `OnnxExporter`."""
+        wide = super().lower(path, lowering)
+        refuse_unsigned(path)
+        return wide
+
+    def complete(self, folder: Path, manifest: Manifest, progress: Callable[[str], None]) -> Manifest:
+        """Add the layer report and the engines."""
+        layers, graphs = {}, []
+        for info in manifest.graphs:
+            refuse_unsigned(folder / info.file)
+            data = (folder / info.file).read_bytes()
+            layers[info.name] = self._layers(data, info.file)
+            graphs.append(msgspec.structs.replace(info, engines=self._build(info, data, folder, progress)))
+        (folder / LAYERS_FILE).write_bytes(LayerReport(graphs=layers).to_json())
+        return msgspec.structs.replace(manifest, graphs=tuple(graphs))
 
     def _layers(self, data: bytes, file: str) -> GraphLayers:
         """Of the engine where this machine has a GPU that it can be loaded on, else of the parsed network."""
@@ -105,7 +115,7 @@ class Exporter:
         self, info: GraphInfo, data: bytes, folder: Path, progress: Callable[[str], None]
     ) -> tuple[EngineInfo, ...]:
         found = []
-        for capability in self.capabilities:
+        for capability in self.options.compute_capability:
             progress(f"building the engine of graph {info.name} for compute capability {capability}")
             engine = packed(build(self.installation, data, info.file, capability))
             name = f"{ENGINES}/{info.name}-{self.installation.name}-{capability}.engine.zlib"
@@ -123,20 +133,6 @@ class Exporter:
                 )
             )
         return tuple(found)
-
-
-def lower(path: Path, wish: Lowering) -> tuple[str, ...]:
-    """Rewrite an ONNX file in place; returns names of nodes that stay in FP32 for their observed range.
-
-    As for ONNX Runtime, but `int8` puts pairs in front of matrix products and full convolutions alone: what TensorRT
-    computes in INT8. Depthwise convolutions it computes in float from weights that it de-quantizes at every run.
-    """
-    import onnx
-
-    depthwise = tuple(re.escape(node.name) for node in onnx.load(str(path)).graph.node if _groups(node) > 1)
-    wide = plain.lower(path, wish, Ignored(depthwise, ELEMENTWISE))
-    refuse_unsigned(path)
-    return wide
 
 
 def _groups(node: Any) -> int:

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from edgetrack.bundle import Bundle, Manifest, open_bundle, read_npz
 from edgetrack.bundle.integrity import hash_file, scan_folder
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.export.pipeline import ExportRequest, export
+from edgetrack.export.pipeline import ExportRequest, export, plan
 from edgetrack.export.precision.methods import Method
 from edgetrack.export.precision.run import LowerWish
+from edgetrack.export.targets.coreml import CoreMlOptions
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.backends.coreml.backend import CoreMlGraph
 from edgetrack.runtime.backends.coreml.package import (
@@ -213,7 +214,9 @@ def test_same_request_gives_the_same_package(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_smat_is_sound_at_its_newest_deployment(tmp_path: Path) -> None:
-    request = ExportRequest("smat", "coreml", "int8", output=tmp_path / "b", deployment_target="iOS18")
+    request = ExportRequest(
+        "smat", "coreml", "int8", output=tmp_path / "b", options=CoreMlOptions(deployment_target="iOS18")
+    )
     with open_bundle(export(request).path) as bundle:
         found = verify_bundle(bundle, BackendOptions())
         assert read_spec(bundle.path("step.mlpackage")).specificationVersion == 9
@@ -226,17 +229,15 @@ def test_smat_is_sound_at_its_newest_deployment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"deployment_target": "iOS12"}, "expected one of: iOS16, iOS17, iOS18"),
+        ({"options": CoreMlOptions(deployment_target="iOS12")}, "expected one of: iOS16, iOS17, iOS18"),
         ({"onnx": (Path("step.onnx"),)}, "reads no ONNX"),
         ({"precision": "int8", "lowering": LowerWish(method=Method(smooth_quant=0.5))}, "--smooth-quant do not apply"),
         ({"precision": "int8", "lowering": LowerWish(chooser=SimpleNamespace())}, "accuracy control runs the bundle"),
     ],
 )
 def test_what_core_ml_does_not_offer_is_refused(change: dict[str, Any], words: str) -> None:
-    from edgetrack.export.targets.coreml import prepare
-
     with pytest.raises(UsageError, match=words):
-        prepare(ExportRequest("smat", "coreml", **change))
+        plan(ExportRequest("smat", "coreml", **change))
 
 
 @pytest.mark.parametrize("name", ["w", "w_to_fp16", "w_to_fp16_quantized", "w_quantized"])

@@ -127,10 +127,12 @@ def test_step_has_the_arithmetic_of_the_folded_correlation(
 def test_every_convolution_of_the_shipped_onnx_has_constant_weights(
     untrained_network: Callable[..., nn.Module], tmp_path: Path, tracker: str
 ) -> None:
-    from edgetrack.export.targets.onnx import convert
+    from edgetrack.export.recipe import find_recipe
+    from edgetrack.export.targets.onnx import OnnxExporter
 
     _, step = find_model(tracker).deploy(untrained_network(tracker))
-    model = onnx.load(str(tmp_path / convert(step, tmp_path, opset=17, metadata={})))
+    exporter = OnnxExporter(find_recipe(tracker))
+    model = onnx.load(str(tmp_path / exporter.convert(step, tmp_path, opset=17, metadata={})))
     constants = {tensor.name for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert len(convolutions) > 40
