@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from edgetrack import capabilities, errors
 from edgetrack.benchmark import machine
@@ -22,6 +23,7 @@ from edgetrack.benchmark.candidates import (
     on_device,
     require_gpu,
 )
+from edgetrack.benchmark.clock import Clock, MonotonicClock
 from edgetrack.benchmark.config import BenchConfig, BenchRequest
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
 from edgetrack.benchmark.gpu_watch import GpuWatch, Watch, is_gpu
@@ -38,17 +40,26 @@ from edgetrack.benchmark.record import BenchRecord, save
 from edgetrack.benchmark.scenarios import find_scenario, resolve
 from edgetrack.capabilities import Target
 from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.telemetry.sampler import Sampler
 from edgetrack.telemetry.sources import Sensors, SourceName, find_sensors
 from edgetrack.telemetry.timeline import Window
 
-Progress = Callable[[str, int, int], None]
-"""Is told what happens now, which step that is (from 1) and how many there are."""
+_T = TypeVar("_T")
+
+
+def no_export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:
+    """Export nothing.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError(f"a bundle of {tracker or 'the default tracker'} for {target} is missing; export it first")
 
 
 @dataclass(frozen=True)
-class BenchEnvironment:
-    """What a benchmark needs from outside.
+class Environment:
+    """What `bench` and `check` need from outside.
 
     Attributes:
         export: makes a bundle, see `candidates.Export`.
@@ -58,22 +69,24 @@ class BenchEnvironment:
         sensors: opens what telemetry is read from.
         best_target, reference_target: rows of the capability table.
         watch: opens a GPU's driver.
+        clock: of time limits.
         folder: where bundles are looked for.
     """
 
-    export: Export
-    notify: Notify
-    progress: Progress
+    export: Export = no_export
+    notify: Notify = lambda line: None
+    progress: Progress = no_progress
     start: Start = start_worker
     look: Callable[[], MachineRecord] = machine.collect
     sensors: Callable[[Sequence[SourceName] | None], Sensors] = find_sensors
     best_target: Callable[[str | None], Target] = capabilities.best_target
     reference_target: Callable[[], Target] = capabilities.reference_target
     watch: Watch = GpuWatch
+    clock: Clock = field(default_factory=MonotonicClock)
     folder: Path = OUTPUT_FOLDER
 
 
-def measure(request: BenchRequest, environment: BenchEnvironment) -> BenchRecord:
+def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
     """Measure bundles and compare them with each other, their PyTorch reference and the machine's roofline.
 
     The record is written to `request.output` after each round. Ctrl-C ends the measurement early: what there is by then
@@ -139,9 +152,7 @@ def exit_code(record: BenchRecord) -> int:
     return int(getattr(getattr(errors, kinds.pop(), errors.EdgetrackError), "exit_code", 1))
 
 
-def _candidates(
-    request: BenchRequest, config: BenchConfig, environment: BenchEnvironment, scratch: Path
-) -> list[Candidate]:
+def _candidates(request: BenchRequest, config: BenchConfig, environment: Environment, scratch: Path) -> list[Candidate]:
     """The candidates with their references, as they are measured on the device."""
     candidates = choose(
         request.bundles,
@@ -184,9 +195,9 @@ def _measurements(
     ]
 
 
-def order(measurements: Sequence[Measurement], round_number: int) -> list[Measurement]:
+def order(candidates: Sequence[_T], round_number: int) -> list[_T]:
     """A B C in round 0, C B A in round 1, and so on: a machine that warms up slows all of them alike."""
-    return list(measurements) if round_number % 2 == 0 else list(reversed(measurements))
+    return list(candidates) if round_number % 2 == 0 else list(reversed(candidates))
 
 
 class Runner:

@@ -169,7 +169,7 @@ def _measure(request: BenchRequest) -> BenchRecord:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from edgetrack.benchmark.run import BenchEnvironment, measure
+    from edgetrack.benchmark.run import Environment, measure
 
     console = Console(stderr=True)
 
@@ -181,7 +181,7 @@ def _measure(request: BenchRequest) -> BenchRecord:
         def log(what: str, step: int, total: int) -> None:
             notify(f"{step}/{total} {what}")
 
-        return measure(request, BenchEnvironment(export=_export, notify=notify, progress=log))
+        return measure(request, Environment(export=_export, notify=notify, progress=log))
     columns: tuple[Any, ...] = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     # Drawn only when a step begins: a display that refreshes itself takes time from what is measured.
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
@@ -190,7 +190,7 @@ def _measure(request: BenchRequest) -> BenchRecord:
         def progress(what: str, step: int, total: int) -> None:
             bar.update(steps, description=what, completed=step - 1, total=total, refresh=True)
 
-        return measure(request, BenchEnvironment(export=_export, notify=notify, progress=progress))
+        return measure(request, Environment(export=_export, notify=notify, progress=progress))
 
 
 def _export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:

@@ -4,68 +4,85 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli import options as shared
 from edgetrack.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgetrack.gate.options import Options, Surroundings
-    from edgetrack.gate.record import Report
-
-_WIDE = 200
+    from edgetrack.gate.report import GateReport
 
 
 def check(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE[@HINT]|FILE.json[:NAME]", help="What is checked.")],
-    budget: Annotated[str, typer.Option(help="A budget's TOML file, or the name of a shipped one: smat-cpu.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE[@HINT]|FILE.json[:NAME]", help="The candidate: a bundle, or a result of `bench -o`."
+        ),
+    ],
+    budget: Annotated[
+        str, typer.Option("--budget", help="A budget's TOML file, or the name of a shipped one: smat-cpu.")
+    ],
     baseline: Annotated[
         str | None,
         typer.Option(
+            "--baseline",
             metavar="BUNDLE[@HINT]|FILE.json[:NAME]",
-            help="What it is held against: a bundle is measured beside it, a file of `bench -o` is only read.",
+            help="Compare with this: a bundle is measured beside the candidate, a file of `bench -o` is read.",
         ),
     ] = None,
     baseline_python: Annotated[
-        Path | None, typer.Option(help="Run the baseline with the edgetrack of this Python: ENV/bin/python.")
+        Path | None,
+        typer.Option("--baseline-python", help="Run the baseline with the edgetrack of this Python: ENV/bin/python."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="For delta_ao_points: a data set, as `eval` takes it.")] = None,
-    layout: Annotated[str | None, typer.Option(help="How the data set lies on disk; found out if left out.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to run; the budget's, or cpu, if left out.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="A data set, as `edgetrack eval` takes it, for delta_ao_points.")
+    ] = None,
+    layout: shared.LayoutOption = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Where to run: cpu or cuda:0. Default: the budget's, or cpu.")
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of both; the budget's, or all usable cores, if left out.")
+        int | None,
+        typer.Option("--threads", help="Threads per inference. Default: the budget's, or all usable cores."),
     ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Frames: video, folder or synthetic:NAME; a 1280x720 scene if left out.")
-    ] = None,
-    box: Annotated[str | None, typer.Option(help="Target in the first frame, x,y,w,h; else the ground truth.")] = None,
-    max_time: Annotated[float, typer.Option(help="Seconds to measure at most; ends as soon as all is decided.")] = 180,
-    timeout: Annotated[float, typer.Option(help="Longest wait for one answer, in seconds.")] = 120.0,
+    source: shared.SourceOption = None,
+    box: shared.BoxOption = None,
+    max_time: Annotated[
+        str,
+        typer.Option(
+            "--max-time", metavar="TIME", help="Longest time to measure, as 180s or 3m. Ends earlier once decided."
+        ),
+    ] = "180",
+    timeout: shared.TimeoutOption = "2m",
     undecided_exit: Annotated[
-        int, typer.Option(metavar="CODE", help="Exit code for undecided: 0, 1, or one of 5 to 125.")
+        int, typer.Option("--undecided-exit", metavar="CODE", help="Exit code for undecided: 0, 1, or one of 5 to 125.")
     ] = 1,
-    force: Annotated[bool, typer.Option("--force", help="Compare with a record that was not made alike.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare with a record that was made under other conditions.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, with every sample.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    as_markdown: shared.MarkdownOption = False,
     github: Annotated[
         bool, typer.Option("--github", help="Print annotations and write the summary of a GitHub workflow's step.")
     ] = False,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report as JSON here.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
+    output: shared.OutputOption = None,
+    overwrite: shared.OverwriteOption = False,
 ) -> None:
-    """Hold a bundle against a budget and a baseline: pass (exit code 0), fail (1) or undecided (--undecided-exit)."""
+    """Check a bundle against a budget and a baseline: pass (exit code 0), fail (1) or undecided (--undecided-exit)."""
+    from edgetrack.benchmark.run import Environment
     from edgetrack.box import Box
+    from edgetrack.cli.console import stderr
     from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.files import write_whole
-    from edgetrack.gate.budget import find_budget
+    from edgetrack.gate import outputs
+    from edgetrack.gate.budget import GateConfig, find_budget
     from edgetrack.gate.check import check as run
-    from edgetrack.gate.junit import junit as as_junit
-    from edgetrack.gate.options import Options
+    from edgetrack.presentation.progress import shown_progress
 
     if as_json + as_markdown + github > 1:
         raise UsageError("--json, --markdown and --github exclude each other; give one of them, and -o for the JSON")
@@ -74,8 +91,8 @@ def check(
     for path in (junit, output):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path} exists; give another path, or --overwrite")
-    summary = _summary() if github else None
-    options = Options(
+    summary = outputs.github_summary_file(os.environ) if github else None
+    config = GateConfig(
         budget=find_budget(budget),
         bundle=bundle,
         baseline=baseline,
@@ -85,70 +102,36 @@ def check(
         threads=threads,
         source=source,
         box=None if box is None else Box.parse(box),
-        max_time_s=max_time,
-        timeout_s=timeout,
+        max_time_s=shared.parse_duration(max_time, "--max-time"),
+        timeout_s=shared.parse_duration(timeout, "--timeout"),
         undecided_exit=undecided_exit,
         force=force,
     )
-    with _around(options) as around:
-        found = run(options, around)
+    with shown_progress(stderr(), refresh=False, lines=False) as progress:
+        report = run(config, Environment(progress=progress))
     if output is not None:
-        write_whole(output, found.to_json())
+        write_whole(output, report.to_json())
     if junit is not None:
-        write_whole(junit, as_junit(found))
-    _present(found, as_json, as_markdown, summary)
-    if found.exit_code:
-        raise typer.Exit(found.exit_code)
+        write_whole(junit, outputs.junit(report))
+    _present(report, as_json, as_markdown, summary)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
-def _summary() -> Path:
-    from edgetrack.gate.github import summary_file
-
-    return summary_file(os.environ)
-
-
-@contextmanager
-def _around(options: Options) -> Iterator[Surroundings]:
-    """What the check needs from outside; what happens is told on stderr."""
-    import time
-
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
-    from edgetrack.cli.console import stderr
-    from edgetrack.gate.options import Surroundings
-
-    console = stderr()
-    # Drawn only when something begins: a display that refreshes itself takes time from what is measured.
-    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def progress(what: str) -> None:
-            bar.update(task, description=f"{what} (measures {options.max_time_s:.0f} s at most)", refresh=True)
-
-        def evaluating(what: str, done: int, total: int) -> None:
-            bar.update(task, description=f"AO {done}/{total}: {what}", refresh=True)
-
-        yield Surroundings(progress=progress, evaluating=evaluating, clock=time.monotonic)
-
-
-def _present(found: Report, as_json: bool, as_markdown: bool, summary: Path | None) -> None:
-    from rich.console import Console
-
-    from edgetrack.gate import github, present
+def _present(report: GateReport, as_json: bool, as_markdown: bool, summary: Path | None) -> None:
+    from edgetrack.cli.console import stdout
+    from edgetrack.gate import outputs
 
     if as_json:
-        sys.stdout.write(found.to_json().decode())
+        sys.stdout.write(report.to_json().decode())
         return
     if as_markdown:
-        typer.echo(present.markdown(found))
+        typer.echo(outputs.markdown(report))
         return
     if summary is not None:
-        github.append_summary(found, summary)
-        for line in github.commands(found):
+        outputs.append_github_summary(report, summary)
+        for line in outputs.github_commands(report):
             typer.echo(line)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-    console.print(present.table(found))
-    for note in present.notes(found):
-        console.print(note, markup=False, soft_wrap=True)
-    console.print(present.headline(found), markup=False, soft_wrap=True)
+    console = stdout()
+    outputs.table(report).show(console)
+    console.print(outputs.headline(report), markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 T = TypeVar("T")
 # A pipe or file has no width; tables in it should not be folded to 80 columns.
-PIPE_WIDTH = 160
+PIPE_WIDTH = 200
 
 
 class _Console(Console):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli.options import LayoutOption, OverwriteOption
 from edgetrack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,61 +18,55 @@ def report(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RESULTS...", help="What bench, eval and compare wrote with --output, or folders of it."
+            metavar="RESULTS...", help="Files that bench, eval and compare wrote with --output, or folders."
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; out/report.html if left out.")
+        Path | None, typer.Option("--output", "-o", help="Write the report to this file. Default: out/report.html.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="A data set, as `edgetrack eval` takes it: shows frames of comparisons on it.")
+        str | None, typer.Option("--dataset", help="A data set, as `edgetrack eval` takes it: shows its frames.")
     ] = None,
-    layout: Annotated[str | None, typer.Option(help="How the data set lies on disk; found out if left out.")] = None,
-    title: Annotated[str, typer.Option(help="Of the page.")] = "edgetrack report",
+    layout: LayoutOption = None,
+    title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "edgetrack report",
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Markdown in place of a page; to stdout without --output.")
+        bool, typer.Option("--markdown", help="Write Markdown instead of a page; to stdout without --output.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Make one self-contained page: what is fastest, what is most accurate, what is not worth it, and why."""
     from edgetrack.presentation.sanitize import printable
-    from edgetrack.report.html import check_packages
-    from edgetrack.report.reading import LONGEST_TEXT, read_results
+    from edgetrack.report.model import LONGEST_TEXT, read_results
+    from edgetrack.report.page import check_packages, html, markdown
 
     path = output or (None if as_markdown else Path("out/report.html"))
     if layout is not None and dataset is None:
-        raise UsageError("--layout says how a data set lies on disk; give it with --dataset")
+        raise UsageError("--layout is the layout of a data set; give it with --dataset")
     if dataset is not None and as_markdown:
         raise UsageError("--dataset is for the frames of a page; Markdown shows none: leave one of the two out")
     if path is not None and path.exists() and not overwrite:
         raise UsageError(f"{path} exists; give --overwrite to replace it, or another --output")
     check_packages()
     results = read_results(paths)
+    title = printable(title, LONGEST_TEXT)
     if as_markdown:
-        from edgetrack.report.markdown import markdown
-
-        made = markdown(results, printable(title, LONGEST_TEXT))
+        made = markdown(results, title)
     else:
-        made = _page(results, dataset, layout, printable(title, LONGEST_TEXT))
+        from edgetrack.evaluation.datasets import open_dataset
+
+        opened = None if dataset is None else open_dataset(dataset, layout)
+        if opened is not None and opened.name not in {found.value.dataset for found in results.comparisons}:
+            names = ", ".join(sorted({found.value.dataset for found in results.comparisons})) or "no comparison"
+            raise UsageError(f"--dataset {dataset} is {opened.name!r}; the results hold comparisons on: {names}")
+        made = html(results, opened, title)
     _write(made, path, results)
-
-
-def _page(results: Results, dataset: str | None, layout: str | None, title: str) -> str:
-    from edgetrack.evaluation.datasets import open_dataset
-    from edgetrack.report.html import html
-
-    opened = None if dataset is None else open_dataset(dataset, layout)
-    if opened is not None and opened.name not in {found.value.dataset for found in results.comparisons}:
-        names = ", ".join(sorted({found.value.dataset for found in results.comparisons})) or "no comparison"
-        raise UsageError(f"--dataset {dataset} is {opened.name!r}; the results hold comparisons on: {names}")
-    return html(results, opened, title)
 
 
 def _write(made: str, path: Path | None, results: Results) -> None:
     from edgetrack.cli.console import stderr, stdout
     from edgetrack.files import write_whole
-    from edgetrack.report.sentences import findings
-    from edgetrack.report.words import contents, missing
+    from edgetrack.report.findings import findings
+    from edgetrack.report.page import contents, missing
 
     for skipped in results.skipped:
         stderr().print(f"left out: {skipped.source}: {skipped.reason}", markup=False, soft_wrap=True)

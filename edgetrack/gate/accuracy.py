@@ -9,13 +9,14 @@ from edgetrack.bundle import open_bundle
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.errors import EdgetrackError
 from edgetrack.evaluation.anchors import AnchoredRun, AnchorPlan
-from edgetrack.evaluation.book import Progress, collect
+from edgetrack.evaluation.book import collect
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.difference import POINTS, Difference, paired_difference
 from edgetrack.evaluation.options import Options
 from edgetrack.evaluation.tasks import Anchored
 from edgetrack.gate.budget import Rule
-from edgetrack.gate.record import Finding
+from edgetrack.gate.report import RuleFinding, finding_of
+from edgetrack.presentation.progress import Progress
 from edgetrack.stats.verdict import Verdict, runs_to_settle
 
 PLAN = AnchorPlan(25, 50)
@@ -34,7 +35,7 @@ def delta_ao(
     threads: int,
     alpha: float,
     progress: Progress,
-) -> Finding:
+) -> RuleFinding:
     """Run both from the same anchors. Runs are not kept: the code may differ from that of earlier ones.
 
     Raises:
@@ -52,7 +53,7 @@ def delta_ao(
     return judge_ao(rule, found, alpha)
 
 
-def judge_ao(rule: Rule, found: Difference, alpha: float) -> Finding:
+def judge_ao(rule: Rule, found: Difference, alpha: float) -> RuleFinding:
     """`pass` where it is shown that no more is lost than the limit, `fail` where more is."""
     verdict: Verdict = "undecided"
     if POINTS * found.low >= rule.limit:
@@ -61,19 +62,17 @@ def judge_ao(rule: Rule, found: Difference, alpha: float) -> Finding:
         verdict = "fail"
     away = found.value - rule.limit / POINTS
     more = runs_to_settle(away, (found.high - found.low) / 2, 0.0, found.runs) if verdict == "undecided" else None
-    return Finding(
-        rule=rule.name,
-        limit=rule.limit,
-        unit=rule.unit,
-        verdict=verdict,
+    return finding_of(
+        rule,
+        verdict,
+        f"{found.runs} paired runs of {found.sequences} sequences",
         value=POINTS * found.value,
         low=POINTS * found.low,
         high=POINTS * found.high,
         alpha=alpha,
         samples=found.runs,
-        detail=f"{found.runs} paired runs of {found.sequences} sequences",
         more=more,
-        more_of="runs of further sequences" if verdict == "undecided" else None,
+        more_of="runs of further sequences",
     )
 
 

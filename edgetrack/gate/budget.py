@@ -1,4 +1,4 @@
-"""Budgets: what a bundle may take, as a TOML file. See docs/check.md."""
+"""What a check is asked for: a budget (a TOML file, see docs/check.md) and the options of the command line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgetrack.errors import UnknownNameError
+from edgetrack.box import Box
+from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.evaluation.datasets import Dataset
 from edgetrack.resources import data_folder
 from edgetrack.stats.sequential import alpha_per_rule
+from edgetrack.stats.verdict import Verdict
 from edgetrack.toml_files import read_toml
 
 Speed = Literal["model", "track"]
-Kind = Literal["latency", "process", "size", "ao", "latency ratio", "process ratio", "size ratio"]
+RuleKind = Literal["latency", "process", "size", "ao", "latency ratio", "process ratio", "size ratio"]
+TAKEN_CODES = (2, 3, 4)
+"""Exit codes with another meaning: usage, a missing extra, a missing device."""
 _LARGEST_LIMIT = 1e9
+_LONGEST_S = 86_400.0
 _SPEEDS: tuple[Speed, ...] = ("model", "track")
 _PERCENTILES = (50, 90, 95, 99)
 
@@ -29,14 +35,14 @@ class Rule:
     Attributes:
         name: its key, such as `track_p95_ms`.
         kind: how it is judged.
-        unit: of the limit: ms, MB (2**20 bytes), points (of AO), or x (times the baseline's figure).
-        limit: the figure may be this at most; for `delta_ao_points` at least.
-        figure: what the figure is called in what was measured, such as `load_ms`; empty where nothing is to be named.
+        unit: of the limit: ms, MB (2**20 bytes), points (of AO), or x (multiples of the baseline's figure).
+        limit: the highest value allowed; for `delta_ao_points` the lowest.
+        figure: the measurement's name, such as `load_ms`; empty where the kind says it.
         speed, quantile: of a latency; the quantile is 0..1.
     """
 
     name: str
-    kind: Kind
+    kind: RuleKind
     unit: str
     limit: float = math.nan
     figure: str = ""
@@ -72,8 +78,8 @@ LIMITS = {rule.name: rule for rule in _limits()}
 REGRESSIONS = {rule.name: rule for rule in _regressions()}
 
 
-class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the limits were set for; options of the command line come first.
+class BudgetConditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the limits were set for; options of the command line override it.
 
     `threads` None: all usable cores. `source` None: the benchmark's scene.
     """
@@ -89,7 +95,7 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: Literal[1]
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
     note: Annotated[str, msgspec.Meta(max_length=500)] = ""
-    measure: Conditions = Conditions()
+    measure: BudgetConditions = BudgetConditions()
     limits: dict[str, float] = {}
     regressions: dict[str, float] = {}
 
@@ -112,6 +118,49 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def alpha(self) -> float:
         """The error that each rule may spend; sizes are exact and take none."""
         return alpha_per_rule(sum(rule.kind not in ("size", "size ratio") for rule in self.rules))
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What `edgetrack check` was asked for; its help explains the options."""
+
+    budget: Budget
+    bundle: str
+    baseline: str | None = None
+    baseline_python: Path | None = None
+    dataset: Dataset | None = None
+    device: str | None = None
+    threads: int | None = None
+    source: str | None = None
+    box: Box | None = None
+    max_time_s: float = 180.0
+    timeout_s: float = 120.0
+    undecided_exit: int = 1
+    force: bool = False
+
+    def check(self) -> None:
+        """Check the options' ranges and that they fit each other.
+
+        Raises:
+            UsageError: they do not.
+        """
+        if not 0 < self.max_time_s <= _LONGEST_S:
+            raise UsageError(f"--max-time {self.max_time_s:g}: expected seconds above 0, up to {_LONGEST_S:g}")
+        if not 0 < self.timeout_s <= _LONGEST_S:
+            raise UsageError(f"--timeout {self.timeout_s:g}: expected seconds above 0, up to {_LONGEST_S:g}")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads {self.threads}: expected 1 or more")
+        if not 0 <= self.undecided_exit <= 125 or self.undecided_exit in TAKEN_CODES:
+            raise UsageError(
+                f"--undecided-exit {self.undecided_exit}: expected 0 (passes), 1 (fails), or a code of its own "
+                "from 5 to 125, such as 5"
+            )
+        if self.baseline_python is not None and self.baseline is None:
+            raise UsageError("--baseline-python runs the baseline; add --baseline BUNDLE, which may be the same bundle")
+
+    def exit_code(self, verdict: Verdict) -> int:
+        """0 for a pass and where nothing was checked, 1 for a fail, `undecided_exit` for undecided."""
+        return {"pass": 0, "skipped": 0, "fail": 1}.get(verdict, self.undecided_exit)
 
 
 def _check(section: str, given: dict[str, float], known: dict[str, Rule]) -> None:

@@ -1,80 +1,110 @@
-"""`edgetrack check` from options to a report: who is held against whom, measured or read, judged, stopped in time."""
+"""`edgetrack check`: a bundle, or a benchmark's result of one, compared with a budget and a baseline.
+
+A bundle is measured, alone or beside a baseline bundle, in blocks with interim analyses (`sequential`); its baseline
+may be a record, too. Of two records nothing is measured: they are analysed once.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import tempfile
+from pathlib import Path
 
+from edgetrack.benchmark import warnings
+from edgetrack.benchmark.candidates import Candidate
+from edgetrack.benchmark.config import DEFAULT_SOURCE
+from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.run import Environment
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.errors import BackendMissingError, UsageError
-from edgetrack.gate import like
-from edgetrack.gate.evidence import judge
-from edgetrack.gate.measured import OTHER_TIME, measured
-from edgetrack.gate.options import Options, Surroundings
-from edgetrack.gate.record import Report, SamplesMs
-from edgetrack.gate.recorded import Recording, open_given
-from edgetrack.gate.reporting import report
+from edgetrack.gate.accuracy import delta_ao
+from edgetrack.gate.budget import GateConfig
+from edgetrack.gate.environment import code_of, own_code, own_starter, starter
+from edgetrack.gate.evidence import (
+    Recording,
+    conditions_of,
+    conditions_of_result,
+    differences,
+    judge,
+    open_side,
+    require_comparable,
+    speeds,
+)
+from edgetrack.gate.report import CodeNote, GateReport, GateSamples, RuleFinding, make_report
+from edgetrack.gate.rounds import KEEP_FRAMES, GateSide, TurnRunner, turn_config
+from edgetrack.gate.sequential import run
+from edgetrack.runtime.threads import usable_cores
+
+_OTHER_TIME = (
+    "baseline and candidate ran at different times: a change of the machine between them counts as the bundle's; give "
+    "a bundle as --baseline to have both measured beside each other"
+)
+_SAME = "baseline and candidate are the same bundle run by the same code: only the gate itself is tested"
+_NEVER_IDLE = "a process did not settle: it kept computing while the other was measured"
 
 
-def check(options: Options, around: Surroundings) -> Report:
-    """Hold a bundle, or a record of one, against a budget.
+def check(config: GateConfig, environment: Environment) -> GateReport:
+    """Check a bundle, or a record of one, against a budget.
 
     Raises:
-        UsageError: options that cannot be followed, or records that were not measured alike.
+        UsageError: options that cannot be followed, or records that were measured under other conditions.
         BackendMissingError: the extra `check` is not installed.
         EdgetrackError: a bundle, record or source that cannot be opened, or a process that failed.
     """
     if importlib.util.find_spec("scipy") is None:
         raise BackendMissingError("the gate's statistics need scipy; install it: pip install 'edgetrack[check]'")
-    options.check()
-    candidate = open_given(options.bundle, "")
+    config.check()
+    candidate = open_side(config.bundle, "")
     label = candidate.note.bundle if isinstance(candidate, Recording) else candidate.label
-    baseline = None if options.baseline is None else open_given(options.baseline, "--baseline", label)
-    _check_sides(options, candidate, baseline)
+    baseline = None if config.baseline is None else open_side(config.baseline, "--baseline", label)
+    _check_sides(config, candidate, baseline)
     if isinstance(candidate, Recording):
-        return _read(options, candidate, baseline if isinstance(baseline, Recording) else None)
-    return measured(options, around, candidate, baseline)
+        return _read(config, candidate, baseline if isinstance(baseline, Recording) else None)
+    return _measure(config, environment, candidate, baseline)
 
 
-def _check_sides(options: Options, candidate: BundleRef | Recording, baseline: BundleRef | Recording | None) -> None:
+def _check_sides(config: GateConfig, candidate: BundleRef | Recording, baseline: BundleRef | Recording | None) -> None:
     if isinstance(candidate, Recording) and isinstance(baseline, BundleRef):
         raise UsageError(
-            f"{options.bundle} is a record and {options.baseline} is a bundle; give the bundle first and the record as "
+            f"{config.bundle} is a record and {config.baseline} is a bundle; give the bundle first and the record as "
             "--baseline, or two records, or two bundles"
         )
-    if isinstance(baseline, Recording) and options.baseline_python is not None:
+    if isinstance(baseline, Recording) and config.baseline_python is not None:
         raise UsageError("--baseline-python runs the baseline, but a record is not run; give a bundle as --baseline")
-    wanted = next((rule for rule in options.budget.rules if rule.kind == "ao"), None)
+    wanted = next((rule for rule in config.budget.rules if rule.kind == "ao"), None)
     if wanted is None:
-        if options.dataset is not None:
+        if config.dataset is not None:
             raise UsageError(
-                f"budget {options.budget.name} does not ask for AO; leave --dataset out, or put delta_ao_points under "
+                f"budget {config.budget.name} does not ask for AO; leave --dataset out, or put delta_ao_points under "
                 "its [limits]"
             )
-    elif not isinstance(candidate, BundleRef) or not isinstance(baseline, BundleRef) or options.dataset is None:
+    elif not isinstance(candidate, BundleRef) or not isinstance(baseline, BundleRef) or config.dataset is None:
         raise UsageError(
-            f"budget {options.budget.name} limits {wanted.name}, for which two bundles run on annotated sequences; "
+            f"budget {config.budget.name} limits {wanted.name}, for which two bundles run on annotated sequences; "
             "type: edgetrack check --budget ... BUNDLE --baseline BUNDLE --dataset DATASET"
         )
 
 
-def _read(options: Options, candidate: Recording, baseline: Recording | None) -> Report:
-    """Nothing is measured: one look at one record, or at two that must be alike."""
-    given = {"device": options.device, "threads": options.threads, "source": options.source, "box": options.box}
+def _read(config: GateConfig, candidate: Recording, baseline: Recording | None) -> GateReport:
+    """Nothing is measured: one analysis of one record, or of two under the same conditions."""
+    given = {"device": config.device, "threads": config.threads, "source": config.source, "box": config.box}
     for name in (name for name, value in given.items() if value is not None):
-        raise UsageError(f"--{name} is for what is measured, but {options.bundle} is a record; leave it out")
-    unlike: list[str] = []
+        raise UsageError(f"--{name} is for what is measured, but {config.bundle} is a record; leave it out")
+    differing: list[str] = []
     if baseline is not None:
-        unlike = like.differences(
-            {**like.traits_of(baseline.record, baseline.result), "speeds": like.speeds(baseline.result)},
-            {**like.traits_of(candidate.record, candidate.result), "speeds": like.speeds(candidate.result)},
+        differing = differences(
+            *(
+                {**conditions_of_result(one.record, one.result), "speeds": speeds(one.result)}
+                for one in (baseline, candidate)
+            )
         )
-        like.insist(unlike, force=options.force)
+        require_comparable(differing, force=config.force)
     other = None if baseline is None else baseline.evidence
-    alpha = options.budget.alpha
     record = candidate.record
-    return report(
-        options,
-        findings=[judge(rule, candidate.evidence, other, alpha) for rule in options.budget.rules],
+    return make_report(
+        config,
+        findings=[judge(rule, candidate.evidence, other, config.budget.alpha) for rule in config.budget.rules],
         design="recorded",
         candidate=candidate.note,
         baseline=None if baseline is None else baseline.note,
@@ -83,7 +113,151 @@ def _read(options: Options, candidate: Recording, baseline: Recording | None) ->
         threads=candidate.result.threads,
         source=record.source.spec,
         looks=1,
-        differences=unlike,
-        notes=[OTHER_TIME] if baseline is not None else [],
-        samples_ms=SamplesMs(candidate=candidate.turns_ms, baseline=None if baseline is None else baseline.turns_ms),
+        differences=differing,
+        notes=[_OTHER_TIME] if baseline is not None else [],
+        samples_ms=GateSamples(candidate=candidate.turns_ms, baseline=None if baseline is None else baseline.turns_ms),
     )
+
+
+def _measure(
+    config: GateConfig, environment: Environment, candidate: BundleRef, baseline: BundleRef | Recording | None
+) -> GateReport:
+    """The candidate alone, beside a baseline, or under the conditions of a record."""
+    recording = baseline if isinstance(baseline, Recording) else None
+    code = own_code()
+    other_code = None if config.baseline_python is None else code_of(config.baseline_python)
+    sides = _sides(config, environment, candidate, baseline, code if other_code else None)
+    machine = environment.look()
+    device, threads, source = _settings(config, recording)
+
+    def progress(what: str, step: int, total: int) -> None:
+        environment.progress(f"{what} (measures {config.max_time_s:.0f} s at most)", step, total)
+
+    with tempfile.TemporaryDirectory(prefix="edgetrack-check-") as scene:
+        box = config.box or (recording.record.source.box if recording else None)
+        keep_mb = memory_for_frames(machine.memory_available_mib, len(sides))
+        frames = prepare_frames(source, box, Path(scene), keep_frames=KEEP_FRAMES, keep_mb=keep_mb)
+        with TurnRunner(sides, frames, turn_config(device, threads), config.timeout_s, progress) as runner:
+            differing = _differences(config, runner, recording, machine, frames, device) if recording else []
+            outcome = run(
+                runner,
+                [rule for rule in config.budget.rules if rule.kind != "ao"],
+                recording.evidence if recording else None,
+                config.budget.alpha,
+                config.max_time_s,
+                environment.clock,
+            )
+    findings = {finding.rule: finding for finding in outcome.findings}
+    findings |= _accuracy(config, environment, candidate, baseline, device, threads)
+    other = sides[1] if len(sides) > 1 else None
+    notes = [f"warning ({w.code}): {w.detail}; {w.advice}" for w in warnings.of_machine(machine, threads)]
+    same = other and (sides[0].bundle.manifest, sides[0].bundle.hint) == (other.bundle.manifest, other.bundle.hint)
+    notes += [_SAME] * bool(same and not other_code) + [_OTHER_TIME] * bool(recording)
+    notes += [_NEVER_IDLE] * runner.never_idle
+    return make_report(
+        config,
+        findings=[findings[rule.name] for rule in config.budget.rules],
+        design="recorded" if recording else "paired" if other else "alone",
+        candidate=sides[0].note(code),
+        baseline=recording.note if recording else other.note(other_code or code) if other else None,
+        machine=machine,
+        device=device,
+        threads=threads,
+        source=source,
+        blocks=outcome.blocks,
+        looks=outcome.analyses,
+        seconds=outcome.seconds,
+        differences=differing,
+        notes=notes,
+        samples_ms=GateSamples(
+            candidate=sides[0].turns_ms,
+            baseline=other.turns_ms if other else recording.turns_ms if recording else None,
+        ),
+    )
+
+
+def _sides(
+    config: GateConfig,
+    environment: Environment,
+    candidate: BundleRef,
+    baseline: BundleRef | Recording | None,
+    isolated: CodeNote | None,
+) -> list[GateSide]:
+    """The candidate, and the baseline where it is measured; with `isolated`, each by its own installation."""
+    ours = theirs = environment.start
+    if isolated is not None and config.baseline_python is not None:
+        ours, theirs = own_starter(isolated), starter(config.baseline_python)
+    sides = [GateSide("candidate", Candidate.of(candidate), ours)]
+    if isinstance(baseline, BundleRef):
+        sides.append(GateSide("baseline", Candidate.of(baseline), theirs))
+    return sides
+
+
+def _settings(config: GateConfig, recording: Recording | None) -> tuple[str, int, str]:
+    """Device, threads and source: the options', else the record's, else the budget's, else the benchmark's own."""
+    if recording is not None:
+        return (
+            config.device or recording.record.settings.device,
+            config.threads or recording.result.threads,
+            config.source or recording.record.source.spec,
+        )
+    budget = config.budget.measure
+    return (
+        config.device or budget.device,
+        config.threads or budget.threads or usable_cores(),
+        config.source or budget.source or DEFAULT_SOURCE,
+    )
+
+
+def _differences(
+    config: GateConfig,
+    runner: TurnRunner,
+    recording: Recording,
+    machine: MachineRecord,
+    frames: BenchFrames,
+    device: str,
+) -> list[str]:
+    """Differences from the record's conditions; the first process says which versions it runs."""
+    (side,) = runner.sides
+    runner.load(side)
+    loaded = side.loaded
+    found = differences(
+        conditions_of_result(recording.record, recording.result),
+        conditions_of(
+            machine,
+            tracker=side.bundle.manifest.tracker,
+            device=device,
+            threads=loaded.threads if loaded else 0,
+            scenario="stream",
+            source=frames.note.spec,
+            size=frames.note.size,
+            box=frames.note.box,
+            versions=loaded.versions if loaded else {},
+        ),
+    )
+    require_comparable(found, force=config.force)
+    return found
+
+
+def _accuracy(
+    config: GateConfig,
+    environment: Environment,
+    candidate: BundleRef,
+    baseline: BundleRef | Recording | None,
+    device: str,
+    threads: int,
+) -> dict[str, RuleFinding]:
+    return {
+        rule.name: delta_ao(
+            rule,
+            candidate,
+            baseline,
+            config.dataset,
+            device=device,
+            threads=threads,
+            alpha=config.budget.alpha,
+            progress=environment.progress,
+        )
+        for rule in config.budget.rules
+        if rule.kind == "ao" and isinstance(baseline, BundleRef) and config.dataset is not None
+    }

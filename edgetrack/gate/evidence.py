@@ -1,23 +1,45 @@
-"""What is known of one side, and what it says of a rule."""
+"""What is known about each side, and what it says about a rule of the budget.
+
+A side is a bundle that is measured (`smat-openvino-fp32@bf16`) or a result that `edgetrack bench -o` wrote
+(`bench.json`, `bench.json:NAME`).
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from edgetrack.arrays import Floats
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.record import BenchRecord, BenchResult
+from edgetrack.box import Box
+from edgetrack.bundle.ref import BundleRef
+from edgetrack.capabilities import open_ref
+from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.gate.budget import Rule, Speed
-from edgetrack.gate.record import Finding
+from edgetrack.gate.report import RuleFinding, SideNote, TurnsMs, finding_of
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
 from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
-from edgetrack.stats.verdict import Verdict
 
 _SEED = 0
+_SUFFIX = ".json"
+_LARGEST_FILE = 2**28
+_MACHINE = (
+    "cpu_model", "architecture", "device_model", "physical_cores", "logical_cores", "usable_cores", "cpu_quota",
+    "cpu_flags", "governor", "max_mhz", "gpus", "nvidia_driver", "l4t", "os", "kernel", "container", "python",
+)  # fmt: skip
+"""Fields of a machine's record that decide its speed; not those that change from minute to minute."""
+_PACKAGES = ("numpy", "opencv-python", "opencv-python-headless")
+"""What crops and decodes, beside the backend's own packages. Not edgetrack: that may be what is compared."""
+
+Conditions = Mapping[str, str]
+"""What two measurements must share to be compared, by name, as text."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +63,151 @@ class Evidence:
         return [turn for block in self.turns[speed] for turn in block]
 
 
-def arrays(rounds: Sequence[Sequence[float]]) -> list[Floats]:
-    """Rounds as arrays of float64."""
-    return [np.array(turn, np.float64) for turn in rounds]
+@dataclass(frozen=True)
+class Recording:
+    """One result of a record that `edgetrack bench -o` wrote."""
+
+    path: Path
+    record: BenchRecord
+    result: BenchResult
+
+    @property
+    def evidence(self) -> Evidence:
+        """Its samples; rounds count as turns, and it knows one process only."""
+        result, samples = self.result, self.result.samples_ms
+        return Evidence(
+            turns={"model": [list(map(np.array, samples.model))], "track": [list(map(np.array, samples.track))]},
+            processes={"load_ms": [result.load_ms], "peak_rss_mb": [result.memory_mb.peak_rss]},
+            size_mb=result.size_mb,
+            single=True,
+        )
+
+    @property
+    def turns_ms(self) -> TurnsMs:
+        """Its samples, as the report holds them."""
+        return TurnsMs(model=self.result.samples_ms.model, track=self.result.samples_ms.track)
+
+    @property
+    def note(self) -> SideNote:
+        """Its description in the report."""
+        result = self.result
+        return SideNote(
+            bundle=result.label,
+            tracker=result.tracker,
+            target=result.target,
+            precision=result.precision,
+            weights=result.weights,
+            size_mb=result.size_mb,
+            versions=result.versions,
+            load_ms=[result.load_ms],
+            peak_rss_mb=[result.memory_mb.peak_rss],
+            recorded=True,
+            code=None,
+        )
 
 
-def judge(rule: Rule, candidate: Evidence, baseline: Evidence | None, alpha: float) -> Finding:
-    """What the evidence says of a rule, with at most `alpha` chance to be wrong; not of differences of AO.
+def open_side(text: str, option: str, default: str | None = None) -> BundleRef | Recording:
+    """A bundle, or one result of a record.
+
+    Args:
+        text: see the module.
+        option: how it was given, for messages.
+        default: which of several results of a record is taken where none is named: the other side's label.
+
+    Raises:
+        UsageError: no such file, no record, or one whose samples are unusable.
+        UnknownNameError: the record does not hold that bundle.
+        EdgetrackError: the bundle cannot be opened.
+    """
+    path, _, wanted = (text, "", "") if text.endswith(_SUFFIX) else text.partition(f"{_SUFFIX}:")
+    if not text.endswith(_SUFFIX) and not wanted:
+        return open_ref(text)
+    file = Path(path if text.endswith(_SUFFIX) else path + _SUFFIX)
+    record = BenchRecord.from_json(_read(file, option), source=str(file))
+    results = {result.label: result for result in record.results}
+    name = wanted or (next(iter(results)) if len(results) == 1 else default or "")
+    if name not in results:
+        raise UnknownNameError(
+            f"{file} holds {', '.join(results) or 'no results'}; say which one: {option} {file}:NAME".strip()
+        )
+    _check_samples(file, results[name])
+    return Recording(file, record, results[name])
+
+
+def conditions_of(
+    machine: MachineRecord,
+    *,
+    tracker: str,
+    device: str,
+    threads: int,
+    scenario: str,
+    source: str,
+    size: Sequence[int],
+    box: Box,
+    versions: Mapping[str, str],
+) -> Conditions:
+    """The conditions of a measurement."""
+    found = {f"machine: {name}": _text(getattr(machine, name)) for name in _MACHINE}
+    found |= {f"version: {name}": version for name, version in versions.items()}
+    found |= {f"version: {name}": machine.packages[name] for name in _PACKAGES if name in machine.packages}
+    return {
+        **found,
+        "tracker": tracker,
+        "device": device,
+        "threads": str(threads),
+        "scenario": scenario,
+        "frames": f"{source} ({'x'.join(map(str, size))})",
+        "box": ", ".join(f"{number:g}" for number in box),
+    }
+
+
+def conditions_of_result(record: BenchRecord, result: BenchResult) -> Conditions:
+    """Those of a result in a benchmark's record."""
+    return conditions_of(
+        record.machine,
+        tracker=result.tracker,
+        device=result.device,
+        threads=result.threads,
+        scenario=record.settings.scenario,
+        source=record.source.spec,
+        size=record.source.size,
+        box=record.source.box,
+        versions=result.versions,
+    )
+
+
+def speeds(result: BenchResult) -> str:
+    """Which speeds a result has samples of."""
+    samples = result.samples_ms
+    return ", ".join(name for name in ("model", "track", "camera") if getattr(samples, name))
+
+
+def differences(baseline: Conditions, candidate: Conditions) -> list[str]:
+    """One line for each difference, the baseline's value first."""
+    names = dict.fromkeys((*baseline, *candidate))
+    return [
+        f"{name}: {baseline.get(name, 'none')} against {candidate.get(name, 'none')}"
+        for name in names
+        if baseline.get(name) != candidate.get(name)
+    ]
+
+
+def require_comparable(differences: Sequence[str], *, force: bool) -> None:
+    """Refuse measurements whose conditions differ.
+
+    Raises:
+        UsageError: there are differences, and `force` is not set; it lists them.
+    """
+    if differences and not force:
+        raise UsageError(
+            "the two were measured under different conditions, so their ratio says nothing about the bundles:\n  "
+            + "\n  ".join(differences)
+            + "\ngive a bundle as --baseline, which is measured beside the other one, or --force"
+        )
+
+
+def judge(rule: Rule, candidate: Evidence, baseline: Evidence | None, alpha: float) -> RuleFinding:
+    """The verdict of a rule other than of AO, wrong with a chance of at most `alpha`.
 
     A rule that needs a baseline is skipped where there is none.
     """
@@ -58,7 +218,7 @@ def judge(rule: Rule, candidate: Evidence, baseline: Evidence | None, alpha: flo
     if rule.kind == "size":
         return _exact(rule, candidate.size_mb, "the bundle's files")
     if baseline is None:
-        return skipped(rule, "no --baseline was given")
+        return finding_of(rule, "skipped", "no --baseline was given")
     if rule.kind == "size ratio":
         return _exact(rule, candidate.size_mb / baseline.size_mb, "the bundles' files")
     if rule.kind == "process ratio":
@@ -66,65 +226,93 @@ def judge(rule: Rule, candidate: Evidence, baseline: Evidence | None, alpha: flo
     return _ratio(rule, candidate, baseline, alpha)
 
 
-def skipped(rule: Rule, why: str) -> Finding:
-    """A rule that was not checked."""
-    return Finding(rule=rule.name, limit=rule.limit, unit=rule.unit, verdict="skipped", detail=why)
-
-
-def _latency(rule: Rule, candidate: Evidence, alpha: float) -> Finding:
+def _latency(rule: Rule, candidate: Evidence, alpha: float) -> RuleFinding:
     turns = candidate.flat(rule.speed)
     bounds = quantile_bounds(turns, rule.quantile, alpha)
+    detail = f"{bounds.count} frames, effective sample size {bounds.effective:.0f}"
+    return _of_bounds(
+        rule, bounds, alpha, detail, "frames", lambda: samples_to_decide(turns, rule.quantile, rule.limit, alpha)
+    )
+
+
+def _process(rule: Rule, candidate: Evidence, alpha: float) -> RuleFinding:
+    figures = candidate.processes[rule.figure]
+    if candidate.single:
+        return _exact(rule, figures[0], "one process, compared as it is")
+    count, bounds = len(figures), independent_bounds(figures, 0.5, alpha)
+    # The next analysis may spend half as much: at least so many have bounds at all then.
+    return _of_bounds(
+        rule, bounds, alpha, f"{count} processes", "processes", lambda: max(1, processes_needed(alpha / 2) - count)
+    )
+
+
+def _process_ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) -> RuleFinding:
+    ours, theirs = candidate.processes[rule.figure], baseline.processes[rule.figure]
+    if candidate.single or baseline.single:
+        value = float(np.median(ours) / np.median(theirs))
+        return _exact(rule, value, "a record knows one process; compared as it is")
+    count, bounds = len(ours), process_ratio_bounds(np.array(theirs), np.array(ours), alpha)
+    return _of_bounds(
+        rule,
+        bounds,
+        alpha,
+        f"{count} processes of each",
+        "processes",
+        lambda: max(1, pairs_of_processes_needed(alpha / 2) - count),
+    )
+
+
+def _ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) -> RuleFinding:
+    rng = np.random.default_rng(_SEED)
+    unpaired = candidate.single or baseline.single
+    ours, theirs = (_quantiles(side, rule, flat=unpaired) for side in (candidate, baseline))
+    test = (unpaired_ratio_test if unpaired else paired_ratio_test)(theirs, ours, rule.limit, alpha, rng)
+    return finding_of(
+        rule,
+        test.verdict,
+        f"{len(ours)} turns against {len(theirs)} of another time"
+        if unpaired
+        else f"{len(ours)} blocks of paired turns",
+        value=test.value,
+        low=test.low,
+        high=test.high,
+        alpha=alpha,
+        samples=ours.size,
+        p_above=test.p_above,
+        p_below=test.p_below,
+        more=test.more,
+        more_of="turns" if unpaired else "blocks",
+    )
+
+
+def _quantiles(side: Evidence, rule: Rule, *, flat: bool) -> Floats:
+    """The rule's quantile of every turn: float64 (turns,), or (blocks, turns)."""
+    if flat:
+        return np.array([np.quantile(turn, rule.quantile) for turn in side.flat(rule.speed)])
+    return np.array([[np.quantile(turn, rule.quantile) for turn in block] for block in side.turns[rule.speed]])
+
+
+def _of_bounds(
+    rule: Rule, bounds: QuantileBounds, alpha: float, detail: str, more_of: str, more: Callable[[], int | None]
+) -> RuleFinding:
+    """`more`: how many more of `more_of` would decide; only asked where that is open."""
     verdict = bounds.judge(rule.limit)
-    return Finding(
-        rule=rule.name,
-        limit=rule.limit,
-        unit=rule.unit,
-        verdict=verdict,
+    return finding_of(
+        rule,
+        verdict,
+        detail,
         value=bounds.value,
         low=bounds.low,
         high=bounds.high,
         alpha=alpha,
         samples=bounds.count,
-        detail=f"{bounds.count} frames, effective sample size {bounds.effective:.0f}",
-        more=samples_to_decide(turns, rule.quantile, rule.limit, alpha) if verdict == "undecided" else None,
-        more_of="frames" if verdict == "undecided" else None,
+        more=more() if verdict == "undecided" else None,
+        more_of=more_of,
     )
 
 
-def _process(rule: Rule, candidate: Evidence, alpha: float) -> Finding:
-    figures = candidate.processes[rule.figure]
-    if candidate.single:
-        return _exact(rule, figures[0], "one process, compared as it is")
-    bounds = independent_bounds(np.array(figures), 0.5, alpha)
-    return _of_processes(rule, bounds, len(figures), processes_needed(alpha / 2), alpha)
-
-
-def _process_ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) -> Finding:
-    ours, theirs = candidate.processes[rule.figure], baseline.processes[rule.figure]
-    if candidate.single or baseline.single:
-        value = float(np.median(ours) / np.median(theirs))
-        return _exact(rule, value, "a record knows one process; compared as it is")
-    bounds = process_ratio_bounds(np.array(theirs), np.array(ours), alpha)
-    return _of_processes(rule, bounds, len(ours), pairs_of_processes_needed(alpha / 2), alpha)
-
-
-def _of_processes(rule: Rule, bounds: QuantileBounds, count: int, wanted: int, alpha: float) -> Finding:
-    """`wanted`: how many processes have bounds at all at the next look, which may spend half as much."""
-    verdict = bounds.judge(rule.limit)
-    return Finding(
-        rule=rule.name,
-        limit=rule.limit,
-        unit=rule.unit,
-        verdict=verdict,
-        value=bounds.value,
-        low=bounds.low,
-        high=bounds.high,
-        alpha=alpha,
-        samples=count,
-        detail=f"{count} processes" + (" of each" if rule.needs_baseline else ""),
-        more=max(1, wanted - count) if verdict == "undecided" else None,
-        more_of="processes" if verdict == "undecided" else None,
-    )
+def _exact(rule: Rule, value: float, detail: str) -> RuleFinding:
+    return finding_of(rule, "pass" if value <= rule.limit else "fail", detail, value=value, samples=1)
 
 
 def processes_needed(alpha: float) -> int:
@@ -137,51 +325,29 @@ def pairs_of_processes_needed(alpha: float) -> int:
     return next(n for n in itertools.count(1) if math.comb(2 * n, n) * alpha >= 1)
 
 
-def _exact(rule: Rule, value: float, detail: str) -> Finding:
-    verdict: Verdict = "pass" if value <= rule.limit else "fail"
-    return Finding(
-        rule=rule.name, limit=rule.limit, unit=rule.unit, verdict=verdict, value=value, samples=1, detail=detail
-    )
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "unknown" if value is None else str(value)
 
 
-def _ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) -> Finding:
-    rng = np.random.default_rng(_SEED)
-    unpaired = candidate.single or baseline.single
-    ours, theirs = (_quantiles(side, rule, flat=unpaired) for side in (candidate, baseline))
-    if unpaired:
-        found = unpaired_ratio_test(theirs, ours, rule.limit, alpha, rng)
-        detail = f"{len(ours)} turns against {len(theirs)} of another time"
-    else:
-        found = paired_ratio_test(theirs, ours, rule.limit, alpha, rng)
-        detail = f"{len(ours)} blocks of paired turns"
-    return Finding(
-        rule=rule.name,
-        limit=rule.limit,
-        unit=rule.unit,
-        verdict=found.verdict,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        alpha=alpha,
-        samples=ours.size,
-        detail=detail,
-        p_above=found.p_above,
-        p_below=found.p_below,
-        more=found.more,
-        more_of=("turns" if unpaired else "blocks") if found.verdict == "undecided" else None,
-    )
+def _read(file: Path, option: str) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise UsageError(
+            f"{option} {file} cannot be read: {error.strerror}; give a bundle, or a bench.json".strip()
+        ) from None
+    if len(data) > _LARGEST_FILE:
+        raise UsageError(f"{file} is larger than {_LARGEST_FILE >> 20} MiB; give what `edgetrack bench -o` wrote")
+    return data
 
 
-def _quantiles(side: Evidence, rule: Rule, *, flat: bool) -> Floats:
-    """The rule's quantile of every turn: float64 (turns,), or (blocks, turns)."""
-    if flat:
-        return np.array([np.quantile(turn, rule.quantile) for turn in side.flat(rule.speed)])
-    return np.array([[np.quantile(turn, rule.quantile) for turn in block] for block in side.turns[rule.speed]])
-
-
-def with_time(finding: Finding, seconds: Mapping[str, float]) -> Finding:
-    """The finding, with how long what would decide takes: `seconds` per one of what `more_of` names."""
-    each = seconds.get(finding.more_of or "")
-    if finding.more is None or each is None:
-        return finding
-    return msgspec.structs.replace(finding, more_s=finding.more * each)
+def _check_samples(file: Path, result: BenchResult) -> None:
+    for rounds in (result.samples_ms.model, result.samples_ms.track):
+        if not rounds or not all(turn and min(turn) > 0 and max(turn) < math.inf for turn in rounds):
+            raise UsageError(
+                f"{file} has a round of {result.label} without positive, finite samples; record it again: "
+                f"edgetrack bench {result.label} -o {file} --overwrite"
+            )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.measurement import CandidateMeasurement
 from edgetrack.benchmark.process import Start, Worker
 from edgetrack.benchmark.protocol import Loaded, RoundSamples
+from edgetrack.benchmark.run import order
 from edgetrack.gate.budget import Speed
-from edgetrack.gate.record import TurnsMs
+from edgetrack.gate.report import CodeNote, SideNote, TurnsMs
+from edgetrack.presentation.progress import Progress
 
-Progress = Callable[[str], None]
 Role = Literal["candidate", "baseline"]
 TURN_S = 0.4
 TURN_FRAMES = 12
@@ -28,13 +29,13 @@ KEEP_FRAMES = 60
 
 
 @dataclass
-class Side:
-    """One of the two, with all that its processes found.
+class GateSide:
+    """One of the two, with what its processes measured.
 
     Attributes:
         blocks: turns by block, those of a block in the order in which they ran.
         load_ms, peak_rss_mb: one figure per process.
-        loaded: what the first process said.
+        loaded: the first process's answer.
     """
 
     role: Role
@@ -52,39 +53,50 @@ class Side:
             for block in self.blocks
         ]
 
+    @property
     def turns_ms(self) -> TurnsMs:
-        """All samples, for the record."""
+        """All samples, as the report holds them."""
+        model, track = (
+            [turn.tolist() for block in self.turns(speed) for turn in block] for speed in ("model", "track")
+        )
+        return TurnsMs(model=model, track=track)
 
-        def flat(speed: Speed) -> list[list[float]]:
-            return [turn.tolist() for block in self.turns(speed) for turn in block]
+    def note(self, code: CodeNote) -> SideNote:
+        """Its description in the report; `code` ran it."""
+        manifest = self.bundle.manifest
+        return SideNote(
+            bundle=self.bundle.label,
+            tracker=manifest.tracker,
+            target=manifest.target,
+            precision=manifest.precision,
+            weights=manifest.weights.origin,
+            size_mb=self.bundle.size_mb,
+            versions=self.loaded.versions if self.loaded else {},
+            load_ms=self.load_ms,
+            peak_rss_mb=self.peak_rss_mb,
+            recorded=False,
+            code=code,
+        )
 
-        return TurnsMs(**{speed: flat(speed) for speed in get_args(Speed)})
 
-
-def gate_config(device: str, threads: int) -> BenchConfig:
+def turn_config(device: str, threads: int) -> BenchConfig:
     """How one turn is measured."""
     return BenchConfig(device=device, threads=threads, duration_s=TURN_S, iterations=TURN_FRAMES, rounds=1, streams=1)
 
 
-def order(roles: Sequence[Role], block: int) -> list[Role]:
-    """Who runs when in a block, from 0: what drifts evenly favours nobody, and each goes first as often."""
-    forth = list(roles) if block % 2 == 0 else list(reversed(roles))
-    return forth + forth[::-1]
-
-
-class Rounds:
+class TurnRunner:
     """Processes of both sides, and their turns. A context manager: leaving it ends the processes.
 
     Args:
         sides: candidate and baseline, or the candidate alone.
         frames: what is tracked.
-        config: see `gate_config`.
+        config: see `turn_config`.
         timeout_s: longest wait for one answer.
-        progress: is told what happens.
+        progress: is told each step.
     """
 
     def __init__(
-        self, sides: Sequence[Side], frames: BenchFrames, config: BenchConfig, timeout_s: float, progress: Progress
+        self, sides: Sequence[GateSide], frames: BenchFrames, config: BenchConfig, timeout_s: float, progress: Progress
     ) -> None:
         self.sides = sides
         self._frames = frames
@@ -93,56 +105,57 @@ class Rounds:
         self._progress = progress
         self._stack = ExitStack()
         self._open: dict[Role, tuple[CandidateMeasurement, Worker]] = {}
-        self.never_rested = False
+        self.never_idle = False
 
-    def __enter__(self) -> Rounds:
+    def __enter__(self) -> TurnRunner:
         return self
 
     def __exit__(self, *what: object) -> None:
         self._stack.close()
 
-    def load(self, side: Side) -> None:
+    def load(self, side: GateSide) -> None:
         """Load a side in a fresh process, in place of the one that it has, and keep what that took.
 
         Raises:
             EdgetrackError: the bundle cannot be run, or the process failed.
         """
-        self._progress(f"loading the {side.role}, process {len(side.load_ms) + 1}")
-        entry = CandidateMeasurement(self._config, self._timeout_s, side.bundle, self._frames)
+        self._progress(f"loading the {side.role}, process {len(side.load_ms) + 1}", 0, 0)
+        measurement = CandidateMeasurement(self._config, self._timeout_s, side.bundle, self._frames)
         if side.role in self._open:
             self._open.pop(side.role)[1].close()
         worker = side.start(side.bundle.label, self._config.threads)
         self._stack.callback(worker.close)
-        entry.open(worker)
-        self._open[side.role] = entry, worker
-        if entry.loaded is not None and entry.peak is not None:
-            side.loaded = side.loaded or entry.loaded
-            side.load_ms.append(entry.loaded.load_ms)
-            side.peak_rss_mb.append(entry.peak.peak_rss_mb)
-        self._rest(worker)
+        measurement.open(worker)
+        self._open[side.role] = measurement, worker
+        if measurement.loaded is not None and measurement.peak is not None:
+            side.loaded = side.loaded or measurement.loaded
+            side.load_ms.append(measurement.loaded.load_ms)
+            side.peak_rss_mb.append(measurement.peak.peak_rss_mb)
+        self._settle(worker)
 
-    def renew(self) -> None:
-        """Fresh processes for both, warmed up: where a process happens to lie in memory is not the bundle's doing."""
+    def restart(self) -> None:
+        """Fresh processes for both, warmed up: a process's place in memory is chance, not the bundle's speed."""
         for side in self.sides:
             self.load(side)
         for side in self.sides:
-            entry, worker = self._open[side.role]
-            entry.warm_up(worker)
+            measurement, worker = self._open[side.role]
+            measurement.warm_up(worker)
             # The first turn decodes the frames that are kept; the second runs as later ones do.
-            entry.measure(worker, "track", seconds=0.0, frames=1)
-            self._rest(worker)
+            measurement.measure(worker, "track", seconds=0.0, frames=1)
+            self._settle(worker)
 
     def block(self) -> None:
         """One block; kept only when all of its turns are done."""
         number = len(self.sides[0].blocks)
-        self._progress(f"block {number + 1}")
+        self._progress(f"block {number + 1}", 0, 0)
         done: dict[Role, list[RoundSamples]] = {side.role: [] for side in self.sides}
-        for role in order([side.role for side in self.sides], number):
-            entry, worker = self._open[role]
-            done[role].append(entry.measure(worker, "track"))
-            self._rest(worker)
+        first = order(self.sides, number)
+        for side in [*first, *reversed(first)]:
+            measurement, worker = self._open[side.role]
+            done[side.role].append(measurement.measure(worker, "track"))
+            self._settle(worker)
         for side in self.sides:
             side.blocks.append(done[side.role])
 
-    def _rest(self, worker: Worker) -> None:
-        self.never_rested |= not worker.rest()
+    def _settle(self, worker: Worker) -> None:
+        self.never_idle |= not worker.rest()

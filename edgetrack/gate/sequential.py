@@ -1,91 +1,99 @@
-"""Measuring until every rule is decided, one is broken, or the time is up."""
+"""A group-sequential check: measure and analyse until every rule is decided, one is broken, or the time is up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
+from edgetrack.benchmark.clock import Clock
 from edgetrack.gate.budget import Rule
-from edgetrack.gate.evidence import Evidence, judge, pairs_of_processes_needed, processes_needed, with_time
-from edgetrack.gate.options import Clock
-from edgetrack.gate.record import Finding
-from edgetrack.gate.rounds import TURN_FRAMES, Rounds, Side
+from edgetrack.gate.evidence import Evidence, judge, pairs_of_processes_needed, processes_needed
+from edgetrack.gate.report import RuleFinding
+from edgetrack.gate.rounds import TURN_FRAMES, GateSide, TurnRunner
 from edgetrack.stats.bootstrap import rounds_needed
 from edgetrack.stats.sequential import ANALYSES, spent, spent_on_processes
 
-_RENEWING = 1 / 16
+_LONGEST_RESTART = 1 / 16
 """Most of the time that fresh processes for one stage may take."""
 _TURNS = 2
 """Turns of a side in a block."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What was found: one finding per rule, in their order; `seconds` of measuring, loading included."""
+class SequentialOutcome:
+    """One finding per rule, in their order; how many blocks were measured and how often they were analysed.
 
-    findings: list[Finding]
+    `seconds` is the time of the measurement, loading included.
+    """
+
+    findings: list[RuleFinding]
     blocks: int
-    looks: int
+    analyses: int
     seconds: float
 
 
 def run(
-    rounds: Rounds, rules: Sequence[Rule], recorded: Evidence | None, alpha: float, max_time_s: float, clock: Clock
-) -> Outcome:
-    """Take blocks and look at them now and then, until nothing is left to decide or the time is up.
+    runner: TurnRunner, rules: Sequence[Rule], recorded: Evidence | None, alpha: float, max_time_s: float, clock: Clock
+) -> SequentialOutcome:
+    """Measure blocks, with interim analyses, until every rule is decided, one is broken, or the time is up.
 
-    A rule that was decided at one look stays so: each look had its own share of the error. At least one block is taken.
-    Every stage between two looks has fresh processes, unless starting them takes too much of the time. A look whose
-    time went by before there was anything new to see is passed over, but for the last one; at one with too few blocks
-    for any verdict, rules about turns are not looked at.
+    A rule that was decided at one analysis stays decided: each analysis had its own share of the error. At least one
+    block is measured. Every stage between two analyses has fresh processes, unless starting them takes too much of the
+    time. An interim analysis is skipped where its time passed before there were new blocks; the final one never is.
+    Where there are too few blocks for any verdict, rules about turns are left for the next analysis.
 
     Args:
-        rounds: whose first side is the candidate.
-        rules: what is asked; not of AO.
+        runner: whose first side is the candidate.
+        rules: to decide; not those of AO.
         recorded: the baseline, where it comes from a record.
-        alpha: what each rule may spend over all looks.
+        alpha: what each rule may spend over all analyses.
         max_time_s: no block but the first begins later.
-        clock: seconds.
+        clock: of the time limit.
     """
-    start = clock()
+    start_ns = clock.now_ns()
+
+    def elapsed() -> float:
+        return (clock.now_ns() - start_ns) / 1e9
+
     if not any(rule.kind.split()[0] in ("latency", "process") for rule in rules):
-        return Outcome(_judged(rounds, rules, recorded, alpha, alpha), 0, 1, 0.0)
-    for side in rounds.sides:
+        return SequentialOutcome(_judged(runner, rules, recorded, alpha, alpha), 0, 1, 0.0)
+    for side in runner.sides:
         for _ in range(_loads(rules, side, alpha) - 1):
-            rounds.load(side)
-    found: dict[str, Finding] = {}
-    looks, blocks, in_blocks, renewing, taken = 0, 0, 0.0, 0.0, 0.0
-    for look, share in enumerate(ANALYSES):
-        last = look == len(ANALYSES) - 1
-        if blocks and not last and clock() - start >= share * max_time_s:
+            runner.load(side)
+    found: dict[str, RuleFinding] = {}
+    analyses, blocks, in_blocks, restarting, before = 0, 0, 0.0, 0.0, 0.0
+    for number, share in enumerate(ANALYSES):
+        final = number == len(ANALYSES) - 1
+        if blocks and not final and elapsed() >= share * max_time_s:
             continue
-        begun = clock()
-        if not blocks or (renewing <= _RENEWING * max_time_s and begun - start < share * max_time_s):
-            rounds.renew()
-            renewing = clock() - begun
-        begun = clock()
-        while not blocks or clock() - start < share * max_time_s:
-            rounds.block()
+        begun = elapsed()
+        if not blocks or (restarting <= _LONGEST_RESTART * max_time_s and begun < share * max_time_s):
+            runner.restart()
+            restarting = elapsed() - begun
+        begun = elapsed()
+        while not blocks or elapsed() < share * max_time_s:
+            runner.block()
             blocks += 1
-        in_blocks += clock() - begun
-        looks += 1
-        spend = spent(look, taken, alpha)
-        enough = last or blocks >= rounds_needed(spend)
-        left = [rule for rule in rules if not _decided(rule, found) and (enough or not _of_turns(rule))]
-        judged = _judged(rounds, left, recorded, spend, spent_on_processes(look, alpha))
+        in_blocks += elapsed() - begun
+        analyses += 1
+        spend = spent(number, before, alpha)
+        enough = final or blocks >= rounds_needed(spend)
+        open_rules = [rule for rule in rules if not _decided(rule, found) and (enough or not _of_turns(rule))]
+        judged = _judged(runner, open_rules, recorded, spend, spent_on_processes(number, alpha))
         found |= {finding.rule: finding for finding in judged}
-        taken = share if enough else taken
+        before = share if enough else before
         broken = any(finding.verdict == "fail" for finding in found.values())
         if broken or all(_decided(rule, found) for rule in rules):
             break
     unseen = [rule for rule in rules if rule.name not in found]
-    found |= {finding.rule: finding for finding in _judged(rounds, unseen, recorded, spend, alpha)}
-    seconds = _seconds(rounds, in_blocks / blocks)
-    findings = [with_time(found[rule.name], seconds) for rule in rules]
-    return Outcome(findings, blocks, looks, clock() - start)
+    found |= {finding.rule: finding for finding in _judged(runner, unseen, recorded, spend, alpha)}
+    seconds = _seconds(runner, in_blocks / blocks)
+    return SequentialOutcome([_with_time(found[rule.name], seconds) for rule in rules], blocks, analyses, elapsed())
 
 
-def evidence_of(side: Side) -> Evidence:
+def evidence_of(side: GateSide) -> Evidence:
     """What was measured of a side so far."""
     return Evidence(
         turns={"model": side.turns("model"), "track": side.turns("track")},
@@ -95,10 +103,10 @@ def evidence_of(side: Side) -> Evidence:
 
 
 def _judged(
-    rounds: Rounds, rules: Sequence[Rule], recorded: Evidence | None, on_turns: float, on_processes: float
-) -> list[Finding]:
-    """`on_turns`, `on_processes`: what rules about these may spend now."""
-    candidate, *others = (evidence_of(side) for side in rounds.sides)
+    runner: TurnRunner, rules: Sequence[Rule], recorded: Evidence | None, on_turns: float, on_processes: float
+) -> list[RuleFinding]:
+    """`on_turns`, `on_processes`: the error that rules about these may spend now."""
+    candidate, *others = (evidence_of(side) for side in runner.sides)
     baseline = others[0] if others else recorded
     return [judge(rule, candidate, baseline, on_turns if _of_turns(rule) else on_processes) for rule in rules]
 
@@ -107,12 +115,12 @@ def _of_turns(rule: Rule) -> bool:
     return rule.kind.startswith("latency")
 
 
-def _decided(rule: Rule, found: Mapping[str, Finding]) -> bool:
+def _decided(rule: Rule, found: Mapping[str, RuleFinding]) -> bool:
     return rule.name in found and found[rule.name].verdict != "undecided"
 
 
-def _loads(rules: Sequence[Rule], side: Side, alpha: float) -> int:
-    """Processes that a side needs for a verdict at the first look."""
+def _loads(rules: Sequence[Rule], side: GateSide, alpha: float) -> int:
+    """Processes that a side needs for a verdict at the first analysis."""
     first = spent_on_processes(0, alpha)
     kinds = {rule.kind for rule in rules}
     if "process ratio" in kinds:
@@ -120,7 +128,16 @@ def _loads(rules: Sequence[Rule], side: Side, alpha: float) -> int:
     return processes_needed(first) if "process" in kinds and side.role == "candidate" else 1
 
 
-def _seconds(rounds: Rounds, block_s: float) -> Mapping[str, float]:
+def _seconds(runner: TurnRunner, block_s: float) -> Mapping[str, float]:
     """About how long one more of each takes."""
-    frames = sum(map(len, rounds.sides[0].turns("track")[-1])) if rounds.sides[0].blocks else _TURNS * TURN_FRAMES
+    candidate = runner.sides[0]
+    frames = sum(map(len, candidate.turns("track")[-1])) if candidate.blocks else _TURNS * TURN_FRAMES
     return {"blocks": block_s, "turns": block_s / _TURNS, "frames": block_s / max(1, frames)}
+
+
+def _with_time(finding: RuleFinding, seconds: Mapping[str, float]) -> RuleFinding:
+    """The finding, with about how long it takes to measure what would decide it."""
+    each = seconds.get(finding.more_of or "")
+    if finding.more is None or each is None:
+        return finding
+    return msgspec.structs.replace(finding, more_s=finding.more * each)

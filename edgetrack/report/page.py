@@ -1,124 +1,289 @@
-"""What is on the page: sections of sentences, tables and plots, ready for the template."""
+"""A report as one self-contained HTML file, or as GitHub's Markdown: findings and tables, and on the page plots.
+
+Every text of a result is escaped, by the template engine or `markdown_text`; what is taken as markup is made by
+`svg.py` alone. The page's policy lets it load nothing and allows style and script by their hashes, so that nothing that
+slipped through could run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import base64
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from edgetrack.benchmark.record import BenchRecord as Benchmark
+from edgetrack import __version__
+from edgetrack.benchmark.config import BenchConfig, SourceNote
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.benchmark.record import BenchRecord
+from edgetrack.benchmark.scenarios.soak import SoakOutcome
+from edgetrack.benchmark.table import scenario_notes, telemetry_note
+from edgetrack.benchmark.warnings import BenchWarning
+from edgetrack.bundle.ref import bundle_label
+from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation import comparison_report, present, sensitivity
-from edgetrack.evaluation.comparison_record import Comparison
+from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
 from edgetrack.evaluation.datasets import Dataset
-from edgetrack.evaluation.sensitivity import Sensitivity
-from edgetrack.report import table, words
-from edgetrack.report.accuracy_plots import Point, pareto_plot
-from edgetrack.report.contact import Sheet, contact_sheet
-from edgetrack.report.difference_plots import divergence_plot, sensitivity_plot
-from edgetrack.report.latency_plots import histogram_plot, timeline_plot
-from edgetrack.report.model import Accuracy, Identity, Results, Sourced, Trial, accuracies, meaningful, speed_identity
-from edgetrack.report.sensor_plots import sensor_plot
-from edgetrack.report.speed_plots import speed_plot, waterfall_plot
-from edgetrack.report.table import Table
+from edgetrack.evaluation.record import Result as EvalResult
+from edgetrack.presentation.sanitize import markdown_text
+from edgetrack.presentation.table import Column, Table
+from edgetrack.report import plots
+from edgetrack.report.contact_sheet import contact_sheet
+from edgetrack.report.findings import findings
+from edgetrack.report.model import (
+    Accuracy,
+    Identity,
+    Results,
+    Sourced,
+    accuracies,
+    by_speed,
+    is_reference,
+    meaningful,
+    side_identity,
+    speed_identity,
+)
+from edgetrack.report.svg import INK
+from edgetrack.report.table import accuracy_table, point_table, speed_table
+
+_ASSETS = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True)
-class Pareto:
-    """Accuracy against speed of one benchmark in one trial; `figure` is `AO` or `AO at N fps`."""
+class Headline:
+    """A large figure, its unit, and what it is of."""
 
     figure: str
-    trial: str
-    source: str
-    plot: Markup
-    table: Table
+    unit: str
+    about: str
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Plots of one benchmark, what its scenario and the sensors found, and the windows of its soaks."""
+class Notice:
+    """A warning or failure: its code, whom it is about, what is the matter, and what to do."""
 
-    source: str
-    record: Benchmark
-    speed: Markup
-    histogram: Markup
-    timeline: Markup
-    waterfall: Markup
-    notes: tuple[str, ...]
-    sensors: Markup
-    soaks: tuple[Soak, ...]
+    code: str
+    about: str
+    detail: str
+    advice: str
 
 
-@dataclass(frozen=True)
-class Soak:
-    """A long run window by window, as text."""
+def check_packages() -> None:
+    """Check that a page can be made, before anything is read.
 
-    label: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Apart:
-    """A comparison: its table and notes as text, its curves, its frames where a data set was given."""
-
-    source: str
-    found: Comparison
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-    plot: Markup
-    sheet: Sheet | None
+    Raises:
+        BackendMissingError: a package of the extra `report` is not installed.
+    """
+    for package in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise BackendMissingError(
+                f"a report needs the package {package}, which is not installed; type: pip install 'edgetrack[report]'"
+            )
 
 
-@dataclass(frozen=True)
-class Stages:
-    """An accuracy control's map."""
+def html(results: Results, dataset: Dataset | None = None, title: str = "edgetrack report") -> str:
+    """The page.
 
-    source: str
-    found: Sensitivity
-    notes: tuple[str, ...]
-    plot: Markup
+    Args:
+        results: at least one record.
+        dataset: frames for the contact sheet of comparisons on it; without it there is none.
+        title: of the page.
+    """
+    import jinja2
 
-
-@dataclass(frozen=True)
-class Scored:
-    """An evaluation's table."""
-
-    source: str
-    label: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Page:
-    """All sections; those without material are empty."""
-
-    paretos: tuple[Pareto, ...]
-    latencies: tuple[Latency, ...]
-    accuracies: tuple[tuple[Trial, Table], ...]
-    evaluations: tuple[Scored, ...]
-    comparisons: tuple[Apart, ...]
-    sensitivities: tuple[Stages, ...]
-
-
-def make_page(results: Results, dataset: Dataset | None) -> Page:
-    """Draw everything; frames are shown of comparisons on the given data set."""
-    return Page(
-        paretos=tuple(_paretos(results)),
-        latencies=tuple(_latency(i, bench) for i, bench in enumerate(results.benchmarks) if bench.value.results),
-        accuracies=tuple((trial, table.accuracy_table(trial, known)) for trial, known in accuracies(results).items()),
-        evaluations=tuple(_evaluations(results)),
-        comparisons=tuple(_apart(i, found, dataset) for i, found in enumerate(results.comparisons)),
-        sensitivities=tuple(_stages(i, found) for i, found in enumerate(results.sensitivities)),
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_ASSETS),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # The style sheet, and a class for the fill and stroke of each of the figures' colours.
+    inks = "".join(f".f-{name}{{fill:var(--{name})}}.s-{name}{{stroke:var(--{name})}}" for name in INK)
+    style, script = (_ASSETS / "page.css").read_text("utf-8") + inks, (_ASSETS / "page.js").read_text("utf-8")
+    machines = [bench.value.machine for bench in results.benchmarks]
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        version=__version__,
+        policy=_policy(style, script),
+        # Both are files of this package.
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        results=results,
+        page={
+            "paretos": list(_paretos(results)),
+            "latencies": [_latency(i, bench) for i, bench in enumerate(results.benchmarks) if bench.value.results],
+            "accuracies": [(trial, accuracy_table(known)) for trial, known in accuracies(results).items()],
+            "evaluations": [
+                {"source": source, "label": label, **_grid(table)} for source, label, table in _evaluations(results)
+            ],
+            "comparisons": [_comparison(i, found, dataset) for i, found in enumerate(results.comparisons)],
+            "sensitivities": [
+                {
+                    "source": one.source,
+                    "found": one.value,
+                    "notes": sensitivity.lines(one.value),
+                    "plot": plots.sensitivity_plot(f"sensitivity-{i}", one.value),
+                }
+                for i, one in enumerate(results.sensitivities)
+            ],
+        },
+        findings=findings(results),
+        headlines=headlines(results),
+        table=speed_table(results),
+        notices=list(notices(results)),
+        processors=list(dict.fromkeys(machine.cpu_model or machine.architecture for machine in machines)),
+        contents=contents(results),
+        missing=missing(results),
+        machine_facts=machine_facts,
+        measured=measured,
     )
 
 
-def points_of(bench: Benchmark, known: Mapping[Identity, Accuracy], rate: float | None) -> list[Point]:
-    """The contestants whose AO is known: offline, or under a camera of `rate` frames per second."""
+def markdown(results: Results, title: str = "edgetrack report") -> str:
+    """The report without plots, for an issue or a job's summary."""
+    blocks = [
+        f"# {markdown_text(title)}",
+        _items(f"**{one.kind}: {markdown_text(one.head)}.** {markdown_text(one.text)}" for one in findings(results)),
+    ]
+    if results.benchmarks:
+        blocks += ["## Table", speed_table(results).text().markdown()]
+    for trial, known in accuracies(results).items():
+        blocks += [f"## AO on {markdown_text(trial.label)}", accuracy_table(known).text().markdown()]
+    for _, label, table in _evaluations(results):
+        blocks += [f"## {markdown_text(label)}", table.markdown()]
+    for found in results.comparisons:
+        blocks += [f"## {markdown_text(_sides(found.value))}", _comparison_table(found.value).markdown()]
+    for one in results.sensitivities:
+        blocks += [f"## Sensitivity: {markdown_text(f'{one.value.precision} on {one.value.dataset}')}"]
+        blocks += [_items(markdown_text(line.strip()) for line in sensitivity.lines(one.value))]
+    for bench in results.benchmarks:
+        blocks += [f"## Machine of {markdown_text(bench.source)}"]
+        blocks += [_items(f"{name}: {markdown_text(value)}" for name, value in machine_facts(bench.value.machine))]
+        blocks += [markdown_text(measured(bench.value.settings, bench.value.source)) + "."]
+        blocks += [text for text in [_items(map(markdown_text, _scenario(bench.value)))] if text]
+    warned = [
+        f"**{markdown_text(one.code)}**: {markdown_text(f'{one.about}: {one.detail}')}"
+        + (f"; {markdown_text(one.advice)}" if one.advice else "")
+        for one in notices(results)
+    ]
+    if warned:
+        blocks += ["## Warnings", _items(warned)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def headlines(results: Results) -> list[Headline]:
+    """Up to four figures: the most frames per second, that over PyTorch, the highest AO, the smallest bundle."""
+    found = []
+    ranked = by_speed([r for bench in results.benchmarks for r in bench.value.results if not is_reference(r)])
+    if ranked:
+        best = ranked[0]
+        found.append(Headline(f"{best.fps.track or 0.0:.1f}", "fps", f"highest: {best.label}"))
+        if best.vs_pytorch.track is not None:
+            found.append(Headline(f"{best.vs_pytorch.track:.2f}", "x PyTorch", "the same bundle, same machine"))
+    scored = [(trial, one) for trial, known in meaningful(results).items() for one in known.values()]
+    if scored:
+        trial, top = max(scored, key=lambda pair: pair[1].ao)
+        found.append(Headline(f"{top.ao:.3f}", "AO", f"highest: {top.who.label} on {trial.label}"))
+    if ranked:
+        small = min(ranked, key=lambda result: result.size_mb)
+        found.append(Headline(f"{small.size_mb:.1f}", "MiB", f"smallest: {small.label}"))
+    return found
+
+
+def contents(results: Results) -> str:
+    """What the report is made from, such as `1 benchmark, 2 comparisons`."""
+    kinds = (
+        (len(results.benchmarks), "benchmark"),
+        (len(results.evaluations), "evaluation"),
+        (len(results.comparisons), "comparison"),
+        (len(results.sensitivities), "sensitivity map"),
+    )
+    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in kinds if count)
+
+
+def machine_facts(machine: MachineRecord) -> list[tuple[str, str]]:
+    """A machine as names and values; what is not known is left out."""
+    cores = (
+        (machine.usable_cores, "usable"),
+        (machine.physical_cores, "physical"),
+        (machine.logical_cores, "logical"),
+    )
+    memory, clock = machine.memory_total_mib, machine.current_mhz
+    facts = [
+        ("processor", machine.cpu_model or machine.architecture),
+        ("cores", ", ".join(f"{count} {what}" for count, what in cores if count)),
+        ("instructions", " ".join(machine.cpu_flags)),
+        ("clock", f"{clock:.0f} MHz, governor {machine.governor or 'unknown'}" if clock else ""),
+        ("memory", f"{memory / 1024:.1f} GiB" if memory else ""),
+        ("load before", f"{machine.load_average[0]:.2f}" if machine.load_average else ""),
+        ("device", " ".join(filter(None, [machine.device_model, machine.l4t and f"L4T {machine.l4t}"]))),
+        ("GPU", ", ".join(f"{gpu.name} (driver {gpu.driver or 'unknown'})" for gpu in machine.gpus)),
+        ("system", f"{machine.os}, kernel {machine.kernel}, {machine.architecture}, {machine.python}"),
+        ("container", machine.container or ""),
+        ("packages", ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def measured(settings: BenchConfig, source: SourceNote) -> str:
+    """How a benchmark was made, in a sentence."""
+    width, height = source.size
+    rate = "" if settings.fps is None else f" at {settings.fps:g} fps"
+    streams = "" if settings.streams <= 1 else f" of {settings.streams} trackers"
+    profile = "" if settings.profile is None else f" (profile {settings.profile})"
+    turns = "windows" if settings.scenario == "soak" else "interleaved rounds"
+    return (
+        f"Scenario {settings.scenario}{rate}{streams}: {settings.rounds} {turns} on {settings.device}{profile}, "
+        f"{settings.threads} threads, at least "
+        f"{settings.duration_s:g} s and {settings.iterations} frames of each after {settings.warmup_s:g} s of warm-up; "
+        f"{source.spec} ({width}x{height}), camera frames {source.camera}"
+    )
+
+
+def notices(results: Results) -> Iterator[Notice]:
+    """Every warning once with those it is about, then what failed, then what could not be read."""
+    for bench in results.benchmarks:
+        about: dict[BenchWarning, list[str]] = {}
+        for result in bench.value.results:
+            for warning in result.warnings:
+                about.setdefault(warning, []).append(result.label)
+        for warning, labels in about.items():
+            who = "all" if len(labels) == len(bench.value.results) > 1 else ", ".join(labels)
+            yield Notice(warning.code, f"{bench.source}: {who}", warning.detail, warning.advice)
+        for failure in bench.value.failures:
+            yield Notice("failed", f"{bench.source}: {failure.candidate}", f"{failure.error}: {failure.message}", "")
+    groups = [(record.source, result.failures) for record in results.evaluations for result in record.value.results]
+    groups += [(found.source, found.value.failures) for found in results.comparisons]
+    for source, failures in groups:
+        for failed in failures:
+            yield Notice("failed", f"{source}: {failed.name}", failed.error, "")
+    for skipped in results.skipped:
+        yield Notice("left out", skipped.source, skipped.reason, "")
+
+
+def missing(results: Results) -> list[tuple[str, str]]:
+    """What would complete the report: what is not there, and what to type to have it."""
+    bundle = next((r.label for b in results.benchmarks for r in b.value.results if not is_reference(r)), "BUNDLE")
+    wanted = (
+        (results.benchmarks, "speed, memory, size", f"edgetrack bench {bundle} --output out/bench.json"),
+        (results.evaluations, "accuracy with intervals", f"edgetrack eval {bundle} DATASET"),
+        (results.comparisons, "what one bundle costs against another", "edgetrack compare A B --dataset DATASET"),
+        (
+            results.sensitivities,
+            "what each stage costs in a lower precision",
+            "edgetrack export TRACKER --precision int8 --sensitivity --val SEQUENCES",
+        ),
+    )
+    return [(what, command) for records, what, command in wanted if not records]
+
+
+def points_of(bench: BenchRecord, known: Mapping[Identity, Accuracy], rate: float | None) -> list[plots.Point]:
+    """The candidates whose AO is known: offline, or under a camera of `rate` frames per second."""
     found = []
     for result in bench.results:
         one = known.get(speed_identity(result))
@@ -127,74 +292,117 @@ def points_of(bench: Benchmark, known: Mapping[Identity, Accuracy], rate: float 
         ao = one.ao if rate is None else dict(one.streaming).get(rate)
         if ao is not None:
             interval = one.interval if rate is None else None
-            found.append(Point(result.label, result.fps.track, ao, interval, result.size_mb))
+            found.append(plots.Point(result.label, result.fps.track, ao, interval, result.size_mb))
     return found
 
 
-def _paretos(results: Results) -> Iterator[Pareto]:
+def _paretos(results: Results) -> Iterator[dict[str, Any]]:
+    """Accuracy against speed of one benchmark in one trial, offline and by camera rate."""
     count = 0
     for bench in results.benchmarks:
         for trial, known in meaningful(results).items():
-            rates = sorted({rate for one in known.values() for rate, _ in one.streaming})
-            for rate in (None, *rates):
+            for rate in (None, *sorted({rate for one in known.values() for rate, _ in one.streaming})):
                 points = points_of(bench.value, known, rate)
                 if points:
                     figure = "AO" if rate is None else f"AO at {rate:g} fps"
-                    plot = pareto_plot(f"pareto-{count}", points, figure)
-                    yield Pareto(figure, trial.label, bench.source, plot, table.point_table(points, figure))
+                    plot = plots.pareto_plot(f"pareto-{count}", points, figure)
+                    table = point_table(points, figure)
+                    yield {
+                        "figure": figure, "trial": trial.label, "source": bench.source, "plot": plot, "table": table
+                    }  # fmt: skip
                     count += 1
 
 
-def _latency(index: int, bench: Sourced[Benchmark]) -> Latency:
-    results = bench.value.results
-    return Latency(
-        source=bench.source,
-        record=bench.value,
-        speed=speed_plot(f"speed-{index}", results),
-        histogram=histogram_plot(f"spread-{index}", results),
-        timeline=timeline_plot(f"time-{index}", results),
-        waterfall=waterfall_plot(f"stages-{index}", results),
-        notes=tuple(words.scenario(bench.value)),
-        sensors=Markup() if bench.value.telemetry is None else sensor_plot(f"sensor-{index}", bench.value.telemetry),
-        soaks=tuple(
-            Soak(result.label, words.SOAK_HEADINGS, tuple(words.soak_rows(result.soak)))
-            for result in results
-            if result.soak is not None
-        ),
-    )
+def _latency(index: int, bench: Sourced[BenchRecord]) -> dict[str, Any]:
+    results, telemetry = bench.value.results, bench.value.telemetry
+    return {
+        "source": bench.source,
+        "record": bench.value,
+        "speed": plots.speed_plot(f"speed-{index}", results),
+        "histogram": plots.histogram_plot(f"spread-{index}", results),
+        "timeline": plots.timeline_plot(f"time-{index}", results),
+        "waterfall": plots.waterfall_plot(f"stages-{index}", results),
+        "notes": list(_scenario(bench.value)),
+        "sensors": Markup() if telemetry is None else plots.sensor_plot(f"sensor-{index}", telemetry),
+        "soaks": [
+            {"label": result.label, **_grid(_soak_table(result.soak))} for result in results if result.soak is not None
+        ],
+    }
 
 
-def _evaluations(results: Results) -> Iterator[Scored]:
+def _evaluations(results: Results) -> Iterator[tuple[str, str, Table]]:
+    """Source, label and table of each evaluation."""
     for record in results.evaluations:
         for result in record.value.results:
-            hint = "" if result.precision_hint is None else f"@{result.precision_hint}"
-            yield Scored(
-                source=record.source,
-                label=f"{result.bundle}{hint} on {result.dataset}",
-                headings=tuple(present.headings(result)),
-                rows=tuple(map(tuple, present.rows(result))),
-                notes=tuple(present.notes(result)),
-            )
+            label = f"{bundle_label(result.bundle, result.precision_hint)} on {result.dataset}"
+            yield record.source, label, _evaluation_table(result)
 
 
-def _apart(index: int, found: Sourced[Comparison], dataset: Dataset | None) -> Apart:
-    record = found.value
-    shown = dataset is not None and dataset.name == record.dataset
-    return Apart(
-        source=found.source,
-        found=record,
-        headings=comparison_report.HEADINGS,
-        rows=tuple(map(tuple, comparison_report.rows(record))),
-        notes=tuple(comparison_report.notes(record)),
-        plot=divergence_plot(f"apart-{index}", record),
-        sheet=contact_sheet(record, Path(found.source), dataset) if dataset is not None and shown else None,
+def _evaluation_table(result: EvalResult) -> Table:
+    first, *others = present.headings(result)
+    return Table(
+        [Column(first, align="left"), *map(Column, others)], list(present.rows(result)), list(present.notes(result))
     )
 
 
-def _stages(index: int, found: Sourced[Sensitivity]) -> Stages:
-    return Stages(
-        source=found.source,
-        found=found.value,
-        notes=tuple(sensitivity.lines(found.value)),
-        plot=sensitivity_plot(f"sensitivity-{index}", found.value),
+def _comparison_table(found: CompareRecord) -> Table:
+    first, *others = comparison_report.HEADINGS
+    columns = [Column(first, align="left"), *map(Column, others)]
+    return Table(columns, list(comparison_report.rows(found)), list(comparison_report.notes(found)))
+
+
+def _soak_table(found: SoakOutcome) -> Table:
+    """A long run, a row for each window."""
+    columns = (
+        Column("seconds", align="left"),
+        Column("frames"),
+        Column("track ms", 2),
+        Column("p99 ms", 2),
+        Column("resident MiB", 2),
+    )
+    rows = [
+        (f"{one.start_s:.0f} to {one.end_s:.0f}", one.frames, one.p50, one.p99, one.rss_mb) for one in found.windows
+    ]
+    return Table(columns, rows)
+
+
+def _comparison(index: int, found: Sourced[CompareRecord], dataset: Dataset | None) -> dict[str, Any]:
+    record = found.value
+    shown = dataset is not None and dataset.name == record.dataset
+    return {
+        "source": found.source,
+        "title": _sides(record),
+        **_grid(_comparison_table(record)),
+        "plot": plots.divergence_plot(f"apart-{index}", record),
+        "sheet": contact_sheet(record, Path(found.source), dataset) if dataset is not None and shown else None,
+    }
+
+
+def _sides(found: CompareRecord) -> str:
+    a, b = side_identity(found.a), side_identity(found.b)
+    return f"{a.label} (A) and {b.label} (B)"
+
+
+def _grid(table: Table) -> dict[str, Any]:
+    """A table as the template draws it."""
+    return {"headings": [column.title for column in table.columns], "rows": table.cells(), "notes": table.notes}
+
+
+def _scenario(bench: BenchRecord) -> Iterator[str]:
+    """What the scenario found of each candidate, energy, and the sensors' readings."""
+    for result in bench.results:
+        yield from scenario_notes(result)
+    yield from telemetry_note(bench)
+
+
+def _items(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _policy(style: str, script: str) -> str:
+    """A Content-Security-Policy: nothing from anywhere, but for this style, this script, and pictures in the page."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
     )

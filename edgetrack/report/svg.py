@@ -1,4 +1,4 @@
-"""Matplotlib's figures as SVG that lives in a page: in the page's colours, light or dark, with marks that speak.
+"""Matplotlib's figures as SVG that lives in a page: in its colours, with marks that can be pointed at.
 
 Figures are drawn in the colours of `INK`; what is put into the page refers to them by class, so that the style sheet
 decides. No style attributes, no scripts, no ids but those that are referred to: the page's security policy forbids the
@@ -60,6 +60,11 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.spines.left": False,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 72,
     "axes.axisbelow": True,
     "path.simplify": False,
     "scatter.edgecolors": "none",
@@ -68,7 +73,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass
 class Marks:
-    """What a reader may point at: an artist's `gid`, and what is then said."""
+    """What a reader may point at: an artist's `gid` and its text."""
 
     name: str
     texts: dict[str, str] = field(default_factory=dict)

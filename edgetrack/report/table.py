@@ -1,21 +1,27 @@
-"""The one table: target, precision and device against speed, PyTorch, the paper, the machine's limit and accuracy."""
+"""The tables that a page sorts: target, precision and device against speed, the paper, the roofline and accuracy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgetrack.benchmark.record import BenchRecord as Benchmark
-from edgetrack.benchmark.record import BenchResult
-from edgetrack.report.accuracy_plots import Point
-from edgetrack.report.model import Accuracy, Identity, Results, Sourced, Trial, meaningful, speed_identity
-from edgetrack.report.speed_plots import by_speed, is_reference
-
-NONE = "-"
+from edgetrack.benchmark.record import BenchRecord, BenchResult
+from edgetrack.presentation.table import NONE, Column, Table
+from edgetrack.report.model import (
+    Accuracy,
+    Identity,
+    Results,
+    Sourced,
+    by_speed,
+    is_reference,
+    meaningful,
+    speed_identity,
+)
+from edgetrack.report.plots import Point
 
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """Text as it is shown, and the number that it is sorted by; None sorts last, and text by itself.
 
     `detail` stands smaller behind the text.
@@ -27,7 +33,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class PageColumn:
     """A heading, whether its cells are numbers, and what it means.
 
     An `identity` column is left out on a phone, where what it says stands as detail of the first.
@@ -39,89 +45,98 @@ class Column:
     identity: bool = False
 
 
+_BUNDLE = PageColumn("bundle", False, "as it was exported")
+
+
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """Columns and rows, as many cells in each as there are columns; `muted`: rows of the reference."""
 
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    muted: tuple[bool, ...]
+    columns: tuple[PageColumn, ...]
+    rows: tuple[tuple[PageCell, ...], ...]
+    muted: tuple[bool, ...] = ()
+
+    def text(self) -> Table:
+        """The same without what only a page has."""
+        columns = [Column(one.title, align="right" if index else "left") for index, one in enumerate(self.columns)]
+        rows = [
+            [f"{cell.text} ({cell.detail})" if cell.detail and index else cell.text for index, cell in enumerate(row)]
+            for row in self.rows
+        ]
+        return Table(columns, rows)
 
 
-_Cells = Callable[[Sourced[Benchmark], BenchResult], Cell]
-_SPEED: tuple[tuple[Column, _Cells], ...] = (
-    (Column("target", False, "what runs the graphs", identity=True), lambda bench, r: Cell(r.target)),
+_Cells = Callable[[Sourced[BenchRecord], BenchResult], PageCell]
+_SPEED: tuple[tuple[PageColumn, _Cells], ...] = (
+    (PageColumn("target", False, "what runs the graphs", identity=True), lambda bench, r: PageCell(r.target)),
     (
-        Column("precision", False, "of the files, and the hint that they are loaded with", identity=True),
-        lambda bench, r: Cell(r.precision if r.hint is None else f"{r.precision}, {r.hint} hint"),
+        PageColumn("precision", False, "of the files, and the hint that they are loaded with", identity=True),
+        lambda bench, r: PageCell(r.precision if r.hint is None else f"{r.precision}, {r.hint} hint"),
     ),
     (
-        Column("device", False, "and its threads", identity=True),
-        lambda bench, r: Cell(r.device, detail=f"{r.threads} thread{'' if r.threads == 1 else 's'}"),
+        PageColumn("device", False, "and its threads", identity=True),
+        lambda bench, r: PageCell(r.device, detail=f"{r.threads} thread{'' if r.threads == 1 else 's'}"),
     ),
     (
-        Column("fps", True, "1000 over the median of track: crop, graphs, decode"),
+        PageColumn("fps", True, "1000 over the median of track: crop, graphs, decode"),
         lambda bench, r: number(r.fps.track, 1),
     ),
-    (Column("track ms", True, "median"), lambda bench, r: number(r.latency_ms.track.p50, 2)),
-    (Column("p99 ms", True, "99th percentile of track"), lambda bench, r: number(r.latency_ms.track.p99, 2)),
+    (PageColumn("track ms", True, "median"), lambda bench, r: number(r.latency_ms.track.p50, 2)),
+    (PageColumn("p99 ms", True, "99th percentile of track"), lambda bench, r: number(r.latency_ms.track.p99, 2)),
     (
-        Column("x PyTorch", True, "times as fast as PyTorch in the same run, with the 95 % interval"),
+        PageColumn("x PyTorch", True, "times as fast as PyTorch in the same run, with the 95 % interval"),
         lambda bench, r: number(r.vs_pytorch.track, 2, _span(r.vs_pytorch_interval.track)),
     ),
     (
-        Column("x paper", True, "fps over the figure that the paper states for its own machine"),
+        PageColumn("x paper", True, "fps over the figure that the paper states for its own machine"),
         lambda bench, r: number(r.vs_paper.ratio, 2, "" if r.vs_paper.fps is None else f"of {r.vs_paper.fps:g}"),
     ),
     (
-        Column("x limit", True, "graphs' median over what this machine's measured roof allows; 1 is perfect"),
+        PageColumn("vs roofline", True, "graphs' median over this machine's measured limit; 1 is perfect"),
         lambda bench, r: number(r.roofline.model, 2),
     ),
     (
-        Column("peak MB", True, "resident memory of the process that tracks"),
+        PageColumn("peak MiB", True, "resident memory of the process that tracks"),
         lambda bench, r: number(r.memory_mb.peak_rss, 0),
     ),
-    (Column("size MB", True, "of the bundle's files"), lambda bench, r: number(r.size_mb, 1)),
+    (PageColumn("size MiB", True, "of the bundle's files"), lambda bench, r: number(r.size_mb, 1)),
 )
-
-
-_SOMETIMES: tuple[tuple[Column, _Cells, Callable[[BenchResult], bool]], ...] = (
+_SOMETIMES: tuple[tuple[PageColumn, _Cells, Callable[[BenchResult], bool]], ...] = (
     (
-        Column("mJ a frame", True, "energy of a frame of track, or of a soak, from the device's own sensors"),
+        PageColumn("mJ per frame", True, "energy of a frame of track, or of a soak, from the device's own sensors"),
         lambda bench, r: number(_energy(r), 0),
         lambda r: _energy(r) is not None,
     ),
     (
-        Column("late frames", True, "share of frames whose box came after the next frame, at the rate in small print"),
+        PageColumn("late frames", True, "share of frames whose box came after the next frame, at the rate shown"),
         lambda bench, r: (
-            Cell(NONE)
+            PageCell(NONE)
             if (late := r.arrived) is None
-            else Cell(f"{late.miss_rate:.1%}", late.miss_rate, f"at {late.fps:g} fps")
+            else PageCell(f"{late.miss_rate:.1%}", late.miss_rate, f"at {late.fps:g} fps")
         ),
         lambda r: r.arrived is not None,
     ),
 )
 
 
-def speed_table(results: Results) -> Table:
-    """A row for each contestant of each benchmark, fastest first, with AO where it was evaluated."""
+def speed_table(results: Results) -> PageTable:
+    """A row for each candidate of each benchmark, fastest first, with AO where it was evaluated."""
     many = len(results.benchmarks) > 1
     scored = meaningful(results)
     rows = [(bench, result) for bench in results.benchmarks for result in by_speed(bench.value.results)]
     speeds = [*_SPEED, *((column, cell) for column, cell, there in _SOMETIMES if any(there(r) for _, r in rows))]
     trials = [t for t in scored if any(speed_identity(result) in scored[t] for _, result in rows)]
-    columns = [
-        Column("bundle", False, "as it was exported"),
-        *([Column("benchmark", False, "the file that it is in")] if many else []),
-        *(column for column, _ in speeds),
-        *(Column(f"AO on {trial.label}", True, "mean IoU of one pass, 0 to 1") for trial in trials),
-    ]
-    return Table(
-        columns=tuple(columns),
+    return PageTable(
+        columns=(
+            _BUNDLE,
+            *([PageColumn("benchmark", False, "the file that it is in")] if many else []),
+            *(column for column, _ in speeds),
+            *(PageColumn(f"AO on {trial.label}", True, "mean IoU of one pass, 0 to 1") for trial in trials),
+        ),
         rows=tuple(
             (
-                Cell(result.label, detail=_identity(result)),
-                *([Cell(bench.source)] if many else []),
+                PageCell(result.label, detail=_identity(result)),
+                *([PageCell(bench.source)] if many else []),
                 *(cell(bench, result) for _, cell in speeds),
                 *(_accuracy(scored[trial], speed_identity(result)) for trial in trials),
             )
@@ -131,59 +146,47 @@ def speed_table(results: Results) -> Table:
     )
 
 
-def accuracy_table(trial: Trial, known: Mapping[Identity, Accuracy]) -> Table:
-    """What was found of each bundle in a trial, most accurate first."""
+def accuracy_table(known: Mapping[Identity, Accuracy]) -> PageTable:
+    """What was found of each bundle in one trial, most accurate first."""
     rates = sorted({rate for one in known.values() for rate, _ in one.streaming})
-    ordered = sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
-    return Table(
+    return PageTable(
         columns=(
-            Column("bundle", False, "as it was exported"),
-            Column("weights", False, "where they come from"),
-            Column("AO", True, "mean IoU of one pass, 0 to 1, with its 95 % interval over sequences"),
-            *(Column(f"AO at {rate:g} fps", True, "under a camera's clock") for rate in rates),
+            _BUNDLE,
+            PageColumn("weights", False, "where they come from"),
+            PageColumn("AO", True, "mean IoU of one pass, 0 to 1, with its 95 % interval over sequences"),
+            *(PageColumn(f"AO at {rate:g} fps", True, "under a camera's clock") for rate in rates),
         ),
         rows=tuple(
             (
-                Cell(one.who.label),
-                Cell(one.who.weights),
+                PageCell(one.who.label),
+                PageCell(one.who.weights),
                 number(one.ao, 3, _span(one.interval)),
                 *(number(dict(one.streaming).get(rate), 3) for rate in rates),
             )
-            for one in ordered
+            for one in sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
         ),
-        muted=(False,) * len(ordered),
     )
 
 
-def point_table(points: Sequence[Point], figure: str) -> Table:
+def point_table(points: Sequence[Point], figure: str) -> PageTable:
     """What a plot of accuracy against speed shows, most accurate first."""
-    ordered = sorted(points, key=lambda point: (-point.ao, point.label))
-    return Table(
+    return PageTable(
         columns=(
-            Column("bundle", False, "as it was exported"),
-            Column(figure, True, "mean IoU of one pass, 0 to 1"),
-            Column("fps", True, "1000 over the median of track"),
-            Column("size MB", True, "of the bundle's files"),
+            _BUNDLE,
+            PageColumn(figure, True, "mean IoU of one pass, 0 to 1"),
+            PageColumn("fps", True, "1000 over the median of track"),
+            PageColumn("size MiB", True, "of the bundle's files"),
         ),
         rows=tuple(
-            (Cell(p.label), number(p.ao, 3, _span(p.interval)), number(p.fps, 1), number(p.size_mb, 1)) for p in ordered
+            (PageCell(p.label), number(p.ao, 3, _span(p.interval)), number(p.fps, 1), number(p.size_mb, 1))
+            for p in sorted(points, key=lambda point: (-point.ao, point.label))
         ),
-        muted=(False,) * len(ordered),
     )
 
 
-def number(value: float | None, digits: int, detail: str = "") -> Cell:
+def number(value: float | None, digits: int, detail: str = "") -> PageCell:
     """A cell of a number; a dash where there is none."""
-    return Cell(NONE) if value is None else Cell(f"{value:.{digits}f}", value, detail)
-
-
-def plain(table: Table) -> list[list[str]]:
-    """Headings and rows as text."""
-    rows = [
-        [f"{cell.text} ({cell.detail})" if cell.detail and index else cell.text for index, cell in enumerate(row)]
-        for row in table.rows
-    ]
-    return [[column.title for column in table.columns], *rows]
+    return PageCell(NONE) if value is None else PageCell(f"{value:.{digits}f}", value, detail)
 
 
 def _identity(result: BenchResult) -> str:
@@ -191,9 +194,9 @@ def _identity(result: BenchResult) -> str:
     return f"{result.target}, {result.precision}{hint}, {result.device}"
 
 
-def _accuracy(known: Mapping[Identity, Accuracy], who: Identity) -> Cell:
+def _accuracy(known: Mapping[Identity, Accuracy], who: Identity) -> PageCell:
     found = known.get(who)
-    return Cell(NONE) if found is None else number(found.ao, 3, _span(found.interval))
+    return PageCell(NONE) if found is None else number(found.ao, 3, _span(found.interval))
 
 
 def _energy(result: BenchResult) -> float | None:

@@ -20,7 +20,7 @@ from edgetrack.benchmark.candidates import (
 from edgetrack.benchmark.gpu_watch import GpuWatch, ProcessMemory, is_gpu
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import VersusPaper
-from edgetrack.benchmark.run import BenchEnvironment, measure
+from edgetrack.benchmark.run import Environment, measure
 from edgetrack.bundle.manifest import PaperFigures
 from edgetrack.capabilities import find_target, reference_target
 from edgetrack.errors import DeviceUnavailableError
@@ -201,7 +201,7 @@ def test_bundles_at_hand_that_do_not_run_there_are_left_out(make_bundle, tmp_pat
 def test_a_run_has_the_papers_gpu_and_no_roof(make_bundle, scripted, tmp_path):
     machine = msgspec.structs.replace(BARE, nvidia_present=True)
     asked = []
-    environment = BenchEnvironment(
+    environment = Environment(
         export=None,
         notify=lambda line: None,
         progress=lambda *step: None,
@@ -231,6 +231,6 @@ def test_a_run_has_the_papers_gpu_and_no_roof(make_bundle, scripted, tmp_path):
 
 
 def test_a_gpu_on_a_machine_without_one_ends_before_the_export(scripted):
-    environment = BenchEnvironment(export=None, notify=None, progress=None, look=lambda: BARE, watch=absent)
+    environment = Environment(export=None, notify=None, progress=None, look=lambda: BARE, watch=absent)
     with pytest.raises(DeviceUnavailableError, match="no NVIDIA driver was found here"):
         measure(bench_request(device="cuda:0"), environment)

@@ -16,7 +16,7 @@ from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.measurement import CandidateMeasurement, RooflineMeasurement
 from edgetrack.benchmark.protocol import Load, Measure, Memory, Probe
 from edgetrack.benchmark.record import BenchRecord
-from edgetrack.benchmark.run import BenchEnvironment, Runner, exit_code, measure, order
+from edgetrack.benchmark.run import Environment, Runner, exit_code, measure, order
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import WeightsInfo
 from edgetrack.capabilities import find_target
@@ -57,7 +57,7 @@ def environment(scripted, real_worker, workers, tmp_path):
             "reference_target": lambda: replace(find_target("fake"), packages=()),
             "folder": tmp_path / "out",
         }
-        return BenchEnvironment(**{**values, **changes})
+        return Environment(**{**values, **changes})
 
     return make
 

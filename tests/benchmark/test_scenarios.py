@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgetrack.benchmark.config import BenchConfig
-from edgetrack.benchmark.run import BenchEnvironment, measure
+from edgetrack.benchmark.run import Environment, measure
 from edgetrack.benchmark.scenarios import SCENARIOS, resolve
 from edgetrack.benchmark.table import markdown
 from edgetrack.errors import UsageError
@@ -60,7 +60,7 @@ def test_a_fifth_scenario_is_one_file_and_one_row(make_bundle, real_worker, scri
         command = [sys.executable, "-c", f"{program}; worker.main()"]
         return scripted(label, []) if label.startswith("roofline") else real_worker(command)
 
-    environment = BenchEnvironment(
+    environment = Environment(
         export=None, notify=lambda line: None, progress=lambda *step: None, start=start, folder=tmp_path / "out"
     )
     request = bench_request(
@@ -83,7 +83,7 @@ def test_a_fifth_scenario_is_one_file_and_one_row(make_bundle, real_worker, scri
 
 
 def test_a_result_of_the_four_has_no_other_field(make_bundle, scripted, tmp_path):
-    environment = BenchEnvironment(
+    environment = Environment(
         export=None,
         notify=lambda line: None,
         progress=lambda *step: None,

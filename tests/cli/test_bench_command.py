@@ -28,8 +28,8 @@ def run(monkeypatch, scripted):
             error = WorkerError("killed by SIGKILL") if label in failing else None
             return scripted(label, [], fail=lambda request: error)
 
-        environment = benchmark.BenchEnvironment
-        monkeypatch.setattr(benchmark, "BenchEnvironment", lambda **given: environment(**given, start=start))
+        environment = benchmark.Environment
+        monkeypatch.setattr(benchmark, "Environment", lambda **given: environment(**given, start=start))
         app = typer.Typer()
         app.command()(command.bench)
         return CliRunner().invoke(app, [*QUICK, *map(str, arguments)])

@@ -8,9 +8,10 @@ from edgetrack.benchmark.candidates import opened
 from edgetrack.benchmark.config import SourceNote
 from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.protocol import Loaded, Peak, Rate, Ready, Roofline, RoundSamples
-from edgetrack.benchmark.run import BenchEnvironment, measure
+from edgetrack.benchmark.run import Environment, measure
 from edgetrack.box import Box
-from edgetrack.gate.rounds import Rounds, Side, gate_config
+from edgetrack.gate.rounds import GateSide, TurnRunner, turn_config
+from edgetrack.presentation.progress import no_progress
 from tests.builders import bench_request, write_scripted
 
 SOURCE = "synthetic:drift?frames=6&size=96x64"
@@ -46,8 +47,8 @@ class Machine:
         self.jitter, self.state, self.spike, self.burst = jitter, state, spike, burst
         self.drift, self.drift_s, self.place = drift, drift_s, place
 
-    def clock(self):
-        return float(self.now)
+    def now_ns(self):
+        return round(self.now * 1e9)
 
     def frames(self, base_ms, count):
         """float64 (count,) of frames that take `base_ms` where nothing disturbs; the clock goes on by their sum."""
@@ -123,19 +124,19 @@ def fake_bundle(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def simulated(fake_bundle):
-    """simulated(machine, 1.1) -> rounds of a candidate that takes 1.1 times the baseline's 20 ms; None: no baseline."""
+    """simulated(machine, 1.1) -> turns of a candidate that takes 1.1 times the baseline's 20 ms; None: no baseline."""
 
     def rounds(machine, ratio, *, base_ms=20.0, baseline=True, **candidate):
         sides = [
-            Side(
+            GateSide(
                 "candidate",
                 fake_bundle,
                 lambda label, threads: SimulatedWorker(machine, ratio * base_ms, **candidate),
             )
         ]
         if baseline:
-            sides.append(Side("baseline", fake_bundle, lambda label, threads: SimulatedWorker(machine, base_ms)))
-        return Rounds(sides, FRAMES, gate_config("cpu", 1), 60.0, lambda what: None)
+            sides.append(GateSide("baseline", fake_bundle, lambda label, threads: SimulatedWorker(machine, base_ms)))
+        return TurnRunner(sides, FRAMES, turn_config("cpu", 1), 60.0, no_progress)
 
     return rounds
 
@@ -162,12 +163,7 @@ def bench(tmp_path, simulated_start):
     def record(*bundles, ratios=None, seed=0, name="bench.json", **changes):
         output = tmp_path / name
         options = {"threads": 1, "rounds": 8, "duration_s": 8.0, "source": SOURCE, "with_reference": False, **changes}
-        environment = BenchEnvironment(
-            export=None,
-            notify=lambda line: None,
-            progress=lambda what, step, total: None,
-            start=simulated_start(Machine(seed, **STEADY), ratios),
-        )
+        environment = Environment(start=simulated_start(Machine(seed, **STEADY), ratios))
         measure(bench_request(*bundles, output=output, overwrite=True, **options), environment)
         return output
 

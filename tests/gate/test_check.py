@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from edgetrack.benchmark.run import Environment
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError, WorkerError
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.gate.budget import Budget
+from edgetrack.gate.budget import Budget, GateConfig
 from edgetrack.gate.check import check
-from edgetrack.gate.code import code_of, own_code, own_starter
-from edgetrack.gate.options import Options, Surroundings
+from edgetrack.gate.environment import own_code
 
 
 def budget(limits=None, regressions=None):
@@ -30,16 +29,11 @@ def run(machine, simulated_start, source, steady):
 
     def go(asked, bundle, baseline=None, *, ratios=None, seed=0, start=None, **options):
         here = machine(seed, **steady)
-        around = Surroundings(
-            progress=lambda what: None,
-            evaluating=lambda what, done, total: None,
-            clock=here.clock,
-            start=start or simulated_start(here, ratios),
-        )
+        environment = Environment(clock=here, start=start or simulated_start(here, ratios))
         if ".json" not in str(bundle):
             options = {"threads": 1, "source": source, **options}
-        given = Options(budget=asked, bundle=str(bundle), baseline=baseline and str(baseline), **options)
-        return check(given, around)
+        given = GateConfig(budget=asked, bundle=str(bundle), baseline=baseline and str(baseline), **options)
+        return check(given, environment)
 
     return go
 
@@ -147,7 +141,7 @@ def test_unlike_records_are_refused_with_a_list_unless_forced(run, make_bundle, 
     assert len(forced.differences) == 4
 
 
-def test_a_bundle_is_measured_under_the_conditions_of_the_record_that_it_is_held_against(run, make_bundle, bench):
+def test_a_bundle_is_measured_under_the_conditions_of_its_baseline_record(run, make_bundle, bench):
     a = make_bundle("a")
     before = bench(a)
     found = run(budget(regressions=P50), a, before, threads=None, source=None, seed=3)
@@ -233,44 +227,3 @@ def test_same_bundles_of_the_same_code_are_pointed_out(run, make_bundle):
     found = run(budget(regressions={"size_ratio": 1.0}), a, a)
     assert any("the same bundle" in note for note in found.notes)
     assert found.baseline.code == found.candidate.code == own_code()
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """environment("text") is the Python of an environment whose edgetrack is that text and nothing else."""
-
-    def make(text):
-        folder = tmp_path / "other"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-        (packages,) = folder.glob("lib/python*/site-packages")
-        (packages / "edgetrack").mkdir()
-        (packages / "edgetrack" / "__init__.py").write_text(text)
-        return folder / "bin" / "python"
-
-    return make
-
-
-def test_another_python_says_which_edgetrack_it_has(environment):
-    other = code_of(environment('__version__ = "9.9"\n'))
-    assert other.version == "9.9"
-    assert other.digest != own_code().digest
-    assert code_of(Path(sys.executable)) == own_code()
-
-
-def test_a_folder_called_edgetrack_does_not_decide_which_one_runs(tmp_path, monkeypatch):
-    (tmp_path / "edgetrack").mkdir()
-    (tmp_path / "edgetrack" / "__init__.py").write_text('__version__ = "0"\n')
-    monkeypatch.chdir(tmp_path)
-    assert code_of(Path(sys.executable)) == own_code()
-
-
-def test_a_python_that_is_none_or_lacks_edgetrack_is_a_usage_error(environment, tmp_path):
-    with pytest.raises(UsageError, match="cannot be run"):
-        code_of(tmp_path / "none")
-    with pytest.raises(UsageError, match="cannot import edgetrack"):
-        code_of(environment("raise ImportError('broken')\n"))
-
-
-def test_a_worker_that_would_run_other_code_is_refused():
-    with pytest.raises(UsageError, match="another edgetrack"):
-        own_starter(code_of(Path(sys.executable)).__class__(version="0", digest="0"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.report.html import html
-from edgetrack.report.reading import read_results
+from edgetrack.report.model import read_results
+from edgetrack.report.page import html
 from tests.report.conftest import FRAMES, SCENE, benchmark, contestant, write, write_comparison_with_runs
 
 LONG = "a_tracker_with_quite_a_long_name-openvino-fp32"
@@ -116,7 +116,7 @@ def test_table_sorts_by_click_and_by_key(opened) -> None:
     def names() -> list[str]:
         return [text.splitlines()[0] for text in table.locator("tbody th").all_inner_texts()]
 
-    heading = table.locator("thead th", has_text="size MB")
+    heading = table.locator("thead th", has_text="size MiB")
     first = names()
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "descending"

@@ -13,18 +13,18 @@ import pytest
 from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.record import Record as Evaluation
-from edgetrack.report import html as page
-from edgetrack.report.contact import MOST_SEQUENCES, contact_sheet, moments
-from edgetrack.report.html import check_packages, html
-from edgetrack.report.markdown import markdown
-from edgetrack.report.reading import read_results
-from edgetrack.report.table import plain, speed_table
+from edgetrack.report import page
+from edgetrack.report.contact_sheet import MOST_SEQUENCES, contact_sheet, moments
+from edgetrack.report.model import read_results
+from edgetrack.report.page import check_packages, html, markdown
+from edgetrack.report.table import speed_table
 from tests.report.conftest import (
     FRAMES,
     SCENE,
     benchmark,
     contestant,
     evaluated,
+    jetson_soak,
     pair,
     write,
     write_comparison_with_runs,
@@ -143,15 +143,21 @@ def test_page_of_a_single_evaluation_is_whole(tmp_path: Path) -> None:
     source = write(tmp_path / "x.json", Evaluation(results=[evaluated("smat-openvino-fp32", 0.7, None, sequences=1)]))
     seen = Seen(html(read_results([source])))
     assert [one.get("id") for one in seen.of("section")] == ["findings", "accuracy", "missing"]
-    assert "nothing to hold against another" in seen.text
+    assert "nothing to compare" in seen.text
 
 
 def test_same_results_give_the_same_page(results, made: str) -> None:
     assert html(results) == made
 
 
+def texts(table) -> list[list[str]]:
+    """Headings and rows as text."""
+    shown = table.text()
+    return [[column.title for column in shown.columns], *shown.cells()]
+
+
 def test_table_holds_ratio_and_accuracy_of_the_right_bundle(results) -> None:
-    titles, *others = plain(speed_table(results))
+    titles, *others = texts(speed_table(results))
     assert [row[0] for row in others] == [
         "smat-openvino-int8",
         "smat-openvino-fp32",
@@ -176,14 +182,14 @@ def test_contact_sheet_shows_the_moments(tmp_path: Path) -> None:
     sheet = contact_sheet(found.value, source, open_dataset(f"synthetic:{SCENE}?frames={FRAMES}"))
     assert sheet.notes == ()
     (strip,) = sheet.strips
-    assert [(shot.frame, shot.moment) for shot in strip.shots] == [
+    assert [(shot.frame, shot.moment) for shot in strip.thumbnails] == [
         (1, "start"),
-        (4, "first apart"),
-        (7, "together again"),
+        (4, "first diverged"),
+        (7, "agreeing again"),
         (FRAMES - 1, "end"),
     ]
-    assert strip.shots[1].iou < 0.5
-    for shot in strip.shots:
+    assert strip.thumbnails[1].iou < 0.5
+    for shot in strip.thumbnails:
         data = base64.b64decode(shot.address.removeprefix("data:image/jpeg;base64,"))
         assert data[:3] == b"\xff\xd8\xff"
 
@@ -222,11 +228,50 @@ def test_other_frames_are_a_note_and_no_picture(tmp_path: Path) -> None:
 
 
 def test_moments_are_frames_of_the_sequence() -> None:
-    assert moments(pair("a", [1.0])) == [(0, "furthest apart")]
+    assert moments(pair("a", [1.0])) == [(0, "least overlap")]
     assert moments(pair("a", [1.0, 0.9, 0.8, 0.95, 0.9, 0.97])) == [
         (1, "start"),
-        (2, "furthest apart"),
+        (2, "least overlap"),
         (3, "middle"),
         (5, "end"),
     ]
     assert MOST_SEQUENCES > 1
+
+
+@pytest.fixture(scope="module")
+def soak(tmp_path_factory):
+    return read_results([write(tmp_path_factory.mktemp("soak") / "soak.json", jetson_soak())])
+
+
+SAID = [
+    "at 30 fps 50 of 18000 deadlines missed",
+    "600 s in 10 windows: resident memory +0 MiB per minute",
+    "(not distinguishable from none)",
+    "throttling or a falling clock from 360 s on",
+    "mJ per frame (soak), 6.39 W on tegrastats:VDD_IN",
+    "power mode 15W; jetson_clocks on; at most 75 degrees Celsius",
+    "Scenario soak at 30 fps: 10 windows on cuda:0 (profile jetson-orin-nano)",
+]
+
+
+def test_page_and_markdown_say_what_the_soak_and_the_sensors_found(soak) -> None:
+    page, told = html(soak), markdown(soak).replace("\\", "")
+    for text in SAID:
+        assert text in page
+        assert text in told
+    for text in (page, told):
+        assert "clock-changed" in text
+        assert "tegrastats:GPU ran at 620 to 1020 MHz" in text
+    assert "smat-tensorrt-fp16, window by window" in page
+    assert "540 to 600" in page
+
+
+def test_the_table_has_energy_and_late_frames_of_a_soak(soak) -> None:
+    titles, row = texts(speed_table(soak))
+    assert row[titles.index("late frames")] == "0.3% (at 30 fps)"
+    assert float(row[titles.index("mJ per frame")]) == pytest.approx(1000 * 6.39 * 60 / 1800, abs=1)
+
+
+def test_a_record_without_sensors_has_no_such_plot(tmp_path: Path) -> None:
+    source = write(tmp_path / "x.json", benchmark(contestant("smat-openvino-fp32", 20.0)))
+    assert "Sensors over time" not in html(read_results([source]))

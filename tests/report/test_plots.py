@@ -10,11 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetrack.report.accuracy_plots import Point, frontier, pareto_plot
-from edgetrack.report.difference_plots import MOST_CURVES, divergence_plot, most_different, sensitivity_plot
-from edgetrack.report.latency_plots import envelope, histogram_plot, timeline_plot
-from edgetrack.report.speed_plots import speed_plot, waterfall_plot
-from tests.report.conftest import comparison, contestant, difference, pair, sensitivity, side
+from edgetrack.report.plots import (
+    MOST_CURVES,
+    Point,
+    divergence_plot,
+    drawn_sensors,
+    envelope,
+    frontier,
+    histogram_plot,
+    most_different,
+    pareto_plot,
+    sensitivity_plot,
+    sensor_plot,
+    speed_plot,
+    timeline_plot,
+    waterfall_plot,
+)
+from edgetrack.telemetry.timeline import Series, Timeline
+from tests.report.conftest import comparison, contestant, difference, jetson_soak, pair, sensitivity, side
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "$\\frac{<script>alert(1)</script>\"&'"
@@ -84,8 +97,8 @@ def test_marks_can_be_reached_and_say_their_figures() -> None:
     for drawing in drawings(pareto_plot("p", points, "AO at 30 fps")):
         marks = [one for one in drawing.iter() if one.get("class") == "mark"]
         assert [one.get("aria-label") for one in marks] == [
-            "a: AO at 30 fps 0.500, 30.0 fps, 3.0 MB",
-            "b: AO at 30 fps 0.400, 60.0 fps, 0.0 MB",
+            "a: AO at 30 fps 0.500, 30.0 fps, 3.0 MiB",
+            "b: AO at 30 fps 0.400, 60.0 fps, 0.0 MiB",
         ]
         assert all(one.get("tabindex") == "0" and one.find(f"{SVG}title") is not None for one in marks)
 
@@ -141,3 +154,43 @@ def test_sensitivity_names_stages_and_what_they_cost() -> None:
     for drawing in drawings(sensitivity_plot("s", sensitivity())):
         shown = texts(drawing)
         assert {"reg (kept)", "stem", "+0.06 ms", "0.00 ms"} <= set(shown)
+
+
+def test_each_sensor_that_matters_has_a_row_and_the_onset_its_line() -> None:
+    timeline = jetson_soak().telemetry
+    assert [series.name for series in drawn_sensors(timeline)] == ["VDD_IN", "tj", "GPU", "smat-tensorrt-fp16"]
+    markup = sensor_plot("sensors", timeline)
+    for drawing in ET.fromstring(f"<both>{markup}</both>"):
+        shown = [one.text for one in drawing.iter(f"{SVG}text")]
+        assert "power VDD_IN" in shown
+        assert "6.00 to 7.00 W" in shown
+        assert any("stroke-dasharray" in one.attrib for one in drawing.iter(f"{SVG}path"))
+    assert "style=" not in markup
+    assert "#0000" not in markup
+
+
+def test_no_sensor_is_no_plot() -> None:
+    assert sensor_plot("s", Timeline(interval_s=1.0)) == ""
+    silent = Series("a", "power_w", "b", [None, None])
+    assert sensor_plot("s", Timeline(interval_s=1.0, t_s=[0.0, 1.0], series=[silent])) == ""
+
+
+def test_one_reading_and_hostile_names_can_be_drawn() -> None:
+    series = [Series("a", "power_w", "<script>$\\frac{", [0.0]), Series("a", "clock_mhz", "", [1e12])]
+    drawing = ET.fromstring(f"<both>{sensor_plot('s', Timeline(interval_s=1.0, t_s=[0.0], series=series))}</both>")
+    assert drawing.find(f".//{SVG}script") is None
+
+
+@given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(1, 50))
+def test_columns_leave_no_reading_out_and_invent_none(values, most) -> None:
+    x, middle, lowest, highest = envelope(values, most, [2.0 * k for k in range(len(values))])
+    known = [value for value in values if value is not None]
+    assert len(x) == min(most, len(values))
+    if known:
+        assert np.nanmin(lowest) == min(known)
+        assert np.nanmax(highest) == max(known)
+        shown = ~np.isnan(middle)
+        assert (lowest[shown] <= middle[shown]).all()
+        assert (middle[shown] <= highest[shown]).all()
+    else:
+        assert np.isnan(middle).all()

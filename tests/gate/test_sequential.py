@@ -1,4 +1,4 @@
-"""The gate judged by simulation: the real schedule, looks and statistics on a machine whose truth is known."""
+"""The gate judged by simulation: the real schedule, analyses and statistics on a machine whose truth is known."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def verdicts(simulated, machine, ratio, seeds, *, budget=BUDGET, max_time_s=DEFA
     for seed in seeds:
         here = machine(seed, **noise)
         with simulated(here, ratio, base_ms=base_ms) as rounds:
-            outcome = run(rounds, budget.rules, None, budget.alpha, max_time_s, here.clock)
+            outcome = run(rounds, budget.rules, None, budget.alpha, max_time_s, here)
         said[overall_verdict(finding.verdict for finding in outcome.findings)] += 1
         seconds += outcome.seconds / len(seeds)
     return said, seconds
@@ -58,16 +58,16 @@ def test_more_time_is_used_only_where_it_is_needed(simulated, machine):
     assert quiet < noisy < 600
 
 
-def test_what_looks_too_early_for_a_verdict_would_have_spent_is_left_for_later_ones(simulated, machine):
-    """Frames of 300 ms: before the last look there are too few blocks for any verdict."""
+def test_what_analyses_too_early_for_a_verdict_would_have_spent_is_left_for_later_ones(simulated, machine):
+    """Frames of 300 ms: before the final analysis there are too few blocks for any verdict."""
     here = machine(1)
     with simulated(here, 1.3, base_ms=300.0) as rounds:
-        (finding,) = run(rounds, BUDGET.rules, None, 0.02, DEFAULT_S, here.clock).findings
+        (finding,) = run(rounds, BUDGET.rules, None, 0.02, DEFAULT_S, here).findings
     assert finding.verdict == "fail"
     assert finding.alpha == 0.02
     here = machine(1)
     with simulated(here, 1.06) as rounds:
-        (finding,) = run(rounds, BUDGET.rules, None, 0.02, DEFAULT_S, here.clock).findings
+        (finding,) = run(rounds, BUDGET.rules, None, 0.02, DEFAULT_S, here).findings
     assert finding.alpha == 0.01
 
 

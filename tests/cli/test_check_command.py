@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - fixtures of the gate are imported and named as parameters
 from __future__ import annotations
 
 import json
@@ -7,24 +8,25 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from edgetrack.benchmark import run as benchmark
 from edgetrack.cli import check as command
 from edgetrack.errors import UsageError
-from edgetrack.gate import options as asked
+from tests.gate.conftest import machine, make_bundle, simulated_start, source, steady  # noqa: F401
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, machine, steady, simulated_start, source):
     """run(arguments) is `edgetrack check` on a simulated machine; `ratios` slow bundles down by label."""
 
-    around = asked.Surroundings
+    environment = benchmark.Environment
 
     def invoke(*arguments, ratios=None, budget="[limits]\nsize_mb = 1\n[regressions]\ntrack_p50_ratio = 1.05\n"):
         here = machine(0, **steady)
 
         def simulated(**given):
-            return around(**{**given, "clock": here.clock, "start": simulated_start(here, ratios)})
+            return environment(**given, clock=here, start=simulated_start(here, ratios))
 
-        monkeypatch.setattr(asked, "Surroundings", simulated)
+        monkeypatch.setattr(benchmark, "Environment", simulated)
         file = tmp_path / "budget.toml"
         file.write_text(f'schema = 1\nname = "mine"\n[measure]\nthreads = 1\nsource = "{source}"\n{budget}')
         app = typer.Typer()

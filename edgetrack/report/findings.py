@@ -1,4 +1,4 @@
-"""Plain findings: what is fastest, what is most accurate, what is not worth it, and why.
+"""What a report finds: what is fastest, what is most accurate, what is not worth it, and why.
 
 Nothing is said beyond what intervals hold: a bundle is called faster where the 95 % interval of the paired ratio lies
 above 1, more accurate where a paired comparison says so or the intervals lie apart.
@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from edgetrack.benchmark.record import BenchRecord as Benchmark
-from edgetrack.benchmark.record import BenchResult as Speed
-from edgetrack.evaluation.comparison_record import Comparison
+import numpy as np
+
+from edgetrack.benchmark.record import BenchRecord, BenchResult
+from edgetrack.errors import UsageError
+from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
 from edgetrack.evaluation.difference import POINTS, Difference
 from edgetrack.report.model import (
     Accuracy,
@@ -20,16 +22,18 @@ from edgetrack.report.model import (
     Results,
     Sourced,
     Trial,
+    by_speed,
     comparison_trial,
+    is_reference,
     meaningful,
     side_identity,
     speed_identity,
 )
-from edgetrack.report.ratios import Faster, faster
-from edgetrack.report.speed_plots import by_speed, is_reference
-from edgetrack.stats.bootstrap import FEW_SEQUENCES
+from edgetrack.stats.bootstrap import FEW_SEQUENCES, ratio_of_medians
 
-Kind = Literal[
+_SEED = 0
+_RESAMPLES = 1000
+FindingKind = Literal[
     "fastest",
     "most accurate",
     "highest AO",
@@ -43,10 +47,10 @@ Kind = Literal[
 
 
 @dataclass(frozen=True)
-class Finding:
+class ReportFinding:
     """What kind of finding, what it is about in a few words, and the figures and the reason in sentences."""
 
-    kind: Kind
+    kind: FindingKind
     head: str
     text: str
 
@@ -55,24 +59,65 @@ class Finding:
         return f"{self.kind}: {self.head}. {self.text}"
 
 
-def findings(results: Results) -> list[Finding]:
-    """All that may be said, the most wanted first."""
+@dataclass(frozen=True)
+class Faster:
+    """The other's median track latency over this one's, above 1 is faster; `interval` is its 95 % one."""
+
+    ratio: float
+    interval: tuple[float, float] | None
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is shown to be faster."""
+        return self.interval is not None and self.interval[0] > 1
+
+    def describe(self) -> str:
+        """Such as `2.05 (1.98-2.11)`."""
+        return f"{self.ratio:.2f}" + _span(self.interval)
+
+    def sentence(self) -> str:
+        """Such as `It is 2.05 (1.98-2.11) times as fast`."""
+        if self.interval is None:
+            return f"It ran {self.ratio:.2f} times as fast, in too few rounds for an interval"
+        if self.shown:
+            return f"It is {self.describe()} times as fast"
+        slower = "slower" if self.interval[1] < 1 else "not shown to be faster"
+        return f"It is {slower}, {self.describe()} times the speed"
+
+
+def findings(results: Results) -> list[ReportFinding]:
+    """All findings, the most wanted first."""
     said = [
         *(one for bench in results.benchmarks for one in _fastest(bench, len(results.benchmarks) > 1)),
         *(_most_accurate(trial, known, results) for trial, known in meaningful(results).items() if len(known) > 1),
         *(_verdict(found.value, results) for found in results.comparisons if _sides_track(found.value)),
         *(one for bench in results.benchmarks for one in _not_worth_it(bench, results)),
         *(
-            Finding("advice", f"{one.value.precision} on {one.value.dataset}, stage by stage", one.value.advice)
+            ReportFinding("advice", f"{one.value.precision} on {one.value.dataset}, stage by stage", one.value.advice)
             for one in results.sensitivities
         ),
         *_careful(results),
     ]
-    order = get_args(Kind)
+    order = get_args(FindingKind)
     return sorted(dict.fromkeys(said), key=lambda one: order.index(one.kind))
 
 
-def _fastest(bench: Sourced[Benchmark], many: bool) -> Iterator[Finding]:
+def faster(one: BenchResult, other: BenchResult) -> Faster | None:
+    """How much faster `one` is than `other`, from their paired rounds; None where these do not pair, or a sample is 0.
+
+    Rounds of one benchmark ran next to each other; those of two benchmarks must not be given.
+    """
+    pairs = list(zip(other.samples_ms.track, one.samples_ms.track, strict=False))
+    try:
+        found = ratio_of_medians(
+            [a for a, _ in pairs], [b for _, b in pairs], rng=np.random.default_rng(_SEED), resamples=_RESAMPLES
+        )
+    except UsageError:
+        return None
+    return Faster(found.value, None if found.low is None or found.high is None else (found.low, found.high))
+
+
+def _fastest(bench: Sourced[BenchRecord], many: bool) -> Iterator[ReportFinding]:
     ordered = by_speed(bench.value.results)
     if not ordered:
         return
@@ -80,30 +125,29 @@ def _fastest(bench: Sourced[Benchmark], many: bool) -> Iterator[Finding]:
     level = [other for other in others if not (ratio := faster(best, other)) or not ratio.shown]
     here = f" in {bench.source}" if many else ""
     if not others:
-        yield Finding(
+        yield ReportFinding(
             "fastest", f"{_pace(best)}{here}", f"Nothing else was measured beside it. {_against(best)}".strip()
         )
     elif level:
         names = _joined([best.label, *(other.label for other in level)])
         text = f"No difference between them is shown. First is {_pace(best)}. {_against(best)}".strip()
-        yield Finding("fastest", f"{names}{here}", text)
+        yield ReportFinding("fastest", f"{names}{here}", text)
     else:
         ratio = faster(best, others[0])
         margin = f"{ratio.describe()} times as fast as {others[0].label}, the next. " if ratio else ""
-        yield Finding("fastest", f"{_pace(best)}{here}", f"{margin}{_against(best)}".strip())
+        yield ReportFinding("fastest", f"{_pace(best)}{here}", f"{margin}{_against(best)}".strip())
 
 
-def _pace(result: Speed) -> str:
-    return f"{result.label}, {result.fps.track or 0.0:.1f} fps ({result.latency_ms.track.p50:.2f} ms a frame)"
+def _pace(result: BenchResult) -> str:
+    return f"{result.label}, {result.fps.track or 0.0:.1f} fps ({result.latency_ms.track.p50:.2f} ms per frame)"
 
 
-def _against(result: Speed) -> str:
+def _against(result: BenchResult) -> str:
     """Against PyTorch on the same machine, and the paper's machine."""
     said = []
     ratio, interval = result.vs_pytorch.track, result.vs_pytorch_interval.track
     if ratio is not None:
-        span = "" if interval is None else f" ({interval[0]:.2f}-{interval[1]:.2f})"
-        said.append(f"It is {ratio:.2f}{span} times as fast as PyTorch on this machine.")
+        said.append(f"It is {ratio:.2f}{_span(interval)} times as fast as PyTorch on this machine.")
     if result.vs_paper.fps is not None and result.vs_paper.ratio is not None:
         cpu = f" on {result.vs_paper.cpu}" if result.vs_paper.cpu else ""
         said.append(
@@ -112,7 +156,7 @@ def _against(result: Speed) -> str:
     return " ".join(said)
 
 
-def _most_accurate(trial: Trial, known: dict[Identity, Accuracy], results: Results) -> Finding:
+def _most_accurate(trial: Trial, known: dict[Identity, Accuracy], results: Results) -> ReportFinding:
     ordered = sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
     best, others = ordered[0], ordered[1:]
     open_ = [(other, reason) for other in others if (reason := _not_shown(trial, best, other, results)) is not None]
@@ -120,14 +164,14 @@ def _most_accurate(trial: Trial, known: dict[Identity, Accuracy], results: Resul
     head = f"{best.who.label}, AO {best.ao:.3f} on {trial.label}"
     if not open_:
         beaten = _joined([f"{other.who.label} ({other.ao:.3f})" for other in others[:4]])
-        return Finding("most accurate", head, f"Shown to be more accurate than {beaten}.{few}")
+        return ReportFinding("most accurate", head, f"Shown to be more accurate than {beaten}.{few}")
     reasons = "; ".join(f"{other.who.label} at {other.ao:.3f} ({reason})" for other, reason in open_[:4])
     more = f"; and {len(open_) - 4} more" if len(open_) > 4 else ""
-    return Finding("highest AO", head, f"Not shown to be more accurate than {reasons}{more}.{few}")
+    return ReportFinding("highest AO", head, f"Not shown to be more accurate than {reasons}{more}.{few}")
 
 
 def _not_shown(trial: Trial, best: Accuracy, other: Accuracy, results: Results) -> str | None:
-    """Why it is not shown that the best is better than the other; None where it is."""
+    """Why the best is not shown to be better than the other; None where it is."""
     for found in results.comparisons:
         delta, pair = found.value.delta_ao, (side_identity(found.value.a), side_identity(found.value.b))
         if delta is None or comparison_trial(found.value) != trial or set(pair) != {best.who, other.who}:
@@ -142,7 +186,7 @@ def _not_shown(trial: Trial, best: Accuracy, other: Accuracy, results: Results) 
     return "never paired; `edgetrack compare` does"
 
 
-def _verdict(found: Comparison, results: Results) -> Finding:
+def _verdict(found: CompareRecord, results: Results) -> ReportFinding:
     """What B is worth against A: AO by paired runs, speed where one benchmark has both."""
     a, b, delta = side_identity(found.a), side_identity(found.b), found.delta_ao
     head = f"{b.label} in place of {a.label}"
@@ -150,20 +194,20 @@ def _verdict(found: Comparison, results: Results) -> Finding:
     apart = ""
     if found.agreement is not None:
         diverged, count = found.agreement.diverged, found.agreement.sequences
-        apart = f" Left to their own boxes they part in {diverged} of {count} sequences."
+        apart = f" Fed their own boxes they diverge in {diverged} of {count} sequences."
     ratio = _ratio_of(b, a, results)
     pace = "The two were not measured in one benchmark" if ratio is None else ratio.sentence()
     if delta is None:
-        return Finding("undecided", head, f"Too few paired runs {where} to say what it costs. {pace}.{apart}")
+        return ReportFinding("undecided", head, f"Too few paired runs {where} to tell its cost. {pace}.{apart}")
     cost = f"{_points(delta)} of AO by {delta.runs} paired runs {where}: {_said(delta)}"
-    return Finding(_kind(delta, ratio), head, f"{pace}. {cost}.{apart}")
+    return ReportFinding(_kind(delta, ratio), head, f"{pace}. {cost}.{apart}")
 
 
-def _sides_track(found: Comparison) -> bool:
+def _sides_track(found: CompareRecord) -> bool:
     return side_identity(found.a).tracks and side_identity(found.b).tracks
 
 
-def _kind(delta: Difference, ratio: Faster | None) -> Kind:
+def _kind(delta: Difference, ratio: Faster | None) -> FindingKind:
     quick = ratio is not None and ratio.shown
     known = ratio is not None and ratio.interval is not None
     if delta.verdict == "better":
@@ -179,7 +223,9 @@ def _said(delta: Difference) -> str:
     if delta.verdict == "equal":
         return f"equal within {POINTS * delta.margin:g}"
     if delta.verdict == "undecided":
-        return "undecided" if delta.more_runs is None else f"undecided, about {delta.more_runs} more runs would tell"
+        return (
+            "undecided" if delta.more_runs is None else f"undecided, about {delta.more_runs} more runs would settle it"
+        )
     return delta.verdict
 
 
@@ -197,8 +243,8 @@ def _ratio_of(b: Identity, a: Identity, results: Results) -> Faster | None:
     return None
 
 
-def _not_worth_it(bench: Sourced[Benchmark], results: Results) -> Iterator[Finding]:
-    """Contestants whose speed alone speaks against them: what they are compared with computes at least as exactly."""
+def _not_worth_it(bench: Sourced[BenchRecord], results: Results) -> Iterator[ReportFinding]:
+    """Candidates that are slower than one that computes at least as exactly."""
     judged = [found.value for found in results.comparisons if _sides_track(found.value)]
     compared = {(side_identity(found.a), side_identity(found.b)) for found in judged}
     here = f" in {bench.source}" if len(results.benchmarks) > 1 else ""
@@ -207,11 +253,10 @@ def _not_worth_it(bench: Sourced[Benchmark], results: Results) -> Iterator[Findi
             continue
         interval = result.vs_pytorch_interval.track
         if interval is not None and interval[1] < 1:
-            yield Finding(
+            yield ReportFinding(
                 "not worth it",
                 f"{result.label}{here}",
-                f"It is slower than PyTorch here: {result.vs_pytorch.track or 0.0:.2f} times its speed "
-                f"({interval[0]:.2f}-{interval[1]:.2f}).",
+                f"It is slower than PyTorch here: {result.vs_pytorch.track or 0.0:.2f}{_span(interval)} times as fast.",
             )
         plain = _plain(result, bench.value.results)
         if plain is not None and (speed_identity(plain), speed_identity(result)) not in compared:
@@ -220,36 +265,36 @@ def _not_worth_it(bench: Sourced[Benchmark], results: Results) -> Iterator[Findi
         if rival is not None:
             ratio = faster(rival, result)
             if ratio is not None and ratio.shown:
-                yield Finding(
+                yield ReportFinding(
                     "not worth it",
                     f"{result.label}{here}",
-                    f"{rival.label} computes the same and is {ratio.describe()} times as fast here: worth having only "
-                    "where that one cannot run.",
+                    f"{rival.label} computes the same and is {ratio.describe()} times as fast here: useful only where "
+                    "that one cannot run.",
                 )
 
 
-def _lowered(result: Speed, plain: Speed, here: str) -> Finding:
+def _lowered(result: BenchResult, plain: BenchResult, here: str) -> ReportFinding:
     """A lower precision whose accuracy nobody compared."""
     head = f"{result.label} in place of {plain.label}{here}"
     ratio = faster(result, plain)
     smaller = (
-        f" Its files take {result.size_mb:.1f} MB against {plain.size_mb:.1f}."
+        f" Its files take {result.size_mb:.1f} MiB against {plain.size_mb:.1f}."
         if result.size_mb < plain.size_mb
         else ""
     )
     if ratio is not None and ratio.shown:
-        return Finding(
+        return ReportFinding(
             "undecided",
             head,
-            f"{ratio.sentence()}. What that costs in AO is not known yet: edgetrack compare {plain.label} "
+            f"{ratio.sentence()}. Its cost in AO is not known yet: edgetrack compare {plain.label} "
             f"{result.label} --dataset DATASET.{smaller}",
         )
     if ratio is None or ratio.interval is None:
-        return Finding("undecided", head, f"Too few rounds to say which is faster; raise --rounds.{smaller}")
-    return Finding("not worth it", head, f"{ratio.sentence()}, so it buys no speed here.{smaller}")
+        return ReportFinding("undecided", head, f"Too few rounds to say which is faster; raise --rounds.{smaller}")
+    return ReportFinding("not worth it", head, f"{ratio.sentence()}, so it buys no speed here.{smaller}")
 
 
-def _plain(result: Speed, results: Sequence[Speed]) -> Speed | None:
+def _plain(result: BenchResult, results: Sequence[BenchResult]) -> BenchResult | None:
     """The same tracker and target in full precision, where this is a lower one."""
     if result.precision == "fp32" and result.hint is None:
         return None
@@ -260,15 +305,15 @@ def _plain(result: Speed, results: Sequence[Speed]) -> Speed | None:
     return None
 
 
-def _rival(result: Speed, results: Sequence[Speed]) -> Speed | None:
+def _rival(result: BenchResult, results: Sequence[BenchResult]) -> BenchResult | None:
     """The fastest one that computes the same on another target."""
     key = (result.tracker, result.precision, result.hint, result.weights)
     same = [other for other in by_speed(results) if (other.tracker, other.precision, other.hint, other.weights) == key]
     return same[0] if same and same[0] is not result and not is_reference(same[0]) else None
 
 
-def _careful(results: Results) -> Iterator[Finding]:
-    """What stands between these figures and trust."""
+def _careful(results: Results) -> Iterator[ReportFinding]:
+    """Reasons to read these figures with care."""
     untrained, partial, doubted = [], [], []
     for bench in results.benchmarks:
         ours = [result for result in bench.value.results if not is_reference(result)]
@@ -279,12 +324,12 @@ def _careful(results: Results) -> Iterator[Finding]:
         doubted += [f"{_joined(codes)} in {bench.source}"] if codes else []
     if untrained:
         text = f"Untrained weights: {'; '.join(untrained)}."
-        yield Finding("careful", "Speed and size hold, boxes mean nothing", text)
+        yield ReportFinding("careful", "BenchResult and size hold, boxes mean nothing", text)
     if partial:
-        yield Finding("careful", "Rounds are missing", f"Interrupted: {_joined(partial)}.")
+        yield ReportFinding("careful", "Rounds are missing", f"Interrupted: {_joined(partial)}.")
     if doubted:
-        text = f"What is meant stands under Warnings: {'; '.join(doubted)}."
-        yield Finding("careful", "The benchmark itself warns", text)
+        text = f"See Warnings: {'; '.join(doubted)}."
+        yield ReportFinding("careful", "The benchmark itself warns", text)
     broken = sum(
         len(one.failures)
         for group in (
@@ -295,11 +340,15 @@ def _careful(results: Results) -> Iterator[Finding]:
         for one in group
     )
     if broken:
-        yield Finding("careful", f"{broken} failed", "What failed, and why, stands under Warnings.")
+        yield ReportFinding("careful", f"{broken} failed", "What failed, and why, is listed under Warnings.")
     if len({bench.value.machine.to_json() for bench in results.benchmarks}) > 1:
         text = "The benchmarks are of different machines or moments."
-        yield Finding("careful", "Compare within a benchmark, not across", text)
+        yield ReportFinding("careful", "Compare within a benchmark, not across", text)
 
 
 def _joined(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.2f}-{interval[1]:.2f})"

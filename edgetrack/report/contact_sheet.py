@@ -1,4 +1,4 @@
-"""Frames with both trackers' boxes, taken where they differ: at the start, where they part, where they differ most.
+"""Frames with both trackers' boxes, where it matters: at the start, where they diverge, where they overlap least.
 
 A comparison's record holds overlaps, no boxes. The boxes lie in the runs that `edgetrack compare` keeps beside it, and
 are taken only where they give back the recorded overlap in every frame; the frames come from the data set that the
@@ -16,17 +16,19 @@ import msgspec
 import numpy as np
 
 from edgetrack.box import Box
-from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import EdgetrackError
-from edgetrack.evaluation import store
-from edgetrack.evaluation.comparison_record import Comparison, SequencePair, Side
+from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
+from edgetrack.evaluation.comparison_record import SequencePair
+from edgetrack.evaluation.comparison_record import Side as CompareSide
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.divergence import divergence
-from edgetrack.evaluation.ope import Run
-from edgetrack.evaluation.sequence import Sequence as Frames
+from edgetrack.evaluation.ope import Run as OnePassRun
+from edgetrack.evaluation.sequence import Sequence as Clip
+from edgetrack.evaluation.store import Saved as SavedRun
+from edgetrack.evaluation.store import plain_name
 from edgetrack.media import Frame
-from edgetrack.report.difference_plots import most_different
-from edgetrack.report.reading import LARGEST_FILE
+from edgetrack.report.model import LARGEST_FILE, side_identity
+from edgetrack.report.plots import most_different
 
 MOST_SEQUENCES = 6
 _WIDTH = 300
@@ -36,7 +38,7 @@ _A, _B, _DARK = (230, 160, 40), (60, 190, 255), (20, 20, 20)
 
 
 @dataclass(frozen=True)
-class Shot:
+class Thumbnail:
     """A frame with both boxes, as a `data:` address of a JPEG; `iou` is that of the two boxes."""
 
     frame: int
@@ -49,21 +51,21 @@ class Shot:
 
 @dataclass(frozen=True)
 class Strip:
-    """The shots of a sequence."""
+    """The thumbnails of a sequence."""
 
     sequence: str
-    shots: tuple[Shot, ...]
+    thumbnails: tuple[Thumbnail, ...]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ContactSheet:
     """Strips of those sequences that differ most, and why others that were wanted are not there."""
 
     strips: tuple[Strip, ...]
     notes: tuple[str, ...]
 
 
-def contact_sheet(found: Comparison, source: Path, dataset: Dataset) -> Sheet:
+def contact_sheet(found: CompareRecord, source: Path, dataset: Dataset) -> ContactSheet:
     """The sequences in which A and B differ most.
 
     Args:
@@ -83,28 +85,28 @@ def contact_sheet(found: Comparison, source: Path, dataset: Dataset) -> Sheet:
             notes.append(f"{one.name}: the runs that the comparison was made from are not beside {source}")
             continue
         try:
-            strips.append(Strip(one.name, tuple(_shots(one, boxes, dataset.read(entry)))))
+            strips.append(Strip(one.name, tuple(_thumbnails(one, boxes, dataset.read(entry)))))
         except EdgetrackError as error:
             notes.append(f"{one.name}: {error}")
-    return Sheet(tuple(strips), tuple(notes))
+    return ContactSheet(tuple(strips), tuple(notes))
 
 
 def moments(one: SequencePair) -> list[tuple[int, str]]:
-    """Frames that tell the story, in order: start, first apart, furthest apart, together again, end."""
+    """Frames that tell the story, in order: start, first diverged, least overlap, agreeing again, end."""
     iou = one.iou
     told = {1 if len(iou) > 1 else 0: "start", len(iou) - 1: "end"}
-    told[int(np.argmin(iou))] = "furthest apart"
+    told[int(np.argmin(iou))] = "least overlap"
     if one.first_divergence is not None:
-        told[one.first_divergence] = "first apart"
+        told[one.first_divergence] = "first diverged"
     if one.recovery is not None:
-        told[one.recovery] = "together again"
+        told[one.recovery] = "agreeing again"
     middle = len(iou) // 2
     if len(told) < 4 and middle not in told:
         told[middle] = "middle"
     return sorted(told.items())
 
 
-def _boxes(found: Comparison, one: SequencePair, source: Path) -> tuple[list[Box], list[Box]] | None:
+def _boxes(found: CompareRecord, one: SequencePair, source: Path) -> tuple[list[Box], list[Box]] | None:
     """A's and B's boxes: of all runs that are kept, the two whose overlap is the recorded one in every frame."""
     ours, theirs = (list(_runs(side, found, one.name, source)) for side in (found.a, found.b))
     for a in ours:
@@ -116,38 +118,37 @@ def _boxes(found: Comparison, one: SequencePair, source: Path) -> tuple[list[Box
     return None
 
 
-def _runs(side: Side, found: Comparison, sequence: str, source: Path) -> Iterator[Run]:
-    label = bundle_label(side.bundle, side.hint)
-    names = {store.plain_name(label), store.plain_name(side.bundle)}
+def _runs(side: CompareSide, found: CompareRecord, sequence: str, source: Path) -> Iterator[OnePassRun]:
+    names = {plain_name(side_identity(side).label), plain_name(side.bundle)}
     folders = [source.parent / name for name in sorted(names)]
     # Without --output, comparisons lie in out/compare/A_vs_B/DATASET and runs in out/eval/BUNDLE/DATASET.
-    kept = Path("eval", store.plain_name(side.bundle), store.plain_name(found.dataset))
+    kept = Path("eval", plain_name(side.bundle), plain_name(found.dataset))
     folders += [out / kept for out in source.absolute().parents[3:4]]
     for folder in folders:
-        for path in sorted(folder.glob(f"{store.plain_name(sequence)}-*.json")):
+        for path in sorted(folder.glob(f"{plain_name(sequence)}-*.json")):
             run = _run(path, sequence)
             if run is not None:
                 yield run
 
 
-def _run(path: Path, sequence: str) -> Run | None:
+def _run(path: Path, sequence: str) -> OnePassRun | None:
     try:
         if path.stat().st_size > LARGEST_FILE:
             return None
-        saved = msgspec.json.decode(path.read_bytes(), type=store.Saved)
-        return msgspec.json.decode(saved.run, type=Run) if saved.sequence == sequence else None
+        saved = msgspec.json.decode(path.read_bytes(), type=SavedRun)
+        return msgspec.json.decode(saved.run, type=OnePassRun) if saved.sequence == sequence else None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _shots(one: SequencePair, boxes: tuple[list[Box], list[Box]], sequence: Frames) -> Iterator[Shot]:
+def _thumbnails(one: SequencePair, boxes: tuple[list[Box], list[Box]], clip: Clip) -> Iterator[Thumbnail]:
     wanted = dict(moments(one))
-    with sequence.open() as frames:
+    with clip.open() as frames:
         for index, frame in zip(range(max(wanted) + 1), frames, strict=False):
             if index in wanted:
                 image = _drawn(frame, [side[index] for side in boxes])
                 height, width = image.shape[:2]
-                yield Shot(index, one.iou[index], wanted[index], _address(image), width, height)
+                yield Thumbnail(index, one.iou[index], wanted[index], _address(image), width, height)
 
 
 def _drawn(frame: Frame, boxes: Sequence[Box]) -> Frame:

@@ -6,9 +6,8 @@ import pytest
 
 from edgetrack.benchmark.record import PytorchInterval, VersusPytorch
 from edgetrack.evaluation.record import Record as Evaluation
+from edgetrack.report.findings import faster, findings
 from edgetrack.report.model import Results, Sourced
-from edgetrack.report.ratios import faster
-from edgetrack.report.sentences import findings
 from tests.report.conftest import benchmark, comparison, contestant, difference, evaluated, sensitivity, side
 
 FP32, INT8, ONNX = "smat-openvino-fp32", "smat-openvino-int8", "smat-onnx-fp32"
@@ -84,7 +83,7 @@ def test_slower_than_pytorch_is_not_worth_it() -> None:
 def test_lower_precision_that_is_not_faster_is_not_worth_it() -> None:
     found = results(benchmark(contestant(FP32, 20.0, seed=1), contestant(INT8, 21.0, seed=2, size=4.0)))
     (line,) = said(found, "not worth it")
-    assert "it buys no speed here. Its files take 4.0 MB against 10.0" in line
+    assert "it buys no speed here. Its files take 4.0 MiB against 10.0" in line
 
 
 def test_faster_lower_precision_without_a_comparison_is_undecided_and_says_what_to_type() -> None:
@@ -113,7 +112,7 @@ def test_verdict_weighs_speed_and_accuracy(ms, delta, kind: str) -> None:
     found = results(bench, comparisons=[comparison(side(FP32, 0.72), side(INT8, 0.7), delta)])
     lines = [line for line in said(found, kind) if "in place of" in line]
     assert len(lines) == 1, findings(found)
-    assert "part in 2 of 10 sequences" in lines[0]
+    assert "diverge in 2 of 10 sequences" in lines[0]
 
 
 def test_speed_of_other_weights_is_not_taken() -> None:

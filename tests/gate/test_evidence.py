@@ -6,7 +6,7 @@ import pytest
 from edgetrack.benchmark.machine import Gpu, MachineRecord
 from edgetrack.box import Box
 from edgetrack.errors import UsageError
-from edgetrack.gate.like import differences, insist, traits
+from edgetrack.gate.evidence import conditions_of, differences, require_comparable
 
 MACHINE = MachineRecord(
     os="Debian 12",
@@ -30,7 +30,7 @@ GIVEN = {
 
 
 def seen(machine=None, **changes):
-    return traits(msgspec.structs.replace(MACHINE, **(machine or {})), **{**GIVEN, **changes})
+    return conditions_of(msgspec.structs.replace(MACHINE, **(machine or {})), **{**GIVEN, **changes})
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def seen(machine=None, **changes):
         ({"tracker": "another"}, "tracker"),
     ],
 )
-def test_each_of_these_makes_two_measurements_unlike(changed, name):
+def test_each_of_these_makes_two_measurements_incomparable(changed, name):
     (line,) = differences(seen(), seen(**changed))
     assert line.startswith(f"{name}: ")
     with pytest.raises(UsageError, match=f"(?s){name}.*--force"):
-        insist([line], force=False)
-    insist([line], force=True)
+        require_comparable([line], force=False)
+    require_comparable([line], force=True)
 
 
 @pytest.mark.parametrize(

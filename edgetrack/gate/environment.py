@@ -1,4 +1,4 @@
-"""Which edgetrack a Python runs: a change of the runtime is measured by two installations in one job."""
+"""Which edgetrack a Python environment runs: a change of edgetrack itself is measured by two installations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 import edgetrack
 from edgetrack.benchmark.process import Start, Worker, WorkerProcess, worker_environ
 from edgetrack.errors import UsageError
-from edgetrack.gate.record import CodeNote
+from edgetrack.gate.report import CodeNote
 
 _WORKER = ("-I", "-m", "edgetrack.benchmark.worker")
 """Isolated, because Python otherwise takes the edgetrack of a checkout that happens to be the current folder."""
@@ -41,7 +41,7 @@ def code_of(python: Path) -> CodeNote:
             f"--baseline-python {python} cannot be run: {error}; give an environment's bin/python"
         ) from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UsageError(
             f"{python} cannot import edgetrack ({last}); install the baseline there: {python} -m pip install PATH"
         )

@@ -15,11 +15,9 @@ from edgetrack.benchmark.record import BenchRecord
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison_record import Comparison
 from edgetrack.evaluation.sensitivity import Sensitivity
-from edgetrack.report import reading
-from edgetrack.report.markdown import markdown
-from edgetrack.report.model import Results, Sourced
-from edgetrack.report.reading import clean, read_file, read_results
-from edgetrack.report.words import contents
+from edgetrack.report import model as reading
+from edgetrack.report.model import Results, Sourced, clean, read_file, read_results
+from edgetrack.report.page import contents, markdown
 from tests.report.conftest import benchmark, comparison, contestant, difference, jetson_soak, sensitivity, side, write
 
 ONE_OF_EACH = "1 benchmark, 1 evaluation, 1 comparison, 1 sensitivity map"
