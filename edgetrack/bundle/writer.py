@@ -11,7 +11,6 @@ import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -82,9 +81,7 @@ class BundleWriter:
         self._staging = staging
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._staging is not None:
             discard(self._staging, self._target)
             self._staging = None

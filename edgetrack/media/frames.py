@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +14,10 @@ import numpy.typing as npt
 from edgetrack.box import Box
 from edgetrack.errors import SourceError
 
+Frame: TypeAlias = npt.NDArray[np.uint8]
+"""An image: uint8, (height, width, 3), channels in the order blue, green, red."""
+Plane: TypeAlias = npt.NDArray[np.float32]
+"""One or more float32 values per pixel: (height, width) or (height, width, channels)."""
 MAX_SIDE = 20_000
 """Pixels: no wider or higher image is taken."""
 MAX_PIXELS = 400_000_000
@@ -57,9 +60,7 @@ class FrameSource(ABC):
     def __enter__(self) -> FrameSource:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -76,16 +77,6 @@ def check_size(width: int, height: int, what: str) -> None:
         )
 
 
-Frame: TypeAlias = npt.NDArray[np.uint8]
-"""An image: uint8, (height, width, 3), channels in the order blue, green, red."""
-
-Plane: TypeAlias = npt.NDArray[np.float32]
-"""One or more float32 values per pixel: (height, width) or (height, width, channels)."""
-
-
-_SILENT = 0
-
-
 @contextmanager
 def quiet_cv2() -> Iterator[None]:
     """Silence OpenCV's log lines inside, and FFmpeg's from its first use on, unless the environment asks for them."""
@@ -96,7 +87,7 @@ def quiet_cv2() -> Iterator[None]:
     # OpenCV 4 has the two functions at the top, OpenCV 5 in a module that OpenCV 4 lacks.
     log: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
     before = log.getLogLevel()
-    log.setLogLevel(_SILENT)
+    log.setLogLevel(0)
     try:
         yield
     finally:

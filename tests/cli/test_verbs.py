@@ -55,23 +55,6 @@ def test_verify_refuses_a_changed_file(run, workplace, tmp_path) -> None:
     assert "step.bin" in done.stderr
 
 
-def test_inspect_shows_the_manifest(run) -> None:
-    manifest = json.loads(run("inspect", BUNDLE, "--json").stdout)
-    assert manifest["tracker"] == "smat"
-    assert {g["name"] for g in manifest["graphs"]} == {"template", "step"}
-    text = run("inspect", BUNDLE).stdout
-    assert "trained-here smat.safetensors" in text
-    assert "template_features" in text
-
-
-def test_packed_bundle_verifies_and_unpacks(run, tmp_path) -> None:
-    packed = tmp_path / "b.zip"
-    assert run("pack", BUNDLE, "-o", str(packed)).returncode == 0
-    assert run("verify", str(packed)).returncode == 0
-    assert run("unpack", str(packed), "-o", str(tmp_path / "b")).returncode == 0
-    assert run("verify", str(tmp_path / "b")).returncode == 0
-
-
 def test_doctor_names_machine_and_targets(run) -> None:
     found = json.loads(run("doctor", "--json").stdout)
     assert found["machine"]["usable_cores"] >= 1
