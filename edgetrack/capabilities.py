@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from edgetrack import plugins
-from edgetrack.bundle import open_bundle
-from edgetrack.bundle.ref import BundleRef, path_aliases, split_label
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
 from edgetrack.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
+    from edgetrack.bundle.ref import BundleRef
     from edgetrack.runtime.backends.base import CompiledGraph
 
 TRACE = "trace"
@@ -287,6 +286,10 @@ def open_ref(text: str) -> BundleRef:
         UsageError: its target takes no such hint.
         EdgetrackError: the bundle cannot be opened.
     """
+    # Imported here: the table is read for every help text, NumPy is not needed for that.
+    from edgetrack.bundle import open_bundle
+    from edgetrack.bundle.ref import BundleRef, split_label
+
     path, hint = split_label(text)
     with open_bundle(path) as bundle:
         ref = BundleRef(bundle.source.absolute(), bundle.manifest, hint)
@@ -301,6 +304,8 @@ def open_ref(text: str) -> BundleRef:
 
 def open_refs(texts: Sequence[str]) -> list[BundleRef]:
     """`open_ref` for each, with aliases where two bundles have one name."""
+    from edgetrack.bundle.ref import path_aliases
+
     refs = [open_ref(text) for text in texts]
     aliases = path_aliases([(ref.manifest.name, ref.path) for ref in refs])
     return [replace(ref, alias=alias) for ref, alias in zip(refs, aliases, strict=True)]
