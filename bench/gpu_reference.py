@@ -23,7 +23,7 @@ from edgetrack.benchmark import machine
 from edgetrack.benchmark.candidates import require_gpu
 from edgetrack.capabilities import reference_target
 from edgetrack.errors import EdgetrackError
-from edgetrack.export.separately import Together, export_each
+from edgetrack.export.isolated import Together, export_each
 from edgetrack.files import replace_whole
 
 RESULTS = Path(__file__).resolve().parent / "results"

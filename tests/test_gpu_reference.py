@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgetrack.benchmark import machine
-from edgetrack.export.separately import Exported, Failed, Together, Worst
+from edgetrack.export.isolated import Exported, Failed, Together, Worst
 
 SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "gpu_reference.py"
 GIVEN = argparse.Namespace(

@@ -194,8 +194,8 @@ def _measure(request: BenchRequest) -> BenchRecord:
 
 
 def _export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:
+    from edgetrack.export.isolated import export_apart
     from edgetrack.export.recipe import default_tracker
-    from edgetrack.export.separately import export_apart
 
     # In a process of its own: what a converter loads, or breaks, shall not be with who measures.
     return export_apart(tracker or default_tracker(), target, output, weights, progress=lambda line: None)

@@ -25,10 +25,10 @@ def collect(
     """Run a tracker over clips and list the search regions that it cuts, half of them jittered as in training."""
     from edgetrack.cli.console import stages
     from edgetrack.errors import UsageError
-    from edgetrack.evaluation.calibration import Sources
-    from edgetrack.export.precision.calibration import make_set, to_toml
-    from edgetrack.export.precision.collect import Wish
     from edgetrack.files import write_whole
+    from edgetrack.quantization.calibration import make_set, to_toml
+    from edgetrack.quantization.collect import Wish
+    from edgetrack.quantization.sources import Sources
     from edgetrack.runtime.session import load
 
     name = output.stem.lower().replace(" ", "-")
@@ -48,7 +48,7 @@ def collect(
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A set's name or file.")]) -> None:
     """Print what a set holds; its hash is checked."""
-    from edgetrack.export.precision.calibration import find_set
+    from edgetrack.quantization.calibration import find_set
 
     found = find_set(name)
     typer.echo(f"{found.name}: {found.size} crops, sha256 {found.sha256}\n{found.about}")

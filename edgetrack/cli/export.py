@@ -14,9 +14,9 @@ from edgetrack.capabilities import best_target, find_target, target_names, targe
 
 if TYPE_CHECKING:
     from edgetrack.evaluation.anchors import AnchorPlan
-    from edgetrack.evaluation.control import AccuracyControl
+    from edgetrack.export.isolated import Exported
     from edgetrack.export.pipeline import Plan
-    from edgetrack.export.separately import Exported
+    from edgetrack.quantization.accuracy_control import AccuracyControl
 
 
 class ExportCommand(TyperCommand):
@@ -130,15 +130,15 @@ def export(
     from edgetrack.cli.console import print_json, stages
     from edgetrack.cli.options import split_names
     from edgetrack.evaluation.anchors import AnchorPlan
-    from edgetrack.evaluation.calibration import Sources
+    from edgetrack.export.isolated import Exported, Worst
+    from edgetrack.export.lowering import Correction, Method, Ranges
     from edgetrack.export.pipeline import ExportRequest, plan
-    from edgetrack.export.pipeline import export as run
-    from edgetrack.export.precision.calibration import DEFAULT
-    from edgetrack.export.precision.collect import Wish
-    from edgetrack.export.precision.methods import Correction, Method, Ranges
-    from edgetrack.export.precision.run import LowerWish
-    from edgetrack.export.separately import Exported, Worst
     from edgetrack.export.targets.base import read_options
+    from edgetrack.quantization.calibration import DEFAULT
+    from edgetrack.quantization.collect import Wish
+    from edgetrack.quantization.lower import LoweringRequest, check_lowering
+    from edgetrack.quantization.lower import export as run
+    from edgetrack.quantization.sources import Sources
 
     control = None
     if max_drop is not None or val is not None or sensitivity:
@@ -159,20 +159,21 @@ def export(
         rtol=rtol,
         parity_sources=tuple(parity_source or ()),
         options=read_options(find_target(chosen), context.obj or {}),
-        lowering=LowerWish(
-            calibration=Sources(tuple(calib or (DEFAULT,)), None, Wish(calib_size, seed)),
-            method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
-            keep=None if (kept := split_names(keep)) is None else tuple(name for name in kept if name != "none"),
-            chooser=control,
-        ),
+    )
+    lowering = LoweringRequest(
+        calibration=Sources(tuple(calib or (DEFAULT,)), None, Wish(calib_size, seed)),
+        method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
+        keep=None if (kept := split_names(keep)) is None else tuple(name for name in kept if name != "none"),
+        control=control,
     )
     work = plan(request)
     if dry_run:
+        check_lowering(work, lowering)
         typer.echo(_plan_text(work))
         return
     with stages(f"exporting {work.name}") as progress:
         try:
-            report = run(request, progress=progress)
+            report = run(work, lowering, progress=progress)
         finally:
             if control is not None and control.found is not None:
                 _show(control)
@@ -204,7 +205,7 @@ def _export_separately(context: typer.Context, wish: str, precision: str, as_jso
     """The same command for every target, in a process of its own."""
     from edgetrack.cli.console import print_json, stderr
     from edgetrack.errors import UsageError
-    from edgetrack.export.separately import export_each, targets_of
+    from edgetrack.export.isolated import export_each, targets_of
 
     given = _given(context)
     for option in ("output", "dry_run"):
@@ -266,8 +267,8 @@ def _control(
     precision: str,
 ) -> AccuracyControl:
     from edgetrack.errors import UsageError
-    from edgetrack.evaluation.control import AccuracyControl
     from edgetrack.evaluation.datasets import open_dataset
+    from edgetrack.quantization.accuracy_control import AccuracyControl
 
     if precision == "fp32":
         raise UsageError("--max-drop, --val and --sensitivity are for precisions below fp32; give --precision")
@@ -282,7 +283,7 @@ def _control(
 
 def _show(control: AccuracyControl) -> None:
     from edgetrack.cli.console import stderr
-    from edgetrack.evaluation.sensitivity import lines
+    from edgetrack.quantization.sensitivity import lines
 
     if control.found is not None:
         for line in lines(control.found):

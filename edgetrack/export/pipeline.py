@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,10 @@ import msgspec
 import numpy as np
 
 from edgetrack import __version__
-from edgetrack.bundle import BundleWriter, check_destination, write_npz
+from edgetrack.bundle import BundleWriter, write_npz
 from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
 from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision
 from edgetrack.errors import BackendMissingError, UsageError
-from edgetrack.export.precision.run import LowerWish, kept_at_first, lower
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule
 
 GOLDEN_SAMPLES = 3
-Progress = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,6 @@ class ExportRequest:
         opset: ONNX operator set, 17 or 18.
         atol, rtol: in place of the recipe's parity tolerance.
         parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
-        lowering: what a precision below FP32 needs to know.
         options: what the target alone offers, None for its defaults.
     """
 
@@ -63,7 +60,6 @@ class ExportRequest:
     atol: float | None = None
     rtol: float | None = None
     parity_sources: tuple[str, ...] = ()
-    lowering: LowerWish = field(default_factory=LowerWish)
     options: ExporterOptions | None = None
 
 
@@ -122,7 +118,6 @@ def plan(request: ExportRequest) -> Plan:
         if value is not None and not 0 <= value < float("inf"):
             raise UsageError(f"{name} is {value}; expected a finite number of at least 0")
     recipe.tolerance(request.precision)
-    kept_at_first(recipe, request.precision, request.lowering)
     tolerance = recipe.tolerance("fp32")
     given = {"atol": request.atol, "rtol": request.rtol}
     tolerance = msgspec.structs.replace(tolerance, **{name: v for name, v in given.items() if v is not None})
@@ -131,12 +126,6 @@ def plan(request: ExportRequest) -> Plan:
     _require_packages(target)
     exporter = exporter_type(recipe, request.options)
     exporter.prepare()
-    exporter.check_method(request.lowering.method)
-    if request.lowering.chooser is not None and target.device_needed:
-        raise UsageError(
-            f"accuracy control runs the bundle, which needs {target.device_needed}; find the stages with another "
-            "target and give them as --keep"
-        )
     if not request.onnx:
         request = replace(request, weights=recipe.choose_weights(request.weights))
     return Plan(request, recipe, target, exporter, name, output, tolerance)
@@ -152,43 +141,28 @@ def _require_packages(target: Target) -> None:
         )
 
 
-def export(request: ExportRequest, *, progress: Progress = lambda stage: None) -> ExportReport:
-    """Export a tracker.
+def export(
+    request: ExportRequest | Plan, *, output: Path | None = None, progress: Tell = lambda stage: None
+) -> ExportReport:
+    """Export a tracker in FP32, proven against PyTorch; `edgetrack.quantization.lower.export` takes every precision.
 
     Args:
-        request: what to export.
+        request: what to export, or what `plan` made of it.
+        output: a new folder in place of the planned one, for what is to be lowered from there.
         progress: called with a line of text at the start of every stage.
 
     Raises:
         ParityError: the exported graphs differ from PyTorch by more than the tolerance; nothing is left on disk.
         EdgetrackError: see `plan`, `edgetrack.checkpoints` and `edgetrack.bundle`.
     """
-    work = plan(request)
-    if request.precision == "fp32":
-        return _export_full(work, work.output, request.overwrite, progress)
-    check_destination(work.output, overwrite=request.overwrite)
-    with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
-        full = _export_full(work, Path(scratch) / "fp32", False, progress)
-        manifest = lower(
-            full.path,
-            work.output,
-            work.name,
-            work.recipe,
-            request.precision,
-            request.lowering,
-            request.overwrite,
-            progress,
-            work.exporter,
-        )
-    return replace(full, path=work.output, manifest=manifest)
-
-
-def _export_full(work: Plan, output: Path, overwrite: bool, progress: Progress) -> ExportReport:
-    """The FP32 bundle, proven against PyTorch; completed where that is the precision that was asked for."""
     from edgetrack.export.parity import proof_fields
 
+    work = request if isinstance(request, Plan) else plan(request)
+    final = work.request.precision == "fp32"
+    if not final and output is None:
+        raise UsageError(f"this exports fp32, given {work.request.precision}; call edgetrack.quantization.lower.export")
     shipped, published, weights, reference = _start(work, progress)
-    with BundleWriter(output, overwrite=overwrite) as writer:
+    with BundleWriter(output or work.output, overwrite=output is None and work.request.overwrite) as writer:
         manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
         report = msgspec.structs.replace(report, reference=reference, **proof_fields(work.target))
@@ -196,17 +170,17 @@ def _export_full(work: Plan, output: Path, overwrite: bool, progress: Progress) 
         progress("writing the bundle")
         write_npz(writer.folder / GOLDEN_FILE, _golden_arrays(golden))
         (writer.folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-        if work.request.precision == "fp32":
+        if final:
             manifest = work.exporter.complete(writer.folder, manifest, progress)
         path = writer.commit(manifest)
     worst = report.worst
     return ExportReport(path, manifest, len(report.comparisons), worst.name, worst.max_abs, reference, report.not_run)
 
 
-def _start(work: Plan, progress: Progress) -> tuple[Sequence[GraphModule], Sequence[GraphModule], WeightsInfo, str]:
+def _start(work: Plan, progress: Tell) -> tuple[Sequence[GraphModule], Sequence[GraphModule], WeightsInfo, str]:
     """The graphs to ship, those to hold them against, where the weights come from, and the reference's name."""
     if work.request.onnx:
-        from edgetrack.export.given import REFERENCE, read_given
+        from edgetrack.export.from_onnx import REFERENCE, read_given
 
         progress(f"graphs: {', '.join(map(str, work.request.onnx))}")
         given, origin = read_given(work.recipe, work.request.onnx, work.target.name)
@@ -228,7 +202,7 @@ def _convert(
     shipped: Sequence[GraphModule],
     weights: WeightsInfo,
     folder: Path,
-    progress: Progress,
+    progress: Tell,
 ) -> tuple[GraphInfo, ...]:
     from edgetrack.export.flops import count_flops
 
@@ -289,7 +263,7 @@ def _prove(
     shipped: Sequence[GraphModule],
     published: Sequence[GraphModule],
     folder: Path,
-    progress: Progress,
+    progress: Tell,
 ) -> tuple[ParityReport, list[dict[str, dict[str, dict[str, Array]]]]]:
     from edgetrack.export.parity import exported_runner, open_proof, prove
     from edgetrack.export.samples import DEFAULT_SOURCES, Sample, noise_sample, real_samples

@@ -11,7 +11,7 @@ import msgspec
 
 from edgetrack.bundle.manifest import Name, PaperFigures, Scalar, Sha256
 from edgetrack.errors import RecipeError, UnknownNameError, UsageError
-from edgetrack.export.precision.stages import check_stages
+from edgetrack.export.stages import check_stages
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
 from edgetrack.resources import data_folder
 from edgetrack.toml_files import read_toml
@@ -129,7 +129,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `family` names the network and the procedure, which a tracker may share with others; left out, it is `name`.
     `aliases` are further names that a user may type for it; bundles carry `name`. `stages` cuts the graphs into pieces
-    whose precision can be chosen (`edgetrack.export.precision.stages`), `keep` names for each lower precision the ones
+    whose precision can be chosen (`edgetrack.export.stages`), `keep` names for each lower precision the ones
     that stay in FP32 unless the user says otherwise. `graphs` are the names and roles, in order, of the ONNX files that
     an export may start from in place of the network. `configuration` is what the network is made with: sizes in which
     the members of a family differ.

@@ -24,8 +24,8 @@ from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
 from edgetrack.evaluation.comparison_record import Side as CompareSide
 from edgetrack.evaluation.difference import Difference
 from edgetrack.evaluation.record import Record as EvalRecord
-from edgetrack.evaluation.sensitivity import Sensitivity
 from edgetrack.presentation.sanitize import printable
+from edgetrack.quantization.sensitivity import Sensitivity
 from edgetrack.telemetry.timeline import Timeline
 
 _T = TypeVar("_T")

@@ -26,12 +26,13 @@ from edgetrack.benchmark.table import scenario_notes, telemetry_note
 from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import BackendMissingError
-from edgetrack.evaluation import comparison_report, present, sensitivity
+from edgetrack.evaluation import comparison_report, present
 from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.record import Result as EvalResult
 from edgetrack.presentation.sanitize import markdown_text
 from edgetrack.presentation.table import Column, Table
+from edgetrack.quantization import sensitivity
 from edgetrack.report import plots
 from edgetrack.report.contact_sheet import contact_sheet
 from edgetrack.report.findings import findings

@@ -20,7 +20,7 @@ from edgetrack.evaluation.comparison_record import SequencePair
 from edgetrack.evaluation.difference import POINTS
 from edgetrack.evaluation.divergence import APART as DIVERGED
 from edgetrack.evaluation.divergence import TOGETHER as AGREEING
-from edgetrack.evaluation.sensitivity import Sensitivity
+from edgetrack.quantization.sensitivity import Sensitivity
 from edgetrack.report.model import by_speed, is_reference
 from edgetrack.report.svg import INK, NARROW, PX, Marks, both
 from edgetrack.telemetry.reading import Quantity

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgetrack.bundle import open_bundle, read_json
-from edgetrack.export.precision.calibration import Part, find_set, make_set, to_toml
+from edgetrack.quantization.calibration import Part, find_set, make_set, to_toml
 from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
 
 pytest.importorskip("tensorrt_rtx", reason="TENSORRT-RTX ABSENT: pip install 'edgetrack[tensorrt]'")

@@ -24,8 +24,8 @@ from edgetrack.evaluation.difference import Difference
 from edgetrack.evaluation.divergence import divergence
 from edgetrack.evaluation.metrics import Scores
 from edgetrack.evaluation.ope import Run
-from edgetrack.evaluation.sensitivity import Sensitivity, StageFinding
 from edgetrack.media import load_scene
+from edgetrack.quantization.sensitivity import Sensitivity, StageFinding
 from edgetrack.telemetry.power_mode import PowerMode
 from edgetrack.telemetry.sources import Expectation
 from edgetrack.telemetry.timeline import Series, Timeline, Window, energy_of

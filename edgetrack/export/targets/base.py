@@ -18,8 +18,7 @@ import msgspec
 from edgetrack.bundle.manifest import GraphInfo, Manifest
 from edgetrack.capabilities import Target, targets
 from edgetrack.errors import UsageError
-from edgetrack.export.precision.methods import Method
-from edgetrack.export.precision.replay import Inputs
+from edgetrack.export.lowering import Inputs, Method
 from edgetrack.export.recipe import Recipe
 from edgetrack.runtime.parity import Comparison
 

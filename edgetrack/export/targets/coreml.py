@@ -16,7 +16,7 @@ import numpy as np
 from edgetrack.bundle import Manifest, read_npz, write_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import UsageError
-from edgetrack.export.precision.methods import Method
+from edgetrack.export.lowering import Method
 from edgetrack.export.targets.base import Exporter, ExporterOptions, Lowering
 from edgetrack.runtime.backends.coreml.backend import is_image, source_file
 from edgetrack.runtime.backends.coreml.installation import import_coremltools, quiet

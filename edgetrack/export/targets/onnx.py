@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetrack.errors import BackendMissingError, EdgetrackError
-from edgetrack.export.precision.half import to_half
-from edgetrack.export.precision.methods import Ignored, quantize
-from edgetrack.export.precision.qdq import fold_weights, signed
+from edgetrack.export.half import to_half
+from edgetrack.export.lowering import Ignored, quantize
+from edgetrack.export.qdq import fold_weights, signed
 from edgetrack.export.targets.base import Exporter, Lowering
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
         BackendMissingError: the onnx package is missing.
         EdgetrackError: the result does not pass ONNX's checker or is not static.
     """
-    from edgetrack.export.given import GivenModule
+    from edgetrack.export.from_onnx import GivenModule
 
     onnx = _import()
     if isinstance(graph.module, GivenModule):

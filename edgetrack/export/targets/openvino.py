@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetrack.export.precision.methods import Ignored, quantize
+from edgetrack.export.lowering import Ignored, quantize
 from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.export.targets.onnx import to_onnx
 from edgetrack.runtime.backends.openvino.backend import import_openvino, shared_core

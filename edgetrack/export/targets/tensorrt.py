@@ -15,8 +15,8 @@ import msgspec
 
 from edgetrack.bundle.manifest import EngineInfo, GraphInfo, Manifest
 from edgetrack.errors import EdgetrackError
-from edgetrack.export.precision.methods import Ignored
-from edgetrack.export.precision.qdq import quantized_types
+from edgetrack.export.lowering import Ignored
+from edgetrack.export.qdq import quantized_types
 from edgetrack.export.targets.base import ExporterOptions, Lowering
 from edgetrack.export.targets.onnx import OnnxExporter
 from edgetrack.runtime.backends.tensorrt.builder import SETTINGS, build, engine_layers, network_layers, parse

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from edgetrack.bundle import Bundle, Manifest, open_bundle, read_npz
 from edgetrack.bundle.integrity import hash_file, scan_folder
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.export.pipeline import ExportRequest, export, plan
-from edgetrack.export.precision.methods import Method
-from edgetrack.export.precision.run import LowerWish
+from edgetrack.export.lowering import Method
+from edgetrack.export.pipeline import ExportRequest
 from edgetrack.export.targets.coreml import CoreMlOptions
+from edgetrack.quantization.lower import LoweringRequest, export
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.backends.coreml.backend import CoreMlGraph
 from edgetrack.runtime.backends.coreml.package import (
@@ -231,13 +231,22 @@ def test_smat_is_sound_at_its_newest_deployment(tmp_path: Path) -> None:
     [
         ({"options": CoreMlOptions(deployment_target="iOS12")}, "expected one of: iOS16, iOS17, iOS18"),
         ({"onnx": (Path("step.onnx"),)}, "reads no ONNX"),
-        ({"precision": "int8", "lowering": LowerWish(method=Method(smooth_quant=0.5))}, "--smooth-quant do not apply"),
-        ({"precision": "int8", "lowering": LowerWish(chooser=SimpleNamespace())}, "accuracy control runs the bundle"),
+        (
+            {"precision": "int8", "lowering": LoweringRequest(method=Method(smooth_quant=0.5))},
+            "--smooth-quant do not apply",
+        ),
+        (
+            {"precision": "int8", "lowering": LoweringRequest(control=SimpleNamespace())},
+            "accuracy control runs the bundle",
+        ),
     ],
 )
 def test_what_core_ml_does_not_offer_is_refused(change: dict[str, Any], words: str) -> None:
+    lowering = change.get("lowering")
     with pytest.raises(UsageError, match=words):
-        plan(ExportRequest("smat", "coreml", **change))
+        export(
+            ExportRequest("smat", "coreml", "int8", **{k: v for k, v in change.items() if k != "lowering"}), lowering
+        )
 
 
 @pytest.mark.parametrize("name", ["w", "w_to_fp16", "w_to_fp16_quantized", "w_quantized"])

@@ -15,12 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetrack.bundle import open_bundle, read_json
 from edgetrack.capabilities import find_target
 from edgetrack.errors import EdgetrackError, UsageError
-from edgetrack.evaluation.calibration import Sources
-from edgetrack.export.pipeline import ExportRequest, export, plan
-from edgetrack.export.precision.calibration import Part, find_set, make_set, to_toml
-from edgetrack.export.precision.qdq import quantized_types
-from edgetrack.export.precision.run import LowerWish
+from edgetrack.export.pipeline import ExportRequest
+from edgetrack.export.qdq import quantized_types
 from edgetrack.export.targets.tensorrt import TensorRtOptions, cast_images_first, refuse_unsigned
+from edgetrack.quantization.calibration import Part, find_set, make_set, to_toml
+from edgetrack.quantization.lower import LoweringRequest, export
+from edgetrack.quantization.sources import Sources
 from edgetrack.runtime.backends.tensorrt.engines import sha256, unpacked
 from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
 
@@ -43,9 +43,8 @@ def bundle_of(tmp_path: Path) -> Lowered:
             precision,
             output=tmp_path / name,
             options=TensorRtOptions(compute_capability=("8.6",)),
-            lowering=LowerWish(calibration=Sources((str(calib),))),
         )
-        return export(request).path
+        return export(request, LoweringRequest(calibration=Sources((str(calib),)))).path
 
     return make
 
@@ -174,9 +173,9 @@ def test_capability_that_cannot_be_built_for_is_refused_before_anything_is_done(
 
 
 def test_accuracy_control_is_refused_with_the_way_round() -> None:
-    chooser: Any = SimpleNamespace()
+    control: Any = SimpleNamespace()
     with pytest.raises(UsageError, match="needs an NVIDIA GPU; find the stages with another target and give them as"):
-        plan(ExportRequest("smat", "tensorrt", "int8", lowering=LowerWish(chooser=chooser)))
+        export(ExportRequest("smat", "tensorrt", "int8"), LoweringRequest(control=control))
 
 
 def test_versions_are_those_of_what_is_installed() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.export.precision.calibration import Part, make_set
-from edgetrack.export.precision.collect import Wish, collect
-from edgetrack.export.precision.replay import replay
+from edgetrack.quantization.calibration import Part, make_set
+from edgetrack.quantization.collect import Wish, collect
+from edgetrack.quantization.replay import replay
 from edgetrack.runtime.session import load
 
 SCENES = "synthetic:drift?frames=13&size=160x120"

@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from edgetrack.errors import RecipeError, UnknownNameError
-from edgetrack.export.precision.stages import check_stages, patterns_of, require_stages
 from edgetrack.export.recipe import find_recipe, shipped_names
+from edgetrack.export.stages import check_stages, patterns_of, require_stages
 from tests.builders import TINY
 
 STAGES = {"a": ("template:/x/.*", "step:/x/.*"), "b": ("step:/y",)}

@@ -9,14 +9,14 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import CalibrationError
-from edgetrack.export.precision.calibration import CalibrationSet, Item, Part
-from edgetrack.export.precision.collect import Clip
-from edgetrack.runtime.backends.base import Array, CompiledGraph
+from edgetrack.export.lowering import Inputs
+from edgetrack.quantization.calibration import CalibrationSet, Item, Part
+from edgetrack.quantization.collect import Clip
+from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.text import describe
 from edgetrack.runtime.trackers.base import Procedure
 
-Inputs = dict[str, Array]
 Clips = Callable[[Part], Mapping[str, Clip]]
 """Opens the data set of a part: clips by name."""
 

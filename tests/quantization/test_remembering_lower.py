@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from edgetrack.bundle import open_bundle
-from edgetrack.evaluation.calibration import Sources
-from edgetrack.export.pipeline import ExportRequest, export
-from edgetrack.export.precision.collect import Wish
-from edgetrack.export.precision.run import LowerWish, lower
-from edgetrack.export.recipe import find_recipe, read_recipe
+from edgetrack.export.pipeline import ExportRequest, export, plan
+from edgetrack.export.recipe import find_recipe
 from edgetrack.media import open_source
+from edgetrack.quantization.collect import Wish
+from edgetrack.quantization.lower import LoweringRequest, lower
+from edgetrack.quantization.sources import Sources
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.backends.openvino.backend import shared_core
 from edgetrack.runtime.frames import with_stand_in
@@ -28,7 +28,7 @@ SCENE = "synthetic:drift?frames=5&size=160x120"
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgetrack.runtime.session.usable_cores", lambda: 1)
-    monkeypatch.setattr("edgetrack.export.precision.lower_bundle.usable_cores", lambda: 1)
+    monkeypatch.setattr("edgetrack.quantization.lower_bundle.usable_cores", lambda: 1)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -43,8 +43,9 @@ def test_lower_precisions_track(
     precision: str,
 ) -> None:
     full, output = exported_tiny(name, target), tmp_path / "lower"
-    wish = LowerWish(calibration=Sources((SCENE,), wish=Wish(size=3)))
-    lower(full, output, "lower", read_recipe(tiny_recipe(name)), precision, wish, False, lambda what: None)
+    wish = LoweringRequest(calibration=Sources((SCENE,), wish=Wish(size=3)))
+    work = plan(ExportRequest(str(tiny_recipe(name)), target, precision, output=output))
+    lower(full, work, wish, lambda what: None)
     kept = find_recipe(name).keep[precision]
     with open_bundle(output) as bundle:
         manifest = bundle.manifest
@@ -76,8 +77,9 @@ def test_marked_products_are_lowered_like_all_others(
     monkeypatch.setattr("edgetrack.export.targets.openvino.TALL", 1)
     recipe, full, output = tiny_recipe("dmtrack"), tmp_path / "full", tmp_path / "lower"
     export(ExportRequest(str(recipe), "openvino", weights="untrained", output=full))
-    wish = LowerWish(calibration=Sources((SCENE,), wish=Wish(size=3)))
-    lower(full, output, "lower", read_recipe(recipe), precision, wish, False, lambda what: None)
+    wish = LoweringRequest(calibration=Sources((SCENE,), wish=Wish(size=3)))
+    work = plan(ExportRequest(str(recipe), "openvino", precision, output=output))
+    lower(full, work, wish, lambda what: None)
     with open_bundle(output) as bundle:
         assert verify_bundle(bundle, BackendOptions()).ok
         model = shared_core().read_model(bundle.path("step.xml"))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetrack.errors import EdgetrackError
-from edgetrack.export.precision.qdq import fold_weights, quantized, quantized_types, signed
+from edgetrack.export.qdq import fold_weights, quantized, quantized_types, signed
 
 Array = NDArray[Any]
 

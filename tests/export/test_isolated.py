@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
-from edgetrack.export.separately import Exported, Failed, Together, Worst, export_apart, export_each, targets_of
+from edgetrack.export.isolated import Exported, Failed, Together, Worst, export_apart, export_each, targets_of
 
 GOOD = Exported(
     bundle="b", target="t", weights="untrained", comparisons=1, reference="PyTorch", not_run="", worst=Worst("w", 0.0)

@@ -6,7 +6,7 @@ import importlib.util
 import io
 
 from edgetrack.evaluation.difference import POINTS
-from edgetrack.evaluation.sensitivity import Sensitivity
+from edgetrack.quantization.sensitivity import Sensitivity
 
 PLOT_FILE = "sensitivity.png"
 

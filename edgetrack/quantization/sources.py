@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetrack.evaluation.datasets import SYNTHETIC, Dataset, open_dataset
 from edgetrack.evaluation.sequence import Sequence as Clip
-from edgetrack.export.precision.calibration import DEFAULT, CalibrationSet, Part, find_set, make_set, set_names
-from edgetrack.export.precision.collect import Wish, collect
-from edgetrack.export.precision.run import Progress
+from edgetrack.quantization.calibration import DEFAULT, CalibrationSet, Part, find_set, make_set, set_names
+from edgetrack.quantization.collect import Wish, collect
 from edgetrack.runtime.trackers.base import Procedure
 
 
@@ -27,7 +26,7 @@ class Sources:
     layout: str | None = None
     wish: Wish = field(default_factory=Wish)
 
-    def choose(self, procedure: Procedure, progress: Progress) -> CalibrationSet:
+    def choose(self, procedure: Procedure, progress: Callable[[str], None]) -> CalibrationSet:
         """The items of all of them as one set.
 
         Raises:

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from edgetrack.arrays import Array
 from edgetrack.errors import BackendMissingError, UsageError
-from edgetrack.export.precision.replay import Inputs
 
+Inputs = dict[str, Array]
+"""What a graph is fed at one moment, by input name."""
 Ranges = Literal["minmax", "percentile", "histogram"]
 Correction = Literal["fast", "full", "none"]
 

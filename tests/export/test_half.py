@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from edgetrack.export.precision.half import to_half
+from edgetrack.export.half import to_half
 
 
 def model(factor: float) -> Any:

@@ -11,7 +11,7 @@ from edgetrack.box import Box, iou
 from edgetrack.errors import CalibrationError, UsageError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.sequence import Sequence
-from edgetrack.export.precision.collect import LOST_IOU, Wish, collect
+from edgetrack.quantization.collect import LOST_IOU, Wish, collect
 from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure
 
 

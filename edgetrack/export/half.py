@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetrack.export.precision.replay import Inputs
+from edgetrack.export.lowering import Inputs
 
 LARGEST = 65504.0
 HEADROOM = 8.0

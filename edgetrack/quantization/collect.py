@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edgetrack.box import Box, iou, jitter
 from edgetrack.errors import CalibrationError, UsageError
-from edgetrack.export.precision.calibration import Item
 from edgetrack.media import FrameSource
+from edgetrack.quantization.calibration import Item
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.text import Text, describe
 from edgetrack.runtime.trackers.base import Procedure

@@ -7,7 +7,7 @@ and costs in milliseconds is noted. The stages that gain most are then kept, one
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,20 +20,32 @@ from edgetrack.evaluation.anchors import AnchoredRun, AnchorPlan
 from edgetrack.evaluation.book import collect
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.difference import POINTS, Difference, paired_difference
-from edgetrack.evaluation.graphtime import Timed, interleaved_ms
 from edgetrack.evaluation.options import Options
-from edgetrack.evaluation.sensitivity import REPORT_FILE, Sensitivity, StageFinding
-from edgetrack.evaluation.sensitivity_plot import PLOT_FILE, draw
 from edgetrack.evaluation.tasks import Anchored
-from edgetrack.export.precision.run import Build, Choice, Progress
+from edgetrack.quantization.sensitivity import REPORT_FILE, Sensitivity, StageFinding
+from edgetrack.quantization.sensitivity_plot import PLOT_FILE, draw
+from edgetrack.quantization.stage_timing import Timed, interleaved_ms
 
 FASTER = 0.97
 """A precision is called faster when its frames take at most this share of the time: less is within the noise."""
 
 
+Build = Callable[[Sequence[str], Path, bool], Path]
+"""Writes a candidate that keeps these stages into a new folder, calibrated on a part of the crops where it says so."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The stages that stay in FP32, and what the bundle is to hold as evidence: file name -> content."""
+
+    kept: tuple[str, ...]
+    reports: Mapping[str, bytes]
+
+
 @dataclass
 class AccuracyControl:
-    """Decides what stays in FP32; see `edgetrack.export.precision.run.Chooser`.
+    """Decides what stays in FP32.
 
     Attributes:
         dataset: that the tracker is run on; not the one that results are reported on.
@@ -60,9 +72,7 @@ class AccuracyControl:
         if not 0 <= self.max_drop <= 1:
             raise UsageError(f"--max-drop {POINTS * self.max_drop:g}: expected 0..100 points of AO, such as 0.5")
 
-    def __call__(
-        self, full: Path, build: Build, stages: Sequence[str], kept: Sequence[str], progress: Progress
-    ) -> Choice:
+    def __call__(self, full: Path, build: Build, stages: Sequence[str], kept: Sequence[str], progress: Tell) -> Choice:
         """Decide; see the module.
 
         Raises:
@@ -122,7 +132,7 @@ class _Trial:
     full: Path
     build: Build
     scratch: Path
-    progress: Progress
+    progress: Tell
 
     def __post_init__(self) -> None:
         self.progress("accuracy control: fp32 on the validation sequences")
@@ -134,7 +144,7 @@ class _Trial:
     def candidate(self, kept: tuple[str, ...], *, quick: bool = False) -> _Candidate:
         label = f"keeping {', '.join(kept)} in fp32" if kept else "all stages lowered"
         self.progress(f"accuracy control: {label}")
-        folder = self.build(kept, self.scratch / f"candidate-{len(list(self.scratch.iterdir()))}", quick=quick)
+        folder = self.build(kept, self.scratch / f"candidate-{len(list(self.scratch.iterdir()))}", quick)
         runs = self._runs(folder)
         return _Candidate(kept, folder, runs, paired_difference(self.base, runs, self.control.max_drop))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgetrack.bundle import open_bundle
-from edgetrack.evaluation.sensitivity import REPORT_FILE
+from edgetrack.quantization.sensitivity import REPORT_FILE
 
 CLIP = "synthetic:drift?frames=10&size=320x240"
 

@@ -13,12 +13,11 @@ import msgspec
 from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle, read_npz, write_npz
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
 from edgetrack.capabilities import TRACE, backend_of, find_target, proof_target
-from edgetrack.export.precision.calibration import CalibrationSet, to_toml
-from edgetrack.export.precision.methods import Method
-from edgetrack.export.precision.replay import Inputs
-from edgetrack.export.precision.stages import Stages, patterns_of
+from edgetrack.export.lowering import Inputs, Method
 from edgetrack.export.recipe import Tolerance
+from edgetrack.export.stages import Stages, patterns_of
 from edgetrack.export.targets.base import Exporter, Lowering
+from edgetrack.quantization.calibration import CalibrationSet, to_toml
 from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
 from edgetrack.runtime.parity import Comparison, compare, run_graph
 from edgetrack.runtime.session import hint_for
@@ -108,7 +107,7 @@ def lower_bundle(
 
     Raises:
         ParityError: a graph differs from FP32 by more than the tolerance; nothing is left on disk.
-        BackendMissingError, BundleError: see `edgetrack.export.precision.methods` and `edgetrack.bundle`.
+        BackendMissingError, BundleError: see `edgetrack.export.lowering` and `edgetrack.bundle`.
     """
     with open_bundle(full) as source, BundleWriter(output, overwrite=overwrite) as writer:
         manifest = source.manifest

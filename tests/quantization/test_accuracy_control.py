@@ -12,10 +12,10 @@ import pytest
 from edgetrack.bundle import BundleWriter, open_bundle, write_npz
 from edgetrack.errors import AccuracyError, EdgetrackError, UsageError
 from edgetrack.evaluation.anchors import AnchorPlan
-from edgetrack.evaluation.control import AccuracyControl, advise
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.sensitivity import REPORT_FILE, Sensitivity, lines, markdown
-from edgetrack.evaluation.sensitivity_plot import PLOT_FILE, draw
+from edgetrack.quantization.accuracy_control import AccuracyControl, advise
+from edgetrack.quantization.sensitivity import REPORT_FILE, Sensitivity, lines, markdown
+from edgetrack.quantization.sensitivity_plot import PLOT_FILE, draw
 from edgetrack.runtime.verify import GOLDEN_FILE
 from tests.builders import scripted_manifest
 
@@ -50,7 +50,7 @@ def trial(bundle, tmp_path, plain_dataset):
             self.costs = {"size": BAD}
             self.dataset = open_dataset(plain_dataset("a", "b", frames=8))
 
-        def build(self, kept, folder, *, quick=False):
+        def build(self, kept, folder, quick):
             self.built.append((tuple(kept), quick))
             return bundle(folder, max([GOOD, *(size for stage, size in self.costs.items() if stage not in kept)]))
 

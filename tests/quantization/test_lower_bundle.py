@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,16 @@ import pytest
 import edgetrack
 from edgetrack.bundle import open_bundle
 from edgetrack.errors import BackendMissingError, ParityError, UnknownNameError, UsageError
-from edgetrack.evaluation.calibration import Sources
-from edgetrack.export.precision.calibration import Part, find_set, make_set, read_set, to_toml
-from edgetrack.export.precision.collect import Wish
-from edgetrack.export.precision.lower_bundle import CALIBRATION_FILE
-from edgetrack.export.precision.methods import Method
-from edgetrack.export.precision.qdq import quantized_types
-from edgetrack.export.precision.run import LowerWish, lower
+from edgetrack.export.lowering import Method
+from edgetrack.export.pipeline import ExportRequest, plan
+from edgetrack.export.qdq import quantized_types
 from edgetrack.export.recipe import Tolerance, find_recipe
 from edgetrack.media import open_source
+from edgetrack.quantization.calibration import Part, find_set, make_set, read_set, to_toml
+from edgetrack.quantization.collect import Wish
+from edgetrack.quantization.lower import LoweringRequest, lower
+from edgetrack.quantization.lower_bundle import CALIBRATION_FILE
+from edgetrack.quantization.sources import Sources
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.verify import verify_bundle
 
@@ -53,8 +55,9 @@ def make(exported: Make, tmp_path: Path, few: str) -> Make:
         )
         output = tmp_path / name
         calibration = Sources((few,)) if precision in ("int8", "fp16") else None
-        wished = LowerWish(**{"calibration": calibration, **wish})
-        lower(exported(target, tracker=TRACKER), output, name, recipe, precision, wished, False, lambda stage: None)
+        wished = LoweringRequest(**{"calibration": calibration, **wish})
+        work = plan(ExportRequest(TRACKER, target, precision, output=output))
+        lower(exported(target, tracker=TRACKER), replace(work, name=name, recipe=recipe), wished, lambda stage: None)
         return output
 
     return made

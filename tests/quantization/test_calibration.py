@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrack.errors import CalibrationError, UnknownNameError
-from edgetrack.export.precision.calibration import (
+from edgetrack.quantization.calibration import (
     DEFAULT,
     Item,
     Part,

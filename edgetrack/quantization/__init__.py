@@ -1,0 +1,1 @@
+"""Lower precisions: calibration, quantization, and what they may cost in accuracy."""
