@@ -1,157 +1,90 @@
-"""A benchmark's record as a table, drawn by rich or as Markdown, and the notes under it."""
+"""A benchmark's record as a table, and the notes below it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from edgetrack.benchmark.latency import Latency
 from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.benchmark.scenarios import SCENARIOS
 from edgetrack.benchmark.warnings import BenchWarning
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from edgetrack.presentation.table import NONE, Column, Table
 
 PERCENTILES = (90, 95, 99)
-_NONE = "-"
 
 
-def headings(percentile: int) -> list[str]:
-    """The columns; the first is text, the others are numbers."""
-    return [
-        "bundle",
-        "model ms",
-        "track ms",
-        f"track p{percentile}",
-        "camera ms",
-        "track fps",
-        "x PyTorch",
-        "x paper",
-        "vs roofline",
-        "peak MiB",
-        "size MiB",
-        "load ms",
+def bench_table(record: BenchRecord, percentile: int = 99) -> Table:
+    """One row a candidate; latencies are medians. The notes are those of `notes`."""
+
+    def at(latency: Latency) -> float | None:
+        return {90: latency.p90, 95: latency.p95, 99: latency.p99}[percentile]
+
+    columns = [
+        Column("bundle", align="left"),
+        Column("model ms", 2),
+        Column("track ms", 2),
+        Column(f"track p{percentile}", 2),
+        Column("camera ms", 2),
+        Column("track fps", 1),
+        Column("x PyTorch"),
+        Column("x paper", 2),
+        Column("vs roofline", 2),
+        Column("peak MiB", 0),
+        Column("size MiB", 1),
+        Column("load ms", 0),
     ]
-
-
-def row(result: BenchResult, percentile: int) -> list[str]:
-    """The cells of one candidate; latencies are medians."""
-    latency = result.latency_ms
-    return [
-        result.label,
-        _number(latency.model.p50, 2),
-        _number(latency.track.p50, 2),
-        _number(_percentile(latency.track, percentile), 2),
-        _number(latency.camera.p50 if latency.camera else None, 2),
-        _number(result.fps.track, 1),
-        _versus_pytorch(result),
-        _number(result.vs_paper.ratio, 2),
-        _number(result.roofline.model, 2),
-        _number(result.memory_mb.peak_rss, 0),
-        _number(result.size_mb, 1),
-        _number(result.load_ms, 0),
+    rows = [
+        [
+            one.label,
+            one.latency_ms.model.p50,
+            one.latency_ms.track.p50,
+            at(one.latency_ms.track),
+            one.latency_ms.camera.p50 if one.latency_ms.camera else None,
+            one.fps.track,
+            _versus_pytorch(one),
+            one.vs_paper.ratio,
+            one.roofline.model,
+            one.memory_mb.peak_rss,
+            one.size_mb,
+            one.load_ms,
+        ]
+        for one in record.results
     ]
+    return Table(columns, rows, list(notes(record, percentile)))
 
 
 def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
     """What goes with the table, one line each: the machine, how it was measured, bounds, warnings and failures."""
     machine, settings, source = record.machine, record.settings, record.source
     width, height = source.size
-    model = machine.cpu_model or machine.architecture
     profile = f", device profile {settings.profile}" if settings.profile else ""
-    yield f"{model}, {machine.usable_cores} usable cores, {settings.threads} threads{profile}"
-    scenario = SCENARIOS.get(settings.scenario)
-    turns = scenario.round_name if scenario else "rounds"
+    yield (
+        f"{machine.cpu_model or machine.architecture}, {machine.usable_cores} usable cores, "
+        f"{settings.threads} thread{'' if settings.threads == 1 else 's'}{profile}"
+    )
+    rounds = SCENARIOS[settings.scenario].round_name if settings.scenario in SCENARIOS else "rounds"
     yield (
         f"{source.spec} ({width}x{height}): model and track on decoded frames, camera {source.camera}; "
-        f"{settings.rounds} {turns}{'' if record.complete else ', NOT COMPLETE'}"
+        f"{settings.rounds} {rounds}{'' if record.complete else ', NOT COMPLETE'}"
     )
     yield (
         "model = graphs; track = crop + graphs + decode; camera = source to box; medians. x PyTorch: track, with its "
         "95 % interval. vs roofline: model time over this machine's measured limit, 1 is perfect"
     )
-    for name, fps, cpu in dict.fromkeys(
-        (r.tracker, r.vs_paper.fps, r.vs_paper.cpu or r.vs_paper.gpu) for r in record.results
-    ):
+    papers = dict.fromkeys((r.tracker, r.vs_paper.fps, r.vs_paper.cpu or r.vs_paper.gpu) for r in record.results)
+    for name, fps, processor in papers:
         if fps is not None:
-            yield f"x paper: against {fps:g} fps, the figure from {name}'s paper on {cpu or 'an unnamed processor'}"
+            yield f"x paper: {fps:g} fps, the figure from {name}'s paper on {processor or 'an unnamed processor'}"
     for result in record.results:
-        yield from percentile_note(result, percentile)
+        yield from _percentile_note(result, percentile)
         yield from scenario_notes(result)
     yield from telemetry_note(record)
     held = [f"{r.label} {r.memory_mb.gpu:.0f} MiB" for r in record.results if r.memory_mb.gpu is not None]
     if held:
         yield f"GPU memory of each process: {', '.join(held)}"
-    yield from _warnings(record.results)
+    yield from _warning_notes(record.results)
     for failure in record.failures:
         yield f"FAILED: {failure.candidate}: {failure.error}: {failure.message}"
-
-
-def markdown(record: BenchRecord, percentile: int) -> str:
-    """The table and its notes as GitHub's Markdown."""
-    titles = headings(percentile)
-    lines = [titles, ["---", *("---:" for _ in titles[1:])]]
-    lines += [row(result, percentile) for result in record.results]
-    table = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*table, "", *(f"- {note}" for note in notes(record, percentile))])
-
-
-def table(record: BenchRecord, percentile: int) -> Table:
-    """The table for a terminal."""
-    from rich.table import Table
-
-    drawn = Table(box=None, pad_edge=False)
-    for index, title in enumerate(headings(percentile)):
-        drawn.add_column(title, justify="right" if index else "left", no_wrap=True)
-    for result in record.results:
-        drawn.add_row(*row(result, percentile))
-    return drawn
-
-
-def _warnings(results: Sequence[BenchResult]) -> Iterator[str]:
-    """Each warning once, with the candidates that it is about where it is not about all."""
-    about: dict[BenchWarning, list[str]] = {}
-    for result in results:
-        for warning in result.warnings:
-            about.setdefault(warning, []).append(result.label)
-    for warning, labels in about.items():
-        who = "" if len(labels) == len(results) else f"{', '.join(labels)}: "
-        yield f"warning ({warning.code}): {who}{warning.detail}; {warning.advice}"
-
-
-def _versus_pytorch(result: BenchResult) -> str:
-    value, interval = result.vs_pytorch.track, result.vs_pytorch_interval.track
-    if value is None:
-        return _NONE
-    return f"{value:.2f}" + (f" ({interval[0]:.2f}-{interval[1]:.2f})" if interval else "")
-
-
-def _percentile(latency: Latency, percentile: int) -> float | None:
-    return {90: latency.p90, 95: latency.p95, 99: latency.p99}[percentile]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
-
-
-def percentile_note(result: BenchResult, percentile: int) -> Iterator[str]:
-    """How far the percentile of the table can be trusted."""
-    track = result.latency_ms.track
-    bounds = track.bounds.get(f"p{percentile}")
-    if bounds is None or bounds.upper is None:
-        return
-    held = f", between {bounds.low:.2f} and {bounds.high:.2f}" if bounds.low is not None and bounds.high else ""
-    yield (
-        f"{result.label}: track p{percentile} at most {bounds.upper:.2f} ms{held} "
-        f"(each 95 %, {_sample_size(track.count, bounds.effective)})"
-    )
-
-
-def _sample_size(frames: int, effective: float | None) -> str:
-    if effective is None:  # a record of a version that took frames for independent
-        return f"exact binomial, {frames} frames"
-    return f"{frames} frames, effective sample size {effective:.0f}"
 
 
 def scenario_notes(result: BenchResult) -> Iterator[str]:
@@ -181,3 +114,34 @@ def telemetry_note(record: BenchRecord) -> Iterator[str]:
     sources = sorted({series.source for series in timeline.series})
     read = f"{len(timeline.t_s)} readings of {', '.join(sources) or 'nothing'}"
     yield f"telemetry: {'; '.join([read, *stated])}"
+
+
+def _percentile_note(result: BenchResult, percentile: int) -> Iterator[str]:
+    """How far the percentile of the table can be trusted."""
+    track = result.latency_ms.track
+    bounds = track.bounds.get(f"p{percentile}")
+    if bounds is None or bounds.upper is None:
+        return
+    between = f", between {bounds.low:.2f} and {bounds.high:.2f}" if bounds.low is not None and bounds.high else ""
+    size = f"{track.count} frames, effective sample size {bounds.effective or 0:.0f}"
+    if bounds.effective is None:  # a record of a version that took frames for independent
+        size = f"exact binomial, {track.count} frames"
+    yield f"{result.label}: track p{percentile} at most {bounds.upper:.2f} ms{between} (each 95 %, {size})"
+
+
+def _warning_notes(results: Sequence[BenchResult]) -> Iterator[str]:
+    """Each warning once, with the candidates that it is about where it is not about all."""
+    about: dict[BenchWarning, list[str]] = {}
+    for result in results:
+        for warning in result.warnings:
+            about.setdefault(warning, []).append(result.label)
+    for warning, labels in about.items():
+        who = "" if len(labels) == len(results) else f"{', '.join(labels)}: "
+        yield f"warning ({warning.code}): {who}{warning.detail}; {warning.advice}"
+
+
+def _versus_pytorch(result: BenchResult) -> str:
+    value, interval = result.vs_pytorch.track, result.vs_pytorch_interval.track
+    if value is None:
+        return NONE
+    return f"{value:.2f}" + (f" ({interval[0]:.2f}-{interval[1]:.2f})" if interval else "")

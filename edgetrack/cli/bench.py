@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +14,12 @@ from edgetrack.cli import options as shared
 from edgetrack.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgetrack.benchmark.config import BenchRequest
     from edgetrack.benchmark.record import BenchRecord
     from edgetrack.devices.choose import Choice
 
-_WIDE = 200
 _INTERRUPTED = 130
 
 
@@ -149,69 +152,47 @@ def _measured_there(request: BenchRequest, choice: Choice) -> BenchRecord:
     from edgetrack.devices.arguments import arguments
     from edgetrack.devices.remote import measure_there, prepared, save
 
-    console = stderr()
-
-    def notify(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
     request.check_output()
     if choice.profile is None:
         raise UsageError("--host goes with --device PROFILE")
     words = arguments(request, choice.profile.name)
     with prepared(request.bundles, request.reference, choice.profile, words) as job:
-        outcome = measure_there(choice, job, notify)
+        outcome = measure_there(choice, job, _notifier(stderr()))
     if request.output is not None:
         save(outcome, request.output)
     return outcome.record
 
 
 def _measure(request: BenchRequest) -> BenchRecord:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from edgetrack.benchmark.run import Environment, measure
+    from edgetrack.cli.console import stderr
+    from edgetrack.presentation.progress import shown_progress
 
-    console = Console(stderr=True)
-
-    def notify(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    if not console.is_terminal:
-        # A log, such as a device sends to who asked for the benchmark: one line when a step begins.
-        def log(what: str, step: int, total: int) -> None:
-            notify(f"{step}/{total} {what}")
-
-        return measure(request, Environment(export=_export, notify=notify, progress=log))
-    columns: tuple[Any, ...] = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    console = stderr()
     # Drawn only when a step begins: a display that refreshes itself takes time from what is measured.
-    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
-        steps = bar.add_task("starting")
+    with shown_progress(console, refresh=False) as progress:
+        return measure(request, Environment(export=_export, notify=_notifier(console), progress=progress))
 
-        def progress(what: str, step: int, total: int) -> None:
-            bar.update(steps, description=what, completed=step - 1, total=total, refresh=True)
 
-        return measure(request, Environment(export=_export, notify=notify, progress=progress))
+def _notifier(console: Console) -> Callable[[str], None]:
+    return partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 def _export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:
     from edgetrack.export.isolated import export_apart
     from edgetrack.export.recipe import default_tracker
 
-    # In a process of its own: what a converter loads, or breaks, shall not be with who measures.
+    # In an isolated process: what a converter loads, or breaks, stays out of the process that measures.
     return export_apart(tracker or default_tracker(), target, output, weights, progress=lambda line: None)
 
 
 def _present(record: BenchRecord, as_json: bool, as_markdown: bool, percentile: int) -> None:
-    from rich.console import Console
-
-    from edgetrack.benchmark import table
+    from edgetrack.benchmark.table import bench_table
+    from edgetrack.cli.console import stdout
 
     if as_json:
         sys.stdout.write(record.to_json().decode())
     elif as_markdown:
-        sys.stdout.write(table.markdown(record, percentile) + "\n")
+        sys.stdout.write(bench_table(record, percentile).markdown() + "\n")
     else:
-        console = Console(width=None if sys.stdout.isatty() else _WIDE)
-        console.print(table.table(record, percentile))
-        for note in table.notes(record, percentile):
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        bench_table(record, percentile).show(stdout())

@@ -8,7 +8,7 @@ import pytest
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.run import Environment, measure
 from edgetrack.benchmark.scenarios import SCENARIOS, resolve
-from edgetrack.benchmark.table import markdown
+from edgetrack.benchmark.table import bench_table
 from edgetrack.errors import UsageError
 from edgetrack.runtime.threads import usable_cores
 from tests.builders import bench_request
@@ -79,7 +79,7 @@ def test_a_fifth_scenario_is_one_file_and_one_row(make_bundle, real_worker, scri
     assert not found.failures
     assert found.results[0].found == {"frames": 8}
     assert type(found).from_json(Path(tmp_path / "bench.json").read_bytes(), source="here") == found
-    assert "a: 8 frames with jitter" in markdown(found, 99)
+    assert "a: 8 frames with jitter" in bench_table(found).markdown()
 
 
 def test_a_result_of_the_four_has_no_other_field(make_bundle, scripted, tmp_path):
