@@ -12,7 +12,8 @@ from edgetrack import box as boxes
 from edgetrack.benchmark.config import SourceNote
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, UsageError
-from edgetrack.media import Frame, FrameSource, open_source
+from edgetrack.media.frames import Frame
+from edgetrack.media.sources import FrameSource, open_source
 from edgetrack.runtime.frames import with_stand_in
 
 KEEP_FRAMES = 200

@@ -19,7 +19,7 @@ from edgetrack.telemetry.timeline import Timeline
 
 if TYPE_CHECKING:
     from edgetrack.benchmark.record import BenchResult
-    from edgetrack.media import Frame
+    from edgetrack.media.frames import Frame
 
 CAMERA_FPS = 30.0
 

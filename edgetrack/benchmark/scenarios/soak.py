@@ -32,7 +32,7 @@ from edgetrack.telemetry.timeline import Timeline, Window, inside, values_of
 
 if TYPE_CHECKING:
     from edgetrack.benchmark.record import BenchResult
-    from edgetrack.media import Frame
+    from edgetrack.media.frames import Frame
 
 SETTLING = 0.2
 """Share of the run that is left out of the trends: caches and pools fill in it, and the device warms up."""
