@@ -9,8 +9,8 @@ from pathlib import Path
 
 from edgetrack.benchmark.gpu_watch import GpuWatch, Watch, is_gpu
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
-from edgetrack.bundle.reader import find_bundles, open_bundle
 from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.reader import find_bundles, open_bundle
 from edgetrack.bundle.ref import BundleRef, path_aliases
 from edgetrack.capabilities import Target, find_target, open_ref
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError

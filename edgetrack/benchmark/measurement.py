@@ -14,7 +14,7 @@ from edgetrack.benchmark.candidates import Candidate
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.gpu_watch import is_gpu
-from edgetrack.benchmark.latency import Latency, Rounds, fps, latency_of
+from edgetrack.benchmark.latency import Rounds, fps, latency_of
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.process import Worker
 from edgetrack.benchmark.protocol import Loaded, Measure, Peak, Roofline, RoundSamples
@@ -93,12 +93,12 @@ class Measurement(abc.ABC):
 
 @dataclass
 class CandidateMeasurement(Measurement):
-    """A bundle's answers; `rounds` keeps the samples by kind, in the order of the rounds."""
+    """A bundle's answers: `loaded` and `peak` once it is open, `rounds` with the samples by kind, in their order."""
 
     candidate: Candidate
     frames: BenchFrames
-    loaded: Loaded | None = field(default=None, init=False)
-    peak: Peak | None = field(default=None, init=False)
+    loaded: Loaded = field(init=False)
+    peak: Peak = field(init=False)
     rounds: dict[str, list[RoundSamples]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -257,7 +257,13 @@ def _result(
     if candidate.reference is not None and reference is None:
         found.append(WarningCode.NO_REFERENCE.warning(f"{candidate.reference} failed in this run"))
     energy = {kind: energy_of(timeline, own.label, kind, expected.rails) for kind in own.kinds}
-    speeds = _fps(latencies)
+    speeds = Fps(
+        **{
+            name: fps(one.p50) if one is not None and one.p50 > 0 else None
+            for name, one in (("model", latencies.model), ("track", latencies.track), ("camera", latencies.camera))
+        }
+    )
+    wall_s = sum(one.wall_s for one in own.track)
     result = BenchResult(
         bundle=candidate.name,
         tracker=manifest.tracker,
@@ -266,16 +272,16 @@ def _result(
         hint=candidate.hint,
         weights=manifest.weights.origin,
         device=config.device,
-        threads=own.loaded.threads if own.loaded else config.threads,
-        versions=own.loaded.versions if own.loaded else {},
+        threads=own.loaded.threads,
+        versions=own.loaded.versions,
         latency_ms=latencies,
         fps=speeds,
         waterfall_ms=_waterfall(samples),
-        memory_mb=MemoryUse(peak_rss=_peak(own), gpu=own.peak.gpu_mb if own.peak else None),
+        memory_mb=MemoryUse(peak_rss=own.peak.peak_rss_mb, gpu=own.peak.gpu_mb),
         size_mb=candidate.size_mb,
-        load_ms=own.loaded.load_ms if own.loaded else 0.0,
-        first_ms=own.loaded.first_ms if own.loaded else 0.0,
-        cores_busy=_cores_busy(own.track),
+        load_ms=own.loaded.load_ms,
+        first_ms=own.loaded.first_ms,
+        cores_busy=sum(one.cpu_s for one in own.track) / wall_s if wall_s > 0 else 0.0,
         vs_pytorch=ratios,
         vs_pytorch_interval=intervals,
         vs_paper=_versus_paper(manifest, speeds.track, on_gpu=is_gpu(config.device)),
@@ -300,13 +306,6 @@ def _samples(own: CandidateMeasurement) -> SamplesMs:
     )
 
 
-def _fps(latencies: Latencies) -> Fps:
-    def of(latency: Latency | None) -> float | None:
-        return fps(latency.p50) if latency is not None and latency.p50 > 0 else None
-
-    return Fps(model=of(latencies.model), track=of(latencies.track), camera=of(latencies.camera))
-
-
 def _waterfall(samples: SamplesMs) -> Waterfall:
     crop, decode = np.concatenate(samples.crop), np.concatenate(samples.decode)
     return Waterfall(
@@ -318,15 +317,6 @@ def _waterfall(samples: SamplesMs) -> Waterfall:
     )
 
 
-def _peak(own: CandidateMeasurement) -> float:
-    return own.peak.peak_rss_mb if own.peak else 0.0
-
-
-def _cores_busy(rounds: Sequence[RoundSamples]) -> float:
-    wall = sum(one.wall_s for one in rounds)
-    return sum(one.cpu_s for one in rounds) / wall if wall > 0 else 0.0
-
-
 def _versus_pytorch(
     own: CandidateMeasurement, reference: CandidateMeasurement | None
 ) -> tuple[VersusPytorch, PytorchInterval]:
@@ -334,15 +324,13 @@ def _versus_pytorch(
         return VersusPytorch(), PytorchInterval()
     ours, theirs = _samples(own), _samples(reference)
     model, track = _ratio(theirs.model, ours.model), _ratio(theirs.track, ours.track)
-    peak = _peak(reference)
-    return (
-        VersusPytorch(
-            model=model.value if model else None,
-            track=track.value if track else None,
-            peak_rss=_peak(own) / peak if peak > 0 else None,
-        ),
-        PytorchInterval(model=_ends(model), track=_ends(track)),
+    peak = reference.peak.peak_rss_mb
+    ratios = VersusPytorch(
+        model=model.value if model else None,
+        track=track.value if track else None,
+        peak_rss=own.peak.peak_rss_mb / peak if peak > 0 else None,
     )
+    return ratios, PytorchInterval(model=_ends(model), track=_ends(track))
 
 
 def _ratio(theirs: Rounds, ours: Rounds) -> Ratio | None:

@@ -15,9 +15,9 @@ import msgspec
 from edgetrack import errors, json_lines
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import BenchRecord
-from edgetrack.bundle import open_bundle
 from edgetrack.bundle.integrity import MANIFEST_FILE
 from edgetrack.bundle.manifest import FileInfo
+from edgetrack.bundle.reader import open_bundle
 from edgetrack.capabilities import open_ref
 from edgetrack.devices import protocol
 from edgetrack.devices.choose import Choice

@@ -127,10 +127,9 @@ class TurnRunner:
         self._stack.callback(worker.close)
         measurement.open(worker)
         self._open[side.role] = measurement, worker
-        if measurement.loaded is not None and measurement.peak is not None:
-            side.loaded = side.loaded or measurement.loaded
-            side.load_ms.append(measurement.loaded.load_ms)
-            side.peak_rss_mb.append(measurement.peak.peak_rss_mb)
+        side.loaded = side.loaded or measurement.loaded
+        side.load_ms.append(measurement.loaded.load_ms)
+        side.peak_rss_mb.append(measurement.peak.peak_rss_mb)
         self._settle(worker)
 
     def restart(self) -> None:

@@ -14,7 +14,8 @@ import msgspec
 
 from edgetrack import box as boxes
 from edgetrack.box import Box
-from edgetrack.bundle import Bundle, Manifest, open_bundle
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.reader import Bundle, open_bundle
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
