@@ -1,4 +1,4 @@
-"""OpenCV's trackers on a data set, scored as `edgetrack eval` scores bundles: what a bundle's AO is to be held against.
+"""OpenCV's trackers on a data set, scored as `edgetrack eval` scores bundles: to compare a bundle's AO with.
 
     python bench/opencv_ao.py DATASET mil
     python bench/opencv_ao.py DATASET nano backbone.onnx head.onnx
@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 
 from edgetrack.box import Box
-from edgetrack.evaluation.anchors import AnchorPlan, anchored
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.metrics import score
-from edgetrack.evaluation.ope import one_pass
+from edgetrack.evaluation.protocols.anchored import Anchored
+from edgetrack.evaluation.protocols.one_pass import OnePass
 from edgetrack.runtime.session import Result, Timing
 
 
@@ -71,19 +71,19 @@ def main() -> None:
     parser.add_argument("models", nargs="*")
     parser.add_argument("--anchors", type=int, default=25)
     parser.add_argument("--anchor-length", type=int, default=50)
-    wish = parser.parse_args()
-    dataset, plan = open_dataset(wish.dataset), AnchorPlan(wish.anchors, wish.anchor_length)
-    peer = Peer(lambda: MAKERS[wish.tracker](*wish.models))
+    args = parser.parse_args()
+    dataset, anchors = open_dataset(args.dataset), Anchored(args.anchors, args.anchor_length)
+    peer = Peer(lambda: MAKERS[args.tracker](*args.models))
     full, short = [], []
     for entry in dataset.entries:
-        sequence = dataset.read(entry)
-        run = one_pass(peer, sequence)
+        clip = dataset.read(entry)
+        run = OnePass().run(peer, clip)
         found = np.array(run.boxes, np.float64)
-        scored = score(found, sequence.truth, sequence.visible, dataset.protocol, run.size)
+        scored = score(found, clip.truth, clip.visible, dataset.rules, run.size)
         full.append(scored.scores.ao)
-        short.append(anchored(peer, sequence, plan).ao)
-        print(f"{sequence.name:<20} AO {full[-1]:.3f}  from anchors {short[-1]:.3f}", flush=True)
-    print(f"{wish.tracker}: AO {np.mean(full):.4f}, from anchors {np.mean(short):.4f}, {len(full)} sequences")
+        short.append(anchors.run(peer, clip).ao)
+        print(f"{clip.name:<20} AO {full[-1]:.3f}  from anchors {short[-1]:.3f}", flush=True)
+    print(f"{args.tracker}: AO {np.mean(full):.4f}, from anchors {np.mean(short):.4f}, {len(full)} sequences")
 
 
 if __name__ == "__main__":

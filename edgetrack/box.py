@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+
+from edgetrack.arrays import Boxes, Floats
 from edgetrack.errors import InvalidBoxError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Box(NamedTuple):
@@ -69,23 +69,31 @@ class Box(NamedTuple):
         return validate(values)
 
 
+def ious(a: Boxes, b: Boxes) -> Floats:
+    """Intersection over union, 0..1, row by row of two (n, 4) arrays of boxes.
+
+    It is 0 where a box has no extent or is not finite.
+    """
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        corner = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
+        # At large coordinates the corners round to more than the sizes say.
+        sides = np.minimum(corner - np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:]))
+        shared = np.maximum(sides, 0).prod(axis=1)
+        found = shared / (a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - shared)
+    clipped: Floats = np.clip(np.nan_to_num(found, nan=0.0, posinf=0.0), 0, 1)
+    return clipped
+
+
+def center_distances(a: Boxes, b: Boxes) -> Floats:
+    """Distance of the centres in pixels, row by row of two (n, 4) arrays of boxes."""
+    offsets = a[:, :2] + a[:, 2:] / 2 - b[:, :2] - b[:, 2:] / 2
+    distances: Floats = np.hypot(offsets[:, 0], offsets[:, 1])
+    return distances
+
+
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union, 0..1; 0 when either box has no extent or is not finite."""
-    if not (a.is_finite and b.is_finite):
-        return 0.0
-    width = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
-    height = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    if width <= 0 or height <= 0 or a.area == 0 or b.area == 0:
-        return 0.0
-    # At large coordinates the corners round to more than the sizes say.
-    intersection = min(width, a.w, b.w) * min(height, a.h, b.h)
-    return intersection / (a.area + b.area - intersection)
-
-
-def center_error(a: Box, b: Box) -> float:
-    """Euclidean distance of the two centres, in pixels."""
-    (ax, ay), (bx, by) = a.center, b.center
-    return math.hypot(ax - bx, ay - by)
+    """`ious` of two boxes."""
+    return float(ious(np.array([a], np.float64), np.array([b], np.float64))[0])
 
 
 def clip(box: Box, frame_height: int, frame_width: int, margin: float = 10.0) -> Box:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgetrack.box import Box, center_error, clip, iou, validate
+from edgetrack.box import Box, center_distances, clip, iou, validate
 from edgetrack.errors import InvalidBoxError
 
 ANY = st.floats(-1e6, 1e6)
@@ -59,7 +60,7 @@ def test_overlap_is_symmetric_and_a_fraction(a: Box, b: Box) -> None:
 @given(box=BOXES, dx=st.floats(-1e3, 1e3), dy=st.floats(-1e3, 1e3))
 def test_centre_error_is_the_length_of_the_move(box: Box, dx: float, dy: float) -> None:
     moved = box._replace(x=box.x + dx, y=box.y + dy)
-    assert center_error(box, moved) == pytest.approx(math.hypot(dx, dy), abs=1e-6)
+    assert center_distances(np.array([box]), np.array([moved]))[0] == pytest.approx(math.hypot(dx, dy), abs=1e-6)
 
 
 @given(box=WILD, height=st.integers(10, 5000), width=st.integers(10, 5000), margin=st.floats(0.5, 10))

@@ -10,47 +10,58 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from edgetrack.evaluation.anchors import AnchorPlan
-    from edgetrack.evaluation.options import Options
-    from edgetrack.evaluation.run import Evaluation
-    from edgetrack.evaluation.tasks import Streamed
+from edgetrack.cli.options import (
+    BundleArgument,
+    FramesOption,
+    JobsOption,
+    JsonOption,
+    LayoutOption,
+    LocalDeviceOption,
+    MarkdownOption,
+    PrecisionHintOption,
+    RestartOption,
+    SequencesOption,
+    ThreadsOption,
+    split_names,
+)
 
-ANCHOR_LENGTH = 50
+if TYPE_CHECKING:
+    from edgetrack.bundle.ref import BundleRef
+    from edgetrack.evaluation.datasets import Dataset
+    from edgetrack.evaluation.protocols.anchored import Anchored
+    from edgetrack.evaluation.protocols.streaming import Streaming
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, zip or name.")],
+    bundle: BundleArgument,
     dataset: Annotated[
         str,
         typer.Argument(help="A data set's folder, a video with its boxes in a .txt beside it, or synthetic:[NAME]."),
     ],
-    jobs: Annotated[int, typer.Option(help="Sequences at a time, each in a process.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of an inference; the usable cores shared among jobs if left out.")
-    ] = None,
-    layout: Annotated[str | None, typer.Option(help="How the data set lies on disk; found out if left out.")] = None,
-    sequences: Annotated[list[str] | None, typer.Option(help="Only these sequences: a,b,c.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Only so many frames of each sequence.")] = None,
-    device: Annotated[str, typer.Option(help="Where to run: cpu.")] = "cpu",
-    precision_hint: Annotated[str | None, typer.Option(help="Arithmetic to ask the backend for: bf16.")] = None,
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = None,
+    layout: LayoutOption = None,
+    sequences: SequencesOption = None,
+    frames: FramesOption = None,
+    device: LocalDeviceOption = "cpu",
+    precision_hint: PrecisionHintOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Keep runs here; out/eval/BUNDLE/DATASET if left out.")
+        Path | None, typer.Option("--output", "-o", help="Keep the runs here. Default: out/eval/BUNDLE/DATASET.")
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Track again what is kept from an earlier run.")] = False,
+    restart: RestartOption = False,
     results: Annotated[
         tuple[str, Path] | None,
         typer.Option(metavar="KIND DIR", help="Write files for an official server: got10k or trackingnet."),
     ] = None,
     anchors: Annotated[
-        int | None, typer.Option(help="Also restart at every so many frames, forwards and backwards.")
+        int | None, typer.Option(help="Also restart the tracker every N frames and run it forwards and backwards.")
     ] = None,
     anchor_length: Annotated[
-        int | None, typer.Option(help=f"Frames of a run from an anchor; {ANCHOR_LENGTH} if left out.")
+        int | None, typer.Option(help="Frames of an anchored run. Default with --anchors: 50.")
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(help="Also track under a clock: frames come at this rate, and late boxes are late."),
+        typer.Option(help="Also track frames that arrive at this rate; boxes that miss their frame are scored late."),
     ] = None,
     latencies: Annotated[
         str | None,
@@ -58,19 +69,23 @@ def evaluate(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="What is said of every target, as `track` takes it; else as the sequences' nlp.txt says."),
+        typer.Option(help="Description of every target, as `track` takes it. Default: each sequence's nlp.txt."),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Track on the workers of this Dask scheduler: tcp://HOST:8786.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    as_json: JsonOption = False,
+    as_markdown: MarkdownOption = False,
 ) -> None:
-    """Track every sequence of a data set from its first box; AO, SR, AUC, precision, and their intervals."""
-    from edgetrack.cli.options import split_names
+    """Track every sequence of a data set from its first box; print AO, SR, AUC, precision and their intervals."""
+    from edgetrack.capabilities import open_ref
+    from edgetrack.cli.console import print_json, stdout
     from edgetrack.errors import UsageError
-    from edgetrack.evaluation.datasets import open_dataset
-    from edgetrack.evaluation.options import Options
+    from edgetrack.evaluation import present
+    from edgetrack.evaluation.config import EvalConfig
+    from edgetrack.evaluation.results import EvalRecord
+    from edgetrack.evaluation.run import SUMMARY
+    from edgetrack.evaluation.run import evaluate as run
     from edgetrack.evaluation.submission import check_kind, write_results
     from edgetrack.runtime.text import parse_text
 
@@ -80,65 +95,69 @@ def evaluate(
         check_kind(results[0])
         if frames is not None:
             raise UsageError("--results wants whole sequences; leave --frames out")
-    opened = replace(open_dataset(dataset, layout), text=parse_text(text or []))
-    options = Options(
-        bundle=bundle,
-        dataset=opened if (chosen := split_names(sequences)) is None else opened.select(chosen),
+    opened = replace(select_dataset(dataset, layout, sequences), text=parse_text(text or []))
+    ref = open_ref(bundle if precision_hint is None else f"{bundle}@{precision_hint}")
+    config = EvalConfig(
+        dataset=opened,
         jobs=jobs,
         threads=threads,
         frames=frames,
         device=device,
-        precision_hint=precision_hint,
         output=output,
         restart=restart,
-        anchors=_plan(anchors, anchor_length),
-        streaming=_streaming(fps, latencies, bundle, precision_hint),
+        anchors=_anchored(anchors, anchor_length),
+        streaming=_streaming(fps, latencies, ref),
         scheduler=scheduler,
     )
-    found = _evaluate(options)
+    with shown_progress(len(opened.entries)) as progress:
+        found = run(ref, config, progress)
     if results is not None:
         write_results(*results, found.result.bundle, found.runs)
-    _present(found, as_json, as_markdown)
+    if as_json:
+        print_json(EvalRecord(results=[found.result]))
+    elif as_markdown:
+        typer.echo(present.markdown(found.result))
+    else:
+        console = stdout()
+        console.print(present.table(found.result))
+        for note in present.notes(found.result):
+            console.print(note, markup=False, soft_wrap=True)
+        console.print(f"runs and {found.folder / SUMMARY} are kept", markup=False, soft_wrap=True)
     if found.result.failures:
         raise typer.Exit(1)
 
 
-def _plan(spacing: int | None, length: int | None) -> AnchorPlan | None:
+def select_dataset(path: str, layout: str | None, sequences: list[str] | None) -> Dataset:
+    """The data set, with the sequences that `--sequences` names."""
+    from edgetrack.evaluation.datasets import open_dataset
+
+    opened = open_dataset(path, layout)
+    chosen = split_names(sequences)
+    return opened if chosen is None else opened.select(chosen)
+
+
+def _anchored(spacing: int | None, length: int | None) -> Anchored | None:
     from edgetrack.errors import UsageError
-    from edgetrack.evaluation.anchors import AnchorPlan
+    from edgetrack.evaluation import ANCHOR_LENGTH
+    from edgetrack.evaluation.protocols.anchored import Anchored
 
-    if spacing is None:
-        if length is not None:
-            raise UsageError("--anchor-length is for runs from anchors; add --anchors, such as --anchors 25")
-        return None
-    return AnchorPlan(spacing, ANCHOR_LENGTH if length is None else length)
+    if spacing is not None:
+        return Anchored(spacing, ANCHOR_LENGTH if length is None else length)
+    if length is not None:
+        raise UsageError("--anchor-length is for anchored runs; add --anchors, such as --anchors 25")
+    return None
 
 
-def _streaming(fps: float | None, latencies: str | None, bundle: str, hint: str | None) -> Streamed | None:
-    from edgetrack.bundle import open_bundle
-    from edgetrack.bundle.ref import bundle_label
+def _streaming(fps: float | None, latencies: str | None, ref: BundleRef) -> Streaming | None:
     from edgetrack.errors import UsageError
-    from edgetrack.evaluation.latencies import read_latencies
-    from edgetrack.evaluation.streaming import check_fps
-    from edgetrack.evaluation.tasks import Streamed
+    from edgetrack.evaluation.protocols.streaming import Streaming, read_latencies
 
-    if fps is None:
-        if latencies is not None:
-            raise UsageError("--latencies are for a clock; add --fps, such as --fps 30")
-        return None
-    check_fps(fps)
-    if latencies is None:
-        return Streamed(fps)
-    with open_bundle(bundle) as opened:
-        name = opened.manifest.name
-    return Streamed(fps, read_latencies(latencies, bundle_label(name, hint)))
-
-
-def _evaluate(options: Options) -> Evaluation:
-    from edgetrack.evaluation.run import evaluate as run
-
-    with shown_progress(len(options.dataset.entries)) as progress:
-        return run(options, progress)
+    if fps is not None:
+        task = Streaming(fps)
+        return task if latencies is None else replace(task, recorded=read_latencies(latencies, ref.label))
+    if latencies is not None:
+        raise UsageError("--latencies are for a frame rate; add --fps, such as --fps 30")
+    return None
 
 
 @contextmanager
@@ -161,22 +180,5 @@ def shown_progress(sequences: int) -> Iterator[Callable[[str, int, int], None]]:
         try:
             yield progress
         except KeyboardInterrupt:
-            console.print("interrupted; finished sequences are kept, the same command goes on", markup=False)
+            console.print("interrupted; finished sequences are kept, the same command resumes", markup=False)
             raise
-
-
-def _present(found: Evaluation, as_json: bool, as_markdown: bool) -> None:
-    from edgetrack.cli.console import print_json, stdout
-    from edgetrack.evaluation import present
-    from edgetrack.evaluation.record import Record
-
-    if as_json:
-        print_json(Record(results=[found.result]))
-    elif as_markdown:
-        typer.echo(present.markdown(found.result))
-    else:
-        console = stdout()
-        console.print(present.table(found.result))
-        for note in present.notes(found.result):
-            console.print(note, markup=False, soft_wrap=True)
-        console.print(f"runs and {found.folder / 'results.json'} are kept", markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from edgetrack.capabilities import best_target, find_target, target_names, targets
 
 if TYPE_CHECKING:
-    from edgetrack.evaluation.anchors import AnchorPlan
+    from edgetrack.evaluation.protocols.anchored import Anchored
     from edgetrack.export.isolated import Exported
     from edgetrack.export.pipeline import Plan
     from edgetrack.quantization.accuracy_control import AccuracyControl
@@ -129,7 +129,7 @@ def export(
         return
     from edgetrack.cli.console import print_json, stages
     from edgetrack.cli.options import split_names
-    from edgetrack.evaluation.anchors import AnchorPlan
+    from edgetrack.evaluation.protocols.anchored import Anchored
     from edgetrack.export.isolated import Exported, Worst
     from edgetrack.export.lowering import Correction, Method, Ranges
     from edgetrack.export.pipeline import ExportRequest, plan
@@ -143,7 +143,7 @@ def export(
     control = None
     if max_drop is not None or val is not None or sensitivity:
         control = _control(
-            max_drop, val, val_frames, AnchorPlan(anchors, anchor_length), on_drop, sensitivity, jobs, precision
+            max_drop, val, val_frames, Anchored(anchors, anchor_length), on_drop, sensitivity, jobs, precision
         )
     chosen = best_target().name if target is None else target
     request = ExportRequest(
@@ -260,7 +260,7 @@ def _control(
     max_drop: float | None,
     val: str | None,
     frames: int | None,
-    plan: AnchorPlan,
+    plan: Anchored,
     on_drop: str,
     sensitivity: bool,
     jobs: int,

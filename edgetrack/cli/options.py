@@ -23,7 +23,10 @@ ThreadsOption = Annotated[
 PrecisionHintOption = Annotated[
     str | None, typer.Option("--precision-hint", help="Arithmetic to ask the backend for, such as bf16.")
 ]
-JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Sequences to run at a time, each in its own process.")]
+JobsOption = Annotated[
+    int,
+    typer.Option("--jobs", min=1, help="Sequences to run at a time, each in its own process; they share the cores."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
 
 SourceOption = Annotated[
@@ -44,9 +47,6 @@ SequencesOption = Annotated[
     list[str] | None, typer.Option("--sequences", help="Use only these sequences, as a,b,c. May be repeated.")
 ]
 
-# Anchored runs (docs/decisions/0005): the same defaults wherever runs restart at anchor frames.
-ANCHOR_SPACING = 25
-ANCHOR_LENGTH = 50
 AnchorsOption = Annotated[int, typer.Option("--anchors", min=1, help="Frames between the starts of anchored runs.")]
 AnchorLengthOption = Annotated[int, typer.Option("--anchor-length", min=1, help="Frames of an anchored run.")]
 

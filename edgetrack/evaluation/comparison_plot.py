@@ -6,10 +6,9 @@ import importlib.util
 import math
 from pathlib import Path
 
-from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import BackendMissingError, UsageError
-from edgetrack.evaluation.comparison_record import Comparison
-from edgetrack.evaluation.divergence import APART, TOGETHER
+from edgetrack.evaluation.comparison import CompareRecord
+from edgetrack.evaluation.metrics import AGREEING, DIVERGED
 
 _COLUMNS = 2
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -32,7 +31,7 @@ def check_plot(path: Path) -> None:
         raise UsageError(f"--plot {path}: there is no folder {path.absolute().parent}; make it first")
 
 
-def draw(found: Comparison, path: Path) -> None:
+def draw(found: CompareRecord, path: Path) -> None:
     """IoU of A's and B's boxes over frames, an axis for each sequence; dashed lines at together and apart.
 
     Raises:
@@ -45,7 +44,7 @@ def draw(found: Comparison, path: Path) -> None:
     axes = figure.subplots(lines, _COLUMNS, squeeze=False).flat
     for axis, one in zip(axes, found.sequences, strict=False):
         axis.plot(one.iou, linewidth=1)
-        for level in (TOGETHER, APART):
+        for level in (AGREEING, DIVERGED):
             axis.axhline(level, color="grey", linewidth=0.6, linestyle="--")
         if one.first_divergence is not None:
             axis.axvline(one.first_divergence, color="tab:red", linewidth=0.8)
@@ -55,7 +54,7 @@ def draw(found: Comparison, path: Path) -> None:
         axis.set_axis_off()
     figure.supxlabel("frame")
     figure.supylabel("IoU of A and B")
-    labels = [bundle_label(side.bundle, side.hint) for side in (found.a, found.b)]
+    labels = [found.a.label, found.b.label]
     figure.suptitle(f"A: {labels[0]}, B: {labels[1]}, each fed its own boxes; red: first apart", fontsize=10)
     try:
         figure.savefig(path)

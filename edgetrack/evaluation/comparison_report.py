@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edgetrack.evaluation.comparison_record import Agreement, Comparison, OpenLoop, Side
-from edgetrack.evaluation.difference import POINTS
-from edgetrack.evaluation.divergence import APART, TOGETHER
+from edgetrack.evaluation.comparison import Agreement, CompareRecord, CompareSide, OpenLoopErrors
+from edgetrack.evaluation.metrics import AGREEING, DIVERGED
+from edgetrack.evaluation.protocols.anchored import POINTS
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ HEADINGS = (
     "AO of A",
     "AO of B",
     "IoU of A and B",
-    f"above {TOGETHER:g}",
+    f"above {AGREEING:g}",
     "apart at",
     "again at",
     "open-loop error",
 )
 
 
-def rows(found: Comparison) -> Iterator[list[str]]:
+def rows(found: CompareRecord) -> Iterator[list[str]]:
     """A row per sequence, and one for all of them."""
     for one in found.sequences:
         yield [
@@ -55,7 +55,7 @@ def rows(found: Comparison) -> Iterator[list[str]]:
     ]
 
 
-def notes(found: Comparison) -> Iterator[str]:
+def notes(found: CompareRecord) -> Iterator[str]:
     """What goes with the table, one line each; the difference of AO and its verdict last, but for failures."""
     cut = "" if found.limit is None else f", at most {found.limit} frames of each sequence"
     yield f"A: {_named(found.a)}"
@@ -82,13 +82,13 @@ def notes(found: Comparison) -> Iterator[str]:
         yield f"FAILED: {failure.name}: {failure.error}"
 
 
-def markdown(found: Comparison) -> str:
+def markdown(found: CompareRecord) -> str:
     """The table and its notes as GitHub's Markdown."""
     lines = [list(HEADINGS), ["---", *("---:" for _ in HEADINGS[1:])], *rows(found)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {note}" for note in notes(found))])
 
 
-def table(found: Comparison) -> Table:
+def table(found: CompareRecord) -> Table:
     """The table for a terminal."""
     from rich.table import Table
 
@@ -100,7 +100,7 @@ def table(found: Comparison) -> Table:
     return drawn
 
 
-def _named(side: Side) -> str:
+def _named(side: CompareSide) -> str:
     hint = "" if side.hint is None else f"@{side.hint}"
     anchored = "" if side.anchored_ao is None else f", {_number(side.anchored_ao)} over runs from anchors"
     return f"{side.bundle}{hint} ({side.weights} weights): AO {_number(side.ao)}{anchored}"
@@ -109,12 +109,12 @@ def _named(side: Side) -> str:
 def _agreement_note(found: Agreement) -> str:
     middle = "" if found.first_divergence is None else f", half of them by frame {found.first_divergence:g}"
     return (
-        f"apart: IoU of A and B at or below {APART:g}, in {found.diverged} of {found.sequences} sequences{middle}; "
-        f"{found.recovered} come together again (above {TOGETHER:g}) for good"
+        f"apart: IoU of A and B at or below {DIVERGED:g}, in {found.diverged} of {found.sequences} sequences{middle}; "
+        f"{found.recovered} come together again (above {AGREEING:g}) for good"
     )
 
 
-def _open_note(found: OpenLoop) -> str:
+def _open_note(found: OpenLoopErrors) -> str:
     maps = ", ".join(
         f"{error.name} {_NONE if error.relative_rms is None else f'{100 * error.relative_rms:.2g} %'} "
         f"(at most {error.max_abs:.2g})"

@@ -7,21 +7,28 @@ paper (ECCV 2018, section 4) and devkit (metrics.py), AVisT's paper (BMVC 2022, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetrack.evaluation.sequence import Boxes, Flags, Protocol
+from edgetrack.arrays import Boxes, Floats
+from edgetrack.box import Box, center_distances, ious
+from edgetrack.errors import UsageError
+from edgetrack.evaluation.datasets.clip import Flags, ScoringRules
+from edgetrack.stats.bootstrap import weighted_mean_intervals
 
-Values = NDArray[np.float64]
-OVERLAPS: Values = np.linspace(0, 1, 21)
+OVERLAPS: Floats = np.linspace(0, 1, 21)
 """Thresholds of the success curve."""
-PIXELS: Values = np.arange(51, dtype=np.float64)
+PIXELS: Floats = np.arange(51, dtype=np.float64)
 """Thresholds of the precision curve, in pixels."""
-FRACTIONS: Values = np.arange(51) / 100
+FRACTIONS: Floats = np.arange(51) / 100
 """Thresholds of the normalised precision curve, in sizes of the target."""
+AGREEING = 0.9
+"""IoU of two trackers' boxes above which they agree."""
+DIVERGED = 0.5
+"""IoU of two trackers' boxes at and below which they have diverged."""
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,22 +55,15 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     op75: float | None = None
 
 
+FIGURES = Scores.__struct_fields__
+_FRAME_FIGURES = ("ao", "sr50", "sr75")
+
+
 class Scored(NamedTuple):
     """A sequence's figures, and over how many frames AO and SR are means."""
 
     scores: Scores
     frames: int
-
-
-def iou(a: Boxes, b: Boxes) -> Values:
-    """Intersection over union, row by row of two (n, 4) arrays of x, y, w, h; 0 where a box has no area or is NaN."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        corner = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-        sides = np.maximum(corner - np.maximum(a[:, :2], b[:, :2]), 0)
-        shared = sides.prod(axis=1)
-        found = shared / (a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - shared)
-    clipped: Values = np.clip(np.nan_to_num(found, nan=0.0), 0, 1)
-    return clipped
 
 
 def into_frame(boxes: Boxes, size: tuple[int, int]) -> Boxes:
@@ -77,65 +77,57 @@ def into_frame(boxes: Boxes, size: tuple[int, int]) -> Boxes:
     return np.hstack([corner, np.clip(boxes[:, 2:], 0, limits - corner)])
 
 
-def center_distance(a: Boxes, b: Boxes) -> Values:
-    """Distance of the centres in pixels, row by row."""
-    return _length(a[:, :2] + a[:, 2:] / 2 - b[:, :2] - b[:, 2:] / 2)
-
-
-def normalized_distance(found: Boxes, truth: Boxes) -> Values:
+def normalized_distance(found: Boxes, truth: Boxes) -> Floats:
     """Distance of the centres with x in widths and y in heights of the true box (TrackingNet, LaSOT), row by row."""
-    return _length((found[:, :2] + found[:, 2:] / 2 - truth[:, :2] - truth[:, 2:] / 2) / truth[:, 2:])
-
-
-def _length(offsets: Values) -> Values:
-    lengths: Values = np.hypot(offsets[:, 0], offsets[:, 1])
+    offsets = (found[:, :2] + found[:, 2:] / 2 - truth[:, :2] - truth[:, 2:] / 2) / truth[:, 2:]
+    lengths: Floats = np.hypot(offsets[:, 0], offsets[:, 1])
     return lengths
 
 
-def success_curve(ious: Values) -> Values:
+def success_curve(overlap: Floats) -> Floats:
     """Share of frames whose IoU is above (not at) each of `OVERLAPS`."""
-    curve: Values = (ious[:, None] > OVERLAPS).mean(axis=0)
+    curve: Floats = (overlap[:, None] > OVERLAPS).mean(axis=0)
     return curve
 
 
-def precision_curve(distances: Values, thresholds: Values = PIXELS) -> Values:
+def precision_curve(distances: Floats, thresholds: Floats = PIXELS) -> Floats:
     """Share of frames whose distance is at most each threshold."""
-    curve: Values = (distances[:, None] <= thresholds).mean(axis=0)
+    curve: Floats = (distances[:, None] <= thresholds).mean(axis=0)
     return curve
 
 
-def overlaps(found: Boxes, truth: Boxes, counted: Flags, protocol: Protocol, size: tuple[int, int]) -> Values:
-    """IoU of the frames that are counted, of which AO and SR are means; bounded where the protocol says so."""
-    pair = [into_frame(b[counted], size) if protocol.bounded else b[counted] for b in (found, truth)]
-    return iou(*pair)
+def overlaps(found: Boxes, truth: Boxes, counted: Flags, rules: ScoringRules, size: tuple[int, int]) -> Floats:
+    """IoU of the frames that are counted, of which AO and SR are means; bounded where the rules say so."""
+    pair = [into_frame(b[counted], size) if rules.bounded else b[counted] for b in (found, truth)]
+    return ious(*pair)
 
 
-def score(found: Boxes, truth: Boxes, visible: Flags, protocol: Protocol, size: tuple[int, int]) -> Scored:
+def score(found: Boxes, truth: Boxes, visible: Flags, rules: ScoringRules, size: tuple[int, int]) -> Scored:
     """The figures of one sequence.
 
     Args:
         found: float64 (n, 4), the tracker's boxes; the first is the one that it was given.
         truth: float64 (n, 4), NaN where the target is absent.
         visible: bool (n,), which frames count.
-        protocol: the data set's rules.
+        rules: the data set's.
         size: (width, height) of the frames in pixels.
     """
     later = visible.copy()
     later[0] = False
-    ious = overlaps(found, truth, later, protocol, size)
-    if not ious.size:
+    later_ious = overlaps(found, truth, later, rules, size)
+    if not later_ious.size:
         return Scored(Scores(), 0)
     # An IoU of -1 and an infinite distance pass no threshold, as in pytracking's calc_seq_err_robust.
-    missed = int((~visible).sum()) if protocol.absent_fails else 0
+    missed = int((~visible).sum()) if rules.absent_fails else 0
     found, truth = found[visible], truth[visible]
-    success = success_curve(np.append(iou(found, truth), np.full(missed, -1.0)))
+    success = success_curve(np.append(ious(found, truth), np.full(missed, -1.0)))
     far = np.full(missed, np.inf)
-    pixels = precision_curve(np.append(center_distance(found, truth), far))
+    pixels = precision_curve(np.append(center_distances(found, truth), far))
     sizes = precision_curve(np.append(normalized_distance(found, truth), far), FRACTIONS)
     scores = Scores(
-        ao=float(ious.mean()),
-        sr50=float((ious > 0.5).mean()),
-        sr75=float((ious > 0.75).mean()),
+        ao=float(later_ious.mean()),
+        sr50=float((later_ious > 0.5).mean()),
+        sr75=float((later_ious > 0.75).mean()),
         auc=float(success.mean()),
         precision=float(pixels[20]),
         p_norm=float(sizes.mean()),
@@ -143,4 +135,82 @@ def score(found: Boxes, truth: Boxes, visible: Flags, protocol: Protocol, size: 
         op50=float(success[10]),
         op75=float(success[15]),
     )
-    return Scored(scores, ious.size)
+    return Scored(scores, later_ious.size)
+
+
+def overall(sequences: Sequence[Scored], rules: ScoringRules) -> Scores:
+    """The mean of each figure over the sequences that have it.
+
+    Where the rules say `over_frames`, AO and SR weigh a sequence by its frames: GOT-10k's toolkit joins the IoUs of
+    all sequences before it takes the mean (experiments/got10k.py, `report`).
+    """
+    if not any(s.frames for s in sequences):
+        return Scores()
+    values, weights = _table(sequences, rules)
+    means = (values * weights).sum(axis=0) / weights.sum(axis=0)
+    return Scores(**dict(zip(FIGURES, map(float, means), strict=True)))
+
+
+def intervals(
+    sequences: Sequence[Scored], rules: ScoringRules, *, confidence: float = 0.95, resamples: int = 2000
+) -> dict[str, tuple[float, float] | None]:
+    """A percentile bootstrap interval for each figure of `overall`; None with fewer than two scored sequences.
+
+    Whole sequences are resampled, since frames of one sequence are not independent (Efron & Tibshirani, "An
+    Introduction to the Bootstrap", chapters 8 and 13). The generator is seeded: the same scores give the same interval.
+    """
+    scored = [s for s in sequences if s.frames]
+    if len(scored) < 2:
+        return dict.fromkeys(FIGURES)
+    values, weights = _table(scored, rules)
+    low, high = weighted_mean_intervals(values, weights, confidence=confidence, resamples=resamples)
+    return {name: (float(a), float(b)) for name, a, b in zip(FIGURES, low, high, strict=True)}
+
+
+def _table(sequences: Sequence[Scored], rules: ScoringRules) -> tuple[Floats, Floats]:
+    """Values and weights, both (sequences, figures)."""
+    scored = [s for s in sequences if s.frames]
+    values = np.array([msgspec.structs.astuple(s.scores) for s in scored], np.float64)
+    weights = np.ones_like(values)
+    if rules.over_frames:
+        columns = [FIGURES.index(name) for name in _FRAME_FIGURES]
+        weights[:, columns] = np.array([[s.frames] for s in scored])
+    return values, weights
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """How far two runs of a sequence, each of which follows its own boxes, are apart.
+
+    Attributes:
+        iou: IoU of the two boxes in every frame, 0..1; in the first frame both were given the same.
+        first: the first frame, counted from 0, with an IoU of `DIVERGED` or less; None where there is none.
+        recovery: the first frame above `AGREEING` after the last one of `DIVERGED` or less; None where there is none.
+    """
+
+    iou: list[float]
+    first: int | None
+    recovery: int | None
+
+    @property
+    def later(self) -> list[float]:
+        """IoU without the first frame."""
+        return self.iou[1:]
+
+
+def divergence(a: Sequence[Box], b: Sequence[Box]) -> Divergence:
+    """Compare the boxes of two runs of one sequence.
+
+    Raises:
+        UsageError: they have different numbers of frames.
+    """
+    if len(a) != len(b):
+        raise UsageError(f"runs of {len(a)} and {len(b)} frames; expected two of the same frames")
+    curve = ious(np.array(a, np.float64).reshape(-1, 4), np.array(b, np.float64).reshape(-1, 4))
+    apart = np.flatnonzero(curve[1:] <= DIVERGED) + 1
+    first = int(apart[0]) if apart.size else None
+    recovery = None
+    if apart.size:
+        last = int(apart[-1])
+        again = np.flatnonzero(curve[last:] > AGREEING)
+        recovery = last + int(again[0]) if again.size else None
+    return Divergence(iou=[float(value) for value in curve], first=first, recovery=recovery)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgetrack.evaluation.metrics import Scores
-from edgetrack.evaluation.record import AnchoredResult, Result, StreamingResult
+from edgetrack.evaluation.results import AnchoredResult, EvalResult, StreamingResult
 from edgetrack.runtime.mixtures import sentence
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
@@ -26,14 +26,14 @@ _COLUMNS = {
 _NONE = "-"
 
 
-def headings(result: Result) -> list[str]:
+def headings(result: EvalResult) -> list[str]:
     """The columns; the first is text, the others are numbers."""
     anchored = [] if result.anchored is None else ["anchored AO"]
     streaming = [] if result.streaming is None else [f"AO at {result.streaming.rate:g} fps"]
     return ["sequence", "frames", *_COLUMNS, "track fps", *anchored, *streaming]
 
 
-def rows(result: Result) -> Iterator[list[str]]:
+def rows(result: EvalResult) -> Iterator[list[str]]:
     """A row per sequence, one for all of them, and one for their 95 % intervals."""
     anchored, streaming = result.anchored, result.streaming
     for one in result.sequences:
@@ -48,7 +48,7 @@ def rows(result: Result) -> Iterator[list[str]]:
     yield ["95 %", "", *(_span(result.interval[field]) for field in _COLUMNS.values()), "", *further]
 
 
-def notes(result: Result) -> Iterator[str]:
+def notes(result: EvalResult) -> Iterator[str]:
     """What goes with the table, one line each: what ran, how it was averaged and timed, and what failed."""
     cut = "" if result.limit is None else f", at most {result.limit} of each sequence"
     yield (
@@ -77,14 +77,14 @@ def notes(result: Result) -> Iterator[str]:
         yield f"FAILED: {failure.name}: {failure.error}"
 
 
-def markdown(result: Result) -> str:
+def markdown(result: EvalResult) -> str:
     """The table and its notes as GitHub's Markdown."""
     titles = headings(result)
     lines = [titles, ["---", *("---:" for _ in titles[1:])], *rows(result)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {note}" for note in notes(result))])
 
 
-def table(result: Result) -> Table:
+def table(result: EvalResult) -> Table:
     """The table for a terminal."""
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""A bundle on a data set: read, resume, track what is missing, score, and write it all down."""
+"""A bundle on a data set: make the runs that are missing, score them, and keep the summary."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgetrack.bundle import open_bundle
-from edgetrack.evaluation import store
-from edgetrack.evaluation.anchors import AnchoredRun
-from edgetrack.evaluation.book import Book, Progress, collect
-from edgetrack.evaluation.metrics import Scored, Scores, score
-from edgetrack.evaluation.ope import Run
-from edgetrack.evaluation.options import Options
-from edgetrack.evaluation.overall import intervals, overall
-from edgetrack.evaluation.record import AnchoredResult, Failure, Record, Result, SequenceResult, StreamingResult
-from edgetrack.evaluation.sequence import Sequence
-from edgetrack.evaluation.streaming import StreamedRun
-from edgetrack.evaluation.tasks import Anchored, OnePass, Streamed
+from edgetrack.bundle.ref import BundleRef
+from edgetrack.evaluation.config import EvalConfig
+from edgetrack.evaluation.datasets.clip import Clip
+from edgetrack.evaluation.execution import collect
+from edgetrack.evaluation.execution.ledger import RunLedger, save
+from edgetrack.evaluation.metrics import Scored, Scores, intervals, overall, score
+from edgetrack.evaluation.protocols.anchored import Anchored
+from edgetrack.evaluation.protocols.one_pass import OnePass, OnePassRun
+from edgetrack.evaluation.protocols.streaming import Streaming, StreamingRun
+from edgetrack.evaluation.results import (
+    AnchoredResult,
+    EvalRecord,
+    EvalResult,
+    SequenceFailure,
+    SequenceResult,
+    StreamingResult,
+)
+from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.runtime.mixtures import merged
 from edgetrack.runtime.mixtures import summarize as summarize_shares
 from edgetrack.stats.bootstrap import mean_of_means, two_level_interval
@@ -31,7 +37,7 @@ SUMMARY = "results.json"
 
 @dataclass
 class Evaluation:
-    """What came of it.
+    """The result of `evaluate`.
 
     Attributes:
         result: the figures.
@@ -39,111 +45,109 @@ class Evaluation:
         folder: where the runs and the summary are kept.
     """
 
-    result: Result
-    runs: list[tuple[Sequence, Run]]
+    result: EvalResult
+    runs: list[tuple[Clip, OnePassRun]]
     folder: Path
 
 
-def evaluate(options: Options, progress: Progress = lambda what, done, total: None) -> Evaluation:
-    """Evaluate; runs that are on disk already are taken from there.
+def evaluate(ref: BundleRef, config: EvalConfig, progress: Progress = no_progress) -> Evaluation:
+    """Evaluate a bundle; runs that are on disk already are taken from there.
 
     A sequence that cannot be read or tracked is a failure of the result, and the others go on. After an interruption
-    the same call goes on where it was.
+    the same call resumes.
 
     Raises:
-        UsageError: an option outside its range, no such bundle, or no such scheduler.
+        UsageError: no such scheduler.
         BundleError, BackendMissingError, DeviceUnavailableError: the bundle cannot be opened or run here.
     """
-    options.check()
-    with open_bundle(options.bundle) as bundle:
-        book = collect(bundle, options, progress)
-    result = summarize(book)
-    store.save(Record(results=[result]), book.folder / SUMMARY)
-    return Evaluation(result, book.of(OnePass), book.folder)
+    ledger = collect(ref, config, progress)
+    result = summarize(ledger)
+    save(EvalRecord(results=[result]), ledger.folder / SUMMARY)
+    return Evaluation(result, ledger.of(OnePass), ledger.folder)
 
 
-def summarize(book: Book) -> Result:
-    """The figures of what a book holds."""
-    options, manifest, protocol = book.options, book.manifest, book.options.dataset.protocol
-    runs = book.of(OnePass)
-    scored = [score_run(sequence, run) for sequence, run in runs]
-    return Result(
-        **_figures(overall(scored, protocol)),
+def summarize(ledger: RunLedger) -> EvalResult:
+    """The figures of the runs in a ledger."""
+    config, manifest, rules = ledger.config, ledger.ref.manifest, ledger.config.dataset.rules
+    runs = ledger.of(OnePass)
+    scored = [score_run(clip, run) for clip, run in runs]
+    return EvalResult(
+        **_figures(overall(scored, rules)),
         bundle=manifest.name,
         weights=manifest.weights.origin,
-        dataset=options.dataset.name,
-        layout=options.dataset.layout,
-        averaging="frames" if protocol.over_frames else "sequences",
-        device=options.device,
-        precision_hint=options.precision_hint,
+        dataset=config.dataset.name,
+        layout=config.dataset.layout,
+        averaging="frames" if rules.over_frames else "sequences",
+        device=config.device,
+        precision_hint=ledger.ref.hint,
         frames=sum(len(run.boxes) for _, run in runs),
-        limit=options.frames,
+        limit=config.frames,
         fps=_fps([ms for _, run in runs for ms in run.ms[1:]]),
-        jobs=options.jobs,
-        threads=options.threads_each,
-        interval=intervals(scored, protocol),
-        sequences=_sequences(book, runs, scored),
-        failures=[Failure(name=name, error=error) for name, error in book.errors.items()],
-        anchored=_anchored(book),
-        streaming=_streaming(book),
-        scheduler=options.scheduler,
+        jobs=config.jobs,
+        threads=config.threads_each,
+        interval=intervals(scored, rules),
+        sequences=_sequences(ledger, runs, scored),
+        failures=[SequenceFailure(name=name, error=error) for name, error in ledger.errors.items()],
+        anchored=_anchored(ledger),
+        streaming=_streaming(ledger),
+        scheduler=config.scheduler,
         diagnostics=summarize_shares(merged([run.shares for _, run in runs])) or None,
     )
 
 
-def score_run(sequence: Sequence, run: Run | StreamedRun) -> Scored:
+def score_run(clip: Clip, run: OnePassRun | StreamingRun) -> Scored:
     """The figures of one run; of the first frame alone where nothing else is annotated."""
-    count = len(run.boxes) if sequence.scored else 1
+    count = len(run.boxes) if clip.scored else 1
     found = np.array(run.boxes[:count], np.float64)
-    return score(found, sequence.truth[:count], sequence.visible[:count], sequence.protocol, run.size)
+    return score(found, clip.truth[:count], clip.visible[:count], clip.rules, run.size)
 
 
-def _sequences(book: Book, runs: list[tuple[Sequence, Run]], scored: list[Scored]) -> list[SequenceResult]:
-    anchored: dict[str, AnchoredRun] = {s.name: run for s, run in book.of(Anchored)}
-    streamed: dict[str, StreamedRun] = {s.name: run for s, run in book.of(Streamed)}
+def _sequences(ledger: RunLedger, runs: list[tuple[Clip, OnePassRun]], scored: list[Scored]) -> list[SequenceResult]:
+    anchored = {clip.name: run for clip, run in ledger.of(Anchored)}
+    streamed = {clip.name: run for clip, run in ledger.of(Streaming)}
 
-    def one(sequence: Sequence, run: Run, figures: Scored) -> SequenceResult:
-        short, under_clock = anchored.get(sequence.name), streamed.get(sequence.name)
+    def one(clip: Clip, run: OnePassRun, figures: Scored) -> SequenceResult:
+        short, under_clock = anchored.get(clip.name), streamed.get(clip.name)
         return SequenceResult(
             **_figures(figures.scores),
-            name=sequence.name,
+            name=clip.name,
             frames=len(run.boxes),
             lost=sum(run.lost),
             fps=_fps(run.ms[1:]),
             anchored_ao=None if short is None else short.ao,
             anchor_runs=None if short is None else len(short.runs),
-            streaming_ao=None if under_clock is None else score_run(sequence, under_clock).scores.ao,
+            streaming_ao=None if under_clock is None else score_run(clip, under_clock).scores.ao,
             diagnostics=summarize_shares(run.shares) or None,
         )
 
-    return [one(sequence, run, figures) for (sequence, run), figures in zip(runs, scored, strict=True)]
+    return [one(clip, run, figures) for (clip, run), figures in zip(runs, scored, strict=True)]
 
 
-def _anchored(book: Book) -> AnchoredResult | None:
-    plan = book.options.anchors
-    if plan is None:
+def _anchored(ledger: RunLedger) -> AnchoredResult | None:
+    task = ledger.config.anchors
+    if task is None:
         return None
-    groups = [run.values for _, run in book.of(Anchored) if run.runs]
+    groups = [run.values for _, run in ledger.of(Anchored) if run.runs]
     count = sum(map(len, groups))
     return AnchoredResult(
-        spacing=plan.spacing,
-        length=plan.length,
+        spacing=task.spacing,
+        length=task.length,
         runs=count,
         ao=mean_of_means(groups) if groups else None,
         interval=two_level_interval(groups) if count > 1 else None,
     )
 
 
-def _streaming(book: Book) -> StreamingResult | None:
-    task = book.options.streaming
+def _streaming(ledger: RunLedger) -> StreamingResult | None:
+    task = ledger.config.streaming
     if task is None:
         return None
-    runs = book.of(Streamed)
+    runs = ledger.of(Streaming)
     frames = sum(len(run.boxes) - 1 for _, run in runs)
     spent = [ms for _, run in runs for ms in run.ms]
     ages = [(run.staleness or 0.0) * (len(run.boxes) - 1) for _, run in runs]
     return StreamingResult(
-        **_figures(overall([score_run(s, run) for s, run in runs], book.options.dataset.protocol)),
+        **_figures(overall([score_run(s, run) for s, run in runs], ledger.config.dataset.rules)),
         rate=task.fps,
         latencies="measured" if task.recorded is None else task.recorded.label,
         median_ms=median(spent) if spent else None,

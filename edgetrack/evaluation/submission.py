@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edgetrack.errors import EdgetrackError, UnknownNameError
-from edgetrack.evaluation.ope import Run
-from edgetrack.evaluation.sequence import Sequence
-from edgetrack.evaluation.store import plain_name
+from edgetrack.evaluation.datasets.clip import Clip
+from edgetrack.evaluation.execution.ledger import plain_name
+from edgetrack.evaluation.protocols.one_pass import OnePassRun
 
-Runs = Iterable[tuple[Sequence, Run]]
+Runs = Iterable[tuple[Clip, OnePassRun]]
 
 
 def write_results(kind: str, folder: Path, tracker: str, runs: Runs) -> Path:
@@ -45,27 +45,27 @@ def check_kind(kind: str) -> None:
         UnknownNameError: there is not.
     """
     if kind not in _WRITERS:
-        raise UnknownNameError(f"results for {kind!r} are not known; expected one of: {', '.join(_WRITERS)}")
+        raise UnknownNameError.of("kind of result files", kind, _WRITERS)
 
 
 def _got10k(folder: Path, tracker: str, runs: Runs) -> Path:
     base = folder / plain_name(tracker)
-    for sequence, run in runs:
-        here = base / sequence.name
+    for clip, run in runs:
+        here = base / clip.name
         here.mkdir(parents=True, exist_ok=True)
-        (here / f"{sequence.name}_001.txt").write_text(_rows(run), "ascii")
-        (here / f"{sequence.name}_time.txt").write_text("".join(f"{ms / 1000:.8f}\n" for ms in run.ms), "ascii")
+        (here / f"{clip.name}_001.txt").write_text(_rows(run), "ascii")
+        (here / f"{clip.name}_time.txt").write_text("".join(f"{ms / 1000:.8f}\n" for ms in run.ms), "ascii")
     return base
 
 
 def _trackingnet(folder: Path, tracker: str, runs: Runs) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for sequence, run in runs:
-        (folder / f"{sequence.name}.txt").write_text(_rows(run), "ascii")
+    for clip, run in runs:
+        (folder / f"{clip.name}.txt").write_text(_rows(run), "ascii")
     return folder
 
 
-def _rows(run: Run) -> str:
+def _rows(run: OnePassRun) -> str:
     return "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in run.boxes)
 
 

@@ -5,22 +5,16 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from edgetrack.bundle import open_bundle
 from edgetrack.bundle.ref import BundleRef
-from edgetrack.errors import EdgetrackError
-from edgetrack.evaluation.anchors import AnchoredRun, AnchorPlan
-from edgetrack.evaluation.book import collect
+from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
-from edgetrack.evaluation.difference import POINTS, Difference, paired_difference
-from edgetrack.evaluation.options import Options
-from edgetrack.evaluation.tasks import Anchored
+from edgetrack.evaluation.execution import anchored_runs
+from edgetrack.evaluation.protocols.anchored import POINTS, AnchoredRuns, Difference, paired_difference
 from edgetrack.gate.budget import Rule
 from edgetrack.gate.report import RuleFinding, finding_of
 from edgetrack.presentation.progress import Progress
 from edgetrack.stats.verdict import Verdict, runs_to_settle
 
-PLAN = AnchorPlan(25, 50)
-"""As `edgetrack compare` does by default."""
 _LEAST_RESAMPLES = 2000
 _IN_THE_TAIL = 10
 
@@ -78,27 +72,6 @@ def judge_ao(rule: Rule, found: Difference, alpha: float) -> RuleFinding:
 
 def _runs(
     side: BundleRef, folder: Path, dataset: Dataset, device: str, threads: int, progress: Progress
-) -> list[AnchoredRun]:
-    options = Options(
-        bundle=str(side.path),
-        dataset=dataset,
-        threads=threads,
-        device=device,
-        precision_hint=side.hint,
-        output=folder,
-        anchors=PLAN,
-    )
-    options.check()
-
-    def tell(what: str, done: int, total: int) -> None:
-        progress(f"{side.label}: {what}", done, total)
-
-    with open_bundle(side.path) as bundle:
-        book = collect(bundle, options, tell, lambda sequence: [Anchored(PLAN)])
-    if book.errors:
-        name, error = next(iter(book.errors.items()))
-        raise EdgetrackError(
-            f"{side.label} failed on {len(book.errors)} of {len(dataset.entries)} sequences, first {name}: {error}; "
-            "give a --dataset that it can track"
-        )
-    return [run for _, run in book.of(Anchored)]
+) -> list[AnchoredRuns]:
+    config = EvalConfig(dataset=dataset, threads=threads, device=device, output=folder)
+    return anchored_runs(side, config, lambda what, done, total: progress(f"{side.label}: {what}", done, total))

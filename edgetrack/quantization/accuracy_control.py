@@ -14,14 +14,13 @@ from pathlib import Path
 import msgspec
 
 from edgetrack.bundle import open_bundle
+from edgetrack.bundle.ref import BundleRef
 from edgetrack.capabilities import find_target
-from edgetrack.errors import AccuracyError, DeviceUnavailableError, EdgetrackError, UsageError
-from edgetrack.evaluation.anchors import AnchoredRun, AnchorPlan
-from edgetrack.evaluation.book import collect
+from edgetrack.errors import AccuracyError, DeviceUnavailableError, UsageError
+from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
-from edgetrack.evaluation.difference import POINTS, Difference, paired_difference
-from edgetrack.evaluation.options import Options
-from edgetrack.evaluation.tasks import Anchored
+from edgetrack.evaluation.execution import anchored_runs
+from edgetrack.evaluation.protocols.anchored import POINTS, Anchored, AnchoredRuns, Difference, paired_difference
 from edgetrack.quantization.sensitivity import REPORT_FILE, Sensitivity, StageFinding
 from edgetrack.quantization.sensitivity_plot import PLOT_FILE, draw
 from edgetrack.quantization.stage_timing import Timed, interleaved_ms
@@ -60,7 +59,7 @@ class AccuracyControl:
 
     dataset: Dataset
     max_drop: float
-    plan: AnchorPlan
+    plan: Anchored
     frames: int | None = None
     jobs: int = 1
     threads: int | None = None
@@ -118,7 +117,7 @@ class AccuracyControl:
 class _Candidate:
     kept: tuple[str, ...]
     folder: Path
-    runs: list[AnchoredRun]
+    runs: list[AnchoredRuns]
     against: Difference
 
     @property
@@ -211,23 +210,18 @@ class _Trial:
     def _threads(self) -> int | None:
         return self.control.threads
 
-    def _runs(self, folder: Path) -> list[AnchoredRun]:
+    def _runs(self, folder: Path) -> list[AnchoredRuns]:
         control = self.control
-        options = Options(
-            bundle=str(folder),
+        config = EvalConfig(
             dataset=control.dataset,
             jobs=control.jobs,
             threads=control.threads,
             frames=control.frames,
             output=self.scratch / f"runs-{folder.name}",
+            anchors=control.plan,
         )
-        options.check()
         with open_bundle(folder) as bundle:
-            book = collect(bundle, options, lambda what, done, total: None, lambda name: [Anchored(control.plan)])
-        if book.errors:
-            name, error = next(iter(book.errors.items()))
-            raise EdgetrackError(f"accuracy control needs every validation sequence; {name}: {error}")
-        return [run for _, run in book.of(Anchored)]
+            return anchored_runs(BundleRef(folder, bundle.manifest), config)
 
 
 def advise(precision: str, met: bool, fp32_ms: float, lowered_ms: float, hints_ms: Mapping[str, float]) -> str:

@@ -26,7 +26,7 @@ DIGITS = 3
 
 
 class Clip(Protocol):
-    """What items are collected from: `edgetrack.evaluation.sequence.Sequence`, or anything like it."""
+    """What items are collected from: `edgetrack.evaluation.datasets.clip.Clip`, or anything like it."""
 
     @property
     def name(self) -> str: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgetrack.evaluation.difference import POINTS, Difference
+from edgetrack.evaluation.protocols.anchored import POINTS, Difference
 
 REPORT_FILE = "sensitivity.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 
-from edgetrack.evaluation.difference import POINTS
+from edgetrack.evaluation.protocols.anchored import POINTS
 from edgetrack.quantization.sensitivity import Sensitivity
 
 PLOT_FILE = "sensitivity.png"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetrack.evaluation.datasets import SYNTHETIC, Dataset, open_dataset
-from edgetrack.evaluation.sequence import Sequence as Clip
+from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.quantization.calibration import DEFAULT, CalibrationSet, Part, find_set, make_set, set_names
 from edgetrack.quantization.collect import Wish, collect
 from edgetrack.runtime.trackers.base import Procedure

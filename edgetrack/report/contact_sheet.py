@@ -17,15 +17,12 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError
-from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
-from edgetrack.evaluation.comparison_record import SequencePair
-from edgetrack.evaluation.comparison_record import Side as CompareSide
+from edgetrack.evaluation.comparison import CompareRecord, CompareSide, SequencePair
 from edgetrack.evaluation.datasets import Dataset
-from edgetrack.evaluation.divergence import divergence
-from edgetrack.evaluation.ope import Run as OnePassRun
-from edgetrack.evaluation.sequence import Sequence as Clip
-from edgetrack.evaluation.store import Saved as SavedRun
-from edgetrack.evaluation.store import plain_name
+from edgetrack.evaluation.datasets.clip import Clip
+from edgetrack.evaluation.execution.ledger import SavedRun, plain_name
+from edgetrack.evaluation.metrics import divergence
+from edgetrack.evaluation.protocols.one_pass import OnePassRun
 from edgetrack.media import Frame
 from edgetrack.report.model import LARGEST_FILE, side_identity
 from edgetrack.report.plots import most_different

@@ -14,8 +14,8 @@ import numpy as np
 
 from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.errors import UsageError
-from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
-from edgetrack.evaluation.difference import POINTS, Difference
+from edgetrack.evaluation.comparison import CompareRecord
+from edgetrack.evaluation.protocols.anchored import POINTS, Difference
 from edgetrack.report.model import (
     Accuracy,
     Identity,

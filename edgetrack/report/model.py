@@ -20,10 +20,9 @@ from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.capabilities import reference_target
 from edgetrack.errors import EdgetrackError, UsageError
-from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
-from edgetrack.evaluation.comparison_record import Side as CompareSide
-from edgetrack.evaluation.difference import Difference
-from edgetrack.evaluation.record import Record as EvalRecord
+from edgetrack.evaluation.comparison import CompareRecord, CompareSide
+from edgetrack.evaluation.protocols.anchored import Difference
+from edgetrack.evaluation.results import EvalRecord
 from edgetrack.presentation.sanitize import printable
 from edgetrack.quantization.sensitivity import Sensitivity
 from edgetrack.telemetry.timeline import Timeline

@@ -27,9 +27,9 @@ from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation import comparison_report, present
-from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
+from edgetrack.evaluation.comparison import CompareRecord
 from edgetrack.evaluation.datasets import Dataset
-from edgetrack.evaluation.record import Result as EvalResult
+from edgetrack.evaluation.results import EvalResult
 from edgetrack.presentation.sanitize import markdown_text
 from edgetrack.presentation.table import Column, Table
 from edgetrack.quantization import sensitivity

@@ -15,11 +15,9 @@ from markupsafe import Markup
 
 from edgetrack.arrays import Floats
 from edgetrack.benchmark.record import BenchResult
-from edgetrack.evaluation.comparison_record import Comparison as CompareRecord
-from edgetrack.evaluation.comparison_record import SequencePair
-from edgetrack.evaluation.difference import POINTS
-from edgetrack.evaluation.divergence import APART as DIVERGED
-from edgetrack.evaluation.divergence import TOGETHER as AGREEING
+from edgetrack.evaluation.comparison import CompareRecord, SequencePair
+from edgetrack.evaluation.metrics import AGREEING, DIVERGED
+from edgetrack.evaluation.protocols.anchored import POINTS
 from edgetrack.quantization.sensitivity import Sensitivity
 from edgetrack.report.model import by_speed, is_reference
 from edgetrack.report.svg import INK, NARROW, PX, Marks, both

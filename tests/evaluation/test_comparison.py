@@ -13,23 +13,22 @@ from edgetrack.capabilities import open_ref
 from edgetrack.cli.main import app
 from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
 from edgetrack.evaluation import comparison_report
-from edgetrack.evaluation.anchors import AnchorPlan
-from edgetrack.evaluation.comparison import MAPS, SUMMARY, Request, compare
+from edgetrack.evaluation.comparison import MAPS, SUMMARY, CompareConfig, CompareRecord, compare
 from edgetrack.evaluation.comparison_plot import check_plot, draw
-from edgetrack.evaluation.comparison_record import Comparison
+from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.protocols.anchored import Anchored
 
 pytestmark = pytest.mark.xdist_group("evaluation")
 
 
 @pytest.fixture
 def request_of(make_bundle, plain_dataset, tmp_path):
-    def make(*, size_b=0.25, dataset=None, **fields):
+    def make(*, size_b=0.25, dataset=None):
         a, b = make_bundle("a"), make_bundle("b", size=size_b)
         root = dataset or plain_dataset("x", "y", frames=6)
-        plan = AnchorPlan(2, 2)
-        chosen = {"margin": 0.005, "output": tmp_path / "kept", "threads": 1, **fields}
-        return Request(open_ref(str(a)), open_ref(str(b)), open_dataset(root), plan, **chosen)
+        runs = EvalConfig(open_dataset(root), output=tmp_path / "kept", threads=1, anchors=Anchored(2, 2))
+        return CompareConfig(open_ref(str(a)), open_ref(str(b)), runs, 0.005)
 
     return make
 
@@ -48,7 +47,7 @@ def test_bundles_that_compute_the_same_are_equal(request_of, tmp_path) -> None:
     assert [error.max_abs for error in found.open_loop.maps] == [0, 0, 0]
     assert found.error_gain is None
     assert found.a.ao == found.b.ao
-    saved = msgspec.json.decode((tmp_path / "kept" / SUMMARY).read_bytes(), type=Comparison)
+    saved = msgspec.json.decode((tmp_path / "kept" / SUMMARY).read_bytes(), type=CompareRecord)
     assert saved == found
 
 
@@ -136,9 +135,9 @@ def test_sequences_without_truth_are_compared_all_the_same(request_of, plain_dat
 def test_a_bundle_is_not_compared_with_itself(request_of) -> None:
     request = request_of()
     with pytest.raises(UsageError, match="compared with itself"):
-        compare(Request(**{**vars(request), "b": request.a}))
+        replace(request, b=request.a)
     with pytest.raises(UsageError, match="half a point"):
-        compare(Request(**{**vars(request), "margin": -1.0}))
+        replace(request, margin=-1.0)
 
 
 def test_a_picture_shows_each_sequence(request_of, tmp_path) -> None:
@@ -186,7 +185,7 @@ def test_the_command_prints_json_that_keeps_its_contract_and_its_exit_code_is_th
     assert command("--require", "not-worse", "--margin", "0").exit_code == (1 if worse else 0)
     done = command("--anchors", "6", "--frames", "1", "--require", "equal")
     assert done.exit_code == 1
-    assert "too few runs" in done.stderr
+    assert "too few anchored runs" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -195,8 +194,6 @@ def test_the_command_prints_json_that_keeps_its_contract_and_its_exit_code_is_th
         (["--json", "--markdown"], "exclude each other"),
         (["--require", "better"], "equal, not-worse"),
         (["--margin", "-1"], "half a point"),
-        (["--anchors", "0"], "spacing 0"),
-        (["--jobs", "0"], "--jobs 0"),
         (["--sequences", "nope"], "nope"),
     ],
 )
@@ -205,3 +202,10 @@ def test_wrong_input_is_one_clear_message(command, arguments, words) -> None:
     assert isinstance(error, EdgetrackError)
     assert error.exit_code == 2
     assert words in str(error)
+
+
+@pytest.mark.parametrize("option", ["--anchors", "--anchor-length", "--jobs", "--frames"])
+def test_numbers_below_one_are_refused(command, option) -> None:
+    done = command(option, "0")
+    assert done.exit_code == 2
+    assert option in done.stderr

@@ -133,7 +133,7 @@ def test_ctrl_c_keeps_what_is_finished(make_bundle, tmp_path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in words
+    assert "the same command resumes" in words
     assert "Traceback" not in words
     assert len(list((tmp_path / "out").rglob("drift-*.json"))) == 1
     assert not list((tmp_path / "out").rglob("results.json"))

@@ -7,17 +7,17 @@ import pytest
 
 from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError, UnknownNameError
-from edgetrack.evaluation.ope import Run
-from edgetrack.evaluation.sequence import Protocol, Sequence
+from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
+from edgetrack.evaluation.protocols.one_pass import OnePassRun
 from edgetrack.evaluation.submission import write_results
 
 
 @pytest.fixture
 def runs():
     truth = np.array([[1.0, 2, 3, 4]])
-    sequence = Sequence("GOT-10k_Test_000001", "unused", truth, np.ones(1, bool), Protocol())
+    sequence = Clip("GOT-10k_Test_000001", "unused", truth, np.ones(1, bool), ScoringRules())
     boxes = [Box(1, 2, 3, 4), Box(1.23456, 2, 3, 4)]
-    run = Run(size=(9, 9), boxes=boxes, scores=[None, 0.5], lost=[False, False], ms=[10.0, 20.0])
+    run = OnePassRun(size=(9, 9), boxes=boxes, scores=[None, 0.5], lost=[False, False], ms=[10.0, 20.0])
     return [(sequence, run)]
 
 

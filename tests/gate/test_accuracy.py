@@ -6,7 +6,7 @@ import pytest
 
 from edgetrack.capabilities import open_ref
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.difference import Difference
+from edgetrack.evaluation.protocols.anchored import Difference
 from edgetrack.gate.accuracy import delta_ao, judge_ao
 from edgetrack.gate.budget import Budget
 

@@ -11,8 +11,8 @@ import pytest
 
 from edgetrack.bundle import BundleWriter, open_bundle, write_npz
 from edgetrack.errors import AccuracyError, EdgetrackError, UsageError
-from edgetrack.evaluation.anchors import AnchorPlan
 from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.protocols.anchored import Anchored
 from edgetrack.quantization.accuracy_control import AccuracyControl, advise
 from edgetrack.quantization.sensitivity import REPORT_FILE, Sensitivity, lines, markdown
 from edgetrack.quantization.sensitivity_plot import PLOT_FILE, draw
@@ -55,7 +55,7 @@ def trial(bundle, tmp_path, plain_dataset):
             return bundle(folder, max([GOOD, *(size for stage, size in self.costs.items() if stage not in kept)]))
 
         def __call__(self, max_drop=0.1, kept=(), **wishes):
-            self.control = AccuracyControl(self.dataset, max_drop, AnchorPlan(3, 3), threads=1, **wishes)
+            self.control = AccuracyControl(self.dataset, max_drop, Anchored(3, 3), threads=1, **wishes)
             self.count += 1
             full = bundle(tmp_path / f"full-{self.count}", GOOD)
             return self.control(full, self.build, STAGES, kept, lambda stage: None)

@@ -10,7 +10,7 @@ import pytest
 from edgetrack.box import Box, iou
 from edgetrack.errors import CalibrationError, UsageError
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.sequence import Sequence
+from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.quantization.collect import LOST_IOU, Wish, collect
 from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure
 
@@ -33,17 +33,17 @@ class Still(Procedure):
         return Decision(self.state, 1.0, None)
 
 
-def clips(spec: str) -> list[Sequence]:
+def clips(spec: str) -> list[Clip]:
     dataset = open_dataset(spec)
     return [dataset.read(entry) for entry in dataset.entries]
 
 
 @pytest.fixture
-def drift() -> list[Sequence]:
+def drift() -> list[Clip]:
     return clips("synthetic:drift?frames=60&size=320x240")
 
 
-def test_the_size_is_met_and_spread_evenly(drift: list[Sequence]) -> None:
+def test_the_size_is_met_and_spread_evenly(drift: list[Clip]) -> None:
     items = collect(drift, Still(), Wish(size=20))
     frames = [item.frame for item in items]
     assert len(items) == 20
@@ -52,7 +52,7 @@ def test_the_size_is_met_and_spread_evenly(drift: list[Sequence]) -> None:
     assert {item.template for item in items} == {tuple(round(v, 3) for v in drift[0].truth[0])}
 
 
-def test_more_items_than_frames_give_every_frame(drift: list[Sequence]) -> None:
+def test_more_items_than_frames_give_every_frame(drift: list[Clip]) -> None:
     assert [item.frame for item in collect(drift, Still(), Wish(size=500))] == list(range(1, 60))
 
 
@@ -63,7 +63,7 @@ def test_several_clips_share_the_size() -> None:
     assert max(counts) - min(counts) <= 1
 
 
-def test_a_tracker_that_lost_the_target_is_put_back(drift: list[Sequence]) -> None:
+def test_a_tracker_that_lost_the_target_is_put_back(drift: list[Clip]) -> None:
     tracker = Still()
     items = collect(drift, tracker, Wish(size=59, centre_jitter=0.0, scale_jitter=0.0))
     assert tracker.placed > 0
@@ -72,7 +72,7 @@ def test_a_tracker_that_lost_the_target_is_put_back(drift: list[Sequence]) -> No
         assert iou(Box(*item.box), before) > LOST_IOU - 0.01
 
 
-def test_about_half_of_the_boxes_are_jittered(drift: list[Sequence]) -> None:
+def test_about_half_of_the_boxes_are_jittered(drift: list[Clip]) -> None:
     still = collect(drift, Still(), Wish(size=59, centre_jitter=0.0, scale_jitter=0.0))
     moved = collect(drift, Still(), Wish(size=59))
     share = np.mean([a.box != b.box for a, b in zip(still, moved, strict=True)])
@@ -80,7 +80,7 @@ def test_about_half_of_the_boxes_are_jittered(drift: list[Sequence]) -> None:
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"centre_jitter": 1.0}])
-def test_the_same_wish_gives_the_same_items(drift: list[Sequence], change: dict[str, float]) -> None:
+def test_the_same_wish_gives_the_same_items(drift: list[Clip], change: dict[str, float]) -> None:
     wish: Callable[..., Wish] = Wish
     assert collect(drift, Still(), wish(size=30)) == collect(drift, Still(), wish(size=30))
     assert collect(drift, Still(), wish(size=30)) != collect(drift, Still(), wish(size=30, **change))

@@ -18,12 +18,12 @@ from edgetrack.benchmark.protocol import RoundSamples
 from edgetrack.benchmark.scenarios.soak import soak_outcome
 from edgetrack.benchmark.warnings import of_run
 from edgetrack.box import Box
-from edgetrack.evaluation import comparison_record, store
-from edgetrack.evaluation import record as evaluation
-from edgetrack.evaluation.difference import Difference
-from edgetrack.evaluation.divergence import divergence
-from edgetrack.evaluation.metrics import Scores
-from edgetrack.evaluation.ope import Run
+from edgetrack.evaluation import comparison as compared
+from edgetrack.evaluation import results as eval_results
+from edgetrack.evaluation.execution.ledger import SavedRun, encoded, file_for, save
+from edgetrack.evaluation.metrics import Scores, divergence
+from edgetrack.evaluation.protocols.anchored import Difference
+from edgetrack.evaluation.protocols.one_pass import OnePassRun
 from edgetrack.media import load_scene
 from edgetrack.quantization.sensitivity import Sensitivity, StageFinding
 from edgetrack.telemetry.power_mode import PowerMode
@@ -171,9 +171,9 @@ def difference(value, low, high, verdict, margin=0.005) -> Difference:
     )
 
 
-def side(name, ao, hint=None, weights="official") -> comparison_record.Side:
+def side(name, ao, hint=None, weights="official") -> compared.CompareSide:
     tracker, target, precision = name.split("-")[-3:]
-    return comparison_record.Side(
+    return compared.CompareSide(
         bundle=name,
         hint=hint,
         tracker=tracker,
@@ -185,8 +185,8 @@ def side(name, ao, hint=None, weights="official") -> comparison_record.Side:
     )
 
 
-def pair(name, curve, first=None, recovery=None) -> comparison_record.SequencePair:
-    return comparison_record.SequencePair(
+def pair(name, curve, first=None, recovery=None) -> compared.SequencePair:
+    return compared.SequencePair(
         name=name,
         frames=len(curve),
         ao_a=0.7,
@@ -200,9 +200,9 @@ def pair(name, curve, first=None, recovery=None) -> comparison_record.SequencePa
     )
 
 
-def comparison(a, b, delta, sequences=None, dataset="clips") -> comparison_record.Comparison:
+def comparison(a, b, delta, sequences=None, dataset="clips") -> compared.CompareRecord:
     sequences = sequences or [pair(f"clip{i}", [1.0, 0.95, 0.9, 0.8 - 0.02 * i]) for i in range(10)]
-    return comparison_record.Comparison(
+    return compared.CompareRecord(
         a=a,
         b=b,
         dataset=dataset,
@@ -212,7 +212,7 @@ def comparison(a, b, delta, sequences=None, dataset="clips") -> comparison_recor
         anchor_length=50,
         delta_ao=delta,
         one_pass=None,
-        agreement=comparison_record.Agreement(
+        agreement=compared.Agreement(
             mean_iou=0.9, iou_above_0_9=0.6, first_divergence=3.0, diverged=2, recovered=1, sequences=10
         ),
         open_loop=None,
@@ -222,12 +222,12 @@ def comparison(a, b, delta, sequences=None, dataset="clips") -> comparison_recor
     )
 
 
-def evaluated(name, ao, interval, *, streaming=None, sequences=10, hint=None) -> evaluation.Result:
-    ones = [evaluation.SequenceResult(name=f"clip{i}", frames=20, lost=0, fps=50.0, ao=ao) for i in range(sequences)]
-    clock = streaming and evaluation.StreamingResult(
+def evaluated(name, ao, interval, *, streaming=None, sequences=10, hint=None) -> eval_results.EvalResult:
+    ones = [eval_results.SequenceResult(name=f"clip{i}", frames=20, lost=0, fps=50.0, ao=ao) for i in range(sequences)]
+    clock = streaming and eval_results.StreamingResult(
         ao=streaming, rate=30.0, latencies="measured", median_ms=10.0, processed=1.0, staleness=1.0
     )
-    return evaluation.Result(
+    return eval_results.EvalResult(
         bundle=name,
         weights="official",
         dataset="clips",
@@ -283,11 +283,9 @@ def write_comparison_with_runs(folder: Path, names=("smat-openvino-fp32", "smat-
     truth = [scene.box(i) for i in range(FRAMES)]
     astray = [Box(b.x + (60 if 4 <= i <= 6 else 0), b.y, b.w, b.h) for i, b in enumerate(truth)]
     for name, boxes in zip(names, (truth, astray), strict=True):
-        run = Run(size=(320, 240), boxes=boxes, scores=[None] * FRAMES, lost=[False] * FRAMES, ms=[1.0] * FRAMES)
-        saved = store.Saved(
-            key="k", bundle=name, weights="official", dataset="x", sequence=SCENE, run=store.encoded(run)
-        )
-        store.save(saved, store.file_for(folder / name, SCENE, "0123456789abcdef"))
+        run = OnePassRun(size=(320, 240), boxes=boxes, scores=[None] * FRAMES, lost=[False] * FRAMES, ms=[1.0] * FRAMES)
+        saved = SavedRun(key="k", bundle=name, weights="official", dataset="x", sequence=SCENE, run=encoded(run))
+        save(saved, file_for(folder / name, SCENE, "0123456789abcdef"))
     curve = divergence(truth, astray)
     one = pair(SCENE, curve.iou, curve.first, curve.recovery)
     delta = difference(-0.02, -0.03, -0.01, "worse")
@@ -312,7 +310,7 @@ def write_one_of_each(folder: Path) -> Path:
         evaluated("smat-openvino-fp32", 0.72, (0.6, 0.8), streaming=0.7),
         evaluated("smat-openvino-int8", 0.7, None),
     ]
-    write(folder / "deep" / "b.json", evaluation.Record(results=results))
+    write(folder / "deep" / "b.json", eval_results.EvalRecord(results=results))
     delta = difference(-0.02, -0.03, -0.01, "worse")
     found = comparison(side("smat-openvino-fp32", 0.72), side("smat-openvino-int8", 0.7), delta)
     write(folder / "deep" / "c.json", found)

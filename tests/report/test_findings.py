@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgetrack.benchmark.record import PytorchInterval, VersusPytorch
-from edgetrack.evaluation.record import Record as Evaluation
+from edgetrack.evaluation.results import EvalRecord
 from edgetrack.report.findings import faster, findings
 from edgetrack.report.model import Results, Sourced
 from tests.report.conftest import benchmark, comparison, contestant, difference, evaluated, sensitivity, side
@@ -16,7 +16,7 @@ FP32, INT8, ONNX = "smat-openvino-fp32", "smat-openvino-int8", "smat-onnx-fp32"
 def results(bench=None, evals=(), comparisons=(), **others) -> Results:
     return Results(
         benchmarks=() if bench is None else (Sourced("bench.json", bench),),
-        evaluations=(Sourced("eval.json", Evaluation(results=list(evals))),) if evals else (),
+        evaluations=(Sourced("eval.json", EvalRecord(results=list(evals))),) if evals else (),
         comparisons=tuple(Sourced("comparison.json", one) for one in comparisons),
         **others,
     )

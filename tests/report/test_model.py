@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.errors import EdgetrackError, UsageError
-from edgetrack.evaluation.comparison_record import Comparison
+from edgetrack.evaluation.comparison import CompareRecord
 from edgetrack.quantization.sensitivity import Sensitivity
 from edgetrack.report import model as reading
 from edgetrack.report.model import Results, Sourced, clean, read_file, read_results
@@ -216,6 +216,6 @@ def test_what_can_be_read_can_be_reported_and_all_else_is_our_error(tmp_path: Pa
     except EdgetrackError:
         return
     if record is not None:
-        names = {BenchRecord: "benchmarks", Comparison: "comparisons", Sensitivity: "sensitivities"}
+        names = {BenchRecord: "benchmarks", CompareRecord: "comparisons", Sensitivity: "sensitivities"}
         name = names.get(type(record), "evaluations")
         assert markdown(Results(**{name: (Sourced("x.json", record),)})).startswith("# ")

@@ -12,7 +12,7 @@ import pytest
 
 from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.record import Record as Evaluation
+from edgetrack.evaluation.results import EvalRecord
 from edgetrack.report import page
 from edgetrack.report.contact_sheet import MOST_SEQUENCES, contact_sheet, moments
 from edgetrack.report.model import read_results
@@ -140,7 +140,7 @@ def test_page_says_what_is_missing(tmp_path: Path, contestants) -> None:
 
 
 def test_page_of_a_single_evaluation_is_whole(tmp_path: Path) -> None:
-    source = write(tmp_path / "x.json", Evaluation(results=[evaluated("smat-openvino-fp32", 0.7, None, sequences=1)]))
+    source = write(tmp_path / "x.json", EvalRecord(results=[evaluated("smat-openvino-fp32", 0.7, None, sequences=1)]))
     seen = Seen(html(read_results([source])))
     assert [one.get("id") for one in seen.of("section")] == ["findings", "accuracy", "missing"]
     assert "nothing to compare" in seen.text

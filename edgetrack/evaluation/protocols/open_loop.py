@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.errors import SequenceError
-from edgetrack.evaluation.sequence import Sequence as Frames
-from edgetrack.evaluation.store import Saved
+from edgetrack.evaluation.datasets.clip import Clip
+from edgetrack.evaluation.protocols import follow
 from edgetrack.runtime.session import Tracker
 
 LARGEST_MAP = 16_384
@@ -35,7 +35,7 @@ class MapInfo(msgspec.Struct, frozen=True, order=True):
         return math.prod(self.shape)
 
 
-class ReplayRun(msgspec.Struct, frozen=True, kw_only=True):
+class OpenLoopRun(msgspec.Struct, frozen=True, kw_only=True):
     """What a tracker made of each frame after the first, placed at the box before it.
 
     Attributes:
@@ -50,8 +50,8 @@ class ReplayRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Replay:
-    """Track on given crops.
+class OpenLoop:
+    """Track, placed at given boxes.
 
     Attributes:
         boxes: of every frame; frame i + 1 is searched around box i.
@@ -60,7 +60,7 @@ class Replay:
 
     name: ClassVar[str] = "open loop"
     needs_truth: ClassVar[bool] = False
-    found: ClassVar[type[ReplayRun]] = ReplayRun
+    result: ClassVar[type[OpenLoopRun]] = OpenLoopRun
     boxes: tuple[Box, ...]
     file: Path
 
@@ -68,18 +68,12 @@ class Replay:
     def key(self) -> tuple[str | float, ...]:
         return "replay", hashlib.sha256(np.array(self.boxes, "<f8").tobytes()).hexdigest()
 
-    def run(self, tracker: Tracker, sequence: Frames, limit: int | None) -> ReplayRun:
-        """Place, update, keep the maps.
-
-        Raises:
-            SequenceError: fewer frames than boxes.
-            EdgetrackError: the sequence cannot be read, or the tracker fails.
-        """
+    def run(self, tracker: Tracker, clip: Clip, limit: int | None) -> OpenLoopRun:
+        """See `Task.run`; the boxes say how far to go, since an evaluation may have been limited."""
         outputs = maps_of(tracker)
         found: list[Box] = []
-        with sequence.open() as frames, self.file.open("wb") as file:
-            # The boxes are shorter where the evaluation was cut by a limit.
-            for index, frame in zip(range(len(self.boxes)), frames, strict=False):
+        with self.file.open("wb") as file:
+            for index, frame in follow(clip, len(self.boxes)):
                 if index == 0:
                     tracker.init(frame, self.boxes[0])
                     continue
@@ -88,8 +82,8 @@ class Replay:
                 for _, values in outputs:
                     file.write(np.ascontiguousarray(values, "<f4").tobytes())
         if len(found) != len(self.boxes) - 1:
-            raise SequenceError(f"{sequence.name} has {len(found) + 1} frames and {len(self.boxes)} boxes were tracked")
-        return ReplayRun(boxes=found, maps=[info for info, _ in outputs], file=str(self.file))
+            raise SequenceError(f"{clip.name} has {len(found) + 1} frames and {len(self.boxes)} boxes were tracked")
+        return OpenLoopRun(boxes=found, maps=[info for info, _ in outputs], file=str(self.file))
 
 
 def maps_of(tracker: Tracker) -> list[tuple[MapInfo, NDArray[Any]]]:
@@ -103,21 +97,6 @@ def maps_of(tracker: Tracker) -> list[tuple[MapInfo, NDArray[Any]]]:
     ]
 
 
-def drop_incomplete(folder: Path) -> None:
-    """Remove the kept runs of a folder whose maps are not there in full, so that they are run again."""
-    for kept in folder.glob("*.json"):
-        try:
-            saved = msgspec.json.decode(kept.read_bytes(), type=Saved)
-            run = msgspec.json.decode(saved.run, type=ReplayRun)
-            file = Path(run.file)
-            size = 4 * len(run.boxes) * sum(info.size for info in run.maps)
-            whole = file.parent == folder and file.is_file() and file.stat().st_size == size
-        except (OSError, ValueError, msgspec.MsgspecError):
-            whole = False
-        if not whole:
-            kept.unlink(missing_ok=True)
-
-
 class MapError(msgspec.Struct, frozen=True, kw_only=True):
     """B's map against A's over all frames: `relative_rms` is the RMS of the difference over that of A's values."""
 
@@ -126,7 +105,7 @@ class MapError(msgspec.Struct, frozen=True, kw_only=True):
     max_abs: float
 
 
-def map_errors(pairs: Iterable[tuple[ReplayRun, ReplayRun]]) -> list[MapError]:
+def map_errors(pairs: Iterable[tuple[OpenLoopRun, OpenLoopRun]]) -> list[MapError]:
     """The errors of the maps that both trackers have by name and shape, over all sequences; none where they share none.
 
     Args:
@@ -149,7 +128,7 @@ def map_errors(pairs: Iterable[tuple[ReplayRun, ReplayRun]]) -> list[MapError]:
     ]
 
 
-def _rows(run: ReplayRun) -> NDArray[np.float32]:
+def _rows(run: OpenLoopRun) -> NDArray[np.float32]:
     """float32 (frames, values of all maps), read as needed; nothing where there is no frame or no map."""
     width = sum(info.size for info in run.maps)
     if not run.boxes or not width:

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrack.arrays import Boxes
 from edgetrack.box import Box
 from edgetrack.media import FrameSource, ImageSource, open_source
 from edgetrack.runtime.text import Text
 
-Boxes = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ScoringRules:
     """Where data sets differ in how they score.
 
     Attributes:
@@ -34,8 +34,8 @@ class Protocol:
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
-    """Frames with a box for each.
+class Clip:
+    """A sequence: frames with a box for each.
 
     Attributes:
         name: unique in its data set.
@@ -43,20 +43,20 @@ class Sequence:
         truth: float64 (frames, 4): x, y, w, h in pixels, NaN where the target is absent. A single row for many frames,
             as in test sets whose annotation is withheld: the target in the first frame, and nothing can be scored.
         visible: bool (frames,): whether the frame is scored.
-        protocol: how.
-        text: what is said of the target, where anything is.
+        rules: how it is scored.
+        text: the description of the target, where there is one.
     """
 
     name: str
     media: tuple[Path, ...] | str
     truth: Boxes
     visible: Flags
-    protocol: Protocol
+    rules: ScoringRules
     text: Text | None = None
 
     @property
     def frames(self) -> int | None:
-        """How many frames there are; None for a video whose annotation is withheld."""
+        """The number of frames; None for a video whose annotation is withheld."""
         if not isinstance(self.media, str):
             return len(self.media)
         return len(self.truth) if self.scored else None
@@ -69,12 +69,11 @@ class Sequence:
     @property
     def start(self) -> Box:
         """The target in the first frame."""
-        x, y, w, h = self.truth[0]
-        return Box(float(x), float(y), float(w), float(h))
+        return Box(*map(float, self.truth[0]))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of boxes, visibility, names of frames and text: what results of another version do not share."""
+        """SHA-256 of boxes, visibility, frame names and text: runs on another version of the clip do not share it."""
         hashed = hashlib.sha256(np.ascontiguousarray(self.truth, "<f8").tobytes())
         hashed.update(self.visible.tobytes())
         hashed.update(repr(self.media if isinstance(self.media, str) else [p.name for p in self.media]).encode())

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetrack.errors import DatasetError, UnknownNameError
-from edgetrack.evaluation.layouts import LAYOUTS, Layout
-from edgetrack.evaluation.reading import Entry, read_sequence
-from edgetrack.evaluation.sequence import Protocol, Sequence
+from edgetrack.evaluation.datasets.annotations import ClipFiles, read_clip
+from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
+from edgetrack.evaluation.datasets.layouts import LAYOUTS, Layout
 from edgetrack.media import load_scene, scene_names
 from edgetrack.runtime.text import Text
 
@@ -26,31 +26,31 @@ class Dataset:
         name: for labels and folders.
         where: the absolute path, or the text that names built-in scenes.
         layout: name of the layout.
-        protocol: how it is scored.
-        entries: where each sequence lies.
-        text: what is said of every target, in place of what the sequences bring.
+        rules: how it is scored.
+        entries: the files of each sequence.
+        text: the description of every target, in place of the sequences' own.
     """
 
     name: str
     where: str
     layout: str
-    protocol: Protocol
-    entries: tuple[Entry, ...]
+    rules: ScoringRules
+    entries: tuple[ClipFiles, ...]
     text: Text | None = None
 
     @property
     def names(self) -> list[str]:
-        """Of the sequences, in order."""
+        """Names of the sequences, in order."""
         return [entry.name for entry in self.entries]
 
-    def read(self, entry: Entry) -> Sequence:
+    def read(self, entry: ClipFiles) -> Clip:
         """One sequence.
 
         Raises:
             SequenceError: it is not what it should be; the others are not affected.
         """
-        sequence = read_sequence(entry, self.protocol)
-        return sequence if self.text is None else replace(sequence, text=self.text)
+        clip = read_clip(entry, self.rules)
+        return clip if self.text is None else replace(clip, text=self.text)
 
     def select(self, names: Collection[str]) -> Dataset:
         """The same with only these sequences, in the data set's order.
@@ -80,7 +80,7 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     Args:
         path: a folder; a video with its boxes beside it (`clip.mp4`, `clip.txt`); `synthetic:` for all built-in
             scenes, or one of them as `synthetic:drift`, with options as `synthetic:drift?frames=50`.
-        layout: one of `layout_names()`; found out where it is None.
+        layout: one of `layout_names()`; None recognizes it from the files.
 
     Raises:
         DatasetError: nothing there, or nothing there that has the layout (any layout).
@@ -96,22 +96,22 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     for candidate in layouts:
         if root.is_dir() or candidate.name == "video":
             entries = _find(candidate, root)
-            if entries and (layout is not None or any(map(candidate.sure, entries))):
+            if entries and (layout is not None or any(map(candidate.recognizes, entries))):
                 _check_names(entries, root)
                 root = root.resolve()
-                return Dataset(root.stem or "data", str(root), candidate.name, candidate.protocol, entries)
+                return Dataset(root.stem or "data", str(root), candidate.name, candidate.rules, entries)
     looked = "\n".join(f"  {c.name:<12}{c.looks_for}" for c in layouts)
-    raise DatasetError(f"{path} is not laid out as a data set that is known; looked for\n{looked}")
+    raise DatasetError(f"{path} has no known layout of a data set; looked for\n{looked}")
 
 
-def _find(layout: Layout, root: Path) -> tuple[Entry, ...]:
+def _find(layout: Layout, root: Path) -> tuple[ClipFiles, ...]:
     try:
         return tuple(layout.find(root))
     except OSError as error:
         raise DatasetError(f"data set {root} cannot be listed: {error.strerror or error}") from error
 
 
-def _check_names(entries: tuple[Entry, ...], root: Path) -> None:
+def _check_names(entries: tuple[ClipFiles, ...], root: Path) -> None:
     name, count = Counter(entry.name for entry in entries).most_common(1)[0]
     if count > 1:
         raise DatasetError(f"{root} holds {count} sequences called {name!r}; rename all but one of their folders")
@@ -121,7 +121,7 @@ def _find_layout(name: str) -> Layout:
     for layout in LAYOUTS:
         if layout.name == name:
             return layout
-    raise UnknownNameError(f"layout {name!r} is not known; expected one of: {', '.join(layout_names())}")
+    raise UnknownNameError.of("layout", name, layout_names())
 
 
 def _synthetic(spec: str) -> Dataset:
@@ -129,5 +129,5 @@ def _synthetic(spec: str) -> Dataset:
     if name:
         load_scene(name)
     scenes = [name] if name else scene_names()
-    entries = tuple(Entry(scene, f"{SYNTHETIC}{scene}{mark}{query}", None) for scene in scenes)
-    return Dataset(f"synthetic-{name}" if name else "synthetic", spec, "synthetic", Protocol(), entries)
+    entries = tuple(ClipFiles(scene, f"{SYNTHETIC}{scene}{mark}{query}", None) for scene in scenes)
+    return Dataset(f"synthetic-{name}" if name else "synthetic", spec, "synthetic", ScoringRules(), entries)

@@ -1,74 +1,70 @@
-"""Sequences on the workers of a Dask cluster: the same work as in local processes, the results are kept here.
+"""Runs on the workers of a Dask cluster: the same work as in local processes, the results are kept here.
 
-Dask does the distribution: it queues, balances, and tries the task of a worker that died elsewhere, as often as the
-scheduler's `distributed.scheduler.allowed-failures` says; then that sequence has failed, and the others go on.
+Dask queues, balances, and tries the task of a worker that died elsewhere, as often as the scheduler's
+`distributed.scheduler.allowed-failures` says; then that run has failed, and the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
-from edgetrack.evaluation.work import Outcome, Setup, Work, perform
+from edgetrack.evaluation.execution.ledger import Done, Setup, Work, WorkResult, perform, run_quarantined
 
-Done = Callable[[Work, "str | None"], None]
 _ANSWER_S = 10
-"""Seconds in which a scheduler answers and has a worker, or is taken not to be there."""
+"""Seconds in which a scheduler must answer and have a worker."""
 
 
 def run_on_cluster(works: Iterable[Work], setup: Setup, scheduler: str, done: Done) -> None:
-    """Track every sequence on the cluster; each is kept on this machine's disk before `done` hears of it.
+    """Make every run on the cluster; each is kept on this machine's disk before `done` hears of it.
 
     Args:
-        works: what is to be done; images are opened by the workers, under the same paths.
+        works: the runs to make; images are opened by the workers, under the same paths.
         setup: how each worker loads the bundle, under the same path.
         scheduler: its address, such as `tcp://10.0.0.5:8786`.
-        done: is called with each finished work, and what went wrong.
+        done: hears of each finished run.
 
     Raises:
         UsageError: the scheduler does not answer, or has no workers.
         EdgetrackError: a worker cannot load the bundle, or has none or another edgetrack.
         BackendMissingError: Dask is not installed here.
     """
-    distributed = _distributed()
-    with _connected(distributed, scheduler) as client:
-        doubtful = _round(client, works, setup, done)
-        for work, words in doubtful:
-            if len(doubtful) == 1 or _round(client, [work], setup, done):
-                done(work, words)
+    with _connected(_distributed(), scheduler) as client:
+        run_quarantined(works, lambda waiting: _round(client, waiting, setup, done), done)
 
 
-def _round(client: Any, works: Iterable[Work], setup: Setup, done: Done) -> list[tuple[Work, str]]:
-    """Do all of it at once; returns those whose workers died, and what to say of them.
+def _round(client: Any, queue: deque[Work], setup: Setup, done: Done) -> list[tuple[Work, str]]:
+    """Submit the whole queue at once; returns the runs whose workers died.
 
-    A worker has tasks queued behind the one that kills it, which Dask blames as well: each of them is tried again
-    alone, and the one that dies alone is the culprit.
+    A worker has tasks queued behind the one that kills it, which Dask blames as well: all of them are suspects.
     """
     distributed = _distributed()
-    doubtful = []
-    waiting = {client.submit(_remotely, setup, work, pure=False, retries=0): work for work in works}
+    suspects = []
+    waiting = {client.submit(_remotely, setup, work, pure=False, retries=0): work for work in queue}
+    queue.clear()
     try:
         for future in distributed.as_completed(list(waiting), loop=client.loop):
             work, error = waiting.pop(future), future.exception()
             if isinstance(error, distributed.KilledWorker):
-                doubtful.append((work, f"WorkerError: the Dask workers that tracked it died ({error})"))
+                suspects.append((work, f"WorkerError: the Dask workers that tracked it died ({error})"))
                 continue
-            found, words = _outcome(future, error)
-            if words is None:
+            found, why = _result(future, error)
+            if why is None:
                 work.keep(found)
-            done(work, words)
+            done(work, why)
     finally:
         client.cancel(list(waiting))
-    return doubtful
+    return suspects
 
 
-def _outcome(future: Any, error: BaseException | None) -> Outcome:
+def _result(future: Any, error: BaseException | None) -> WorkResult:
     if error is None:
-        outcome: Outcome = future.result()
-        return outcome
+        result: WorkResult = future.result()
+        return result
     if isinstance(error, EdgetrackError):
         raise error
     if isinstance(error, (ImportError, AttributeError)):
@@ -76,11 +72,11 @@ def _outcome(future: Any, error: BaseException | None) -> Outcome:
             f"the Dask workers cannot run this edgetrack ({type(error).__name__}: {error}); install the same version "
             "with its extras there"
         )
-    return Outcome(None, f"WorkerError: {type(error).__name__}: {error}")
+    return WorkResult(None, f"WorkerError: {type(error).__name__}: {error}")
 
 
-def _remotely(setup: Setup, work: Work) -> Outcome:
-    """On a worker: track, and send back what came of it."""
+def _remotely(setup: Setup, work: Work) -> WorkResult:
+    """On a worker: track, and send back the run."""
     try:
         return perform(setup, work)
     except EdgetrackError as error:

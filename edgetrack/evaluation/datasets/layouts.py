@@ -1,4 +1,4 @@
-"""How data sets lie on disk. A layout finds its sequences under a folder, or none; it reads no frame and no box."""
+"""How data sets are laid out on disk. A layout finds its sequences under a folder; it reads no frame and no box."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgetrack.evaluation.reading import Entry, images_in
-from edgetrack.evaluation.sequence import Protocol
+from edgetrack.evaluation.datasets.annotations import ClipFiles, images_in
+from edgetrack.evaluation.datasets.clip import ScoringRules
 from edgetrack.media import VIDEO_SUFFIXES, natural_key
-
-Find = Callable[[Path], list[Entry]]
-Sure = Callable[[Entry], bool]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout.
+    """See the module.
 
     Attributes:
-        name: as `--layout` takes it.
+        name: for `--layout`.
         looks_for: what it expects to find, for the message when nothing fits.
         find: the sequences under a folder, none where it is laid out otherwise.
-        protocol: how the data set is scored.
-        sure: whether a sequence shows that it is of this layout and no other; one that does is enough.
+        rules: how the data set is scored.
+        recognizes: whether a sequence shows that it has this layout and no other; one such sequence is enough.
     """
 
     name: str
     looks_for: str
-    find: Find
-    protocol: Protocol = field(default_factory=Protocol)
-    sure: Sure = lambda entry: True
+    find: Callable[[Path], list[ClipFiles]]
+    rules: ScoringRules = field(default_factory=ScoringRules)
+    recognizes: Callable[[ClipFiles], bool] = lambda entry: True
 
 
 def _folders(root: Path) -> list[Path]:
@@ -58,7 +55,7 @@ def _listed(base: Path) -> list[Path]:
     return [base / name for name in (base / "list.txt").read_text("utf-8").split()]
 
 
-def _got10k(root: Path) -> list[Entry]:
+def _got10k(root: Path) -> list[ClipFiles]:
     """<root>[/val|/test]/<sequence>/{*.jpg, groundtruth.txt, absence.label, cover.label}."""
     for base in (b for b in (root, root / "val", root / "test") if b.is_dir()):
         if any((f / "groundtruth.txt").is_file() for f in _folders(base)):
@@ -67,30 +64,30 @@ def _got10k(root: Path) -> list[Entry]:
     return []
 
 
-def _got10k_entry(folder: Path) -> Entry:
+def _got10k_entry(folder: Path) -> ClipFiles:
     cover, absence = folder / "cover.label", folder / "absence.label"
     if cover.is_file():
-        return Entry(folder.name, folder, folder / "groundtruth.txt", cover=cover)
-    return Entry(folder.name, folder, folder / "groundtruth.txt", absent=_existing([absence]))
+        return ClipFiles(folder.name, folder, folder / "groundtruth.txt", cover=cover)
+    return ClipFiles(folder.name, folder, folder / "groundtruth.txt", absent=_existing([absence]))
 
 
-def _is_got10k(entry: Entry) -> bool:
+def _is_got10k(entry: ClipFiles) -> bool:
     marked = entry.name.startswith("GOT-10k") or bool(entry.absent) or entry.cover is not None
     return marked or (Path(entry.frames) / "meta_info.ini").is_file()
 
 
-def _lasot(root: Path) -> list[Entry]:
+def _lasot(root: Path) -> list[ClipFiles]:
     """<root>/[<class>/]<class>-<n>/{img/*.jpg, groundtruth.txt, full_occlusion.txt, out_of_view.txt}."""
     flags = ("full_occlusion.txt", "out_of_view.txt")
     return [
-        Entry(f.name, f / "img", f / "groundtruth.txt", absent=_existing(f / flag for flag in flags))
+        ClipFiles(f.name, f / "img", f / "groundtruth.txt", absent=_existing(f / flag for flag in flags))
         for outer in _folders(root)
         for f in (outer, *_folders(outer))
         if (f / "img").is_dir()
     ]
 
 
-def _is_lasot(entry: Entry) -> bool:
+def _is_lasot(entry: ClipFiles) -> bool:
     folder = Path(entry.frames).parent
     return bool(entry.absent) or folder.name.startswith(f"{folder.parent.name}-")
 
@@ -99,7 +96,7 @@ _OTB_SPANS = {"David": (300, 770), "Football1": (1, 74), "Freeman3": (1, 460), "
 """OTB's folders that hold more images than boxes; its configSeqs.m gives first and last frame."""
 
 
-def _otb(root: Path) -> list[Entry]:
+def _otb(root: Path) -> list[ClipFiles]:
     """<root>/<Name>/{img/*.jpg, groundtruth_rect.txt}; groundtruth_rect.1.txt, .2.txt are targets of their own."""
     if not any(root.glob("*/groundtruth_rect*.txt")):
         return []
@@ -111,11 +108,11 @@ def _otb(root: Path) -> list[Entry]:
         for file in files:
             number = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").strip(".")
             name = f"{folder.name}-{number}" if number and len(files) > 1 else folder.name
-            entries.append(Entry(name, folder / "img", file, span=_OTB_SPANS.get(folder.name)))
+            entries.append(ClipFiles(name, folder / "img", file, span=_OTB_SPANS.get(folder.name)))
     return entries
 
 
-def _uav123(root: Path) -> list[Entry]:
+def _uav123(root: Path) -> list[ClipFiles]:
     """<root>/data_seq/UAV123/<folder>/*.jpg and anno/{UAV123,UAV20L}/<name>.txt, cut as configSeqs.m says."""
     for version in ("UAV123", "UAV123_10fps", "UAV20L"):
         texts = _texts(root / "anno" / version)
@@ -126,13 +123,13 @@ def _uav123(root: Path) -> list[Entry]:
     return []
 
 
-def _uav_entry(images: Path, text: Path, spans: list[tuple[str, int, int]]) -> Entry:
+def _uav_entry(images: Path, text: Path, spans: list[tuple[str, int, int]]) -> ClipFiles:
     """The span with as many frames as there are rows: bike1 is cut in one way for UAV123, in another for UAV20L."""
     rows = len(text.read_bytes().splitlines()) if spans else 0
     for folder, first, last in spans:
         if last - first + 1 == rows:
-            return Entry(text.stem, images / folder, text, span=(first, last))
-    return Entry(text.stem, images / text.stem, text)
+            return ClipFiles(text.stem, images / folder, text, span=(first, last))
+    return ClipFiles(text.stem, images / text.stem, text)
 
 
 _UAV_SPAN = re.compile(
@@ -150,41 +147,41 @@ def _uav_spans(config: Path) -> dict[str, list[tuple[str, int, int]]]:
     return spans
 
 
-def _nfs(root: Path) -> list[Entry]:
+def _nfs(root: Path) -> list[ClipFiles]:
     """<root>/<name>/30/<name>/*.jpg and <root>/<name>/30/<name>.txt; 240 where there is no 30."""
     for rate, thinning in (("30", 8), ("240", 1)):
         texts = sorted(root.glob(f"*/{rate}/*.txt"), key=natural_key)
         if texts:
-            return [Entry(t.stem, t.with_suffix(""), t, columns="corners", thinning=thinning) for t in texts]
+            return [ClipFiles(t.stem, t.with_suffix(""), t, columns="corners", thinning=thinning) for t in texts]
     return []
 
 
-def _trackingnet(root: Path) -> list[Entry]:
+def _trackingnet(root: Path) -> list[ClipFiles]:
     """<root>/{TEST,TRAIN_0..}/{frames/<video>/*.jpg, anno/<video>.txt}, or one of these folders itself."""
     subsets = [root, root / "TEST", *sorted(root.glob("TRAIN_*"), key=natural_key)]
     return [
-        Entry(name, subset / "frames" / name, truth)
+        ClipFiles(name, subset / "frames" / name, truth)
         for subset in subsets
         if (subset / "frames").is_dir()
         for name, truth in _paired(subset / "frames", subset / "anno")
     ]
 
 
-def _avist(root: Path) -> list[Entry]:
+def _avist(root: Path) -> list[ClipFiles]:
     """<root>/{sequences/<name>/*.jpg, anno/<name>.txt, full_occlusion/<name>_full_occlusion.txt, out_of_view/...}."""
     flags, frames = ("full_occlusion", "out_of_view"), root / "sequences"
     return [
-        Entry(name, frames / name, truth, absent=_existing(root / flag / f"{name}_{flag}.txt" for flag in flags))
+        ClipFiles(name, frames / name, truth, absent=_existing(root / flag / f"{name}_{flag}.txt" for flag in flags))
         for name, truth in (_paired(frames, root / "anno") if frames.is_dir() else [])
     ]
 
 
-def _vot(root: Path) -> list[Entry]:
+def _vot(root: Path) -> list[ClipFiles]:
     """<root>[/sequences]/{list.txt, <name>/{[color/]*.jpg, groundtruth.txt}}."""
     for base in (root / "sequences", root):
         if (base / "list.txt").is_file():
             return [
-                Entry(f.name, f / "color" if (f / "color").is_dir() else f, f / "groundtruth.txt", columns="region")
+                ClipFiles(f.name, f / "color" if (f / "color").is_dir() else f, f / "groundtruth.txt", columns="region")
                 for f in _listed(base)
             ]
     return []
@@ -193,26 +190,26 @@ def _vot(root: Path) -> list[Entry]:
 _PLAIN_TRUTH = ("groundtruth.txt", "groundtruth_rect.txt")
 
 
-def _plain(root: Path) -> list[Entry]:
+def _plain(root: Path) -> list[ClipFiles]:
     """<root>/<name>/{img/*.jpg, groundtruth.txt}, images also in imgs or beside the file; or one such folder."""
     entries = []
     for folder in (root, *_folders(root)):
         truth = next(iter(_existing(folder / name for name in _PLAIN_TRUTH)), None)
         if truth is not None:
             images = next((folder / n for n in ("img", "imgs") if (folder / n).is_dir()), folder)
-            entries.append(Entry(folder.absolute().name, images, truth))
+            entries.append(ClipFiles(folder.absolute().name, images, truth))
         elif folder != root and images_in(folder / "img"):
-            entries.append(Entry(folder.name, folder / "img", folder / _PLAIN_TRUTH[0]))
+            entries.append(ClipFiles(folder.name, folder / "img", folder / _PLAIN_TRUTH[0]))
     return entries
 
 
-def _video(root: Path) -> list[Entry]:
+def _video(root: Path) -> list[ClipFiles]:
     """clip.mp4 and clip.txt, or a folder of such pairs."""
     files = [root] if root.is_file() else sorted(root.iterdir(), key=natural_key)
     clips = [f for f in files if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file()]
     if root.is_dir():
         clips = [c for c in clips if c.with_suffix(".txt").is_file()]
-    return [Entry(c.stem, str(c.absolute()), c.with_suffix(".txt")) for c in clips]
+    return [ClipFiles(c.stem, str(c.absolute()), c.with_suffix(".txt")) for c in clips]
 
 
 LAYOUTS = (
@@ -220,20 +217,20 @@ LAYOUTS = (
         "got10k",
         "[val/]GOT-10k_Val_000001/{00000001.jpg, groundtruth.txt, absence.label}",
         _got10k,
-        Protocol(bounded=True, over_frames=True),
+        ScoringRules(bounded=True, over_frames=True),
         _is_got10k,
     ),
     Layout(
         "lasot",
         "airplane/airplane-1/{img/00000001.jpg, groundtruth.txt, full_occlusion.txt, out_of_view.txt}",
         _lasot,
-        Protocol(absent_fails=True),
+        ScoringRules(absent_fails=True),
         _is_lasot,
     ),
     Layout("uav123", "data_seq/UAV123/bike1/000001.jpg and anno/UAV123/bike1.txt", _uav123),
     Layout("nfs", "airplane/30/airplane/00001.jpg and airplane/30/airplane.txt", _nfs),
     Layout("trackingnet", "TEST/{frames/VIDEO/0.jpg, anno/VIDEO.txt}", _trackingnet),
-    Layout("avist", "sequences/NAME/img_00001.jpg and anno/NAME.txt", _avist, Protocol(absent_fails=True)),
+    Layout("avist", "sequences/NAME/img_00001.jpg and anno/NAME.txt", _avist, ScoringRules(absent_fails=True)),
     Layout("vot", "[sequences/]list.txt and NAME/{[color/]00000001.jpg, groundtruth.txt}", _vot),
     Layout("otb", "Basketball/{img/0001.jpg, groundtruth_rect.txt}", _otb),
     Layout("plain", "NAME/{img/00001.jpg, groundtruth.txt}", _plain),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrack.box import Box
-from edgetrack.errors import SequenceError, UsageError
-from edgetrack.evaluation.latencies import Recorded
-from edgetrack.evaluation.ope import one_pass
+from edgetrack.errors import SequenceError, UnknownNameError, UsageError
+from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
+from edgetrack.evaluation.protocols.one_pass import OnePass
+from edgetrack.evaluation.protocols.streaming import RecordedLatencies, Streaming, read_latencies
 from edgetrack.evaluation.run import score_run
-from edgetrack.evaluation.sequence import Protocol, Sequence
-from edgetrack.evaluation.streaming import stream
 
 FPS = 100
 """A frame each 10 ms."""
@@ -42,7 +43,7 @@ class Scripted:
         )
 
 
-class Numbered(Sequence):
+class Numbered(Clip):
     """Frames whose pixels are their number."""
 
     def open(self):
@@ -60,14 +61,14 @@ class Numbered(Sequence):
 
 def numbered(frames):
     truth = np.array([[float(index), 0, 5, 5] for index in range(frames)])
-    return Numbered("s", "s", truth, np.ones(frames, bool), Protocol())
+    return Numbered("s", "s", truth, np.ones(frames, bool), ScoringRules())
 
 
 def measured(updates, init=0.0, frames=7, fps=FPS):
     """A run whose init and updates take these milliseconds."""
     times = iter([0, round(init * 1e6)])
     tracker = Scripted(updates)
-    return stream(tracker, numbered(frames), fps, clock=lambda: next(times)), tracker
+    return Streaming(fps).run(tracker, numbered(frames), clock=lambda: next(times)), tracker
 
 
 def test_without_latency_it_is_the_one_pass() -> None:
@@ -75,7 +76,7 @@ def test_without_latency_it_is_the_one_pass() -> None:
     assert tracker.seen == [0, 1, 2, 3, 4, 5, 6]
     assert run.source == [0, 1, 2, 3, 4, 5, 6]
     assert (run.processed, run.staleness) == (1.0, 0.0)
-    offline = one_pass(Scripted([1.0] * 6), numbered(7))
+    offline = OnePass().run(Scripted([1.0] * 6), numbered(7))
     assert run.boxes == offline.boxes
     assert score_run(numbered(7), run) == score_run(numbered(7), offline)
 
@@ -129,42 +130,105 @@ def test_two_boxes_may_be_on_their_way_at_once() -> None:
 
 
 def test_recorded_latencies_count_instead_of_measured_ones() -> None:
-    recorded = Recorded("x", (25.0,))
+    recorded = RecordedLatencies("x", (25.0,))
     tracker = Scripted([0.0] * 6)
-    run = stream(tracker, numbered(7), FPS, recorded)
+    run = Streaming(FPS, recorded).run(tracker, numbered(7))
     # init keeps it busy until 25: frame 2 is taken then and is done at 50, frame 5 at 75.
     assert tracker.seen == [0, 2, 5]
     assert run.ms == [25.0] * 3
-    assert run == stream(Scripted([9.0] * 6), numbered(7), FPS, recorded)
+    assert run == Streaming(FPS, recorded).run(Scripted([9.0] * 6), numbered(7))
 
 
 def test_a_limit_cuts_and_one_frame_has_no_shares() -> None:
-    run = stream(Scripted([0.0] * 6), numbered(7), FPS, limit=3)
+    run = Streaming(FPS).run(Scripted([0.0] * 6), numbered(7), limit=3)
     assert len(run.boxes) == 3
-    run = stream(Scripted(), numbered(7), FPS, limit=1)
+    run = Streaming(FPS).run(Scripted(), numbered(7), limit=1)
     assert (run.processed, run.staleness) == (None, None)
 
 
 def test_frames_and_boxes_that_do_not_fit_are_an_error() -> None:
-    wrong = Sequence(
-        "s", "synthetic:drift?frames=4&size=96x64", np.tile([9.0] * 4, (3, 1)), np.ones(3, bool), Protocol()
+    wrong = Clip(
+        "s", "synthetic:drift?frames=4&size=96x64", np.tile([9.0] * 4, (3, 1)), np.ones(3, bool), ScoringRules()
     )
     with pytest.raises(SequenceError, match="4 frames and 3 boxes"):
-        stream(Scripted([0.0] * 9), wrong, FPS)
+        Streaming(FPS).run(Scripted([0.0] * 9), wrong)
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_no_rate_is_refused(fps) -> None:
     with pytest.raises(UsageError, match="such as 30"):
-        stream(Scripted(), numbered(2), fps)
+        Streaming(fps)
 
 
 @given(st.lists(st.floats(0, 200), min_size=1, max_size=30), st.floats(1, 500), st.integers(1, 60))
 def test_what_is_known_is_never_from_the_future_and_never_gets_older(samples, fps, frames) -> None:
-    run = stream(Scripted([0.0] * frames), numbered(frames), fps, Recorded("x", tuple(samples)))
+    run = Streaming(fps, RecordedLatencies("x", tuple(samples))).run(Scripted([0.0] * frames), numbered(frames))
     period_ms = 1000 / fps
     assert len(run.source) == frames
     assert all(source <= index for index, source in enumerate(run.source))
     assert run.source == sorted(run.source)
     # The time spent before a frame was known cannot exceed the time that had passed.
     assert sum(run.ms[: len(set(run.source))]) <= period_ms * (frames - 1) + 1e-3 or len(set(run.source)) == 1
+
+
+@pytest.fixture
+def bench(tmp_path):
+    def write(*results, schema=1):
+        path = tmp_path / "bench.json"
+        made = [
+            {"bundle": name, "hint": hint, "device": "cpu", "samples_ms": {"model": [], "track": track}}
+            for name, hint, track in results
+        ]
+        path.write_text(json.dumps({"schema": schema, "machine": {}, "results": made}))
+        return path
+
+    return write
+
+
+def test_the_bundle_that_is_evaluated_is_taken_or_one_that_is_named(bench) -> None:
+    path = bench(("a", None, [[1.0, 2.0], [3.0]]), ("a", "bf16", [[4.0]]))
+    assert read_latencies(str(path), "a") == RecordedLatencies("a", (1.0, 2.0, 3.0))
+    assert read_latencies(f"{path}:a@bf16", "a") == RecordedLatencies("a@bf16", (4.0,))
+    with pytest.raises(UnknownNameError, match="'b'; it has: a, a@bf16"):
+        read_latencies(str(path), "b")
+
+
+def test_a_single_bundle_needs_no_name(bench) -> None:
+    assert read_latencies(str(bench(("on-a-phone", None, [[7.5]]))), "a").samples == (7.5,)
+
+
+def test_what_is_no_benchmark_is_refused(bench, tmp_path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_latencies(str(tmp_path / "none.json"), "a")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(UsageError, match="bench -o"):
+        read_latencies(str(tmp_path / "other.json"), "a")
+    with pytest.raises(UsageError, match="schema 9"):
+        read_latencies(str(bench(("a", None, [[1.0]]), schema=9)), "a")
+    for wrong in ([], [[-1.0]], [[]]):
+        with pytest.raises(UsageError, match="record them again"):
+            read_latencies(str(bench(("a", None, wrong))), "a")
+
+
+def test_the_record_of_a_real_benchmark_is_read() -> None:
+    from edgetrack.benchmark.record import BenchResult, SamplesMs
+    from edgetrack.evaluation.protocols import streaming
+
+    # The two packages may not import one another; the names that are read here are those that are written there.
+    assert set(streaming._Result.__struct_fields__) <= set(BenchResult.__struct_fields__)
+    assert set(streaming._Samples.__struct_fields__) <= set(SamplesMs.__struct_fields__)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=20), st.text(max_size=9))
+def test_a_replay_keeps_the_order_goes_round_and_repeats_itself(samples, seed) -> None:
+    recorded = RecordedLatencies("x", tuple(samples))
+    taken = list(itertools.islice(recorded.replay(seed), 3 * len(samples)))
+    assert taken == list(itertools.islice(recorded.replay(seed), 3 * len(samples)))
+    assert taken[: len(samples)] * 3 == taken
+    assert any(samples[at:] + samples[:at] == taken[: len(samples)] for at in range(len(samples)))
+
+
+def test_sequences_start_at_different_places() -> None:
+    recorded = RecordedLatencies("x", tuple(map(float, range(100))))
+    assert len({next(recorded.replay(name)) for name in "abcdef"}) > 3
+    assert recorded.digest != RecordedLatencies("x", (1.0,)).digest

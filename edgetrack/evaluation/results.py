@@ -65,14 +65,14 @@ class StreamingResult(Scores, frozen=True, kw_only=True):
     staleness: float | None
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class SequenceFailure(msgspec.Struct, frozen=True, kw_only=True):
     """A sequence that was not evaluated, and why."""
 
     name: str
     error: str
 
 
-class Result(Scores, frozen=True, kw_only=True):
+class EvalResult(Scores, frozen=True, kw_only=True):
     """A bundle on a data set.
 
     Attributes:
@@ -103,15 +103,15 @@ class Result(Scores, frozen=True, kw_only=True):
     threads: int
     interval: dict[str, tuple[float, float] | None]
     sequences: list[SequenceResult]
-    failures: list[Failure]
+    failures: list[SequenceFailure]
     anchored: AnchoredResult | None = None
     streaming: StreamingResult | None = None
     scheduler: str | None = None
     diagnostics: dict[str, MixtureSummary] | None = None
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What `edgetrack eval --json` prints."""
 
     schema: int = 1
-    results: list[Result]
+    results: list[EvalResult]

@@ -6,21 +6,22 @@ import sys
 
 import pytest
 
+from edgetrack.capabilities import open_ref
 from edgetrack.errors import BackendMissingError, BundleError, UsageError
-from edgetrack.evaluation.anchors import AnchorPlan
-from edgetrack.evaluation.cluster import run_on_cluster
+from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.options import Options
+from edgetrack.evaluation.execution.dask import run_on_cluster
+from edgetrack.evaluation.execution.ledger import Setup, Work
+from edgetrack.evaluation.protocols.anchored import Anchored
 from edgetrack.evaluation.run import evaluate
-from edgetrack.evaluation.work import Setup, Work
 
 pytestmark = pytest.mark.xdist_group("evaluation")
 
 DEADLY = """
 import os, signal
-from edgetrack.evaluation.sequence import Sequence
+from edgetrack.evaluation.datasets.clip import Clip
 
-class Deadly(Sequence):
+class Deadly(Clip):
     def open(self):
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -50,15 +51,15 @@ def cluster(deadly):
         yield made
 
 
-def options_of(bundle, root, output, **fields):
-    return Options(str(bundle), open_dataset(root), output=output, **fields)
+def given(bundle, root, output, **fields):
+    return open_ref(str(bundle)), EvalConfig(open_dataset(root), output=output, **fields)
 
 
 def test_the_cluster_finds_what_local_processes_find(cluster, make_bundle, plain_dataset, tmp_path) -> None:
     bundle, root = make_bundle(), plain_dataset("a", "b", "c", frames=6)
-    plan = AnchorPlan(2, 2)
-    there = evaluate(options_of(bundle, root, tmp_path / "there", scheduler=cluster.scheduler_address, anchors=plan))
-    here = evaluate(options_of(bundle, root, tmp_path / "here", anchors=plan, threads=1))
+    plan = Anchored(2, 2)
+    there = evaluate(*given(bundle, root, tmp_path / "there", scheduler=cluster.scheduler_address, anchors=plan))
+    here = evaluate(*given(bundle, root, tmp_path / "here", anchors=plan, threads=1))
     assert there.result.failures == []
     assert there.result.ao == here.result.ao
     assert there.result.anchored == here.result.anchored
@@ -66,7 +67,7 @@ def test_the_cluster_finds_what_local_processes_find(cluster, make_bundle, plain
     assert there.result.scheduler == cluster.scheduler_address
     told = []
     evaluate(
-        options_of(bundle, root, tmp_path / "there", scheduler=cluster.scheduler_address, anchors=plan),
+        *given(bundle, root, tmp_path / "there", scheduler=cluster.scheduler_address, anchors=plan),
         lambda what, done, total: told.append(what),
     )
     assert len(told) == 6
@@ -78,7 +79,7 @@ def test_a_relative_data_set_is_found_by_workers_elsewhere(
 ) -> None:
     root = plain_dataset("a")
     monkeypatch.chdir(tmp_path)
-    found = evaluate(options_of(make_bundle(), root.name, tmp_path / "kept", scheduler=cluster.scheduler_address))
+    found = evaluate(*given(make_bundle(), root.name, tmp_path / "kept", scheduler=cluster.scheduler_address))
     assert found.result.failures == []
     assert found.result.frames == 4
 
@@ -92,7 +93,7 @@ def test_a_worker_that_dies_costs_its_sequence_alone(cluster, make_bundle, plain
     works = [Work(s, None, tmp_path / f"{s.name}.json", ("key", "bundle", "weights", "data")) for s in read]
     outcomes = {}
     setup = Setup(make_bundle(), "cpu", 1, None)
-    run_on_cluster(works, setup, cluster.scheduler_address, lambda w, error: outcomes.update({w.sequence.name: error}))
+    run_on_cluster(works, setup, cluster.scheduler_address, lambda w, error: outcomes.update({w.clip.name: error}))
     assert outcomes["a"] is None
     assert outcomes["c"] is None
     assert outcomes["b"].startswith("WorkerError: the Dask workers that tracked it died")
@@ -103,11 +104,11 @@ def test_images_that_workers_cannot_open_are_that_sequences_failure(
     cluster, make_bundle, plain_dataset, tmp_path
 ) -> None:
     root = plain_dataset("a", "b")
-    chosen = options_of(make_bundle(), root, tmp_path / "kept", scheduler=cluster.scheduler_address)
+    chosen = given(make_bundle(), root, tmp_path / "kept", scheduler=cluster.scheduler_address)
     (root / "b" / "img" / "00002.jpg").chmod(0)
     (root / "b" / "img" / "00002.jpg").unlink()
     (root / "b" / "img" / "00002.jpg").symlink_to(tmp_path / "on_another_machine.jpg")
-    result = evaluate(chosen).result
+    result = evaluate(*chosen).result
     assert [s.name for s in result.sequences] == ["a"]
     assert [f.name for f in result.failures] == ["b"]
 
@@ -127,30 +128,23 @@ def test_a_bundle_that_workers_cannot_open_or_that_is_another_one_is_one_error(
 
 def test_a_scheduler_without_workers_says_so(make_bundle, plain_dataset, tmp_path, monkeypatch) -> None:
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr("edgetrack.evaluation.cluster._ANSWER_S", 2)
+    monkeypatch.setattr("edgetrack.evaluation.execution.dask._ANSWER_S", 2)
     with distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as empty:
-        chosen = options_of(make_bundle(), plain_dataset("a"), tmp_path, scheduler=empty.scheduler_address)
+        chosen = given(make_bundle(), plain_dataset("a"), tmp_path, scheduler=empty.scheduler_address)
         with pytest.raises(UsageError, match="has no workers; start some with: dask worker tcp://"):
-            evaluate(chosen)
+            evaluate(*chosen)
 
 
 def test_an_address_where_nobody_answers_says_so(make_bundle, plain_dataset, tmp_path, monkeypatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("edgetrack.evaluation.cluster._ANSWER_S", 0.5)
+    monkeypatch.setattr("edgetrack.evaluation.execution.dask._ANSWER_S", 0.5)
     bundle, root = make_bundle(), plain_dataset("a")
     for address in ("tcp://127.0.0.1:9", "nowhere://x"):
         with pytest.raises(UsageError, match="start one with: dask scheduler"):
-            evaluate(options_of(bundle, root, tmp_path, scheduler=address))
+            evaluate(*given(bundle, root, tmp_path, scheduler=address))
 
 
 def test_a_missing_package_says_what_to_type(make_bundle, plain_dataset, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(BackendMissingError, match=r"edgetrack\[cluster\]"):
-        evaluate(options_of(make_bundle(), plain_dataset("a"), tmp_path, scheduler="tcp://127.0.0.1:9"))
-
-
-def test_jobs_are_the_clusters(make_bundle, plain_dataset, tmp_path) -> None:
-    chosen = options_of(make_bundle(), plain_dataset("a"), tmp_path, scheduler="tcp://127.0.0.1:9", jobs=2)
-    with pytest.raises(UsageError, match="exclude each other"):
-        evaluate(chosen)
-    assert chosen.threads_each == 1
+        evaluate(*given(make_bundle(), plain_dataset("a"), tmp_path, scheduler="tcp://127.0.0.1:9"))

@@ -1,4 +1,4 @@
-"""Sequences in processes of their own: the bundle is loaded once in each, and one that dies takes only its sequence."""
+"""Runs in processes of this machine: each loads the bundle once, and one that dies takes only its sequence."""
 
 from __future__ import annotations
 
@@ -6,52 +6,44 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
 from edgetrack.errors import BackendMissingError
-from edgetrack.evaluation.work import Setup, Work, perform
+from edgetrack.evaluation.execution.ledger import Done, Setup, Work, perform, run_quarantined
 
 DIED = "WorkerError: the process that tracked it died (killed, out of memory, or a crash in native code)"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IDLE_S = 60
-"""Seconds after which an idle process ends: one whose parent was killed finishes its sequence, keeps it, and goes."""
+"""Seconds after which an idle process ends, also one whose parent was killed."""
 
 _LONGEST_SETTLING = 1000
 """Hundredths of a second."""
 
-Done = Callable[[Work, "str | None"], None]
-"""Called with each finished work, and what went wrong."""
 
+def run_in_processes(works: Iterable[Work], setup: Setup, jobs: int, done: Done) -> None:
+    """Make every run, `jobs` at a time; each is kept on disk before `done` hears of it.
 
-def run_all(works: Iterable[Work], setup: Setup, jobs: int, done: Done) -> None:
-    """Track every sequence, `jobs` at a time; each is kept on disk before `done` hears of it.
-
-    When a process dies, the pool is broken and all that ran in it are in doubt: each of them is tried again alone, and
-    the one that dies alone is the culprit.
+    When a process dies, the pool is broken, and all that ran in it are suspects: see `run_quarantined`.
 
     Raises:
         EdgetrackError: the bundle cannot be loaded.
         BackendMissingError: joblib is not installed.
     """
-    waiting = deque(works)
-    while waiting:
-        doubtful = _pool(waiting, setup, jobs, done)
-        for work in doubtful:
-            if len(doubtful) == 1 or _pool(deque([work]), setup, 1, done):
-                done(work, DIED)
+    run_quarantined(works, lambda waiting: _pool(waiting, setup, jobs, done), done)
 
 
-def _pool(waiting: deque[Work], setup: Setup, jobs: int, done: Done) -> list[Work]:
+def _pool(waiting: deque[Work], setup: Setup, jobs: int, done: Done) -> list[tuple[Work, str]]:
     """Work off the queue in one pool; returns what was running when a process died."""
-    pool, broken = _executor(setup, min(jobs, len(waiting)))
+    jobs = min(jobs, len(waiting))
+    pool, broken = _executor(setup, jobs)
     running: dict[Future[str | None], Work] = {}
     events: SimpleQueue[Future[str | None] | None] = SimpleQueue()
     finished = False
-    with _interrupts_told_to(events):
+    with _interrupts_queued(events):
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
@@ -67,7 +59,7 @@ def _pool(waiting: deque[Work], setup: Setup, jobs: int, done: Done) -> list[Wor
         except broken:
             for future in [f for f in running if f.done() and f.exception() is None]:
                 done(running.pop(future), future.result())
-            return list(running.values())
+            return [(work, DIED) for work in running.values()]
         finally:
             if not finished:
                 _settle(running)
@@ -77,8 +69,8 @@ def _pool(waiting: deque[Work], setup: Setup, jobs: int, done: Done) -> list[Wor
 
 
 @contextmanager
-def _interrupts_told_to(events: SimpleQueue[Any]) -> Iterator[None]:
-    """Meanwhile Ctrl-C puts None into the queue; one that nobody heard is raised at the end.
+def _interrupts_queued(events: SimpleQueue[Any]) -> Iterator[None]:
+    """Meanwhile Ctrl-C puts None into the queue; one that was not handled is raised at the end.
 
     A KeyboardInterrupt that is raised wherever the main thread happens to be can leave the lock of a future taken, on
     which loky's manager thread then waits for ever (seen once in 16 interruptions on a busy machine).
@@ -104,10 +96,10 @@ def _interrupts_told_to(events: SimpleQueue[Any]) -> Iterator[None]:
 
 
 def _settle(running: Iterable[Future[Any]]) -> None:
-    """Wait until loky's manager thread has taken up all that was submitted, which takes no free worker.
+    """Wait until loky's manager thread has taken up everything that was submitted, which needs no free worker.
 
     A pool that is killed forgets its futures; the manager then fails, with a traceback on stderr, on the number of one
-    that it had not come to (KeyError, joblib 1.6). It says nothing when it has; nor is it waited for if it is dead.
+    that it has not taken up yet (KeyError, joblib 1.6). It gives no signal; a dead one is not waited for.
     """
     for _ in range(_LONGEST_SETTLING):
         if all(future.running() or future.done() for future in running):
@@ -134,7 +126,7 @@ def _leave_interrupts_to_parent() -> None:
 
 
 def _perform_and_keep(setup: Setup, work: Work) -> str | None:
-    """In a process of the pool: track, keep, and say what went wrong."""
+    """In a process of the pool: track and keep; returns the error."""
     found, error = perform(setup, work)
     if error is None:
         work.keep(found)

@@ -30,8 +30,8 @@ def test_got10k(tmp_path, write_images, write_rows, subset) -> None:
     dataset = open_dataset(tmp_path)
     (sequence,) = sequences(dataset).values()
     assert dataset.layout == "got10k"
-    assert dataset.protocol.bounded
-    assert dataset.protocol.over_frames
+    assert dataset.rules.bounded
+    assert dataset.rules.over_frames
     assert sequence.visible.tolist() == [True, False, True]
     write_rows(folder / "cover.label", 8, 5, 0)
     (sequence,) = sequences(open_dataset(tmp_path)).values()
@@ -55,7 +55,7 @@ def test_lasot(tmp_path, write_images, write_rows, parent) -> None:
     write_rows(folder / "out_of_view.txt", "0,0,1")
     dataset = open_dataset(tmp_path)
     assert dataset.layout == "lasot"
-    assert dataset.protocol.absent_fails
+    assert dataset.rules.absent_fails
     assert sequences(dataset)["airplane-1"].visible.tolist() == [True, False, False]
 
 
@@ -186,7 +186,7 @@ def test_a_layout_can_be_forced_and_must_exist(plain_dataset, write_images, writ
     folder = write_images(tmp_path / "mine" / "clip1", 2)
     write_rows(folder / "groundtruth.txt", BOX, BOX)
     assert open_dataset(tmp_path / "mine").layout == "plain"
-    assert open_dataset(tmp_path / "mine", "got10k").protocol.bounded
+    assert open_dataset(tmp_path / "mine", "got10k").rules.bounded
     with pytest.raises(UnknownNameError, match="got10k, lasot"):
         open_dataset(tmp_path / "mine", "kitti")
     with pytest.raises(DatasetError, match="airplane/30"):

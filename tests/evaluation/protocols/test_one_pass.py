@@ -11,8 +11,8 @@ import pytest
 from edgetrack.box import Box
 from edgetrack.errors import NumericalError, SequenceError
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.ope import Run, one_pass
-from edgetrack.evaluation.sequence import Protocol, Sequence
+from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
+from edgetrack.evaluation.protocols.one_pass import OnePass, OnePassRun
 
 
 class Scripted:
@@ -48,7 +48,7 @@ def sequence(plain_dataset):
 def test_the_first_box_is_given_and_all_else_is_recorded(sequence) -> None:
     tracker = Scripted()
     times = iter([1_000_000, 4_000_000])
-    run = one_pass(tracker, sequence, clock=lambda: next(times))
+    run = OnePass().run(tracker, sequence, clock=lambda: next(times))
     assert tracker.given == ((48, 64, 3), (10, 12, 20, 16))
     assert run.size == (64, 48)
     assert run.boxes == [(10, 12, 20, 16), *((i, 0, 5, 5) for i in range(1, 5))]
@@ -59,30 +59,30 @@ def test_the_first_box_is_given_and_all_else_is_recorded(sequence) -> None:
 
 @pytest.mark.parametrize(("limit", "frames"), [(1, 1), (3, 3), (5, 5), (99, 5)])
 def test_a_limit_stops_early(sequence, limit, frames) -> None:
-    assert len(one_pass(Scripted(), sequence, limit).boxes) == frames
+    assert len(OnePass().run(Scripted(), sequence, limit).boxes) == frames
 
 
 def test_a_trackers_error_goes_through(sequence) -> None:
     with pytest.raises(NumericalError):
-        one_pass(Scripted(fail_at=2), sequence)
+        OnePass().run(Scripted(fail_at=2), sequence)
 
 
 def test_a_source_with_more_frames_than_boxes_is_an_error() -> None:
     truth = np.tile([10.0, 10, 20, 20], (3, 1))
-    wrong = Sequence("s", "synthetic:drift?frames=4&size=96x64", truth, np.ones(3, bool), Protocol())
+    wrong = Clip("s", "synthetic:drift?frames=4&size=96x64", truth, np.ones(3, bool), ScoringRules())
     with pytest.raises(SequenceError, match="4 frames and 3 boxes"):
-        one_pass(Scripted(), wrong)
+        OnePass().run(Scripted(), wrong)
 
 
 def test_withheld_truth_is_tracked_to_the_end() -> None:
     truth = np.array([[10.0, 10, 20, 20]])
-    hidden = Sequence("s", "synthetic:drift?frames=4&size=96x64", truth, np.ones(1, bool), Protocol())
-    assert len(one_pass(Scripted(), hidden).boxes) == 4
+    hidden = Clip("s", "synthetic:drift?frames=4&size=96x64", truth, np.ones(1, bool), ScoringRules())
+    assert len(OnePass().run(Scripted(), hidden).boxes) == 4
 
 
 def test_a_digest_changes_with_boxes_visibility_and_names_of_frames(sequence) -> None:
     def changed(**fields):
-        return Sequence(**{**vars(sequence), **fields}).digest
+        return Clip(**{**vars(sequence), **fields}).digest
 
     assert changed() == sequence.digest
     assert changed(truth=sequence.truth + 1) != sequence.digest
@@ -91,8 +91,8 @@ def test_a_digest_changes_with_boxes_visibility_and_names_of_frames(sequence) ->
 
 
 def test_what_the_tracker_mixed_is_kept_frame_by_frame(sequence) -> None:
-    assert one_pass(Scripted(), sequence).shares == {}
-    run = one_pass(Scripted(mixes=True), sequence)
+    assert OnePass().run(Scripted(), sequence).shares == {}
+    run = OnePass().run(Scripted(mixes=True), sequence)
     # Of four updates every second one has a share that is no number.
     assert run.shares == {"gate": {"a": [0.25, 0.25], "b": [0.75, 0.75]}}
-    assert msgspec.json.decode(msgspec.json.encode(run), type=Run) == run
+    assert msgspec.json.decode(msgspec.json.encode(run), type=OnePassRun) == run

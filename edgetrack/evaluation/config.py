@@ -1,0 +1,63 @@
+"""The settings of an evaluation: what the CLI fills, `compare` shares between its bundles, and runs are kept under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetrack.errors import UsageError
+from edgetrack.evaluation.datasets import Dataset
+from edgetrack.evaluation.protocols import Task
+from edgetrack.evaluation.protocols.anchored import Anchored
+from edgetrack.evaluation.protocols.one_pass import OnePass
+from edgetrack.evaluation.protocols.streaming import Streaming
+from edgetrack.runtime.threads import usable_cores
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """See `edgetrack eval --help`.
+
+    Attributes:
+        threads: of an inference; None shares the usable cores among the jobs. On a cluster, whose cores may have other
+            users, None is one.
+        output: where runs are kept; None is `out/eval/BUNDLE/DATASET`.
+        anchors, streaming: further tasks beside the one pass.
+        scheduler: address of a Dask scheduler; None runs processes of this machine.
+
+    Raises:
+        UsageError: a number is outside its range, or two options exclude each other.
+    """
+
+    dataset: Dataset
+    jobs: int = 1
+    threads: int | None = None
+    frames: int | None = None
+    device: str = "cpu"
+    output: Path | None = None
+    restart: bool = False
+    anchors: Anchored | None = None
+    streaming: Streaming | None = None
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("jobs", self.jobs), ("threads", self.threads), ("frames", self.frames)):
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} {value}: expected 1 or more")
+        if self.scheduler is not None and self.jobs != 1:
+            raise UsageError(
+                "--jobs and --scheduler exclude each other: the cluster's workers decide how many run at once"
+            )
+
+    @property
+    def threads_each(self) -> int:
+        """Threads of one inference."""
+        if self.threads is not None:
+            return self.threads
+        return 1 if self.scheduler is not None else max(1, usable_cores() // self.jobs)
+
+    @property
+    def tasks(self) -> list[Task[object]]:
+        """What is done with each sequence."""
+        further = (self.anchors, self.streaming)
+        return [OnePass(), *(task for task in further if task is not None)]
