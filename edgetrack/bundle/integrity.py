@@ -151,11 +151,11 @@ def check_manifest(manifest: Manifest, source: Path, limits: Limits = LIMITS) ->
                 "export it again"
             )
         for engine in graph.engines:
-            listed = manifest.files.get(engine.file)
-            if listed is None or listed.sha256 != engine.sha256:
+            listed = manifest.files.get(str(engine.get("file")))
+            if listed is None or listed.sha256 != engine.get("sha256"):
                 raise BundleIntegrityError(
-                    f"{source}: engine {engine.file!r} of graph {graph.name!r} is not among the bundle's files with "
-                    "the hash that is recorded for it; export it again"
+                    f"{source}: engine {engine.get('file')!r} of graph {graph.name!r} is not among the bundle's files "
+                    "with the hash that is recorded for it; export it again"
                 )
     if len(manifest.files) > limits.files:
         raise BundleError(f"{source}: lists {len(manifest.files)} files; at most {limits.files} are allowed")

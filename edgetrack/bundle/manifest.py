@@ -36,23 +36,12 @@ class TensorInfo(_Strict, frozen=True, kw_only=True):
     shape: Shape
 
 
-class EngineInfo(_Strict, frozen=True, kw_only=True):
-    """An engine that was built ahead of time from a graph's file: what from, by what, for which compute capability."""
-
-    file: FilePath
-    sha256: Sha256
-    onnx_sha256: Sha256
-    package: str
-    version: str
-    capability: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,2}\.[0-9]\Z")]
-    settings: int
-
-
 class GraphInfo(_Strict, frozen=True, kw_only=True):
     """A graph: which file holds it, when it runs, what goes in and out.
 
     `flops` counts 2 per multiply-accumulate of convolutions and matrix products; 0 where it was not counted. `engines`
-    are compiled forms of the file for some devices.
+    are compiled forms of the file for some devices: each record states its `file` and `sha256`, and what else the
+    target's backend reads.
     """
 
     name: Name
@@ -61,7 +50,7 @@ class GraphInfo(_Strict, frozen=True, kw_only=True):
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     flops: Annotated[int, msgspec.Meta(ge=0)] = 0
-    engines: tuple[EngineInfo, ...] = ()
+    engines: tuple[dict[str, str | int], ...] = ()
 
 
 class WeightsInfo(_Strict, frozen=True, kw_only=True):

@@ -51,10 +51,11 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     console.print(graphs, markup=False)
     engines = [engine for graph in manifest.graphs for engine in graph.engines]
     if engines:
-        compiled = Table("engine", "built by", "for compute capability", "size")
+        compiled = Table("engine", "recorded", "size")
         for engine in engines:
-            size = human_size(manifest.files[engine.file].size)
-            compiled.add_row(engine.file, f"{engine.package} {engine.version}", engine.capability, size)
+            file = str(engine["file"])
+            said = (f"{key} {value}" for key, value in engine.items() if key != "file" and not key.endswith("sha256"))
+            compiled.add_row(file, ", ".join(said), human_size(manifest.files[file].size))
         console.print(compiled, markup=False)
     if report is not None:
         layers = Table("graph", "layers", "of type", "returning", "according to")

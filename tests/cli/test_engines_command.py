@@ -45,8 +45,8 @@ def test_engines_of_every_precision_for_cards_that_are_not_here(tracker: str, fe
         with open_bundle(export(tmp_path, few_crops, tracker, precision)) as bundle:
             engines = [engine for graph in bundle.manifest.graphs for engine in graph.engines]
             report = read_json(bundle.path(LAYERS_FILE), LayerReport)
-            packed[precision] = sum(bundle.manifest.files[engine.file].size for engine in engines)
-        assert [engine.capability for engine in engines] == [*CARDS] * len(report.graphs)
+            packed[precision] = sum(bundle.manifest.files[engine["file"]].size for engine in engines)
+        assert [engine["capability"] for engine in engines] == [*CARDS] * len(report.graphs)
         types = report.graphs["step"].precisions()
         assert bool(types.get("half")) is (precision == "fp16")
         assert bool(types.get("int8")) is (precision == "int8")

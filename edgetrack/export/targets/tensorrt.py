@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from edgetrack.bundle.manifest import EngineInfo, GraphInfo, Manifest
+from edgetrack.bundle.manifest import GraphInfo, Manifest
 from edgetrack.errors import EdgetrackError
 from edgetrack.export.lowering import Ignored
 from edgetrack.export.qdq import quantized_types
@@ -21,7 +21,7 @@ from edgetrack.export.targets.base import ExporterOptions, Lowering
 from edgetrack.export.targets.onnx import OnnxExporter
 from edgetrack.runtime.backends.tensorrt.builder import SETTINGS, build, engine_layers, network_layers, parse
 from edgetrack.runtime.backends.tensorrt.cuda import capability_here
-from edgetrack.runtime.backends.tensorrt.engines import packed, sha256
+from edgetrack.runtime.backends.tensorrt.engines import EngineInfo, packed, sha256
 from edgetrack.runtime.backends.tensorrt.installation import Installation, check_capabilities, find_installation
 from edgetrack.runtime.layers import LAYERS_FILE, GraphLayers, LayerReport
 
@@ -113,7 +113,7 @@ class TensorRtExporter(OnnxExporter):
 
     def _build(
         self, info: GraphInfo, data: bytes, folder: Path, progress: Callable[[str], None]
-    ) -> tuple[EngineInfo, ...]:
+    ) -> tuple[dict[str, str | int], ...]:
         found = []
         for capability in self.options.compute_capability:
             progress(f"building the engine of graph {info.name} for compute capability {capability}")
@@ -121,17 +121,16 @@ class TensorRtExporter(OnnxExporter):
             name = f"{ENGINES}/{info.name}-{self.installation.name}-{capability}.engine.zlib"
             (folder / ENGINES).mkdir(exist_ok=True)
             (folder / name).write_bytes(engine)
-            found.append(
-                EngineInfo(
-                    file=name,
-                    sha256=sha256(engine),
-                    onnx_sha256=sha256(data),
-                    package=self.installation.name,
-                    version=self.installation.version,
-                    capability=capability,
-                    settings=SETTINGS,
-                )
+            engine_info = EngineInfo(
+                file=name,
+                sha256=sha256(engine),
+                onnx_sha256=sha256(data),
+                package=self.installation.name,
+                version=self.installation.version,
+                capability=capability,
+                settings=SETTINGS,
             )
+            found.append(msgspec.to_builtins(engine_info))
         return tuple(found)
 
 

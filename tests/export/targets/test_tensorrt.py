@@ -53,8 +53,8 @@ def engine_of(folder: Path, graph: str) -> bytes:
     """The unpacked engine of a graph."""
     with open_bundle(folder) as bundle:
         (engine,) = bundle.manifest.graph(graph).engines
-        assert engine.onnx_sha256 == sha256(bundle.path(f"{graph}.onnx").read_bytes())
-        return unpacked(bundle.path(engine.file).read_bytes(), engine.file)
+        assert engine["onnx_sha256"] == sha256(bundle.path(f"{graph}.onnx").read_bytes())
+        return unpacked(bundle.path(engine["file"]).read_bytes(), engine["file"])
 
 
 def int8_weights(path: Path) -> list[np.ndarray[Any, Any]]:

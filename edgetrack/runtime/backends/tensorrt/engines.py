@@ -12,10 +12,11 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from edgetrack.bundle.manifest import EngineInfo, GraphInfo
+from edgetrack.bundle.manifest import FilePath, GraphInfo, Sha256
 from edgetrack.errors import BundleIntegrityError, EdgetrackError
 from edgetrack.files import write_whole
 from edgetrack.runtime.backends.tensorrt.builder import SETTINGS
@@ -36,10 +37,10 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         settings: number of our builder settings.
     """
 
-    onnx_sha256: str
+    onnx_sha256: Sha256
     package: str
     version: str
-    capability: str
+    capability: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,2}\.[0-9]\Z")]
     settings: int = SETTINGS
 
     def describe(self) -> str:
@@ -47,7 +48,19 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return f"{self.package} {self.version} for compute capability {self.capability}"
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EngineInfo(Key, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An engine that a bundle brings, as its manifest records it: its file, the file's hash, and its key."""
+
+    file: FilePath
+    sha256: Sha256
+
+    @property
+    def key(self) -> Key:
+        """Without the file."""
+        return Key(**{name: getattr(self, name) for name in Key.__struct_fields__})
+
+
+class CachedEngine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What lies beside a cached engine."""
 
     key: Key
@@ -89,8 +102,14 @@ def find_engine(info: GraphInfo, path: Path, key: Key, cache: Path | None, build
 
 def _shipped(info: GraphInfo, path: Path, key: Key) -> bytes | None:
     """The bundle's engine of this key; None where it brings none."""
-    for engine in info.engines:
-        if key_of(engine) == key:
+    try:
+        engines = [msgspec.convert(record, EngineInfo) for record in info.engines]
+    except msgspec.ValidationError as error:
+        raise BundleIntegrityError(
+            f"graph {info.name!r} records an engine that is none of TensorRT: {error}; export the bundle again"
+        ) from None
+    for engine in engines:
+        if engine.key == key:
             root = path.parents[info.file.count("/")]
             data = (root / engine.file).read_bytes()
             if sha256(data) != engine.sha256:
@@ -99,9 +118,9 @@ def _shipped(info: GraphInfo, path: Path, key: Key) -> bytes | None:
                     "again from where it was made, or export it again"
                 )
             return unpacked(data, engine.file)
-    if info.engines:
-        brought = "; ".join(dict.fromkeys(key_of(engine).describe() for engine in info.engines))
-        stale = any(engine.onnx_sha256 != key.onnx_sha256 for engine in info.engines)
+    if engines:
+        brought = "; ".join(dict.fromkeys(engine.describe() for engine in engines))
+        stale = any(engine.onnx_sha256 != key.onnx_sha256 for engine in engines)
         log.warning(
             "graph %s: the bundle's engines are not used: built by %s%s, needed is %s",
             info.name, brought, " from another ONNX file" if stale else "", key.describe(),
@@ -130,17 +149,6 @@ def unpacked(data: bytes, name: str) -> bytes:
     return engine
 
 
-def key_of(engine: EngineInfo) -> Key:
-    """The key of an engine that a bundle brings."""
-    return Key(
-        onnx_sha256=engine.onnx_sha256,
-        package=engine.package,
-        version=engine.version,
-        capability=engine.capability,
-        settings=engine.settings,
-    )
-
-
 def _trusted(folder: Path) -> Path | None:
     """The folder, made where it is missing; None where others could have put something there."""
     try:
@@ -161,7 +169,7 @@ def _cached(graph: str, file: Path, key: Key) -> bytes | None:
     if not beside.is_file() or not file.is_file():
         return None
     try:
-        record = msgspec.json.decode(beside.read_bytes()[:MAX_RECORD_BYTES], type=Record)
+        record = msgspec.json.decode(beside.read_bytes()[:MAX_RECORD_BYTES], type=CachedEngine)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         log.warning("graph %s: the record of the cached engine is damaged (%s): building again", graph, error)
         return None
@@ -182,6 +190,6 @@ def _store(file: Path, engine: bytes, key: Key) -> None:
     # The engine first: a record without its engine, or with another one's hash, is never loaded.
     try:
         write_whole(file, engine)
-        write_whole(file.with_suffix(".json"), msgspec.json.encode(Record(key=key, sha256=sha256(engine))))
+        write_whole(file.with_suffix(".json"), msgspec.json.encode(CachedEngine(key=key, sha256=sha256(engine))))
     except EdgetrackError as error:
         log.warning("the engine is not cached: %s", error)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack.bundle.manifest import EngineInfo, GraphInfo
+from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.errors import BundleIntegrityError
 from edgetrack.runtime.backends.tensorrt import engines
-from edgetrack.runtime.backends.tensorrt.engines import Key, find_engine, packed, sha256, unpacked
+from edgetrack.runtime.backends.tensorrt.engines import EngineInfo, Key, find_engine, packed, sha256, unpacked
 
 ONNX = b"an onnx file"
 KEY = Key(onnx_sha256=sha256(ONNX), package="tensorrt_rtx", version="1.7", capability="8.6")
@@ -42,7 +42,14 @@ class Place:
         return b"engine %d" % self.built
 
     def info(self, *shipped: EngineInfo) -> GraphInfo:
-        return GraphInfo(name="step", role="step", file="step.onnx", inputs=(), outputs=(), engines=shipped)
+        return GraphInfo(
+            name="step",
+            role="step",
+            file="step.onnx",
+            inputs=(),
+            outputs=(),
+            engines=tuple(map(msgspec.to_builtins, shipped)),
+        )
 
     def ship(self, engine: bytes = b"shipped", **change: str) -> EngineInfo:
         data, key = packed(engine), msgspec.structs.replace(KEY, **change)
@@ -86,6 +93,14 @@ def test_shipped_engine_of_another_key_is_not_used_and_says_so(
     assert "the bundle's engines are not used: built by" in caplog.records[0].getMessage()
 
 
+@pytest.mark.parametrize("change", [{"capability": "86"}, {"file": "../x"}, {"speed": 1}, {"settings": "one"}])
+def test_record_that_is_none_of_tensorrt_is_refused(place: Place, change: dict[str, str | int]) -> None:
+    record = {**msgspec.to_builtins(place.ship()), **change}
+    info = msgspec.structs.replace(place.info(), engines=(record,))
+    with pytest.raises(BundleIntegrityError, match="graph 'step' records an engine that is none of TensorRT"):
+        find_engine(info, place.onnx, KEY, None, place.build)
+
+
 def test_shipped_engine_with_another_hash_is_refused(place: Place) -> None:
     shipped = place.ship()
     (place.onnx.parent / shipped.file).write_bytes(packed(b"from an enemy"))
@@ -99,7 +114,7 @@ def test_cached_engine_of_another_key_is_built_again_with_the_reason(
     place: Place, caplog: pytest.LogCaptureFixture, change: dict[str, str]
 ) -> None:
     place.find()
-    record = msgspec.json.decode(place.cached(".json").read_bytes(), type=engines.Record)
+    record = msgspec.json.decode(place.cached(".json").read_bytes(), type=engines.CachedEngine)
     stale = msgspec.structs.replace(record, key=msgspec.structs.replace(KEY, **change))
     place.cached(".json").write_bytes(msgspec.json.encode(stale))
     caplog.clear()
