@@ -41,6 +41,32 @@ def test_no_file_but_its_own_names_a_tracker(name: str) -> None:
     assert [p for p in others if name in _strings(p)] == []
 
 
+TARGET_ROOMS = ("capabilities.py", "runtime/backends/", "export/targets/")
+TARGET_NAMED = {
+    # PyTorch is what trains, whatever target a tracker is exported to afterwards.
+    "cli/train.py": {"torch"},
+    "training/run.py": {"torch"},
+    # Every export starts from PyTorch or from ONNX files, and records the versions of both packages.
+    "export/pipeline.py": {"torch", "onnx", "onnxruntime"},
+    # Waits for its list of packages to come from `capabilities.recorded_packages`.
+    "benchmark/machine.py": {"openvino", "onnxruntime", "torch", "tensorrt", "onnx"},
+}
+
+
+def test_no_file_outside_the_targets_rooms_names_a_target() -> None:
+    # The alias `engine` is a word of its own, such as for what computes a roofline.
+    names = {name for target in TARGETS for name in (target.name, *target.aliases)} - {"engine"}
+    modules = re.compile(r"edgetrack\.(runtime\.backends|export\.targets)\.(?!base\b)\w+")
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).as_posix()
+        if not place.startswith(TARGET_ROOMS):
+            named = names & _strings(path) | {match[0] for match in modules.finditer(path.read_text("utf-8"))}
+            if named:
+                found[place] = named
+    assert found == TARGET_NAMED
+
+
 def test_every_target_of_the_table_has_its_files() -> None:
     for target in TARGETS:
         module, _, _ = target.backend.partition(":")
