@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetrack.capabilities import find_target
 from edgetrack.errors import RecipeError, UnknownNameError, UsageError
 from edgetrack.export.recipe import default_tracker, find_recipe, recipe_names
 from edgetrack.models.base import find_model
@@ -27,18 +28,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH with the page's package installed: built as a wheel, unpacked as an installer does."""
     source = tmp_path_factory.mktemp("source")
     for name, text in FILE.findall(PAGE.read_text("utf-8")):
-        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(text, "utf-8")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(source / "dist")],
-        cwd=source,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    (wheel,) = (source / "dist").glob("*.whl")
     target = tmp_path_factory.mktemp("site")
-    zipfile.ZipFile(wheel).extractall(target)
+    for package in (source, source / "evaluator"):
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(source / "dist")],
+            cwd=package,
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+    for wheel in (source / "dist").glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(target)
     return target
 
 
@@ -65,6 +67,10 @@ def test_page_holds_the_files_it_speaks_of() -> None:
         "cosine_tracker/cosine.toml",
         "cosine_tracker/model.py",
         "cosine_tracker/procedure.py",
+        "evaluator/pyproject.toml",
+        "evaluator/evaluator_target/__init__.py",
+        "evaluator/evaluator_target/backend.py",
+        "evaluator/evaluator_target/exporter.py",
     ]
 
 
@@ -79,6 +85,29 @@ def test_example_is_listed_exported_verified_and_tracks(site: Path, tmp_path: Pa
     assert summary["frames"] == 30
     # Features of random filters are features; a box that never moves gets 0.376.
     assert summary["mean_iou"] > 0.4
+
+
+def test_target_of_the_page_is_listed_exported_verified_and_measured(site: Path, tmp_path: Path) -> None:
+    listed = json.loads(edgetrack(site, tmp_path, "list", "--targets", "--json"))["items"]
+    assert "evaluator" in {row["target"] for row in listed}
+    edgetrack(site, tmp_path, "export", "cosine", "--target", "evaluator", "--note", "a second opinion")
+    name = "cosine-evaluator-fp32"
+    assert b"a second opinion" in (tmp_path / "out" / name / "step.onnx").read_bytes()
+    assert json.loads((tmp_path / "out" / name / "parity.json").read_bytes())["proven"] == "evaluator"
+    assert json.loads(edgetrack(site, tmp_path, "verify", name, "--json"))["ok"]
+    short = ["--no-reference", "--duration", "1s", "--iterations", "2", "--rounds", "2", "--warmup", "0", "--json"]
+    (result,) = json.loads(edgetrack(site, tmp_path, "bench", name, *short))["results"]
+    assert (result["target"], result["latency_ms"]["track"]["p50"] > 0) == ("evaluator", True)
+
+
+def test_target_that_is_no_row_is_refused_and_own_names_win(path: Path) -> None:
+    entries = "[edgetrack.targets]\nmine = mine_l:T\nonnx = mine_l:T\n"
+    install(path, "mine", entries, mine_l="T = 7")
+    with pytest.raises(UsageError, match="the plug-in for target 'mine' gives 7, expected a Target of that name"):
+        find_target("mine")
+    assert find_target("onnx").name == "onnx"
+    with pytest.raises(UnknownNameError, match="target 'nothing' is not known"):
+        find_target("nothing")
 
 
 def install(site: Path, name: str, entries: str, **files: str) -> None:
