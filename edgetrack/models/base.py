@@ -5,6 +5,9 @@ deploy(network)     the graphs that ship, derived from it by algebra
 reference(network)  the same graphs computed the published way, for eager PyTorch
 MEMBERS             optional: trackers whose `torch` bundles may be older than families -> their configuration
 
+A Network may have `assemble(tensors, source)`: the state dict from the tensors of the files that a user gives (`source`
+names them in errors), where it is not those tensors as they are.
+
 What `deploy` and `reference` owe one another, since parity is proven between the two and the runtime drives both:
 
 * The same graphs, by name and role, in the order in which a frame runs them.

@@ -145,6 +145,12 @@ class Backbone(JointBackbone):
         return self.norm(tokens)
 
 
+TOWER = "text."
+# Top-level names of the text tower in CLIP's own file, and of what lies beside it there.
+_CLIP_TEXT = ("positional_embedding", "text_projection", "logit_scale", "transformer.", "token_embedding.", "ln_final.")
+_CLIP_REST = ("visual.", "input_resolution", "context_length", "vocab_size")
+
+
 class AtsTrack(nn.Module):
     """The network; the visual part alone (`attributes=""`) is ODTrack-B384: 243 entries, 92,826,501 parameters.
 
@@ -203,8 +209,22 @@ class AtsTrack(nn.Module):
         return 2 if self.attributes else 1
 
     def assemble(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Weights of one file or two as this network's state dict; see `edgetrack.models.atstrack.network`."""
-        return assemble(tensors, source, reads=bool(self.attributes))
+        """Weights of one file or two as this network's state dict; CLIP's names are taken as they are in its file.
+
+        Without attributes what belongs to the language is left out, so that a checkpoint of the whole network gives the
+        ablation without it.
+
+        Raises:
+            CheckpointError: the file is ODTrack's, which has no language part, or the text tower is missing.
+        """
+        state: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            key = f"{TOWER}{name}" if name.startswith(_CLIP_TEXT) else name
+            if not name.startswith(_CLIP_REST) and (self.attributes or not key.startswith((TOWER, "fgm.", "lang_"))):
+                state[key] = tensor
+        if self.attributes and "backbone.cls_pos_embed" in state:
+            _require_language(state, source)
+        return state
 
     def words(self, ids: Tensor) -> Tensor:
         """Token ids (A, L), padded with 0, to (A, L, dim)."""
@@ -235,45 +255,6 @@ class AtsTrack(nn.Module):
         weighted = x * torch.matmul(x, query.transpose(1, 2))
         cells = round(x.shape[1] ** 0.5)
         return self.box_head(weighted.transpose(1, 2).reshape(1, -1, cells, cells))
-
-
-TOWER = "text."
-# Top-level names of the text tower in CLIP's own file, and of what lies beside it there.
-_CLIP_TEXT = (
-    "positional_embedding",
-    "text_projection",
-    "logit_scale",
-    "transformer.",
-    "token_embedding.",
-    "ln_final.",
-)
-_CLIP_REST = ("visual.", "input_resolution", "context_length", "vocab_size")
-
-
-def assemble(tensors: Mapping[str, Tensor], source: str, *, reads: bool) -> dict[str, Tensor]:
-    """The state dict from all tensors of the files.
-
-    CLIP's names are taken as they are in its file. Without language (`reads` False) what belongs to it is left out, so
-    that a checkpoint of the whole network gives the ablation without it.
-
-    Args:
-        tensors: of one file or two.
-        source: the files' names, for messages.
-        reads: whether the network has a language part.
-
-    Raises:
-        CheckpointError: the file is ODTrack's, which has no language part, or the text tower is missing.
-    """
-    state: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(_CLIP_REST):
-            continue
-        key = f"{TOWER}{name}" if name.startswith(_CLIP_TEXT) else name
-        if reads or not key.startswith((TOWER, "fgm.", "lang_")):
-            state[key] = tensor
-    if reads and "backbone.cls_pos_embed" in state:
-        _require_language(state, source)
-    return state
 
 
 def _require_language(state: Mapping[str, Tensor], source: str) -> None:

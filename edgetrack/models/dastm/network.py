@@ -303,10 +303,20 @@ class Dastm(nn.Module):
         self.head = Head(dim, head_width, head_depth - 1)
 
     def assemble(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """A checkpoint's tensors as this network's state dict; see `edgetrack.models.dastm.network`."""
-        return assemble(
-            self.variant, {"basemodel_m": self.basemodel_m, "basemodel_q": self.basemodel_q}, tensors, source
-        )
+        """The state dict from a checkpoint's tensors, whose trunks may be re-parameterised.
+
+        Raises:
+            CheckpointError: the file is STMTrack's, MobileOne's alone, or of another variant of MobileOne.
+        """
+        _refuse_others(tensors, source)
+        state = dict(tensors)
+        for prefix, trunk in (("basemodel_m", self.basemodel_m), ("basemodel_q", self.basemodel_q)):
+            own = {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+            _check_variant(self.variant, trunk, own, source)
+            for name in own:
+                del state[f"{prefix}.{name}"]
+            state.update({f"{prefix}.{name}": tensor for name, tensor in untangled(trunk, own).items()})
+        return state
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation of RGB values of 0..255."""
@@ -338,31 +348,6 @@ class Dastm(nn.Module):
 
 
 _OUTPUT = re.compile(r"stage(\d)(?:\.\d+)?\.(?:rbr_conv\.0\.conv|reparam_conv)\.weight")
-
-
-def assemble(
-    variant: str, trunks: Mapping[str, MobileOne], tensors: Mapping[str, Tensor], source: str
-) -> dict[str, Tensor]:
-    """The state dict from a checkpoint's tensors.
-
-    Args:
-        variant: of MobileOne, which the recipe states.
-        trunks: the network's, by name.
-        tensors: as they lie in the file.
-        source: the file's name, for messages.
-
-    Raises:
-        CheckpointError: the file is STMTrack's, MobileOne's alone, or of another variant of MobileOne.
-    """
-    _refuse_others(tensors, source)
-    state = dict(tensors)
-    for prefix, trunk in trunks.items():
-        own = {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
-        _check_variant(variant, trunk, own, source)
-        for name in own:
-            del state[f"{prefix}.{name}"]
-        state.update({f"{prefix}.{name}": tensor for name, tensor in untangled(trunk, own).items()})
-    return state
 
 
 def _refuse_others(tensors: Mapping[str, Tensor], source: str) -> None:

@@ -150,6 +150,23 @@ def cell_centres(cells: int) -> Tensor:
     return torch.stack([columns, rows], dim=-1)
 
 
+# In DINOv2's file; the tracker has no class token and masks nothing.
+_UNUSED = ("cls_token", "mask_token")
+_QKV = re.compile(r"(blocks\.\d+\.attn\.qkv)\.(weight|bias)")
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_MAP = re.compile(r"(blocks\.\d+\.(?:attn\.proj|mlp\.(?:fc1|fc2|w12|w3)))\.(weight|bias)")
+
+
+class Trunk(NamedTuple):
+    """Width and layers of a transformer."""
+
+    dim: int
+    depth: int
+
+
+PUBLISHED = {"B": Trunk(768, 12), "L": Trunk(1024, 24), "G": Trunk(1536, 40)}
+
+
 class SpmTrack(nn.Module):
     """The published network; B has 668 state-dict entries and 115,330,565 parameters.
 
@@ -197,9 +214,37 @@ class SpmTrack(nn.Module):
         self.head = Head(dim)
 
     def assemble(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Published files as this network's state dict; see `edgetrack.models.spmtrack.network`."""
-        trunk = Trunk(self.pos_embed.shape[-1], len(self.blocks))
-        return assemble(tensors, source, trunk, self.sizes.search_cells, self.alpha, self.rsexpert)
+        """The state dict from the tensors of the published file and DINOv2's, or of a merged file, which has its names.
+
+        Raises:
+            CheckpointError: the weights are of another variant, the experts were trained with another scale, or
+                DINOv2's part is not there.
+        """
+        _check_trunk(tensors, Trunk(self.pos_embed.shape[-1], len(self.blocks)), source)
+        state: dict[str, Tensor] = {}
+        cells = self.sizes.search_cells
+        scale = {"expert_alpha": self.alpha, "use_rsexpert": self.rsexpert}
+        for name, tensor in tensors.items():
+            if name in scale:
+                _check_scale(name, tensor, scale[name], source)
+            elif match := _QKV.fullmatch(name):
+                prefix, leaf = match.groups()
+                parts = tensor.chunk(3)
+                state.update(
+                    {f"{prefix}.{part}.linear.{leaf}": t.clone() for part, t in zip("qkv", parts, strict=False)}
+                )
+            elif match := _MAP.fullmatch(name):
+                state[f"{match[1]}.linear.{match[2]}"] = tensor
+            elif name == "pos_embed" and tensor.ndim == 3 and tensor.shape[1] != cells * cells:
+                state[name] = resized_grid(tensor.float(), cells)
+            elif name not in _UNUSED:
+                state[name] = tensor
+        if "track_query" in state and "norm.weight" not in state:
+            raise CheckpointError(
+                f"{source} holds only what SPMTrack trained; the rest is DINOv2's: give both files with a comma "
+                "between them, --weights model.bin,dinov2_vitb14_pretrain.pth"
+            )
+        return state
 
     def template_positions(self) -> Tensor:
         """(1, n, dim): the top left window of the search region's positions, not resized."""
@@ -223,63 +268,6 @@ class SpmTrack(nn.Module):
         query, features = tokens[:, :1], tokens[:, -x.shape[1] :]
         score, boxes = self.head(features, query, cell_centres(self.sizes.search_cells))
         return Found(score, boxes, query[:, 0])
-
-
-# In DINOv2's file; the tracker has no class token and masks nothing.
-_UNUSED = ("cls_token", "mask_token")
-_QKV = re.compile(r"(blocks\.\d+\.attn\.qkv)\.(weight|bias)")
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
-_MAP = re.compile(r"(blocks\.\d+\.(?:attn\.proj|mlp\.(?:fc1|fc2|w12|w3)))\.(weight|bias)")
-
-
-class Trunk(NamedTuple):
-    """Width and layers of a transformer."""
-
-    dim: int
-    depth: int
-
-
-PUBLISHED = {"B": Trunk(768, 12), "L": Trunk(1024, 24), "G": Trunk(1536, 40)}
-
-
-def assemble(
-    tensors: Mapping[str, Tensor], source: str, trunk: Trunk, cells: int, alpha: int, rsexpert: bool
-) -> dict[str, Tensor]:
-    """The state dict from all tensors of the files, or from those of a merged file, which are its own already.
-
-    Args:
-        tensors: of the published file and DINOv2's.
-        source: the files' names, for messages.
-        trunk: what the network was made with.
-        cells: along the search region's side, for which position embeddings are resized.
-        alpha, rsexpert: what the network was made with; the file's own must agree.
-
-    Raises:
-        CheckpointError: the weights are of another variant, the experts were trained with another scale, or DINOv2's
-            part is not there.
-    """
-    _check_trunk(tensors, trunk, source)
-    state: dict[str, Tensor] = {}
-    scale = {"expert_alpha": alpha, "use_rsexpert": rsexpert}
-    for name, tensor in tensors.items():
-        if name in scale:
-            _check_scale(name, tensor, scale[name], source)
-        elif match := _QKV.fullmatch(name):
-            prefix, leaf = match.groups()
-            parts = tensor.chunk(3)
-            state.update({f"{prefix}.{part}.linear.{leaf}": t.clone() for part, t in zip("qkv", parts, strict=False)})
-        elif match := _MAP.fullmatch(name):
-            state[f"{match[1]}.linear.{match[2]}"] = tensor
-        elif name == "pos_embed" and tensor.ndim == 3 and tensor.shape[1] != cells * cells:
-            state[name] = resized_grid(tensor.float(), cells)
-        elif name not in _UNUSED:
-            state[name] = tensor
-    if "track_query" in state and "norm.weight" not in state:
-        raise CheckpointError(
-            f"{source} holds only what SPMTrack trained; the rest is DINOv2's: give both files with a comma between "
-            "them, --weights model.bin,dinov2_vitb14_pretrain.pth"
-        )
-    return state
 
 
 def _check_trunk(tensors: Mapping[str, Tensor], expected: Trunk, source: str) -> None:
