@@ -1,1 +1,1 @@
-"""The latency gate: a bundle held against a budget, with a verdict that is not a coin toss."""
+"""The gate: a bundle compared with a budget and a baseline, with a statistical verdict."""

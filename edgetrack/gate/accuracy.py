@@ -10,17 +10,15 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.execution import anchored_runs
 from edgetrack.evaluation.protocols.anchored import POINTS, AnchoredRuns, Difference, paired_difference
-from edgetrack.gate.budget import Rule
+from edgetrack.gate.budget import BudgetRule
 from edgetrack.gate.report import RuleFinding, finding_of
 from edgetrack.presentation.progress import Progress
-from edgetrack.stats.verdict import Verdict, runs_to_settle
-
-_LEAST_RESAMPLES = 2000
-_IN_THE_TAIL = 10
+from edgetrack.stats.bootstrap import resamples_for
+from edgetrack.stats.verdict import judge, runs_to_settle
 
 
 def delta_ao(
-    rule: Rule,
+    rule: BudgetRule,
     candidate: BundleRef,
     baseline: BundleRef,
     dataset: Dataset,
@@ -41,19 +39,14 @@ def delta_ao(
             _runs(side, Path(scratch) / role, dataset, device, threads, progress)
             for role, side in (("baseline", baseline), ("candidate", candidate))
         )
-    resamples = max(_LEAST_RESAMPLES, round(_IN_THE_TAIL / alpha))
     margin = -rule.limit / POINTS
-    found = paired_difference(theirs, ours, margin, confidence=1 - 2 * alpha, resamples=resamples)
+    found = paired_difference(theirs, ours, margin, confidence=1 - 2 * alpha, resamples=resamples_for(alpha))
     return judge_ao(rule, found, alpha)
 
 
-def judge_ao(rule: Rule, found: Difference, alpha: float) -> RuleFinding:
+def judge_ao(rule: BudgetRule, found: Difference, alpha: float) -> RuleFinding:
     """`pass` where it is shown that no more is lost than the limit, `fail` where more is."""
-    verdict: Verdict = "undecided"
-    if POINTS * found.low >= rule.limit:
-        verdict = "pass"
-    elif POINTS * found.high < rule.limit:
-        verdict = "fail"
+    verdict = judge(-POINTS * found.high, -POINTS * found.low, -rule.limit)  # of what is lost
     away = found.value - rule.limit / POINTS
     more = runs_to_settle(away, (found.high - found.low) / 2, 0.0, found.runs) if verdict == "undecided" else None
     return finding_of(

@@ -29,7 +29,7 @@ _PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
-class Rule:
+class BudgetRule:
     """One line of a budget.
 
     Attributes:
@@ -55,23 +55,23 @@ class Rule:
         return self.kind == "ao" or self.kind.endswith("ratio")
 
 
-def _limits() -> Iterator[Rule]:
+def _limits() -> Iterator[BudgetRule]:
     for speed in _SPEEDS:
         for p in _PERCENTILES:
-            yield Rule(f"{speed}_p{p}_ms", "latency", "ms", speed=speed, quantile=p / 100)
-    yield Rule("load_ms", "process", "ms", figure="load_ms")
-    yield Rule("peak_rss_mb", "process", "MB", figure="peak_rss_mb")
-    yield Rule("size_mb", "size", "MB")
-    yield Rule("delta_ao_points", "ao", "points")
+            yield BudgetRule(f"{speed}_p{p}_ms", "latency", "ms", speed=speed, quantile=p / 100)
+    yield BudgetRule("load_ms", "process", "ms", figure="load_ms")
+    yield BudgetRule("peak_rss_mb", "process", "MB", figure="peak_rss_mb")
+    yield BudgetRule("size_mb", "size", "MB")
+    yield BudgetRule("delta_ao_points", "ao", "points")
 
 
-def _regressions() -> Iterator[Rule]:
+def _regressions() -> Iterator[BudgetRule]:
     for speed in _SPEEDS:
         for p in _PERCENTILES[:-1]:
-            yield Rule(f"{speed}_p{p}_ratio", "latency ratio", "x", speed=speed, quantile=p / 100)
-    yield Rule("load_ratio", "process ratio", "x", figure="load_ms")
-    yield Rule("peak_rss_ratio", "process ratio", "x", figure="peak_rss_mb")
-    yield Rule("size_ratio", "size ratio", "x")
+            yield BudgetRule(f"{speed}_p{p}_ratio", "latency ratio", "x", speed=speed, quantile=p / 100)
+    yield BudgetRule("load_ratio", "process ratio", "x", figure="load_ms")
+    yield BudgetRule("peak_rss_ratio", "process ratio", "x", figure="peak_rss_mb")
+    yield BudgetRule("size_ratio", "size ratio", "x")
 
 
 LIMITS = {rule.name: rule for rule in _limits()}
@@ -106,7 +106,7 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _check("regressions", self.regressions, REGRESSIONS)
 
     @property
-    def rules(self) -> list[Rule]:
+    def rules(self) -> list[BudgetRule]:
         """Limits first, in the file's order."""
         return [
             replace(known[name], limit=limit)
@@ -163,7 +163,7 @@ class GateConfig:
         return {"pass": 0, "skipped": 0, "fail": 1}.get(verdict, self.undecided_exit)
 
 
-def _check(section: str, given: dict[str, float], known: dict[str, Rule]) -> None:
+def _check(section: str, given: dict[str, float], known: dict[str, BudgetRule]) -> None:
     for name, limit in given.items():
         if name not in known:
             raise ValueError(f"[{section}] has {name!r}; it may have: {', '.join(known)}")

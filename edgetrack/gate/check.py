@@ -22,7 +22,7 @@ from edgetrack.gate.accuracy import delta_ao
 from edgetrack.gate.budget import GateConfig
 from edgetrack.gate.environment import code_of, own_code, own_starter, starter
 from edgetrack.gate.evidence import (
-    Recording,
+    RecordedSide,
     conditions_of,
     conditions_of_result,
     differences,
@@ -56,21 +56,23 @@ def check(config: GateConfig, environment: Environment) -> GateReport:
         raise BackendMissingError("the gate's statistics need scipy; install it: pip install 'edgetrack[check]'")
     config.check()
     candidate = open_side(config.bundle, "")
-    label = candidate.note.bundle if isinstance(candidate, Recording) else candidate.label
+    label = candidate.note.bundle if isinstance(candidate, RecordedSide) else candidate.label
     baseline = None if config.baseline is None else open_side(config.baseline, "--baseline", label)
     _check_sides(config, candidate, baseline)
-    if isinstance(candidate, Recording):
-        return _read(config, candidate, baseline if isinstance(baseline, Recording) else None)
+    if isinstance(candidate, RecordedSide):
+        return _read(config, candidate, baseline if isinstance(baseline, RecordedSide) else None)
     return _measure(config, environment, candidate, baseline)
 
 
-def _check_sides(config: GateConfig, candidate: BundleRef | Recording, baseline: BundleRef | Recording | None) -> None:
-    if isinstance(candidate, Recording) and isinstance(baseline, BundleRef):
+def _check_sides(
+    config: GateConfig, candidate: BundleRef | RecordedSide, baseline: BundleRef | RecordedSide | None
+) -> None:
+    if isinstance(candidate, RecordedSide) and isinstance(baseline, BundleRef):
         raise UsageError(
             f"{config.bundle} is a record and {config.baseline} is a bundle; give the bundle first and the record as "
             "--baseline, or two records, or two bundles"
         )
-    if isinstance(baseline, Recording) and config.baseline_python is not None:
+    if isinstance(baseline, RecordedSide) and config.baseline_python is not None:
         raise UsageError("--baseline-python runs the baseline, but a record is not run; give a bundle as --baseline")
     wanted = next((rule for rule in config.budget.rules if rule.kind == "ao"), None)
     if wanted is None:
@@ -86,7 +88,7 @@ def _check_sides(config: GateConfig, candidate: BundleRef | Recording, baseline:
         )
 
 
-def _read(config: GateConfig, candidate: Recording, baseline: Recording | None) -> GateReport:
+def _read(config: GateConfig, candidate: RecordedSide, baseline: RecordedSide | None) -> GateReport:
     """Nothing is measured: one analysis of one record, or of two under the same conditions."""
     given = {"device": config.device, "threads": config.threads, "source": config.source, "box": config.box}
     for name in (name for name, value in given.items() if value is not None):
@@ -120,10 +122,10 @@ def _read(config: GateConfig, candidate: Recording, baseline: Recording | None) 
 
 
 def _measure(
-    config: GateConfig, environment: Environment, candidate: BundleRef, baseline: BundleRef | Recording | None
+    config: GateConfig, environment: Environment, candidate: BundleRef, baseline: BundleRef | RecordedSide | None
 ) -> GateReport:
     """The candidate alone, beside a baseline, or under the conditions of a record."""
-    recording = baseline if isinstance(baseline, Recording) else None
+    recording = baseline if isinstance(baseline, RecordedSide) else None
     code = own_code()
     other_code = None if config.baseline_python is None else code_of(config.baseline_python)
     sides = _sides(config, environment, candidate, baseline, code if other_code else None)
@@ -180,7 +182,7 @@ def _sides(
     config: GateConfig,
     environment: Environment,
     candidate: BundleRef,
-    baseline: BundleRef | Recording | None,
+    baseline: BundleRef | RecordedSide | None,
     isolated: CodeNote | None,
 ) -> list[GateSide]:
     """The candidate, and the baseline where it is measured; with `isolated`, each by its own installation."""
@@ -193,7 +195,7 @@ def _sides(
     return sides
 
 
-def _settings(config: GateConfig, recording: Recording | None) -> tuple[str, int, str]:
+def _settings(config: GateConfig, recording: RecordedSide | None) -> tuple[str, int, str]:
     """Device, threads and source: the options', else the record's, else the budget's, else the benchmark's own."""
     if recording is not None:
         return (
@@ -212,7 +214,7 @@ def _settings(config: GateConfig, recording: Recording | None) -> tuple[str, int
 def _differences(
     config: GateConfig,
     runner: TurnRunner,
-    recording: Recording,
+    recording: RecordedSide,
     machine: MachineRecord,
     frames: BenchFrames,
     device: str,
@@ -229,9 +231,7 @@ def _differences(
             device=device,
             threads=loaded.threads if loaded else 0,
             scenario="stream",
-            source=frames.note.spec,
-            size=frames.note.size,
-            box=frames.note.box,
+            source=frames.note,
             versions=loaded.versions if loaded else {},
         ),
     )
@@ -243,7 +243,7 @@ def _accuracy(
     config: GateConfig,
     environment: Environment,
     candidate: BundleRef,
-    baseline: BundleRef | Recording | None,
+    baseline: BundleRef | RecordedSide | None,
     device: str,
     threads: int,
 ) -> dict[str, RuleFinding]:

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from edgetrack.arrays import Floats
+from edgetrack.benchmark.config import SourceNote
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import BenchRecord, BenchResult
-from edgetrack.box import Box
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.capabilities import open_ref
 from edgetrack.errors import UnknownNameError, UsageError
-from edgetrack.gate.budget import Rule, Speed
+from edgetrack.gate.budget import BudgetRule, Speed
 from edgetrack.gate.report import RuleFinding, SideNote, TurnsMs, finding_of
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
 from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
@@ -64,7 +64,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedSide:
     """One result of a record that `edgetrack bench -o` wrote."""
 
     path: Path
@@ -106,7 +106,7 @@ class Recording:
         )
 
 
-def open_side(text: str, option: str, default: str | None = None) -> BundleRef | Recording:
+def open_side(text: str, option: str, default: str | None = None) -> BundleRef | RecordedSide:
     """A bundle, or one result of a record.
 
     Args:
@@ -131,7 +131,7 @@ def open_side(text: str, option: str, default: str | None = None) -> BundleRef |
             f"{file} holds {', '.join(results) or 'no results'}; say which one: {option} {file}:NAME".strip()
         )
     _check_samples(file, results[name])
-    return Recording(file, record, results[name])
+    return RecordedSide(file, record, results[name])
 
 
 def conditions_of(
@@ -141,9 +141,7 @@ def conditions_of(
     device: str,
     threads: int,
     scenario: str,
-    source: str,
-    size: Sequence[int],
-    box: Box,
+    source: SourceNote,
     versions: Mapping[str, str],
 ) -> Conditions:
     """The conditions of a measurement."""
@@ -156,8 +154,8 @@ def conditions_of(
         "device": device,
         "threads": str(threads),
         "scenario": scenario,
-        "frames": f"{source} ({'x'.join(map(str, size))})",
-        "box": ", ".join(f"{number:g}" for number in box),
+        "frames": f"{source.spec} ({'x'.join(map(str, source.size))})",
+        "box": ", ".join(f"{number:g}" for number in source.box),
     }
 
 
@@ -169,9 +167,7 @@ def conditions_of_result(record: BenchRecord, result: BenchResult) -> Conditions
         device=result.device,
         threads=result.threads,
         scenario=record.settings.scenario,
-        source=record.source.spec,
-        size=record.source.size,
-        box=record.source.box,
+        source=record.source,
         versions=result.versions,
     )
 
@@ -206,7 +202,7 @@ def require_comparable(differences: Sequence[str], *, force: bool) -> None:
         )
 
 
-def judge(rule: Rule, candidate: Evidence, baseline: Evidence | None, alpha: float) -> RuleFinding:
+def judge(rule: BudgetRule, candidate: Evidence, baseline: Evidence | None, alpha: float) -> RuleFinding:
     """The verdict of a rule other than of AO, wrong with a chance of at most `alpha`.
 
     A rule that needs a baseline is skipped where there is none.
@@ -226,7 +222,7 @@ def judge(rule: Rule, candidate: Evidence, baseline: Evidence | None, alpha: flo
     return _ratio(rule, candidate, baseline, alpha)
 
 
-def _latency(rule: Rule, candidate: Evidence, alpha: float) -> RuleFinding:
+def _latency(rule: BudgetRule, candidate: Evidence, alpha: float) -> RuleFinding:
     turns = candidate.flat(rule.speed)
     bounds = quantile_bounds(turns, rule.quantile, alpha)
     detail = f"{bounds.count} frames, effective sample size {bounds.effective:.0f}"
@@ -235,18 +231,18 @@ def _latency(rule: Rule, candidate: Evidence, alpha: float) -> RuleFinding:
     )
 
 
-def _process(rule: Rule, candidate: Evidence, alpha: float) -> RuleFinding:
+def _process(rule: BudgetRule, candidate: Evidence, alpha: float) -> RuleFinding:
     figures = candidate.processes[rule.figure]
     if candidate.single:
         return _exact(rule, figures[0], "one process, compared as it is")
     count, bounds = len(figures), independent_bounds(figures, 0.5, alpha)
-    # The next analysis may spend half as much: at least so many have bounds at all then.
+    # The next analysis may spend half as much: with fewer processes there are no bounds at all then.
     return _of_bounds(
         rule, bounds, alpha, f"{count} processes", "processes", lambda: max(1, processes_needed(alpha / 2) - count)
     )
 
 
-def _process_ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) -> RuleFinding:
+def _process_ratio(rule: BudgetRule, candidate: Evidence, baseline: Evidence, alpha: float) -> RuleFinding:
     ours, theirs = candidate.processes[rule.figure], baseline.processes[rule.figure]
     if candidate.single or baseline.single:
         value = float(np.median(ours) / np.median(theirs))
@@ -262,7 +258,7 @@ def _process_ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: f
     )
 
 
-def _ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) -> RuleFinding:
+def _ratio(rule: BudgetRule, candidate: Evidence, baseline: Evidence, alpha: float) -> RuleFinding:
     rng = np.random.default_rng(_SEED)
     unpaired = candidate.single or baseline.single
     ours, theirs = (_quantiles(side, rule, flat=unpaired) for side in (candidate, baseline))
@@ -285,7 +281,7 @@ def _ratio(rule: Rule, candidate: Evidence, baseline: Evidence, alpha: float) ->
     )
 
 
-def _quantiles(side: Evidence, rule: Rule, *, flat: bool) -> Floats:
+def _quantiles(side: Evidence, rule: BudgetRule, *, flat: bool) -> Floats:
     """The rule's quantile of every turn: float64 (turns,), or (blocks, turns)."""
     if flat:
         return np.array([np.quantile(turn, rule.quantile) for turn in side.flat(rule.speed)])
@@ -293,7 +289,7 @@ def _quantiles(side: Evidence, rule: Rule, *, flat: bool) -> Floats:
 
 
 def _of_bounds(
-    rule: Rule, bounds: QuantileBounds, alpha: float, detail: str, more_of: str, more: Callable[[], int | None]
+    rule: BudgetRule, bounds: QuantileBounds, alpha: float, detail: str, more_of: str, more: Callable[[], int | None]
 ) -> RuleFinding:
     """`more`: how many more of `more_of` would decide; only asked where that is open."""
     verdict = bounds.judge(rule.limit)
@@ -311,7 +307,7 @@ def _of_bounds(
     )
 
 
-def _exact(rule: Rule, value: float, detail: str) -> RuleFinding:
+def _exact(rule: BudgetRule, value: float, detail: str) -> RuleFinding:
     return finding_of(rule, "pass" if value <= rule.limit else "fail", detail, value=value, samples=1)
 
 

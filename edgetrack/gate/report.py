@@ -9,7 +9,7 @@ import msgspec
 
 from edgetrack.benchmark.latency import Rounds
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.gate.budget import GateConfig, Rule
+from edgetrack.gate.budget import BudgetRule, GateConfig
 from edgetrack.stats.sequential import ALPHA
 from edgetrack.stats.verdict import Verdict, overall_verdict
 
@@ -48,7 +48,13 @@ class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def finding_of(
-    rule: Rule, verdict: Verdict, detail: str, *, more: int | None = None, more_of: str | None = None, **figures: Any
+    rule: BudgetRule,
+    verdict: Verdict,
+    detail: str,
+    *,
+    more: int | None = None,
+    more_of: str | None = None,
+    **figures: Any,
 ) -> RuleFinding:
     """The finding of a rule; what would decide it is kept where it is undecided."""
     undecided = verdict == "undecided"

@@ -21,7 +21,7 @@ from edgetrack.gate.budget import Speed
 from edgetrack.gate.report import CodeNote, SideNote, TurnsMs
 from edgetrack.presentation.progress import Progress
 
-Role = Literal["candidate", "baseline"]
+GateRole = Literal["candidate", "baseline"]
 TURN_S = 0.4
 TURN_FRAMES = 12
 """A turn is short, so that a machine that slows down within a block does so little, and has frames for a median."""
@@ -38,7 +38,7 @@ class GateSide:
         loaded: the first process's answer.
     """
 
-    role: Role
+    role: GateRole
     bundle: Candidate
     start: Start
     blocks: list[list[RoundSamples]] = field(default_factory=list)
@@ -104,7 +104,7 @@ class TurnRunner:
         self._timeout_s = timeout_s
         self._progress = progress
         self._stack = ExitStack()
-        self._open: dict[Role, tuple[CandidateMeasurement, Worker]] = {}
+        self._open: dict[GateRole, tuple[CandidateMeasurement, Worker]] = {}
         self.never_idle = False
 
     def __enter__(self) -> TurnRunner:
@@ -147,7 +147,7 @@ class TurnRunner:
         """One block; kept only when all of its turns are done."""
         number = len(self.sides[0].blocks)
         self._progress(f"block {number + 1}", 0, 0)
-        done: dict[Role, list[RoundSamples]] = {side.role: [] for side in self.sides}
+        done: dict[GateRole, list[RoundSamples]] = {side.role: [] for side in self.sides}
         first = order(self.sides, number)
         for side in [*first, *reversed(first)]:
             measurement, worker = self._open[side.role]

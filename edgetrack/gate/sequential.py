@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edgetrack.benchmark.clock import Clock
-from edgetrack.gate.budget import Rule
+from edgetrack.gate.budget import BudgetRule
 from edgetrack.gate.evidence import Evidence, judge, pairs_of_processes_needed, processes_needed
 from edgetrack.gate.report import RuleFinding
 from edgetrack.gate.rounds import TURN_FRAMES, GateSide, TurnRunner
@@ -35,7 +35,12 @@ class SequentialOutcome:
 
 
 def run(
-    runner: TurnRunner, rules: Sequence[Rule], recorded: Evidence | None, alpha: float, max_time_s: float, clock: Clock
+    runner: TurnRunner,
+    rules: Sequence[BudgetRule],
+    recorded: Evidence | None,
+    alpha: float,
+    max_time_s: float,
+    clock: Clock,
 ) -> SequentialOutcome:
     """Measure blocks, with interim analyses, until every rule is decided, one is broken, or the time is up.
 
@@ -103,7 +108,7 @@ def evidence_of(side: GateSide) -> Evidence:
 
 
 def _judged(
-    runner: TurnRunner, rules: Sequence[Rule], recorded: Evidence | None, on_turns: float, on_processes: float
+    runner: TurnRunner, rules: Sequence[BudgetRule], recorded: Evidence | None, on_turns: float, on_processes: float
 ) -> list[RuleFinding]:
     """`on_turns`, `on_processes`: the error that rules about these may spend now."""
     candidate, *others = (evidence_of(side) for side in runner.sides)
@@ -111,15 +116,15 @@ def _judged(
     return [judge(rule, candidate, baseline, on_turns if _of_turns(rule) else on_processes) for rule in rules]
 
 
-def _of_turns(rule: Rule) -> bool:
+def _of_turns(rule: BudgetRule) -> bool:
     return rule.kind.startswith("latency")
 
 
-def _decided(rule: Rule, found: Mapping[str, RuleFinding]) -> bool:
+def _decided(rule: BudgetRule, found: Mapping[str, RuleFinding]) -> bool:
     return rule.name in found and found[rule.name].verdict != "undecided"
 
 
-def _loads(rules: Sequence[Rule], side: GateSide, alpha: float) -> int:
+def _loads(rules: Sequence[BudgetRule], side: GateSide, alpha: float) -> int:
     """Processes that a side needs for a verdict at the first analysis."""
     first = spent_on_processes(0, alpha)
     kinds = {rule.kind for rule in rules}

@@ -28,7 +28,7 @@ def shown_progress(console: Console, *, refresh: bool = True, lines: bool = True
         refresh: whether the bar moves between steps, too. False while something is measured: a display that refreshes
             itself takes processor time.
         lines: whether steps are logged where there is no terminal.
-        every: log the first step and every so many.
+        every: log the first step and each multiple of this.
     """
     if not console.is_terminal:
 

@@ -19,7 +19,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column; numbers in it are shown with so many `digits` behind the point, as they are where it is None."""
+    """A column; `digits` is the number of decimals of its numbers, None shows them as they are."""
 
     title: str
     digits: int | None = None
@@ -90,7 +90,7 @@ class Table:
 
 
 def number(value: float | None, digits: int | None = None) -> str:
-    """A number with so many digits behind the point; a dash for None."""
+    """A number with that many decimals; a dash for None."""
     if value is None:
         return NONE
     return str(value) if digits is None else f"{value:.{digits}f}"

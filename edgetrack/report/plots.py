@@ -52,8 +52,8 @@ _LOG_FROM = 12.0
 """From this ratio of the highest to the lowest frame rate on, the axis is logarithmic."""
 _STRIP = 0.06
 """Height of the strip that shows when frames ran, as a share of the row's."""
-Place = tuple[float, float, Literal["left", "center", "right"]]
-_PLACES: tuple[Place, ...] = (
+_Place = tuple[float, float, Literal["left", "center", "right"]]
+_PLACES: tuple[_Place, ...] = (
     *((14.0, float(dy), "left") for dy in (0, 12, -12)),
     *((-14.0, float(dy), "right") for dy in (0, 12, -12)),
     *((0.0, float(dy), "center") for dy in (18, -18, 34, -34, 50, -50, 66, -66)),
@@ -318,7 +318,7 @@ def drawn_sensors(timeline: Timeline) -> list[Series]:
 def envelope(
     values: Sequence[float | None] | Floats, most: int, positions: Sequence[float] | None = None
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Samples as at most so many columns: position, median, smallest and largest of each; nothing is left out.
+    """Samples in at most `most` columns: position, median, smallest and largest of each; nothing is left out.
 
     Args:
         values: samples; None is a gap.
@@ -339,7 +339,7 @@ def envelope(
 def _panels(
     width: float, margin: float, height: float, rows: int, columns: int = 1, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Axes of so many pixels' height below each other."""
+    """Axes below each other, each of `height` pixels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * PX, (margin + height * rows) * PX))
@@ -347,7 +347,7 @@ def _panels(
 
 
 def _rows(width: float, rows: int, height: float) -> tuple[Figure, Axes]:
-    """One axis with a line for each of so many rows, from the top."""
+    """One axis with a line for each row, from the top."""
     figure, (axis,) = _panels(width, 62 + height * rows, 0, 1)
     axis.set_ylim(rows - 0.65, -0.8)
     axis.set_yticks([])
@@ -369,7 +369,7 @@ def _annotate(axis: Axes, text: str, at: tuple[float, float], coordinates: Any =
 
 
 def _titles(axis: Axes, text: str, further: str, width: float) -> None:
-    """Two titles over an axis of so many pixels; where both have no room, the second is left out."""
+    """Two titles over an axis `width` pixels wide; where both have no room, the second is left out."""
     axis.set_title(text, loc="left", fontsize=12, color=INK["ink"], pad=4)
     if _LETTER * (len(text) + len(further) + 2) < width:
         axis.set_title(further, loc="right", fontsize=11, color=INK["muted"], pad=4)

@@ -22,6 +22,7 @@ FEW_SEQUENCES = 10
 """With fewer, an interval over sequences is too narrow to be taken at its word."""
 _CHUNK = 4_000_000
 """Values drawn at a time: 32 MiB."""
+_LEAST_RESAMPLES = 2000
 _SEED = 0
 
 
@@ -124,6 +125,11 @@ def rounds_needed(alpha: float) -> int:
     return math.ceil(-math.log2(alpha))
 
 
+def resamples_for(alpha: float) -> int:
+    """How often to draw so that ten draws are expected beyond each bound."""
+    return max(_LEAST_RESAMPLES, math.ceil(10 / alpha))
+
+
 def ratio_of_medians(
     a: Sequence[Samples],
     b: Sequence[Samples],
@@ -167,11 +173,10 @@ def ratio_of_medians(
     return Ratio(value=value, low=float(low), high=float(high))
 
 
-def interquartile_mean(values: Floats, axis: int = -1) -> Floats:
-    """The mean of the middle half: a round that another program disturbed moves it little."""
-    count = values.shape[axis]
-    kept = np.arange(count // 4, count - count // 4)
-    middle: Floats = np.take(np.sort(values, axis=axis), kept, axis=axis).mean(axis=axis)
+def interquartile_mean(values: Floats) -> Floats:
+    """The mean of the middle half along the last axis: a round that another program disturbed moves it little."""
+    count = values.shape[-1]
+    middle: Floats = np.sort(values)[..., count // 4 : count - count // 4].mean(axis=-1)
     return middle
 
 
@@ -207,7 +212,7 @@ def unpaired_mean_interval(
 
 
 def _in_chunks(draw: Callable[[int], Floats], resamples: int, width: int, chunk: int = _CHUNK) -> Floats:
-    """`resamples` figures, drawn so many at a time that no more than `chunk` values of data sets are held."""
+    """`resamples` figures, drawn in chunks that hold no more than `chunk` values of data sets."""
     most = max(1, chunk // width)
     return np.concatenate([draw(min(most, resamples - done)) for done in range(0, resamples, most)])
 

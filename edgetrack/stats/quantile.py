@@ -250,7 +250,7 @@ def _effects(rounds: Sequence[Floats], q: float) -> list[tuple[float, int]]:
 def _largest(effects: Sequence[tuple[float, int]], alpha: float, longer: float = 1.0) -> float:
     """The largest effect, each widened for its number of batches; infinite where there is a single frame.
 
-    `longer`: as if so many times as many batches varied as these do.
+    `longer`: as if this multiple of the batches varied as these do.
     """
     normal = NormalDist().inv_cdf(1 - alpha)
     largest = 1.0

@@ -22,14 +22,13 @@ from edgetrack.errors import UsageError
 from edgetrack.stats.bootstrap import (
     interquartile_mean,
     paired_mean_interval,
+    resamples_for,
     rounds_needed,
     unpaired_mean_interval,
 )
 from edgetrack.stats.quantile import QuantileBounds
 from edgetrack.stats.verdict import Verdict, judge
 
-_LEAST_RESAMPLES = 2000
-_RESAMPLES_IN_A_TAIL = 10
 _MOST_BLOCKS = 100_000
 
 
@@ -78,7 +77,7 @@ def paired_ratio_test(
     value = float(interquartile_mean(ratios.ravel()))
     low = high = None
     if blocks >= rounds_needed(alpha):
-        low, high = paired_mean_interval(ratios, alpha, _resamples(alpha), rng)
+        low, high = paired_mean_interval(ratios, alpha, resamples_for(alpha), rng)
     wins = block_wins(candidate / limit, baseline)
     above, below = tails(null_of_blocks(blocks, baseline.shape[1], candidate.shape[1]), float(wins.sum()))
     verdict = _judge(low, high, math.log(limit), above, below, alpha)
@@ -117,7 +116,7 @@ def unpaired_ratio_test(
     fewest = min(map(len, logs))
     low = high = None
     if fewest >= 4 and math.comb(len(baseline) + len(candidate), len(baseline)) * alpha >= 1:
-        low, high = unpaired_mean_interval(*logs, alpha, _resamples(alpha), rng)
+        low, high = unpaired_mean_interval(*logs, alpha, resamples_for(alpha), rng)
     above, below = (
         float(stats.mannwhitneyu(candidate / limit, baseline, alternative=side).pvalue) for side in ("greater", "less")
     )
@@ -211,10 +210,6 @@ def _more(n: int, distance: float, half: float, excess: float, spread: float, al
         wanted = max(wanted, (_normal(alpha) * spread / excess) ** 2)
     wanted = max(wanted, rounds_needed(alpha))
     return max(1, math.ceil(wanted) - n) if wanted <= _MOST_BLOCKS else None
-
-
-def _resamples(alpha: float) -> int:
-    return max(_LEAST_RESAMPLES, math.ceil(_RESAMPLES_IN_A_TAIL / alpha))
 
 
 def _normal(alpha: float) -> float:

@@ -20,7 +20,7 @@ ANALYSES = (0.125, 0.25, 0.5, 1.0)
 
 
 def alpha_per_rule(rules: int) -> float:
-    """What each of so many rules may spend (Bonferroni)."""
+    """What each of the rules may spend (Bonferroni)."""
     return ALPHA / max(1, rules)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from edgetrack.benchmark.config import SourceNote
 from edgetrack.benchmark.machine import Gpu, MachineRecord
 from edgetrack.box import Box
 from edgetrack.errors import UsageError
@@ -17,14 +18,13 @@ MACHINE = MachineRecord(
     usable_cores=2,
     packages={"numpy": "2.3.5", "edgetrack": "0.1.0", "torch": "2.13.0"},
 )
+SOURCE = SourceNote(spec="synthetic:drift", size=(96, 64), box=Box(1, 2, 3, 4), camera="decoded")
 GIVEN = {
     "tracker": "smat",
     "device": "cpu",
     "threads": 2,
     "scenario": "stream",
-    "source": "synthetic:drift",
-    "size": (96, 64),
-    "box": Box(1, 2, 3, 4),
+    "source": SOURCE,
     "versions": {"openvino": "2026.4.1"},
 }
 
@@ -49,9 +49,9 @@ def seen(machine=None, **changes):
         ({"threads": 1}, "threads"),
         ({"device": "cuda:0"}, "device"),
         ({"scenario": "paced"}, "scenario"),
-        ({"source": "clip.mp4"}, "frames"),
-        ({"size": (1280, 720)}, "frames"),
-        ({"box": Box(1, 2, 3, 5)}, "box"),
+        ({"source": msgspec.structs.replace(SOURCE, spec="clip.mp4")}, "frames"),
+        ({"source": msgspec.structs.replace(SOURCE, size=(1280, 720))}, "frames"),
+        ({"source": msgspec.structs.replace(SOURCE, box=Box(1, 2, 3, 5))}, "box"),
         ({"tracker": "another"}, "tracker"),
     ],
 )

@@ -196,7 +196,7 @@ def test_intervals_of_interquartile_means_are_scipys() -> None:
         return interquartile_mean(chosen.reshape(*chosen.shape[:-2], -1))
 
     def difference(x, y, axis=-1):
-        return interquartile_mean(x, axis) - interquartile_mean(y, axis)
+        return interquartile_mean(np.moveaxis(x, axis, -1)) - interquartile_mean(np.moveaxis(y, axis, -1))
 
     settings = {"n_resamples": 9000, "confidence_level": 0.9, "method": "percentile", "random_state": 6}
     paired = stats.bootstrap((np.arange(15),), middle, **settings).confidence_interval
