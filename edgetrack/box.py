@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from edgetrack.arrays import Boxes, Floats
 from edgetrack.errors import InvalidBoxError
+
+# Every help text imports this module: NumPy is imported by the functions that need it.
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgetrack.arrays import Boxes, Floats
 
 
 class Box(NamedTuple):
@@ -74,6 +77,8 @@ def ious(a: Boxes, b: Boxes) -> Floats:
 
     It is 0 where a box has no extent or is not finite.
     """
+    import numpy as np
+
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         corner = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
         # At large coordinates the corners round to more than the sizes say.
@@ -86,6 +91,8 @@ def ious(a: Boxes, b: Boxes) -> Floats:
 
 def center_distances(a: Boxes, b: Boxes) -> Floats:
     """Distance of the centres in pixels, row by row of two (n, 4) arrays of boxes."""
+    import numpy as np
+
     offsets = a[:, :2] + a[:, 2:] / 2 - b[:, :2] - b[:, 2:] / 2
     distances: Floats = np.hypot(offsets[:, 0], offsets[:, 1])
     return distances
@@ -93,6 +100,8 @@ def center_distances(a: Boxes, b: Boxes) -> Floats:
 
 def iou(a: Box, b: Box) -> float:
     """`ious` of two boxes."""
+    import numpy as np
+
     return float(ious(np.array([a], np.float64), np.array([b], np.float64))[0])
 
 
