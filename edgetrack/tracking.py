@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from edgetrack.box import Box, iou
 from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.media import BoxRecord, BoxWriter, FrameSource, VideoWriter, draw, open_source
-from edgetrack.runtime.mixtures import Shares, add_frame, sentence, summarize
-from edgetrack.runtime.paired import PairedSource
+from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentence, summarize
+from edgetrack.runtime.frames import PairedSource
+from edgetrack.runtime.prompt import parse_text
 from edgetrack.runtime.session import Tracker, load
-from edgetrack.runtime.text import parse_text
 
 Frame = NDArray[np.uint8]
 Progress = Callable[[Iterable[Frame], "int | None"], Iterable[Frame]]
@@ -65,7 +65,7 @@ class Summary:
     lost: int = 0
     track_ms: list[float] = field(default_factory=list)
     overlaps: list[float] = field(default_factory=list)
-    shares: Shares = field(default_factory=dict)
+    shares: DiagnosticLog = field(default_factory=dict)
     phrases: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:

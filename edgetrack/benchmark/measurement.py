@@ -130,7 +130,7 @@ class CandidateMeasurement(Measurement):
         memory that is not full yet the one does less work than ever again, the other as much.
         """
         manifest = self.candidate.manifest
-        estimate = find_procedure(manifest).forecast(manifest)
+        estimate = find_procedure(manifest).memory_estimate(manifest)
         return max(_DISCARDED, 0 if estimate is None else estimate.schedule.full_at - 1)
 
     def open(self, worker: Worker) -> None:

@@ -26,8 +26,8 @@ from edgetrack.benchmark.scenarios import scenario_of
 from edgetrack.benchmark.scenarios.base import Rig
 from edgetrack.capabilities import find_target
 from edgetrack.errors import EdgetrackError, WorkerError
+from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import Tracker, load
-from edgetrack.runtime.text import stand_in_text
 
 
 class TrackerRun:
@@ -53,7 +53,7 @@ class TrackerRun:
         def open_tracker(threads: int) -> Tracker:
             tracker = open_bundle(request.bundle, device=request.device, threads=threads, precision_hint=request.hint)
             if tracker.attributes:
-                tracker.describe(stand_in_text(tracker.attributes))
+                tracker.set_text(stand_in_text(tracker.attributes))
             return tracker
 
         clock = clock or MonotonicClock()

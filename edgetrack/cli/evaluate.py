@@ -87,7 +87,7 @@ def evaluate(
     from edgetrack.evaluation.run import SUMMARY
     from edgetrack.evaluation.run import evaluate as run
     from edgetrack.evaluation.submission import check_kind, write_results
-    from edgetrack.runtime.text import parse_text
+    from edgetrack.runtime.prompt import parse_text
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")

@@ -11,8 +11,8 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
 
     from edgetrack.bundle import open_bundle, read_json
     from edgetrack.cli.console import human_size, print_json, stdout
-    from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
     from edgetrack.runtime.trackers.base import find_procedure
+    from edgetrack.runtime.verify import LAYERS_FILE, LayerReport
 
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
@@ -30,7 +30,7 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     facts.add_row("weights sha256", weights.sha256 or "none")
     facts.add_row("made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items()))
     facts.add_row("procedure", ", ".join(f"{k} {v}" for k, v in manifest.procedure.items()))
-    forecast = find_procedure(manifest).forecast(manifest)
+    forecast = find_procedure(manifest).memory_estimate(manifest)
     if forecast is not None:
         facts.add_row("memory", forecast.text())
     if manifest.calibration is not None:

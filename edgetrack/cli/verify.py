@@ -19,10 +19,9 @@ def verify(
     """Check a bundle's hashes and run its graphs on the recorded inputs; needs its backend and numpy only."""
     from edgetrack.bundle import open_bundle
     from edgetrack.cli.console import print_json, stages, stdout
+    from edgetrack.resources import cache_folder, usable_cores
     from edgetrack.runtime.backends.base import BackendOptions
-    from edgetrack.runtime.cache import cache_folder
     from edgetrack.runtime.session import hint_for
-    from edgetrack.runtime.threads import usable_cores
     from edgetrack.runtime.verify import verify_bundle
 
     with open_bundle(bundle) as opened, stages(f"verifying {opened.manifest.name}") as progress:

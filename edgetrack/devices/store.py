@@ -19,7 +19,7 @@ import psutil
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.devices.protocol import SentBundle
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
-from edgetrack.runtime.cache import cache_folder
+from edgetrack.resources import cache_folder
 
 KEEP_BYTES = 4 << 30
 """What is kept for next time; the files that were not used for longest go first."""

@@ -11,7 +11,7 @@ from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.anchored import Anchored
 from edgetrack.evaluation.protocols.one_pass import OnePass
 from edgetrack.evaluation.protocols.streaming import Streaming
-from edgetrack.runtime.threads import usable_cores
+from edgetrack.resources import usable_cores
 
 
 @dataclass(frozen=True)

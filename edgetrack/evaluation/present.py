@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgetrack.evaluation.metrics import Scores
 from edgetrack.evaluation.results import AnchoredResult, EvalResult, StreamingResult
-from edgetrack.runtime.mixtures import sentence
+from edgetrack.runtime.diagnostics import sentence
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from edgetrack.evaluation.metrics import Scores
-from edgetrack.runtime.mixtures import MixtureSummary
+from edgetrack.runtime.diagnostics import DiagnosticSummary
 
 
 class SequenceResult(Scores, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
     anchored_ao: float | None = None
     anchor_runs: int | None = None
     streaming_ao: float | None = None
-    diagnostics: dict[str, MixtureSummary] | None = None
+    diagnostics: dict[str, DiagnosticSummary] | None = None
 
 
 class AnchoredResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +107,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     anchored: AnchoredResult | None = None
     streaming: StreamingResult | None = None
     scheduler: str | None = None
-    diagnostics: dict[str, MixtureSummary] | None = None
+    diagnostics: dict[str, DiagnosticSummary] | None = None
 
 
 class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,8 +28,8 @@ from edgetrack.evaluation.results import (
     StreamingResult,
 )
 from edgetrack.presentation.progress import Progress, no_progress
-from edgetrack.runtime.mixtures import merged
-from edgetrack.runtime.mixtures import summarize as summarize_shares
+from edgetrack.runtime.diagnostics import merged
+from edgetrack.runtime.diagnostics import summarize as summarize_shares
 from edgetrack.stats.bootstrap import mean_of_means, two_level_interval
 
 SUMMARY = "results.json"

@@ -15,7 +15,7 @@ from edgetrack.errors import BackendMissingError, BundleError, CheckpointError, 
 from edgetrack.export.recipe import Recipe
 from edgetrack.export.samples import ModuleGraph
 from edgetrack.models.base import GraphModule
-from edgetrack.runtime.threads import usable_cores
+from edgetrack.resources import usable_cores
 from edgetrack.runtime.trackers.base import find_procedure
 
 REFERENCE = "the given ONNX"

@@ -27,7 +27,7 @@ from edgetrack.export.recipe import Tolerance
 from edgetrack.export.samples import ModuleGraph, Sample
 from edgetrack.models.base import GraphModule
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
-from edgetrack.runtime.parity import Comparison, compare, run_graph
+from edgetrack.runtime.verify import Comparison, compare, run_graph
 
 Array = NDArray[np.generic]
 Runner = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]

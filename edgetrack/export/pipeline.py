@@ -21,8 +21,8 @@ from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
+from edgetrack.resources import usable_cores
 from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
-from edgetrack.runtime.threads import usable_cores
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
 if TYPE_CHECKING:

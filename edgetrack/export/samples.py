@@ -16,7 +16,7 @@ from edgetrack.media.sources import open_source
 from edgetrack.models.base import GraphModule
 from edgetrack.runtime.backends.base import CompiledGraph, allocate
 from edgetrack.runtime.frames import with_stand_in
-from edgetrack.runtime.text import describe
+from edgetrack.runtime.prompt import prepare_text
 from edgetrack.runtime.trackers.base import find_procedure
 
 Array = NDArray[np.generic]
@@ -84,7 +84,7 @@ def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str
     """
     graphs = {module.name: ModuleGraph(module) for module in modules}
     procedure = find_procedure(manifest)(manifest, graphs)
-    describe(procedure)
+    prepare_text(procedure)
     with open_source(source) as frames:
         start = frames.ground_truth[0] if frames.ground_truth else None
         if start is None:

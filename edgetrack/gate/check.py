@@ -34,7 +34,7 @@ from edgetrack.gate.evidence import (
 from edgetrack.gate.report import CodeNote, GateReport, GateSamples, RuleFinding, make_report
 from edgetrack.gate.rounds import KEEP_FRAMES, GateSide, TurnRunner, turn_config
 from edgetrack.gate.sequential import run
-from edgetrack.runtime.threads import usable_cores
+from edgetrack.resources import usable_cores
 
 _OTHER_TIME = (
     "baseline and candidate ran at different times: a change of the machine between them counts as the bundle's; give "

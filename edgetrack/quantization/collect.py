@@ -15,7 +15,7 @@ from edgetrack.errors import CalibrationError, UsageError
 from edgetrack.media import FrameSource
 from edgetrack.quantization.calibration import Item
 from edgetrack.runtime.frames import with_stand_in
-from edgetrack.runtime.text import Text, describe
+from edgetrack.runtime.prompt import Text, prepare_text
 from edgetrack.runtime.trackers.base import Procedure
 
 LOST_IOU = 0.3
@@ -89,7 +89,7 @@ def collect(
 def _of_clip(clip: Clip, procedure: Procedure, share: int, wish: Wish) -> Iterator[Item]:
     # Of the clip's name, so that a data set may grow without changing what the old clips give.
     rng = np.random.default_rng([wish.seed, zlib.crc32(clip.name.encode())])
-    describe(procedure, clip.text)
+    prepare_text(procedure, clip.text)
     with clip.open() as frames:
         length = len(clip.truth) if len(clip.truth) > 1 else frames.length
         wanted = _frames(length, share)
@@ -109,7 +109,7 @@ def _of_clip(clip: Clip, procedure: Procedure, share: int, wish: Wish) -> Iterat
             state = procedure.update(frame, lambda stage: None).box
             truth = Box(*map(float, clip.truth[index])) if index < len(clip.truth) else None
             if truth is not None and truth.w > 0 and truth.h > 0 and iou(state, truth) < LOST_IOU:
-                procedure.place(truth)
+                procedure.reset_box(truth)
                 state = truth
 
 

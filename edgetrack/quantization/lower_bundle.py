@@ -18,11 +18,10 @@ from edgetrack.export.recipe import Tolerance
 from edgetrack.export.stages import Stages, patterns_of
 from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.quantization.calibration import CalibrationSet, to_toml
+from edgetrack.resources import usable_cores
 from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
-from edgetrack.runtime.parity import Comparison, compare, run_graph
 from edgetrack.runtime.session import hint_for
-from edgetrack.runtime.threads import usable_cores
-from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
+from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE, Comparison, compare, run_graph
 
 CALIBRATION_FILE = "calibration.toml"
 

@@ -14,7 +14,7 @@ from edgetrack.quantization.calibration import CalibrationSet, Item, Part
 from edgetrack.quantization.collect import Clip
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.frames import with_stand_in
-from edgetrack.runtime.text import describe
+from edgetrack.runtime.prompt import prepare_text
 from edgetrack.runtime.trackers.base import Procedure
 
 Clips = Callable[[Part], Mapping[str, Clip]]
@@ -67,7 +67,7 @@ def _replay_clip(
     graphs: Mapping[str, CompiledGraph],
     fed: dict[str, list[Inputs]],
 ) -> None:
-    describe(procedure, clip.text)
+    prepare_text(procedure, clip.text)
     # Targets one after the other, frames in order: the clip is read once for each target.
     targets: dict[tuple[int, tuple[float, ...]], dict[int, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
@@ -85,7 +85,7 @@ def _replay_clip(
                     # What lies between is remembered too.
                     procedure.update(frame, lambda stage: None)
                 for item in due.get(index, ()):
-                    procedure.place(Box(*item.box))
+                    procedure.reset_box(Box(*item.box))
                     procedure.update(frame, lambda stage: None)
                     _keep(graphs, "step", fed)
                 if index == last:

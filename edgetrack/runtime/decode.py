@@ -1,4 +1,4 @@
-"""From maps to a box: score, size and offset of centre heads (sheet 0.4), distances to edges of anchor-free heads."""
+"""From a head's maps to a box: windows, centre heads, and anchor-free heads of scored boxes or distances to edges."""
 
 from __future__ import annotations
 
@@ -8,9 +8,39 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrack.arrays import Array
 from edgetrack.box import Box
 
 Map = NDArray[np.float32]
+
+
+def hann_open(size: int) -> Map:
+    """(size, size) Hann window without zeros at the border: 0.5 (1 - cos(2 pi k / (size + 1))), k = 1..size.
+
+    Multiplied onto the scores of centre heads. Two Hann definitions exist: `hann_closed` is the other.
+    """
+    row = 0.5 * (1 - np.cos(2 * np.pi * np.arange(1, size + 1) / (size + 1)))
+    return np.outer(row, row).astype(np.float32)
+
+
+def hann_closed(size: int) -> NDArray[np.float64]:
+    """(size, size) Hann window with zeros at the border: 0.5 (1 - cos(2 pi k / (size - 1))), k = 0..size-1.
+
+    Added to the scores of anchor-free heads. `size` is 2 or more.
+    """
+    row = 0.5 * (1 - np.cos(2 * np.pi * np.arange(size) / (size - 1)))
+    return np.outer(row, row)
+
+
+def hann_root(size: int) -> Map:
+    """The square root of `hann_closed`, which is wider: what OpenCV's `createHanningWindow` gives."""
+    return np.sqrt(hann_closed(size).astype(np.float32))
+
+
+def all_finite(*maps: Map) -> bool:
+    """Whether no map holds NaN or infinity: either reaches the sum, which is cheaper than an array of truth values."""
+    with np.errstate(all="ignore"):
+        return all(bool(np.isfinite(values.sum())) for values in maps)
 
 
 class Peak(NamedTuple):
@@ -22,12 +52,6 @@ class Peak(NamedTuple):
     cy: float
     w: float
     h: float
-
-
-def all_finite(*maps: Map) -> bool:
-    """Whether no map holds NaN or infinity: either reaches the sum, which is cheaper than an array of truth values."""
-    with np.errstate(all="ignore"):
-        return all(bool(np.isfinite(values.sum())) for values in maps)
 
 
 def decode_center(score: Map, size: Map, offset: Map, window: Map, response: Map) -> Peak:
@@ -65,34 +89,99 @@ def map_back(peak: Peak, previous: Box, crop_size: int, resize_factor: float) ->
     return Box.from_center(peak.cx * scale + cx - half, peak.cy * scale + cy - half, peak.w * scale, peak.h * scale)
 
 
-class CellBox(NamedTuple):
-    """The chosen cell: its score without the window, 0..1, and its box in fractions of the crop."""
+class Choice(NamedTuple):
+    """The cell that a `CellChooser` chose.
 
-    score: float
-    box: Box
-
-
-def decode_boxes(score: Map, boxes: Map, window: NDArray[np.float32], influence: float) -> CellBox:
-    """The first cell in row-major order whose score, with the window mixed in, is the highest (SPMTrack's sheet, 3.5).
-
-    Args:
-        score: (1, F, F) logits.
-        boxes: (1, F, F, 4), x1, y1, x2, y2 as fractions of the crop.
-        window: (F, F), 0..1.
-        influence: share of the window, 0..1.
+    Attributes:
+        cell: its number in row-major order.
+        score: probability of the target, 0..1; `windowed`: the number that was compared, penalty and window in it.
+        weight: penalty times score, 0..1.
     """
-    probability = 1 / (1 + np.exp(-np.clip(score[0], -80, 80)))
-    best = int(np.argmax(probability * (1 - influence) + window * influence))
-    x1, y1, x2, y2 = map(float, boxes.reshape(-1, 4)[best])
-    return CellBox(float(probability.reshape(-1)[best]), Box(x1, y1, x2 - x1, y2 - y1))
+
+    cell: int
+    score: float
+    windowed: float
+    weight: float
+
+
+class CellChooser:
+    """The first best cell, in row-major order, of an anchor-free head, by its score, its change and a window.
+
+    A cell is worse the more its box differs from the last one in scale and in aspect (docs/trackers/nanotrack.md and
+    dastm.md, Decoding). All memory is made once.
+    """
+
+    def __init__(
+        self,
+        window: NDArray[Any],
+        *,
+        influence: float,
+        penalty: float = 0.0,
+        dtype: type[np.floating[Any]] = np.float64,
+    ) -> None:
+        """Prepare the numbers of each cell.
+
+        Args:
+            window: (n, n), added to the score.
+            influence: of the window, 0..1.
+            penalty: how strongly changes count; 0 or more, at 0 boxes are not looked at.
+            dtype: of the arithmetic.
+        """
+        self.window = (window.reshape(-1) * influence).astype(dtype)
+        self.keep = 1 - influence
+        self.penalty = -penalty
+        self._memory = np.empty((3, window.size), dtype)
+
+    def choose(
+        self,
+        score: Array,
+        width: Array | None = None,
+        height: Array | None = None,
+        scale: float = 1.0,
+        aspect: float = 1.0,
+    ) -> Choice:
+        """The best cell; where a number that decides is NaN or infinite, so are numbers of the choice.
+
+        Args:
+            score: (n * n,), 0..1.
+            width, height: (n * n,), of each cell's box, in pixels of the crop; needed for a penalty.
+            scale: what `size_with_context` gives for the last box, in pixels of the crop.
+            aspect: width over height of the last box.
+        """
+        change, response, ratio = self._memory
+        with np.errstate(all="ignore"):
+            if self.penalty and width is not None and height is not None:
+                # The size of a box with its context, squared: (w + (w + h) / 2) (h + (w + h) / 2).
+                np.add(width, height, out=response)
+                response *= 0.5
+                np.add(width, response, out=change)
+                response += height
+                change *= response
+                np.sqrt(change, out=change)
+                change /= scale
+                np.reciprocal(change, out=response)
+                np.maximum(change, response, out=change)
+                np.divide(width, height, out=ratio)
+                np.divide(aspect, ratio, out=ratio)
+                np.reciprocal(ratio, out=response)
+                np.maximum(ratio, response, out=ratio)
+                change *= ratio
+                change -= 1
+                change *= self.penalty
+                np.exp(change, out=change)
+                np.multiply(change, score, out=change)
+            else:
+                np.copyto(change, score)
+            np.multiply(change, self.keep, out=response)
+            response += self.window
+        best = int(response.argmax())
+        return Choice(best, float(score[best]), float(response[best]), float(change[best]))
 
 
 class Found(NamedTuple):
-    """The chosen cell of a head of distances.
+    """The box of the chosen cell of a head of distances; `score`, `windowed` and `weight` as in `Choice`.
 
     Attributes:
-        score: probability of the target, 0..1; `windowed`: the number that was compared, penalty and window in it.
-        weight: penalty times score, 0..1.
         x, y: the box's centre in pixels of the crop, from the crop's middle.
         w, h: its size in pixels of the crop, above 0.
     """
@@ -107,101 +196,56 @@ class Found(NamedTuple):
 
 
 class DistanceDecoder:
-    """Logits and log-distances of every cell to the best box (NanoTrack's sheet, 3a steps 4 to 6).
+    """Logits and log-distances of every cell to the best box (docs/trackers/nanotrack.md, Decoding)."""
 
-    A cell is worse the more its box differs from the last one in scale and in aspect. All memory is made once.
-    """
-
-    def __init__(
-        self,
-        window: NDArray[Any],
-        *,
-        stride: int,
-        influence: float,
-        penalty: float,
-        origin: int = 0,
-        dtype: type[np.floating[Any]] = np.float64,
-    ) -> None:
-        """Prepare the numbers of each cell.
+    def __init__(self, chooser: CellChooser, *, stride: int, origin: int = 0) -> None:
+        """Prepare the place of each cell.
 
         Args:
-            window: (n, n), added to the score.
+            chooser: of n x n cells; its dtype is that of the arithmetic here, too.
             stride: pixels of the crop between two cells; cell n // 2 is the crop's middle.
-            influence: of the window, 0..1.
-            penalty: how strongly changes count; 0 or more.
             origin: coordinate of the crop's middle while edges are computed: where roundings fall, nothing else.
-            dtype: of the arithmetic.
         """
-        cells = window.shape[0]
+        count, dtype = chooser.window.size, chooser.window.dtype.type
+        cells = math.isqrt(count)
+        self.chooser = chooser
         self.origin = dtype(origin)
         self.points = [dtype(stride * (index - cells // 2) + origin) for index in range(cells)]
-        self.window = (window.reshape(-1) * influence).astype(dtype)
-        self.keep = 1 - influence
-        self.penalty = -penalty
-        self._distances = np.empty((4, cells * cells), np.float32)
-        self._memory = np.empty((6, cells * cells), dtype)
+        self._distances = np.empty((4, count), np.float32)
+        self._score, self._width, self._height = np.empty((3, count), dtype)
 
     def __call__(self, cls: Map, loc: Map, scale: float, aspect: float) -> Found | None:
-        """The first best cell in row-major order, or None where a map or the chosen box holds NaN or infinity.
+        """The best box, or None where a map or the chosen box holds NaN or infinity.
 
         Args:
             cls: (1, 2, n, n) logits of background and target.
             loc: (1, 4, n, n) logarithms of the distances to left, top, right and lower edge, in pixels of the crop.
-            scale: what `size_with_context` gives for the last box, in pixels of the crop.
-            aspect: width over height of the last box.
+            scale, aspect: see `CellChooser.choose`.
         """
+        logits, score = cls.reshape(2, -1), self._score
         with np.errstate(all="ignore"):
-            best, windowed = self._best(cls.reshape(2, -1), loc.reshape(4, -1), scale, aspect)
-        score, weight = float(self._memory[0, best]), float(self._memory[4, best])
-        # A NaN or an infinity anywhere reaches the sums; they are cheaper than arrays of truth values.
-        with np.errstate(all="ignore"):
+            np.subtract(logits[0], logits[1], out=score)
+            np.exp(score, out=score)
+            score += 1
+            np.reciprocal(score, out=score)
+            left, top, right, bottom = np.exp(loc.reshape(4, -1), out=self._distances)
+            np.add(left, right, out=self._width)
+            np.add(top, bottom, out=self._height)
+            best = self.chooser.choose(score, self._width, self._height, scale, aspect)
+            # A NaN or an infinity anywhere reaches the sums; they are cheaper than arrays of truth values.
             total = float(cls.sum()) + float(loc.sum()) + float(self._distances.sum())
-            x, y, width, height = self._box(best)
-        if not (math.isfinite(total) and math.isfinite(windowed) and width > 0 and height > 0):
+            x, y, width, height = self._box(best.cell)
+        if not (math.isfinite(total) and math.isfinite(best.windowed) and width > 0 and height > 0):
             return None
-        return Found(score, windowed, weight, x, y, width, height)
+        return Found(best.score, best.windowed, best.weight, x, y, width, height)
 
-    def _box(self, best: int) -> tuple[float, float, float, float]:
+    def _box(self, cell: int) -> tuple[float, float, float, float]:
         """Centre, from the crop's middle, and size of a cell's box."""
-        left, top, right, bottom = self._distances[:, best]
-        row, column = divmod(best, len(self.points))
+        left, top, right, bottom = self._distances[:, cell]
+        row, column = divmod(cell, len(self.points))
         x1, x2 = self.points[column] - left, self.points[column] + right
         y1, y2 = self.points[row] - top, self.points[row] + bottom
         return float((x1 + x2) / 2 - self.origin), float((y1 + y2) / 2 - self.origin), float(x2 - x1), float(y2 - y1)
-
-    def _best(self, cls: Map, loc: Map, scale: float, aspect: float) -> tuple[int, float]:
-        """Fill the memory: score, width, height, change, weight, response; the best cell and its response."""
-        score, width, height, change, weight, response = self._memory
-        np.subtract(cls[0], cls[1], out=score)
-        np.exp(score, out=score)
-        score += 1
-        np.reciprocal(score, out=score)
-        left, top, right, bottom = np.exp(loc, out=self._distances)
-        np.add(left, right, out=width)
-        np.add(top, bottom, out=height)
-        # The size of a box with its context, squared: (w + (w + h) / 2) (h + (w + h) / 2).
-        np.add(width, height, out=response)
-        response *= 0.5
-        np.add(width, response, out=change)
-        response += height
-        change *= response
-        np.sqrt(change, out=change)
-        change /= scale
-        np.reciprocal(change, out=response)
-        np.maximum(change, response, out=change)
-        width /= height
-        np.divide(aspect, width, out=width)
-        np.reciprocal(width, out=response)
-        np.maximum(width, response, out=width)
-        change *= width
-        change -= 1
-        change *= self.penalty
-        np.exp(change, out=change)
-        np.multiply(change, score, out=weight)
-        np.multiply(weight, self.keep, out=response)
-        response += self.window
-        best = int(response.argmax())
-        return best, float(response[best])
 
 
 def size_with_context(w: float, h: float) -> float:

@@ -1,20 +1,24 @@
-"""What may be handed to a tracker as a frame, and what is made of it."""
+"""What may be handed to a tracker as a frame, with or without a second image, and what is made of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetrack.errors import InvalidFrameError
+from edgetrack.arrays import Array, Images
+from edgetrack.box import Box
+from edgetrack.errors import InvalidFrameError, SourceError, SourceInterruptedError
+from edgetrack.media import Frame, FrameSource, ImageSource
+from edgetrack.media.folders import read_deep_image
 
 _CONVERSIONS = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}
 DEPTH_LIMIT = 10_000.0
 
 
-def as_bgr(frame: Any) -> NDArray[np.uint8]:
+def as_bgr(frame: Any) -> Images:
     """A frame as uint8 (H, W, 3) BGR.
 
     Taken as it is: uint8 (H, W, 3), also a non-contiguous view. Converted: grey, (H, W) or (H, W, 1), is repeated over
@@ -37,11 +41,11 @@ def as_bgr(frame: Any) -> NDArray[np.uint8]:
     if channels == 3:
         return frame
     if channels in _CONVERSIONS:
-        return cast("NDArray[np.uint8]", cv2.cvtColor(np.ascontiguousarray(frame), _CONVERSIONS[channels]))
+        return cast(Images, cv2.cvtColor(np.ascontiguousarray(frame), _CONVERSIONS[channels]))
     raise InvalidFrameError(f"frame has shape {frame.shape}, expected (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey")
 
 
-def as_input(frame: Any, aux: Any, modalities: int) -> NDArray[np.uint8]:
+def as_input(frame: Any, aux: Any, modalities: int) -> Images:
     """What a procedure takes: uint8 (H, W, 3), or (H, W, 6) with the second image's channels behind the first's.
 
     Args:
@@ -75,7 +79,7 @@ def as_input(frame: Any, aux: Any, modalities: int) -> NDArray[np.uint8]:
     return np.concatenate((colour, second), axis=2)
 
 
-def as_aux(aux: Any) -> NDArray[np.uint8]:
+def as_aux(aux: Any) -> Images:
     """A second image as uint8 (H, W, 3) BGR.
 
     uint8 is taken as `as_bgr` takes it: thermal and event images, or depth that is rendered already. uint16 and floats,
@@ -97,8 +101,8 @@ def as_aux(aux: Any) -> NDArray[np.uint8]:
         ) from None
 
 
-def render_depth(depth: NDArray[Any]) -> NDArray[np.uint8]:
-    """Depth (H, W) in colours, as DMTrack renders it (its sheet, 2.2): uint8 (H, W, 3).
+def render_depth(depth: Array) -> Images:
+    """Depth (H, W) in colours, as published (docs/trackers/dmtrack.md, Normalisation): uint8 (H, W, 3).
 
     Clipped at three times the median, and at 10000; stretched to 0..255; OpenCV's colour map JET. The published
     tracker hands OpenCV's channel order to the network where it hands RGB of other images, so that order is turned
@@ -109,14 +113,60 @@ def render_depth(depth: NDArray[Any]) -> NDArray[np.uint8]:
     clipped = np.minimum(found, farthest)
     stretched = cv2.normalize(clipped, np.empty(clipped.shape), 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     coloured = cv2.applyColorMap(stretched, cv2.COLORMAP_JET)
-    return cast("NDArray[np.uint8]", coloured[..., ::-1])
+    return cast(Images, coloured[..., ::-1])
 
 
-def with_stand_in(frame: NDArray[np.uint8], modalities: int) -> NDArray[np.uint8]:
-    """A frame for a proof or a measurement: where a second image is due and there is none, the negative of the first.
+def with_stand_in(frame: Images, modalities: int) -> Images:
+    """A frame for a proof or a measurement: where a second image is missing, the negative of the first stands in.
 
     It has edges where the first has them, as thermal images have; it says nothing about accuracy.
     """
     if modalities == 1 or frame.shape[2] != 3:
         return frame
     return np.concatenate((frame, 255 - frame), axis=2)
+
+
+class PairedSource(FrameSource):
+    """Frames of uint8 (H, W, 6): both sources' BGR channels; names, sizes and boxes are the first one's.
+
+    Args:
+        colour: the frames.
+        aux: the second images, frame by frame; image files of 16 bits or floats are depth.
+
+    Raises:
+        SourceError: the two have different numbers of frames, as far as those are known.
+    """
+
+    def __init__(self, colour: FrameSource, aux: FrameSource) -> None:
+        if colour.length is not None and aux.length is not None and colour.length != aux.length:
+            raise SourceError(
+                f"{colour.name} has {colour.length} frames, {aux.name} {aux.length}; expected one second image for "
+                "each frame: cut the longer of the two"
+            )
+        self._colour, self._aux = colour, aux
+        self.name, self.length, self.fps, self.size = colour.name, colour.length, colour.fps, colour.size
+
+    @property
+    def ground_truth(self) -> list[Box | None] | None:
+        return self._colour.ground_truth
+
+    def __iter__(self) -> Iterator[Frame]:
+        second = _images(self._aux)
+        for index, frame in enumerate(self._colour):
+            aux = next(second, None)
+            if aux is None:
+                raise SourceInterruptedError(f"{self._aux.name} ends before frame {index} of {self.name}")
+            try:
+                yield as_input(frame, aux, 2)
+            except InvalidFrameError as error:
+                raise SourceInterruptedError(f"frame {index} of {self.name} and {self._aux.name}: {error}") from error
+
+    def close(self) -> None:
+        self._colour.close()
+        self._aux.close()
+
+
+def _images(source: FrameSource) -> Iterator[Any]:
+    if isinstance(source, ImageSource):
+        return (read_deep_image(path, index) for index, path in enumerate(source.paths))
+    return iter(source)

@@ -1,4 +1,4 @@
-"""Memories of past crops: which of them a frame asks for, and how many are kept (sheet 0.5).
+"""Memories of past frames, of crops or of what a graph made of them: which a frame asks for, and how many are kept.
 
 Entry 0 is the first frame's crop; one more is appended for each tracked frame. t counts tracked frames from 1: when
 frame t is searched, entries 0..t-1 are there.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgetrack.arrays import Array
 from edgetrack.errors import UsageError
 
 MINUTE = 1800
@@ -53,7 +53,7 @@ _RULES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Schedule:
+class MemorySchedule:
     """Which entries a frame asks for; written `RULE:COUNT`.
 
     Attributes:
@@ -67,7 +67,7 @@ class Schedule:
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> Schedule:
+    def parse(cls, text: str) -> MemorySchedule:
         """`uniform:3` and the like.
 
         Raises:
@@ -109,6 +109,11 @@ class Retention(NamedTuple):
     limit: int | None
     disk: bool
 
+    @property
+    def keeps_sources(self) -> bool:
+        """Whether an `EncodedMemory` keeps sources, not their codes: without a bound, what is kept must be small."""
+        return self.limit is None
+
     @classmethod
     def parse(cls, text: str) -> Retention:
         """Read what a recipe or a user wrote.
@@ -125,8 +130,8 @@ class Retention(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What a memory will take.
+class MemoryEstimate:
+    """The memory that past frames take.
 
     Attributes:
         entry_bytes: of one entry.
@@ -136,7 +141,7 @@ class Forecast:
 
     entry_bytes: int
     retention: Retention
-    schedule: Schedule
+    schedule: MemorySchedule
 
     def entries(self, frames: int) -> int:
         """Entries kept after so many tracked frames."""
@@ -147,7 +152,7 @@ class Forecast:
         return self.entries(frames) * self.entry_bytes
 
     def text(self) -> str:
-        """One line for people; MB of 10^6 bytes."""
+        """One line; MB of 10^6 bytes."""
         where = " in a temporary file" if self.retention.disk else ""
         bounds = self._bounds()
         entry = f"{self.entry_bytes / 1e3:.0f} kB an entry"
@@ -162,27 +167,27 @@ class Forecast:
         return [bound for bound in (self.retention.limit, self.schedule.reach) if bound is not None]
 
 
-class Bank:
+class MemoryBank:
     """Entries of one shape, by the number of their frame.
 
     `bounded:M` keeps every s-th entry, the first and the newest; when there would be more than M, s doubles. What is
     gone is answered with the nearest that is kept: the error is at most s / 2 frames (tested).
     """
 
-    def __init__(self, retention: Retention, schedule: Schedule, shape: tuple[int, ...], dtype: Any) -> None:
+    def __init__(self, retention: Retention, schedule: MemorySchedule, shape: tuple[int, ...], dtype: Any) -> None:
         self.schedule = schedule
         self._retention = retention
         self._shape, self._dtype = shape, np.dtype(dtype)
         self._count = 0
         self._spacing = 1
-        self._held: dict[int, NDArray[Any]] = {}
+        self._held: dict[int, Array] = {}
         self._file = _File(int(np.prod(shape)) * self._dtype.itemsize) if retention.disk else None
 
     @property
-    def forecast(self) -> Forecast:
-        """What it will take."""
+    def estimate(self) -> MemoryEstimate:
+        """The memory that it takes."""
         entry = int(np.prod(self._shape)) * self._dtype.itemsize
-        return Forecast(entry, self._retention, self.schedule)
+        return MemoryEstimate(entry, self._retention, self.schedule)
 
     @property
     def nbytes(self) -> int:
@@ -204,7 +209,7 @@ class Bank:
         self._held.clear()
         self._count, self._spacing = 0, 1
 
-    def append(self, entry: NDArray[Any]) -> None:
+    def append(self, entry: Array) -> None:
         """Take a copy of the newest entry."""
         number = self._count
         self._count += 1
@@ -222,7 +227,7 @@ class Bank:
             for index in [i for i in self._held if i % self._spacing and i != number]:
                 del self._held[index]
 
-    def read(self, index: int, out: NDArray[Any]) -> int:
+    def read(self, index: int, out: Array) -> int:
         """Copy an entry, or the nearest that is kept, into `out`; returns its number.
 
         Raises:
@@ -249,7 +254,7 @@ class _File:
             raise UsageError(f"no temporary file for the memory: {error.strerror}; set TMPDIR, or use exact") from None
         weakref.finalize(self, self._file.close)
 
-    def write(self, slot: int, entry: NDArray[Any]) -> None:
+    def write(self, slot: int, entry: Array) -> None:
         data = np.ascontiguousarray(entry).view(np.uint8).reshape(-1).data
         try:
             self._file.seek(slot * self._entry_bytes)
@@ -261,11 +266,94 @@ class _File:
                 "memory bounded:M"
             ) from None
 
-    def read(self, slot: int, out: NDArray[Any]) -> None:
+    def read(self, slot: int, out: Array) -> None:
         target = out.view(np.uint8).reshape(-1).data
         self._file.seek(slot * self._entry_bytes)
         while target:
             got = self._file.readinto(target)
             if not got:
-                raise UsageError("the memory's temporary file is shorter than what was written to it; start anew")
+                raise UsageError("the memory's temporary file is shorter than what was written to it; start again")
             target = target[got:]
+
+
+class EncodedMemory:
+    """Sources of one shape (a crop and where the target is in it) and their codes (what a graph made of them).
+
+    `bounded:M` keeps M codes. `exact` and `exact:disk` keep all sources, which are smaller; a code that is asked for
+    again is made again, unless it lies in the graph's input still.
+    """
+
+    def __init__(
+        self,
+        retention: Retention,
+        schedule: MemorySchedule,
+        source: Array,
+        codes: Array,
+        present: Array,
+        encode: Callable[[Array, Array], None],
+    ) -> None:
+        """Make an empty memory.
+
+        Args:
+            source: one source, for its shape and dtype.
+            codes: (T, ..), the graph's input, written in place.
+            present: (1, T), the graph's input that says which codes there are: 1 or 0.
+            encode: makes a code of a source: reads the first array, writes the second.
+        """
+        self._codes, self._present, self._encode = codes, present, encode
+        self._newest = np.zeros_like(codes[0])
+        self._source = np.zeros_like(source)
+        self._sources = retention.keeps_sources
+        entry = self._source if self._sources else self._newest
+        self.bank = MemoryBank(retention, schedule, entry.shape, entry.dtype)
+        self._held: list[int | None] = [None] * len(codes)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.bank.clear()
+        self._held = [None] * len(self._held)
+        self._newest[...] = 0
+        self._source[...] = 0
+
+    def append(self, source: Array, code: Array) -> None:
+        """Take copies of the newest source and its code; of a code that is not finite, the ones before stay."""
+        with np.errstate(all="ignore"):
+            finite = bool(np.isfinite(code.sum()))
+        if finite:
+            np.copyto(self._source, source)
+            np.copyto(self._newest, code)
+        self.bank.append(self._source if self._sources else self._newest)
+
+    def recall(self, wanted: Sequence[int]) -> None:
+        """Put the codes of these entries, in any order, into the graph's input; at most T. One may be asked for twice.
+
+        Raises:
+            IndexError: there was never such an entry.
+        """
+        used: set[int] = set()
+        missing = []
+        for index in wanted:
+            slot = next((s for s, held in enumerate(self._held) if held == index and s not in used), None)
+            if slot is None:
+                missing.append(index)
+            else:
+                used.add(slot)
+        for index in missing:
+            slot = next(s for s in range(len(self._held)) if s not in used)
+            self._held[slot] = None
+            self._fetch(index, self._codes[slot])
+            self._held[slot] = index
+            used.add(slot)
+        self._present[0] = [slot in used for slot in range(len(self._held))]
+
+    def _fetch(self, index: int, out: Array) -> None:
+        if index == self.bank.count - 1:
+            np.copyto(out, self._newest)
+        elif index in self._held:
+            np.copyto(out, self._codes[self._held.index(index)])
+        elif self._sources:
+            source = np.empty_like(self._source)
+            self.bank.read(index, source)
+            self._encode(source, out)
+        else:
+            self.bank.read(index, out)

@@ -18,13 +18,13 @@ from edgetrack.bundle.manifest import Manifest
 from edgetrack.bundle.reader import Bundle, open_bundle
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
+from edgetrack.resources import cache_folder, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
-from edgetrack.runtime.cache import cache_folder
+from edgetrack.runtime.diagnostics import Diagnostics
 from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
-from edgetrack.runtime.text import Text, missing_text, phrases_of
-from edgetrack.runtime.threads import usable_cores
-from edgetrack.runtime.trackers.base import Diagnostics, Procedure, find_procedure
+from edgetrack.runtime.prompt import Text, missing_text, phrases_of
+from edgetrack.runtime.trackers.base import Procedure, find_procedure
 
 STAGES = ("crop", "graphs", "decode")
 Clock = Callable[[], int]
@@ -49,13 +49,12 @@ class Result:
     """What `update` found.
 
     Attributes:
-        box: x, y, w, h in pixels, as the tracker's published procedure reports it: SMAT's lies inside the frame,
-            NanoTrack's has its centre there and may stick out.
+        box: x, y, w, h in pixels, as the tracker's published procedure reports it: some trackers clip it to the frame,
+            some only its centre.
         score: the tracker's confidence, 0..1.
         lost: whether the box should not be trusted; `reason` says why.
         timing: the waterfall of this update.
-        diagnostics: shares in which the tracker mixed something in this frame, mixture -> part -> 0..1, such as the
-            weights of a gate; empty for trackers that mix nothing.
+        diagnostics: what the tracker reports of its inside, see `edgetrack.runtime.diagnostics`; empty for most.
     """
 
     box: Box
@@ -99,12 +98,12 @@ class Tracker:
             self._procedure: Procedure = find_procedure(self.manifest)(self.manifest, self.graphs)
             self._text: Text | None = None
             self._phrases: dict[str, str] = {}
-            self.describe(text)
+            self.set_text(text)
             self._resources = stack.pop_all()
 
     @property
     def procedure(self) -> Procedure:
-        """What takes frames to boxes; for who records what the graphs are fed."""
+        """What takes frames to boxes; calibration records what it feeds the graphs."""
         return self._procedure
 
     @property
@@ -115,15 +114,15 @@ class Tracker:
     @property
     def attributes(self) -> tuple[str, ...]:
         """What a description of the target may speak of; empty for a tracker that takes no `text`."""
-        return self._procedure.attributes
+        return () if self._procedure.prompt is None else self._procedure.prompt.attributes
 
-    def describe(self, text: Text | None) -> None:
-        """Say what will be followed, for every `init` from now on that is given no text; None says nothing.
+    def set_text(self, text: Text | None) -> None:
+        """Describe the target of every later `init` that is given no text of its own; None takes the text away.
 
         Raises:
-            InvalidTextError: the tracker takes no text, or not this one; what was said before holds.
+            InvalidTextError: the tracker takes no text, or not this one; the text before it holds.
         """
-        self._text = None if text is None else phrases_of(text, self._procedure.attributes)
+        self._text = None if text is None else phrases_of(text, self._procedure.prompt)
 
     @property
     def phrases(self) -> dict[str, str]:
@@ -137,8 +136,8 @@ class Tracker:
             frame: uint8 (H, W, 3) BGR; see `edgetrack.runtime.frames.as_bgr` for what else is taken.
             box: x, y, w, h in pixels; it must touch the frame and have an area.
             aux: the second image of a tracker that takes two, see `edgetrack.runtime.frames.as_aux`; else None.
-            text: what is said of the target, for a tracker that reads it: a phrase by attribute, or a sentence, see
-                `edgetrack.runtime.text`; None for that of `describe`, or of `load`.
+            text: a description of the target, for a tracker that reads it: a phrase by attribute, or a sentence, see
+                `edgetrack.runtime.prompt`; None for that of `set_text`, or of `load`.
 
         Raises:
             InvalidFrameError, InvalidBoxError, InvalidTextError: what was given cannot be tracked; an earlier target
@@ -147,7 +146,7 @@ class Tracker:
         self._check_open()
         image = as_input(frame, aux, self._procedure.modalities)
         target = boxes.validate(box, (image.shape[0], image.shape[1]))
-        self._describe(text)
+        self._prepare_text(text)
         self._procedure.init(image, target)
         self._started = True
         self._frame_size = image.shape[0], image.shape[1]
@@ -168,42 +167,42 @@ class Tracker:
         spent.update(dict.fromkeys(STAGES, 0))
         last = clock()
 
-        def mark(stage: str) -> None:
+        def timer(stage: str) -> None:
             nonlocal last
             before, last = last, clock()
             spent[stage] += last - before
 
-        found = self._procedure.update(image, mark)
-        # What follows the last mark is decoding.
-        mark(STAGES[-1])
+        found = self._procedure.update(image, timer)
+        # What follows the last stage that ended is decoding.
+        timer(STAGES[-1])
         timing = Timing(*(spent[stage] / 1e6 for stage in STAGES))
         return Result(found.box, found.score, found.reason is not None, found.reason, timing, found.diagnostics)
 
-    def place(self, box: Iterable[float]) -> None:
-        """Go on from another box than the one that was found: the next search starts there, the target stays the same.
+    def reset_box(self, box: Iterable[float]) -> None:
+        """Continue from another box than the one found: the next search starts there, the target stays the same.
 
         Args:
-            box: x, y, w, h in pixels; it must touch the frame that was seen last and have an area.
+            box: x, y, w, h in pixels; it must touch the last frame and have an area.
 
         Raises:
-            InvalidBoxError: it is no such box; the tracker goes on from where it was.
+            InvalidBoxError: it is no such box; the tracker continues from its own.
             UsageError: `init` was not called, or the tracker is closed.
         """
         self._check_open()
         if not self._started:
-            raise UsageError("place was called before init; call tracker.init(frame, box) on the first frame")
-        self._procedure.place(boxes.validate(box, self._frame_size))
+            raise UsageError("reset_box was called before init; call tracker.init(frame, box) on the first frame")
+        self._procedure.reset_box(boxes.validate(box, self._frame_size))
 
-    def _describe(self, text: Text | None) -> None:
-        attributes, given = self._procedure.attributes, self._text if text is None else text
+    def _prepare_text(self, text: Text | None) -> None:
+        prompt, given = self._procedure.prompt, self._text if text is None else text
         if given is None:
-            if attributes:
-                raise missing_text(attributes)
+            if prompt is not None:
+                raise missing_text(prompt)
             return
-        phrases = phrases_of(given, attributes)
+        phrases = phrases_of(given, prompt)
         # A description is read once, however often its target is started on.
         if phrases != self._phrases:
-            self._procedure.describe(phrases)
+            self._procedure.set_text(phrases)
             self._phrases = phrases
 
     def close(self) -> None:
@@ -244,7 +243,7 @@ def load(
             cannot be done is an error.
         memory: how a tracker that remembers keeps past crops: `exact`, `exact:disk` or `bounded:M`; None takes the
             bundle's own way.
-        text: what is said of the target, for a tracker that reads it, as `Tracker.describe` takes it.
+        text: a description of the target, for a tracker that reads one, as `Tracker.set_text` takes it.
 
     Raises:
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.

@@ -1,24 +1,90 @@
-"""`verify`: prove a bundle again, anywhere, with numpy and its backend alone."""
+"""`verify`: prove a bundle again, anywhere, with numpy and its backend alone; and what it compares and reports.
+
+The comparison of two tensors is the one of every export's proof. A compiled bundle's layers lie in `layers.json`.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
+import numpy as np
 
 from edgetrack.bundle import Bundle, read_npz
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.capabilities import backend_of
 from edgetrack.errors import BundleError
-from edgetrack.runtime.backends.base import Array, BackendOptions
-from edgetrack.runtime.parity import Comparison, compare, run_graph
-from edgetrack.runtime.structure import Finding
+from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph, StructureFinding
 
-GOLDEN_FILE, PARITY_FILE = "golden.npz", "parity.json"
+GOLDEN_FILE, PARITY_FILE, LAYERS_FILE = "golden.npz", "parity.json", "layers.json"
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One tensor against its reference. The test is |a - b| <= atol + rtol |b| everywhere, b the reference.
+
+    `atol` is what was allowed in all, a share of the reference's largest magnitude included.
+
+    Attributes:
+        name: what was compared.
+        ok: whether it passed; NaN and infinity never do.
+        max_abs, mean_abs, q999_abs: largest, mean and 99.9 % quantile of |a - b|.
+        reference_max: largest |b|.
+        smallest_atol: the smallest atol that would have passed with this rtol.
+    """
+
+    name: str
+    ok: bool
+    atol: float
+    rtol: float
+    max_abs: float
+    mean_abs: float
+    q999_abs: float
+    reference_max: float
+    smallest_atol: float
+
+
+def compare(name: str, found: Array, reference: Array, *, atol: float, rtol: float, peak: float = 0.0) -> Comparison:
+    """Compare a tensor with its reference; both finite and of one shape, else it fails with infinite errors.
+
+    Args:
+        atol, rtol: absolute, and relative to each value of the reference.
+        peak: relative to the largest magnitude in the reference.
+    """
+    a, b = np.asarray(found, np.float64), np.asarray(reference, np.float64)
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        worst = float("inf")
+        return Comparison(
+            name=name, ok=False, atol=atol, rtol=rtol, max_abs=worst, mean_abs=worst, q999_abs=worst,
+            reference_max=worst, smallest_atol=worst,
+        )  # fmt: skip
+    error = np.abs(a - b)
+    largest = float(np.abs(b).max(initial=0.0))
+    atol += peak * largest
+    excess = float((error - rtol * np.abs(b)).max(initial=0.0))
+    return Comparison(
+        name=name,
+        ok=excess <= atol,
+        atol=atol,
+        rtol=rtol,
+        max_abs=float(error.max(initial=0.0)),
+        mean_abs=float(error.mean()) if error.size else 0.0,
+        q999_abs=float(np.quantile(error, 0.999)) if error.size else 0.0,
+        reference_max=largest,
+        smallest_atol=max(0.0, excess),
+    )
+
+
+def run_graph(graph: CompiledGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a graph on given inputs; the outputs are copies."""
+    for name, buffer in graph.inputs.items():
+        np.copyto(buffer, inputs[name], casting="no")
+    graph.run()
+    return {name: buffer.copy() for name, buffer in graph.outputs.items()}
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What `verify` found: files are sound (else it raises), and every graph against the recorded outputs.
+    """What `verify` found: every graph compared with the recorded outputs; damaged files raise before that.
 
     `verified` is `outputs`, or `structure` where nothing here runs the bundle: `findings` are then all there is.
     """
@@ -30,7 +96,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     checks: tuple[Comparison, ...]
     verified: str = "outputs"
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[StructureFinding, ...] = ()
 
 
 class _Limits(msgspec.Struct, frozen=True):
@@ -66,7 +132,7 @@ def _golden(arrays: Mapping[str, Array]) -> dict[str, dict[str, dict[str, dict[s
 
 
 def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
-    """Run every graph on the recorded inputs and hold the outputs against the recorded ones of PyTorch.
+    """Run every graph on the recorded inputs and compare the outputs with the recorded ones of PyTorch.
 
     A bundle that nothing on this system runs, but whose structure its backend can read, is checked as far as that.
 
@@ -105,7 +171,7 @@ def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
     )
 
 
-def _verify_structure(bundle: Bundle, findings: list[Finding]) -> Verification:
+def _verify_structure(bundle: Bundle, findings: list[StructureFinding]) -> Verification:
     return Verification(
         bundle=bundle.manifest.name,
         weights=bundle.manifest.weights.origin,
@@ -122,3 +188,45 @@ def _check_signature(graph: str, found: Mapping[str, Array], expected: tuple[Ten
     declared = {t.name: (t.dtype, t.shape) for t in expected}
     if recorded != declared:
         raise BundleError(f"{GOLDEN_FILE} records {recorded} for graph {graph!r}, the manifest says {declared}")
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A layer: its type, the type of what it returns, and the layers of the file that were fused into it."""
+
+    name: str
+    type: str
+    precision: str
+    fused: tuple[str, ...] = ()
+
+
+class GraphLayers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The layers of one graph.
+
+    Attributes:
+        source: who was asked: `parsed network` (before any fusion), `engine inspector` or `model specification`.
+        tool: package and version.
+        layers: in their order.
+    """
+
+    source: str
+    tool: str
+    layers: tuple[Layer, ...]
+
+    def types(self) -> dict[str, int]:
+        """How many layers there are of each type, the most frequent first."""
+        return dict(Counter(layer.type for layer in self.layers).most_common())
+
+    def precisions(self) -> dict[str, int]:
+        """How many layers return each type of number, the most frequent first."""
+        return dict(Counter(layer.precision for layer in self.layers).most_common())
+
+
+class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Layers of every graph of a bundle, by the graph's name."""
+
+    schema: int = 1
+    graphs: dict[str, GraphLayers]
+
+    def to_json(self) -> bytes:
+        """The same report gives the same bytes."""
+        return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=1) + b"\n"

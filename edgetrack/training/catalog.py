@@ -17,8 +17,8 @@ import numpy as np
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.media import check_size, quiet_cv2, stated_size
+from edgetrack.resources import usable_cores
 from edgetrack.runtime.crop import Image
-from edgetrack.runtime.threads import usable_cores
 
 LARGEST_PICTURE = 64 * 2**20
 """Bytes of one image file."""

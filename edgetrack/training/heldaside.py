@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from edgetrack.box import Box, clip, iou
 from edgetrack.runtime.crop import CropRule, Image, crop_square
-from edgetrack.runtime.decode import decode_center, map_back
-from edgetrack.runtime.window import hann_open
+from edgetrack.runtime.decode import decode_center, hann_open, map_back
 from edgetrack.training.catalog import Clip, load
 from edgetrack.training.device import Machine, to_images
 from edgetrack.training.settings import Settings

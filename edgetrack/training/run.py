@@ -19,7 +19,7 @@ from edgetrack.errors import UsageError
 from edgetrack.export.recipe import UNTRAINED, Recipe, find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
-from edgetrack.runtime.threads import usable_cores
+from edgetrack.resources import usable_cores
 from edgetrack.training.catalog import Catalog, hold_aside, verified
 from edgetrack.training.device import Machine, find_device
 from edgetrack.training.folders import read_data

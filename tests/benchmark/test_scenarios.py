@@ -10,7 +10,7 @@ from edgetrack.benchmark.run import Environment, measure
 from edgetrack.benchmark.scenarios import SCENARIOS, resolve
 from edgetrack.benchmark.table import bench_table
 from edgetrack.errors import UsageError
-from edgetrack.runtime.threads import usable_cores
+from edgetrack.resources import usable_cores
 from tests.builders import bench_request
 
 JITTER = """

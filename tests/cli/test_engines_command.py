@@ -12,7 +12,7 @@ import pytest
 
 from edgetrack.bundle import open_bundle, read_json
 from edgetrack.quantization.calibration import Part, find_set, make_set, to_toml
-from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
+from edgetrack.runtime.verify import LAYERS_FILE, LayerReport
 
 pytest.importorskip("tensorrt_rtx", reason="TENSORRT-RTX ABSENT: pip install 'edgetrack[tensorrt]'")
 CARDS = ("8.6", "8.9")

@@ -162,7 +162,7 @@ def give_halves(model: onnx.ModelProto) -> None:
     ("edit", "words"),
     [
         (rename_input, r"step\.onnx: input 'kernel' is float32 \(1, 64, 48\), expected a uint8 \(H, W, 3\) image, or"),
-        (rename_output, r"do not suit NanoTrack's procedure: found .*scores"),
+        (rename_output, r"do not suit its procedure: .*scores"),
         (free_a_size, r"step\.onnx: input 'search' has shape \('\?', 255, 3\); every size must be a number"),
         (take_floats, r"step\.onnx: input 'search' is float32 \(255, 255, 3\), expected a uint8"),
         (give_halves, r"step\.onnx: output 'cls' is float16, expected float32"),

@@ -18,7 +18,7 @@ from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.export.samples import Sample
 from edgetrack.models import smat
 from edgetrack.models.base import GraphModule
-from edgetrack.runtime.parity import compare
+from edgetrack.runtime.verify import compare
 from tests.builders import TARGETS
 
 short = pytest.mark.usefixtures("short_proof")

@@ -11,8 +11,9 @@ from edgetrack.box import Box, iou
 from edgetrack.errors import CalibrationError, UsageError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.datasets.clip import Clip
+from edgetrack.media import Frame
 from edgetrack.quantization.collect import LOST_IOU, Wish, collect
-from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure
+from edgetrack.runtime.trackers.base import Decision, Procedure, StageTimer
 
 
 class Still(Procedure):
@@ -25,11 +26,11 @@ class Still(Procedure):
     def init(self, frame: Frame, box: Box) -> None:
         self.state = box
 
-    def place(self, box: Box) -> None:
+    def reset_box(self, box: Box) -> None:
         self.state = box
         self.placed += 1
 
-    def update(self, frame: Frame, mark: Mark) -> Decision:
+    def update(self, frame: Frame, timer: StageTimer) -> Decision:
         return Decision(self.state, 1.0, None)
 
 

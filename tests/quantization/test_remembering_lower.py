@@ -18,8 +18,8 @@ from edgetrack.quantization.sources import Sources
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.backends.openvino.backend import shared_core
 from edgetrack.runtime.frames import with_stand_in
+from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import load
-from edgetrack.runtime.text import stand_in_text
 from edgetrack.runtime.verify import verify_bundle
 
 SCENE = "synthetic:drift?frames=5&size=160x120"
@@ -59,7 +59,7 @@ def test_lower_precisions_track(
     frames = list(open_source(SCENE))
     with load(output, threads=1) as tracker:
         if tracker.attributes:
-            tracker.describe(stand_in_text(tracker.attributes))
+            tracker.set_text(stand_in_text(tracker.attributes))
         tracker.init(with_stand_in(frames[0], tracker.modalities), (40, 40, 30, 30))
         for frame in frames[1:]:
             found = tracker.update(with_stand_in(frame, tracker.modalities))

@@ -1,4 +1,4 @@
-"""From maps to a box: every golden case, and what any maps give."""
+"""From maps to a box: windows, every golden case, and what any maps give."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,8 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgetrack.box import Box, clip
-from edgetrack.runtime.decode import DistanceDecoder, Found, Peak, decode_center, map_back, size_with_context
-from edgetrack.runtime.window import hann_closed, hann_open
+from edgetrack.runtime.decode import (
+    CellChooser,
+    DistanceDecoder,
+    Found,
+    Peak,
+    decode_center,
+    hann_closed,
+    hann_open,
+    hann_root,
+    map_back,
+    size_with_context,
+)
 
 CASES = [(cells, case) for cells in (16, 24) for case in range(5)]
 
@@ -88,7 +99,8 @@ STRIDE, INFLUENCE, PENALTY = 16, 0.4, 0.15
 
 def decoder(cells: int, **changes: Any) -> DistanceDecoder:
     given_ = {"stride": STRIDE, "influence": INFLUENCE, "penalty": PENALTY} | changes
-    return DistanceDecoder(hann_closed(cells), **given_)
+    stride, origin = given_.pop("stride"), given_.pop("origin", 0)
+    return DistanceDecoder(CellChooser(hann_closed(cells), **given_), stride=stride, origin=origin)
 
 
 def slow_cells(cls: np.ndarray, loc: np.ndarray, scale: float, aspect: float) -> list[Found]:
@@ -131,7 +143,7 @@ def test_first_of_equal_cells_is_decoded() -> None:
     loc = np.zeros((1, 4, 5, 5), np.float32)
     cls = np.zeros((1, 2, 5, 5), np.float32)
     cls[0, 1, 1, 3] = cls[0, 1, 3, 1] = 9
-    flat = DistanceDecoder(np.zeros((5, 5)), stride=STRIDE, influence=INFLUENCE, penalty=PENALTY)
+    flat = DistanceDecoder(CellChooser(np.zeros((5, 5)), influence=INFLUENCE, penalty=PENALTY), stride=STRIDE)
     found = flat(cls, loc, 4.0, 1.0)
     assert found is not None
     assert (found.x, found.y) == (STRIDE, -STRIDE)
@@ -178,3 +190,31 @@ def test_size_with_context_is_that_of_a_wider_box_and_never_overflows() -> None:
     assert size_with_context(30.0, 30.0) == pytest.approx(60.0)
     assert size_with_context(20.0, 40.0) == pytest.approx(math.sqrt(50 * 70))
     assert size_with_context(1e300, 1e-300) == pytest.approx(math.sqrt(1.5 * 0.5) * 1e300)
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_window_is_the_official_one(golden: Callable[[str], Any], size: int) -> None:
+    np.testing.assert_allclose(hann_open(size), golden("decode_center").arrays[f"hann{size}"], rtol=0, atol=1e-6)
+
+
+@given(size=st.integers(1, 64))
+def test_window_is_symmetric_positive_and_highest_in_the_middle(size: int) -> None:
+    window = hann_open(size)
+    assert window.shape == (size, size)
+    assert window.dtype == np.float32
+    np.testing.assert_allclose(window, window[::-1, ::-1], atol=1e-6)
+    np.testing.assert_allclose(window, window.T, atol=1e-6)
+    assert 0 < window.min() <= window.max() <= 1
+    assert window[size // 2, size // 2] == pytest.approx(window.max(), abs=1e-6)
+
+
+@given(size=st.integers(2, 64))
+def test_closed_window_is_numpys(size: int) -> None:
+    np.testing.assert_allclose(hann_closed(size), np.outer(np.hanning(size), np.hanning(size)), rtol=0, atol=1e-15)
+
+
+@given(size=st.integers(2, 64))
+def test_root_window_is_opencvs(size: int) -> None:
+    # The two cosines may differ in the last place; near the border the root magnifies that.
+    expected = cv2.createHanningWindow((size, size), cv2.CV_32F)
+    np.testing.assert_allclose(hann_root(size), expected, rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Which past crops are asked for, and how they are kept."""
+"""Memories of past frames: schedules, ways of keeping, estimates, and codes that are made again."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from edgetrack.runtime.memory import Bank, Forecast, Retention, Schedule
+from edgetrack.runtime.memory import EncodedMemory, MemoryBank, MemoryEstimate, MemorySchedule, Retention
 
 GOLDEN = {
     "uniform:3": "odtrack_uniform_k3 (also DMTrack paper policy)",
@@ -25,11 +26,13 @@ GOLDEN = {
 }
 
 
-SPREAD = Schedule("spread", 3)
+SPREAD = MemorySchedule("spread", 3)
 
 
-def bank(retention: str, schedule: str = "uniform:3", shape: tuple[int, ...] = (2, 3), dtype: Any = np.uint16) -> Bank:
-    return Bank(Retention.parse(retention), Schedule.parse(schedule), shape, dtype)
+def bank(
+    retention: str, schedule: str = "uniform:3", shape: tuple[int, ...] = (2, 3), dtype: Any = np.uint16
+) -> MemoryBank:
+    return MemoryBank(Retention.parse(retention), MemorySchedule.parse(schedule), shape, dtype)
 
 
 def numbered(number: int) -> np.ndarray:
@@ -39,13 +42,13 @@ def numbered(number: int) -> np.ndarray:
 @pytest.mark.parametrize("text", sorted(GOLDEN))
 def test_schedules_are_the_official_ones(shared: Path, text: str) -> None:
     table = json.loads((shared / "golden" / "memory_indices.json").read_text())[GOLDEN[text]]
-    schedule = Schedule.parse(text)
+    schedule = MemorySchedule.parse(text)
     assert {t: list(schedule.choose(int(t))) for t in table} == table
 
 
 @given(st.sampled_from(sorted(GOLDEN)), st.integers(1, 5000))
 def test_a_schedule_asks_for_what_there_is_and_no_more_than_it_says(text: str, t: int) -> None:
-    schedule = Schedule.parse(text)
+    schedule = MemorySchedule.parse(text)
     chosen = schedule.choose(t)
     assert list(chosen) == sorted(chosen)
     assert all(0 <= index < t for index in chosen)
@@ -55,7 +58,7 @@ def test_a_schedule_asks_for_what_there_is_and_no_more_than_it_says(text: str, t
 
 @given(st.sampled_from(sorted(GOLDEN)), st.integers(0, 100))
 def test_a_memory_that_is_full_once_stays_full(text: str, later: int) -> None:
-    schedule = Schedule.parse(text)
+    schedule = MemorySchedule.parse(text)
     assert len(schedule.choose(schedule.full_at + later)) == schedule.most
     assert all(len(schedule.choose(t)) < schedule.most for t in range(1, schedule.full_at))
 
@@ -65,7 +68,7 @@ def test_a_memory_that_is_full_once_stays_full(text: str, later: int) -> None:
 )
 def test_what_is_no_schedule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="such as uniform:3"):
-        Schedule.parse(text)
+        MemorySchedule.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -136,17 +139,111 @@ def test_a_long_run_stays_within_the_bound(retention: str, schedule: str) -> Non
     schedule=st.sampled_from(["uniform:3", "nearest:3"]),
     frames=st.integers(0, 100),
 )
-def test_forecast_covers_what_is_kept(retention: str, schedule: str, frames: int) -> None:
+def test_estimate_covers_what_is_kept(retention: str, schedule: str, frames: int) -> None:
     kept = bank(retention, schedule)
     for number in range(frames + 1):
         kept.append(numbered(number))
-    assert kept.nbytes <= kept.forecast.nbytes(frames)
+    assert kept.nbytes <= kept.estimate.nbytes(frames)
     if retention == "exact":
-        assert kept.nbytes == kept.forecast.nbytes(frames)
+        assert kept.nbytes == kept.estimate.nbytes(frames)
 
 
-def test_forecast_is_said_in_words() -> None:
-    assert "177 MB after a minute" in Forecast(98_304, Retention(None, False), SPREAD).text()
-    assert "6.3 MB" in Forecast(98_304, Retention(64, False), SPREAD).text()
-    assert "temporary file" in Forecast(98_304, Retention(None, True), SPREAD).text()
-    assert "3 entries" in Forecast(98_304, Retention(None, False), Schedule("nearest", 3)).text()
+def test_estimate_is_said_in_words() -> None:
+    assert "177 MB after a minute" in MemoryEstimate(98_304, Retention(None, False), SPREAD).text()
+    assert "6.3 MB" in MemoryEstimate(98_304, Retention(64, False), SPREAD).text()
+    assert "temporary file" in MemoryEstimate(98_304, Retention(None, True), SPREAD).text()
+    assert "3 entries" in MemoryEstimate(98_304, Retention(None, False), MemorySchedule("nearest", 3)).text()
+
+
+ROOM = 4
+
+
+class Rig:
+    """A memory whose encoder triples a source, and counts."""
+
+    def __init__(self, text: str) -> None:
+        self.codes, self.present = np.zeros((ROOM, 3), np.float32), np.zeros((1, ROOM), np.float32)
+        self.encoded = 0
+        self.memory = EncodedMemory(
+            Retention.parse(text),
+            MemorySchedule.parse("uniform:2"),
+            np.zeros(5, np.uint8),
+            self.codes,
+            self.present,
+            self.encode,
+        )
+
+    def encode(self, source: NDArray[Any], out: NDArray[Any]) -> None:
+        self.encoded += 1
+        out[...] = 3.0 * float(source[0])
+
+    def append(self, number: int) -> None:
+        self.memory.append(np.full(5, number, np.uint8), np.full(3, 3.0 * number, np.float32))
+
+    def held(self) -> list[float]:
+        return sorted(float(code[0]) / 3 for code, there in zip(self.codes, self.present[0], strict=True) if there)
+
+
+@given(
+    text=st.sampled_from(["exact", "exact:disk", "bounded:64"]),
+    asked=st.lists(st.lists(st.integers(0, 19), min_size=1, max_size=ROOM), min_size=1, max_size=6),
+)
+def test_what_was_asked_for_is_there_once_for_each_time(text: str, asked: list[list[int]]) -> None:
+    rig = Rig(text)
+    for number in range(20):
+        rig.append(number)
+    for wanted in asked:
+        rig.memory.recall(wanted)
+        assert rig.held() == sorted(wanted)
+        assert int(rig.present.sum()) == len(wanted)
+
+
+def test_a_code_that_is_there_is_not_made_again() -> None:
+    rig = Rig("exact")
+    for number in range(6):
+        rig.append(number)
+    rig.memory.recall((0, 2, 4))
+    assert rig.encoded == 3
+    # The newest was just made, 2 is there, and so is its second copy.
+    rig.memory.recall((2, 2, 5))
+    assert rig.encoded == 3
+    assert rig.held() == [2, 2, 5]
+    rig.memory.recall((1, 5))
+    assert rig.encoded == 4
+
+
+def test_bounded_keeps_codes_and_its_bound() -> None:
+    rig = Rig("bounded:4")
+    for number in range(50):
+        rig.append(number)
+    assert rig.memory.bank.nbytes <= 4 * 12
+    rig.memory.recall((0, 49))
+    assert rig.held() == [0, 49]
+    assert rig.encoded == 0
+
+
+@pytest.mark.parametrize("text", ["exact", "bounded:8"])
+def test_a_code_that_is_not_finite_is_replaced_by_the_one_before(text: str) -> None:
+    rig = Rig(text)
+    rig.append(1)
+    rig.memory.append(np.full(5, 2, np.uint8), np.full(3, np.nan, np.float32))
+    assert rig.memory.bank.count == 2
+    rig.append(3)
+    rig.memory.recall((0, 1, 2))
+    assert rig.held() == [1, 1, 3]
+
+
+def test_cleared_it_starts_anew() -> None:
+    rig = Rig("exact")
+    rig.append(1)
+    rig.memory.recall((0,))
+    rig.memory.clear()
+    with pytest.raises(IndexError):
+        rig.memory.recall((0,))
+    rig.append(7)
+    rig.memory.recall((0,))
+    assert rig.held() == [7]
+
+
+def test_sources_are_kept_where_nothing_bounds_them() -> None:
+    assert [Retention.parse(text).keeps_sources for text in ("exact", "exact:disk", "bounded:8")] == [True, True, False]

@@ -14,7 +14,7 @@ from edgetrack.benchmark.scenarios.paced import Paced
 from edgetrack.benchmark.scenarios.soak import Soak
 from edgetrack.benchmark.scenarios.stream import Stream
 from edgetrack.errors import UsageError
-from edgetrack.runtime.threads import usable_cores
+from edgetrack.resources import usable_cores
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in (Stream, Paced, Burst, Soak)}
 

@@ -13,7 +13,7 @@ from edgetrack.evaluation.datasets.annotations import ClipFiles, read_clip
 from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
 from edgetrack.evaluation.datasets.layouts import LAYOUTS, Layout
 from edgetrack.media import load_scene, scene_names
-from edgetrack.runtime.text import Text
+from edgetrack.runtime.prompt import Text
 
 SYNTHETIC = "synthetic:"
 

@@ -14,7 +14,7 @@ from edgetrack.arrays import Boxes
 from edgetrack.errors import EdgetrackError, InvalidTextError, SequenceError
 from edgetrack.evaluation.datasets.clip import Clip, Flags, ScoringRules
 from edgetrack.media import IMAGE_SUFFIXES, natural_key, open_source
-from edgetrack.runtime.text import Text, parse_text
+from edgetrack.runtime.prompt import Text, parse_text
 
 Columns = Literal["xywh", "corners", "region"]
 """`xywh`: x, y, w, h. `corners`: a number, x1, y1, x2, y2, then anything (NfS). `region`: x, y, w, h or a polygon of

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgetrack.arrays import Boxes
 from edgetrack.box import Box
 from edgetrack.media import FrameSource, ImageSource, open_source
-from edgetrack.runtime.text import Text
+from edgetrack.runtime.prompt import Text
 
 Flags = NDArray[np.bool_]
 

@@ -163,7 +163,7 @@ def perform(setup: Setup, work: Work) -> WorkResult:
     tracker = _tracker(setup)
     try:
         if tracker.attributes:
-            tracker.describe(work.clip.text)
+            tracker.set_text(work.clip.text)
         return WorkResult(work.task.run(tracker, work.clip, work.limit), None)
     except Exception as error:
         return WorkResult(None, f"{type(error).__name__}: {error}")

@@ -12,7 +12,7 @@ import msgspec
 from edgetrack.box import Box
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.protocols import TrackerLike, follow, frame_size
-from edgetrack.runtime.mixtures import Shares, add_frame
+from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame
 
 
 class OnePassRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class OnePassRun(msgspec.Struct, frozen=True, kw_only=True):
     scores: list[float | None]
     lost: list[bool]
     ms: list[float]
-    shares: Shares = msgspec.field(default_factory=dict)
+    shares: DiagnosticLog = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class OpenLoop:
                 if index == 0:
                     tracker.init(frame, self.boxes[0])
                     continue
-                tracker.place(self.boxes[index - 1])
+                tracker.reset_box(self.boxes[index - 1])
                 found.append(Box(*tracker.update(frame).box))
                 for _, values in outputs:
                     file.write(np.ascontiguousarray(values, "<f4").tobytes())

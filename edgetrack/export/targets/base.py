@@ -20,7 +20,7 @@ from edgetrack.capabilities import Target, targets
 from edgetrack.errors import UsageError
 from edgetrack.export.lowering import Inputs, Method
 from edgetrack.export.recipe import Recipe
-from edgetrack.runtime.parity import Comparison
+from edgetrack.runtime.verify import Comparison
 
 if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule

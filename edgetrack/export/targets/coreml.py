@@ -21,8 +21,7 @@ from edgetrack.export.targets.base import Exporter, ExporterOptions, Lowering
 from edgetrack.runtime.backends.coreml.backend import is_image, source_file
 from edgetrack.runtime.backends.coreml.installation import import_coremltools, quiet
 from edgetrack.runtime.backends.coreml.package import SMALLEST, hold_against, layers, read_spec, record, weights
-from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
-from edgetrack.runtime.parity import Comparison
+from edgetrack.runtime.verify import LAYERS_FILE, Comparison, LayerReport
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

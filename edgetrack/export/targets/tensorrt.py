@@ -23,7 +23,7 @@ from edgetrack.runtime.backends.tensorrt.builder import SETTINGS, build, engine_
 from edgetrack.runtime.backends.tensorrt.cuda import capability_here
 from edgetrack.runtime.backends.tensorrt.engines import EngineInfo, packed, sha256
 from edgetrack.runtime.backends.tensorrt.installation import Installation, check_capabilities, find_installation
-from edgetrack.runtime.layers import LAYERS_FILE, GraphLayers, LayerReport
+from edgetrack.runtime.verify import LAYERS_FILE, GraphLayers, LayerReport
 
 if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule

@@ -20,9 +20,16 @@ from numpy.typing import NDArray
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.bundle.reader import Bundle
 from edgetrack.errors import BundleIntegrityError, UsageError
-from edgetrack.runtime.structure import Finding
 
 Array = NDArray[np.generic]
+
+
+class StructureFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of a bundle that cannot be run here: whether it passed, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class CompiledGraph(abc.ABC):
         return True
 
     @classmethod
-    def check_structure(cls, bundle: Bundle) -> list[Finding]:
+    def check_structure(cls, bundle: Bundle) -> list[StructureFinding]:
         """All that can be said of a bundle without running it."""
         return []
 

@@ -1,26 +1,36 @@
-"""ATSTrack's per-frame procedure (sheet 5): words once, then crop, past templates, step, decode, remember."""
+"""ATSTrack's per-frame procedure and its reading of text (docs/trackers/atstrack.md).
+
+Words once, then crop, past templates, a centre head. A description is phrases by attribute; one English sentence is cut
+into phrases by rules, a convenience: phrases that you write are better, and `edgetrack track --text` prints the cut.
+"""
 
 from __future__ import annotations
 
+import functools
+import html
+import re
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrack.box import Box, clip
+from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.errors import BundleError
+from edgetrack.errors import BackendMissingError, InvalidTextError
+from edgetrack.media import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import CropRule, Image, Scratch, crop_square
-from edgetrack.runtime.decode import Map, all_finite, decode_center, map_back
-from edgetrack.runtime.memory import Forecast, Schedule
-from edgetrack.runtime.text import clip_tokens
-from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
-from edgetrack.runtime.trackers.template_memory import TemplateMemorySettings
-from edgetrack.runtime.window import hann_open
+from edgetrack.runtime.decode import Map
+from edgetrack.runtime.memory import MemorySchedule
+from edgetrack.runtime.prompt import Prompt
+from edgetrack.runtime.trackers.base import Decision, Pattern, check_graphs
+from edgetrack.runtime.trackers.center import MAPS, CenterSettings, TemplateMemoryProcedure, TemplateMemorySettings
 
 LOCATION = "location"
+START, END = 49406, 49407
+"""CLIP's marks around a phrase; rows of ids are padded with 0."""
+CONTEXT = 77
+"""The most tokens that CLIP was trained with, its marks included."""
 
 
 class AtsTrackSettings(TemplateMemorySettings, frozen=True):
@@ -28,7 +38,7 @@ class AtsTrackSettings(TemplateMemorySettings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if Schedule.parse(self.schedule).rule not in ("fixed", "spread"):
+        if MemorySchedule.parse(self.schedule).rule not in ("fixed", "spread"):
             raise ValueError(f"schedule {self.schedule!r}: expected one of always as many entries, fixed or spread")
 
 
@@ -37,84 +47,52 @@ def _attributes(manifest: Manifest) -> tuple[str, ...]:
     return tuple(t.name for graph in manifest.graphs if graph.name == "text" for t in graph.inputs)
 
 
-def _check_graphs(manifest: Manifest, settings: AtsTrackSettings) -> None:
-    """Hold the manifest's graphs against what the procedure reads and writes, before anything is written anywhere."""
-    step, attributes = manifest.graph("step"), _attributes(manifest)
-    found = [{t.name: t.shape for t in side} for side in (step.inputs, step.outputs)]
-    count, slots = Schedule.parse(settings.schedule).count, 2 if attributes else 1
-    score, dim = found[1].get("score", ()), found[0].get("tokens", (0,))[-1]
-    inputs: dict[str, tuple[int, ...]] = {
+def _check_graphs(manifest: Manifest, settings: AtsTrackSettings, attributes: tuple[str, ...]) -> None:
+    count, slots = MemorySchedule.parse(settings.schedule).count, 2 if attributes else 1
+    inputs: dict[str, tuple[int | str, ...]] = {
         "search": (settings.search_size, settings.search_size, 3),
         "templates": (count, *settings.entry),
-        "tokens": (1, slots, dim),
+        "tokens": (1, slots, "dim"),
     }
+    expected: dict[str, tuple[Pattern, Pattern]] = {"step": (inputs, {**MAPS, "next_tokens": (1, slots, "dim")})}
     if attributes:
-        text = manifest.graph("text")
-        words = text.inputs[0].shape[-1]
-        inputs |= {"language": (len(attributes), words, dim), "mask": (len(attributes), words)}
+        language = {"language": (len(attributes), "words", "dim")}
+        inputs |= {**language, "mask": (len(attributes), "words")}
         if LOCATION in attributes:
-            inputs["median"] = (1, words)
-        found += [{t.name: t.shape for t in side} for side in (text.inputs, text.outputs)]
-    expected = [
-        inputs,
-        {
-            "score": (1, 1, *score[2:]),
-            "size": (1, 2, *score[2:]),
-            "offset": (1, 2, *score[2:]),
-            "next_tokens": (1, slots, dim),
-        },
-    ]
-    if attributes:
-        expected += [dict.fromkeys(attributes, (1, words)), {"language": inputs["language"]}]
-    if found != expected or len(score) != 4 or score[2] != score[3]:
-        raise BundleError(
-            f"the graphs of bundle {manifest.name!r} do not suit ATSTrack's procedure: found {found}, expected "
-            f"{expected}; export it again"
-        )
+            inputs["median"] = (1, "words")
+        expected["text"] = (dict.fromkeys(attributes, (1, "words")), language)
+    check_graphs(manifest, expected)
 
 
-class AtsTrackProcedure(Procedure):
+class AtsTrackProcedure(TemplateMemoryProcedure):
     """Graphs `text` (phrases -> words, once) and `step` (crops, tokens, words -> score, size, offset, next tokens)."""
 
-    remembers: ClassVar[bool] = True
+    settings_type: ClassVar[type[TemplateMemorySettings]] = AtsTrackSettings
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
-        settings = read_settings(manifest.procedure, AtsTrackSettings)
-        _check_graphs(manifest, settings)
-        self.attributes = _attributes(manifest)
-        self.template_rule = CropRule(settings.template_factor, settings.template_size)
-        self.search_rule = CropRule(settings.search_factor, settings.search_size)
-        self.margin, self.lost_below = settings.clip_margin, settings.lost_below
-        self.step = graphs["step"]
-        self.search, self.templates = (cast(Image, self.step.inputs[name]) for name in ("search", "templates"))
+        if attributes := _attributes(manifest):
+            self.prompt = Prompt(attributes, split_sentence)
         self.tokens_in = cast(Map, self.step.inputs["tokens"])
-        self.score, self.size, self.offset, self.next_tokens = (
-            cast(Map, self.step.outputs[name]) for name in ("score", "size", "offset", "next_tokens")
-        )
+        self.next_tokens = cast(Map, self.step.outputs["next_tokens"])
+        self.maps = (*self.maps, self.next_tokens)
         self.start: NDArray[np.float32] = np.zeros_like(self.tokens_in)
         self.carried = np.zeros_like(self.tokens_in)
-        self.window = hann_open(self.score.shape[-1])
-        self.response = np.empty_like(self.window)
-        self.scratch = Scratch()
-        self.crop = np.empty(settings.entry, np.uint8)
-        self.bank = settings.bank()
-        self.state = Box(0.0, 0.0, 0.0, 0.0)
 
-    @classmethod
-    def forecast(cls, manifest: Manifest) -> Forecast:
-        return read_settings(manifest.procedure, AtsTrackSettings).bank().forecast
+    def check(self, manifest: Manifest, settings: CenterSettings) -> None:
+        _check_graphs(manifest, cast(AtsTrackSettings, settings), _attributes(manifest))
 
-    def describe(self, phrases: Mapping[str, str]) -> None:
-        if not self.attributes:
-            super().describe(phrases)
-        text = self.graphs["text"]
+    def set_text(self, phrases: Mapping[str, str]) -> None:
+        if self.prompt is None:
+            super().set_text(phrases)
+            return
+        text, attributes = self.graphs["text"], self.prompt.attributes
         room = next(iter(text.inputs.values())).shape[-1]
         # All phrases are read before anything is changed.
-        ids = {name: clip_tokens(phrases[name], room, name) for name in self.attributes if name in phrases}
+        ids = {name: clip_tokens(phrases[name], room, name) for name in attributes if name in phrases}
         mask = cast(Map, self.step.inputs["mask"])
         mask[...] = 0
-        for row, name in enumerate(self.attributes):
+        for row, name in enumerate(attributes):
             found = ids.get(name, [])
             text.inputs[name][...] = 0
             text.inputs[name][0, : len(found)] = found
@@ -122,7 +100,7 @@ class AtsTrackProcedure(Procedure):
         text.run()
         words = cast(Map, text.outputs["language"])
         np.copyto(self.step.inputs["language"], words)
-        if LOCATION in self.attributes:
+        if LOCATION in attributes:
             median = self.step.inputs["median"]
             median[...] = 0
             if count := len(ids.get(LOCATION, [])):
@@ -131,39 +109,131 @@ class AtsTrackProcedure(Procedure):
         self.start[0, 1] = words[mask > 0].mean(axis=0)
 
     def init(self, frame: Frame, box: Box) -> None:
-        self.bank.clear()
         np.copyto(self.carried, self.start)
-        self.state = box
-        self._remember(frame)
+        super().init(frame, box)
 
-    def update(self, frame: Frame, mark: Mark) -> Decision:
-        resize_factor = crop_square(frame, self.state, self.search_rule, self.search, self.scratch)
+    def fill(self, frame: Frame) -> float:
         # Written just before the graph runs: who records what it is fed reads it afterwards.
         np.copyto(self.tokens_in, self.carried)
-        for slot, index in enumerate(self.bank.schedule.choose(self.bank.count)):
-            self.bank.read(index, self.templates[slot])
-        mark("crop")
-        self.step.run()
-        mark("graphs")
-        if not all_finite(self.score, self.size, self.offset, self.next_tokens):
-            # An entry all the same: entries are counted as frames.
-            self._remember(frame)
-            return Decision(self.state, 0.0, "the graph returned NaN or infinity; the last box is kept")
+        return super().fill(frame)
+
+    def decode(self, frame: Frame, scale: float) -> Decision:
         np.copyto(self.carried, self.next_tokens)
-        peak = decode_center(self.score, self.size, self.offset, self.window, self.response)
-        box = map_back(peak, self.state, self.search_rule.size, resize_factor)
-        self.state = clip(box, frame.shape[0], frame.shape[1], self.margin)
-        self._remember(frame)
-        mark("decode")
-        reason = f"score {peak.score:.3f} is below {self.lost_below:g}" if peak.score < self.lost_below else None
-        return Decision(self.state, peak.score, reason)
-
-    def place(self, box: Box) -> None:
-        self.state = box
-
-    def _remember(self, frame: Frame) -> None:
-        crop_square(frame, self.state, self.template_rule, self.crop, self.scratch)
-        self.bank.append(self.crop)
+        return super().decode(frame, scale)
 
 
 PROCEDURE = AtsTrackProcedure
+
+
+def clip_tokens(phrase: str, room: int, attribute: str) -> list[int]:
+    """CLIP's byte-pair ids of a phrase, with its marks; cleaned, unescaped and lowered as CLIP does.
+
+    Args:
+        phrase: of which the attribute is named in messages.
+        room: the most ids that the graph takes, marks included.
+
+    Raises:
+        InvalidTextError: it is longer, or holds nothing that can be read.
+        BackendMissingError: the tokenizer is not installed.
+    """
+    fix, tokenizer = _tokenizer()
+    cleaned = html.unescape(html.unescape(fix(phrase))).strip()
+    ids = [START, *tokenizer.encode(cleaned), END]
+    if len(ids) > room:
+        limit = f"CLIP takes {CONTEXT}" if len(ids) > CONTEXT else f"this bundle takes {room}"
+        remedy = (
+            "" if len(ids) > CONTEXT else f", or export with text_tokens = {len(ids)} in the recipe's [configuration]"
+        )
+        raise InvalidTextError(
+            f"the phrase of {attribute!r} has {len(ids)} tokens with start and end, {limit}: {_short(phrase)!r}; "
+            f"shorten it{remedy}"
+        )
+    if len(ids) == 2:
+        raise InvalidTextError(f"the phrase of {attribute!r} is {_short(phrase)!r}, in which there is no word")
+    return ids
+
+
+def _short(phrase: str) -> str:
+    return phrase if len(phrase) <= 60 else f"{phrase[:57]}..."
+
+
+@functools.cache
+def _tokenizer() -> tuple[Any, Any]:
+    try:
+        from ftfy import fix_text
+        from instant_clip_tokenizer import Tokenizer
+    except ImportError as error:
+        raise BackendMissingError(
+            f"reading text needs a tokenizer ({error}); install it with: pip install 'edgetrack[text]'"
+        ) from error
+    return fix_text, Tokenizer()
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Where a part of the sentence begins, and what it then speaks of.
+_PLACES = _set(
+    "above across against ahead along alongside amid among around at atop before behind below beneath beside between "
+    "beyond by down from in inside into near next off on onto out outside over past through to toward towards under "
+    "underneath up upon within"
+)
+_LOOKS = _set("colored coloured dressed painted wearing with without carrying that who which")
+_COLOURS = _set(
+    "beige black blue bronze brown dark gold golden gray green grey light orange pink purple red silver white yellow "
+    "striped spotted"
+)
+_CLOTHES = _set("cap clothes coat dress hat helmet jacket jersey pants shirt shorts skirt suit t-shirt uniform")
+# Nouns that end like a participle.
+_NOUNS = _set(
+    "being building ceiling ceilings clothing evening king lightning morning nothing painting ping ring spring string "
+    "swing thing wing something"
+)
+_DOES = re.compile(r"[a-z]{2,}ing|flies|runs|walks|moves|jumps|swims|sits|stands")
+# What is done to the target, where `by` follows.
+_DONE = re.compile(r"[a-z]{2,}(ed|en)|held|worn|drawn|hung|kept|led|put|thrown|swung")
+_WORDS = re.compile(r"[^\s,;.]+")
+_ARTICLES = frozenset(("a", "an", "the", "another", "one", "this", "that"))
+_OF = "of"
+
+
+def split_sentence(sentence: str) -> dict[str, str]:
+    """`red car driving on the road` to category `car`, appearance `red car`, action `driving`, location `on the road`.
+
+    Returns:
+        Only the attributes that the sentence speaks of; nothing for an empty one.
+    """
+    parts: dict[str, list[str]] = {"head": [], "appearance": [], "action": [], "location": []}
+    kind, words = "head", _WORDS.findall(sentence)
+    for index, word in enumerate(words):
+        kind = _kind(kind, word.lower(), [w.lower() for w in words[index + 1 : index + 4]], bool(parts["head"]))
+        parts[kind].append(word)
+    head = [word for word in parts["head"] if word.lower() not in _ARTICLES]
+    # A hand of a woman is a hand.
+    named = head[: head.index(_OF)] if _OF in head[1:] else head
+    found = {
+        "category": named[-1] if named else "",
+        "appearance": " ".join([*head, *parts["appearance"]]) if len(head) > 1 or parts["appearance"] else "",
+        "action": " ".join(parts["action"]),
+        "location": " ".join(parts["location"]),
+    }
+    return {name: phrase for name, phrase in found.items() if phrase}
+
+
+def _kind(current: str, word: str, following: list[str], named: bool) -> str:
+    """What the sentence speaks of from this word on."""
+    if not named:
+        return "head"
+    if word in _LOOKS:
+        return "appearance" if current == "head" else current
+    if word == "in" and any(w in _COLOURS or w in _CLOTHES for w in following):
+        # Of the target, or of who holds it: that is where it is.
+        return current if current == "location" else "appearance"
+    if word == "being" or (_DOES.fullmatch(word) and word not in _NOUNS):
+        return current if current == "location" else "action"
+    if following[:1] == ["by"] and _DONE.fullmatch(word):
+        return current if current == "location" else "action"
+    if word == "by" and current == "action":
+        return current
+    return "location" if word in _PLACES else current

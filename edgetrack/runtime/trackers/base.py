@@ -1,4 +1,8 @@
-"""What a per-frame procedure is, and how one is found."""
+"""What a per-frame procedure is, and how one is found.
+
+`Procedure` holds what every tracker does with a frame: fill the graph's inputs, run it, check its numbers, decode,
+judge the score, remember. A tracker's class says how it fills and decodes (docs/plugins.md builds one).
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from edgetrack.box import Box
-from edgetrack.bundle.manifest import Manifest, Scalar
+from edgetrack.bundle.manifest import Manifest, Scalar, TensorInfo
 from edgetrack.errors import BundleError, InvalidTextError, UnknownNameError, UsageError
+from edgetrack.media import Frame
 from edgetrack.plugins import PROCEDURES, load_plugin
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.memory import Forecast
+from edgetrack.runtime.decode import Map, all_finite
+from edgetrack.runtime.diagnostics import NO_DIAGNOSTICS, Diagnostics
+from edgetrack.runtime.memory import MemoryEstimate
+from edgetrack.runtime.prompt import Prompt
 
-Frame = NDArray[np.uint8]
-Mark = Callable[[str], None]
-Settings = TypeVar("Settings", bound=msgspec.Struct)
-Diagnostics = Mapping[str, Mapping[str, float]]
-"""What a tracker mixed in a frame, and in which shares: mixture -> part -> share, 0..1; a mixture's add up to 1."""
-NO_DIAGNOSTICS: Diagnostics = {}
+StageTimer = Callable[[str], None]
+"""Ends a stage of an update, `crop`, `graphs` or `decode`; one that ends twice is added up."""
+NOT_FINITE = "the graph returned NaN or infinity; the last box is kept"
+Pattern = Mapping[str, tuple[int | str, ...]]
+"""Shapes of tensors by name; a name in place of a dimension stands for any number, the same one everywhere."""
+_Settings = TypeVar("_Settings", bound=msgspec.Struct)
 
 
 class Decision(NamedTuple):
@@ -34,37 +40,88 @@ class Decision(NamedTuple):
         box: the new state, in pixels of the frame.
         score: the tracker's confidence, 0..1.
         reason: why the target counts as lost, or None while it is followed.
-        diagnostics: the same mixtures and parts in every frame; of most trackers none.
+        diagnostics: see `edgetrack.runtime.diagnostics`; the same gates and parts in every frame.
     """
 
     box: Box
     score: float
-    reason: str | None
+    reason: str | None = None
     diagnostics: Diagnostics = NO_DIAGNOSTICS
 
 
 class Procedure(abc.ABC):
     """One tracker's way from frame to box, on graphs that are already open.
 
-    `mark(stage)` ends a stage of the timing waterfall: `crop`, `graphs`, `decode`; one that comes twice is added up.
+    A subclass implements `init`, `fill` and `decode`; what `update` does around them is the same for all. One with
+    other graphs than `step` in a frame implements `update` itself.
 
     Attributes:
         modalities: images a frame; with 2, a frame is uint8 (H, W, 6), both images' BGR channels.
         remembers: whether what a frame's graphs are fed depends on the frames before, not on the last box alone.
-        attributes: what a description of the target may speak of; empty for a tracker that reads none. One that does
-            is given it by `describe` before `init`.
+        prompt: what the tracker reads of a description of the target, given by `set_text` before `init`; None for a
+            tracker without language.
+        diagnostics: what the last update reports of the tracker's inside.
+        state: the last box, in pixels of the frame.
+        maps: outputs of `step` that are checked for NaN and infinity before they are decoded.
+        lost_below: a score under it flags the result as lost.
     """
 
     modalities: ClassVar[int] = 1
     remembers: ClassVar[bool] = False
-    attributes: tuple[str, ...] = ()
+    prompt: Prompt | None = None
+    diagnostics: Diagnostics = NO_DIAGNOSTICS
+    maps: tuple[Map, ...] = ()
+    lost_below: float = 0.0
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
-        """Check the manifest's procedure section and find the graphs."""
+        """Check the manifest's graphs and procedure section, and find the graphs."""
         self.graphs = graphs
+        if "step" in graphs:
+            self.step = graphs["step"]
+        self.state = Box(0.0, 0.0, 1.0, 1.0)
 
-    def describe(self, phrases: Mapping[str, str]) -> None:
-        """Take what is said of the target: one phrase or more, by attribute; it holds until the next description.
+    @abc.abstractmethod
+    def init(self, frame: Frame, box: Box) -> None:
+        """Take the target's appearance from the first frame."""
+
+    def fill(self, frame: Frame) -> float:
+        """Write the inputs of `step`: the crop around the state; returns crop pixels per frame pixel."""
+        raise NotImplementedError
+
+    def decode(self, frame: Frame, scale: float) -> Decision | None:
+        """The outputs of `step` to a box; None where they are NaN or infinite. `scale` is what `fill` returned."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Run the graphs between crop and decoding."""
+        self.step.run()
+
+    def remember(self, frame: Frame, timer: StageTimer) -> None:  # noqa: B027
+        """Keep what later frames need of this one, at the new state."""
+
+    def update(self, frame: Frame, timer: StageTimer) -> Decision:
+        """Find the target in the next frame."""
+        scale = self.fill(frame)
+        timer("crop")
+        self.run()
+        timer("graphs")
+        found = self.decode(frame, scale) if all_finite(*self.maps) else None
+        box, score, reason, _ = found or Decision(self.state, 0.0, NOT_FINITE)
+        if reason is None and score < self.lost_below:
+            reason = f"score {score:.3f} is below {self.lost_below:g}"
+        self.state = box
+        self.remember(frame, timer)
+        return Decision(box, score, reason, self.diagnostics)
+
+    def reset_box(self, box: Box) -> None:
+        """Continue from another box than the one found: the next search region is cut around it.
+
+        The target's appearance stays that of `init`. `box` is in pixels of the frame, with an area above 0.
+        """
+        self.state = box
+
+    def set_text(self, phrases: Mapping[str, str]) -> None:
+        """Take a description of the target, a phrase by attribute; it holds until the next one.
 
         Raises:
             InvalidTextError: a phrase cannot be read; the description before it holds.
@@ -72,27 +129,12 @@ class Procedure(abc.ABC):
         raise InvalidTextError(f"{type(self).__name__} reads no description of the target; leave text out")
 
     @classmethod
-    def forecast(cls, manifest: Manifest) -> Forecast | None:
-        """What the memory of past frames will take by the manifest; None for a tracker without one."""
+    def memory_estimate(cls, manifest: Manifest) -> MemoryEstimate | None:
+        """What the memory of past frames takes by the manifest; None for a tracker without one."""
         return None
 
-    @abc.abstractmethod
-    def init(self, frame: Frame, box: Box) -> None:
-        """Take the target's looks from the first frame."""
 
-    @abc.abstractmethod
-    def update(self, frame: Frame, mark: Mark) -> Decision:
-        """Find the target in the next frame."""
-
-    @abc.abstractmethod
-    def place(self, box: Box) -> None:
-        """Go on from a box other than the one that was found: the next search region is cut around it.
-
-        The target's looks stay those of `init`. `box` is in pixels of the frame, with an area above 0.
-        """
-
-
-def read_settings(values: Mapping[str, Scalar], kind: type[Settings]) -> Settings:
+def read_settings(values: Mapping[str, Scalar], kind: type[_Settings]) -> _Settings:
     """A manifest's procedure section as the tracker's own settings.
 
     Raises:
@@ -102,6 +144,45 @@ def read_settings(values: Mapping[str, Scalar], kind: type[Settings]) -> Setting
         return msgspec.convert(dict(values), kind, strict=False)
     except msgspec.ValidationError as error:
         raise BundleError(f"the manifest's procedure section does not suit {kind.__name__}: {error}") from None
+
+
+def shapes_of(tensors: tuple[TensorInfo, ...]) -> dict[str, tuple[int | str, ...]]:
+    """Shapes by name."""
+    return {tensor.name: tensor.shape for tensor in tensors}
+
+
+def check_graphs(manifest: Manifest, expected: Mapping[str, tuple[Pattern, Pattern]]) -> dict[str, int]:
+    """Check the shapes of the manifest's graphs before anything is written into them.
+
+    Args:
+        manifest: of the bundle.
+        expected: graph -> patterns of its inputs and of its outputs.
+
+    Returns:
+        The numbers that the names in the patterns stand for.
+
+    Raises:
+        BundleError: a graph is missing, or of other inputs or outputs.
+    """
+    sizes: dict[str, int] = {}
+    for name, sides in expected.items():
+        graph = manifest.graph(name)
+        for side, tensors, pattern in zip(("inputs", "outputs"), (graph.inputs, graph.outputs), sides, strict=True):
+            found = shapes_of(tensors)
+            for tensor, shape in pattern.items():
+                for dimension, size in zip(shape, found.get(tensor, ()), strict=False):
+                    if isinstance(dimension, str):
+                        sizes.setdefault(dimension, cast(int, size))
+            wanted = {
+                tensor: tuple(sizes.get(d, d) if isinstance(d, str) else d for d in shape)
+                for tensor, shape in pattern.items()
+            }
+            if found != wanted:
+                raise BundleError(
+                    f"the graphs of bundle {manifest.name!r} do not suit its procedure: {name!r} has {side} {found}, "
+                    f"expected {wanted}; export it again"
+                )
+    return sizes
 
 
 def find_procedure(manifest: Manifest) -> type[Procedure]:

@@ -1,4 +1,4 @@
-"""DASTM's per-frame procedure (sheet 4.4): STMTrack's, with the weights of the attention gate reported.
+"""DASTM's per-frame procedure (docs/trackers/dastm.md): STMTrack's, with the weights of the attention gate reported.
 
 Each tracked frame is encoded with its target and remembered; the next search reads some of what is remembered.
 """
@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import cv2
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from edgetrack.arrays import Array, Images
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
+from edgetrack.media import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import Colour, Image
-from edgetrack.runtime.decode import Map, all_finite
-from edgetrack.runtime.encoded_memory import EncodedMemory, forecast_of
-from edgetrack.runtime.memory import Bank, Forecast, Retention, Schedule
-from edgetrack.runtime.scored_boxes import Chosen, choose_box
-from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
-from edgetrack.runtime.warped_crop import crop_warped, find_patch, target_rectangle
-from edgetrack.runtime.window import hann_closed
+from edgetrack.runtime.crop import Colour, Image, crop_warped, find_patch, target_rectangle
+from edgetrack.runtime.decode import CellChooser, Found, Map, hann_closed, size_with_context
+from edgetrack.runtime.memory import EncodedMemory, MemoryBank, MemoryEstimate, MemorySchedule, Retention
+from edgetrack.runtime.trackers.base import (
+    Decision,
+    Pattern,
+    Procedure,
+    StageTimer,
+    check_graphs,
+    read_settings,
+    shapes_of,
+)
 
 GATES = ("se", "ca", "cbam", "identity")
 CORNERS = 8
@@ -63,40 +68,63 @@ class DastmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "search_factor and smallest_side must be positive, search_size 2..4096, window_influence and size_rate "
                 f"0..1, penalty_k at least 0 and all numbers finite, found {self}"
             )
-        Schedule.parse(self.schedule)
+        MemorySchedule.parse(self.schedule)
         Retention.parse(self.memory)
 
     @property
     def most(self) -> int:
         """The most memories that a frame reads: the schedule's and the newest."""
-        return Schedule.parse(self.schedule).most + 1
+        return MemorySchedule.parse(self.schedule).most + 1
 
 
 def _check_graphs(manifest: Manifest, settings: DastmSettings) -> None:
-    """Hold the manifest's graphs against what the procedure reads and writes, before anything is written anywhere."""
-    memory, step = manifest.graph("memory"), manifest.graph("step")
-    found = [{t.name: t.shape for t in side} for side in (memory.inputs, memory.outputs, step.inputs, step.outputs)]
-    size, codes, score = settings.search_size, found[2].get("memory", (0,)), found[3].get("score", (0,))
-    expected: list[dict[str, tuple[int, ...]]] = [
+    size = settings.search_size
+    codes = shapes_of(manifest.graph("step").inputs).get("memory", (0,))
+    room = cast(int, codes[0])
+    memory: tuple[Pattern, Pattern] = (
         {"image": (size, size, 3), "target": (size, size)},
         {"features": codes[1:], "gates": (1, len(GATES))},
-        {"search": (size, size, 3), "memory": codes, "present": (1, codes[0])},
-        {"score": (1, score[-1], score[-1]), "boxes": (1, score[-1], score[-1], 4)},
-    ]
-    if found != expected or score[-1] < 2:
+    )
+    step: tuple[Pattern, Pattern] = (
+        {"search": (size, size, 3), "memory": codes, "present": (1, room)},
+        {"score": (1, "cells", "cells"), "boxes": (1, "cells", "cells", 4)},
+    )
+    if check_graphs(manifest, {"memory": memory, "step": step})["cells"] < 2:
         raise BundleError(
-            f"the graphs of bundle {manifest.name!r} do not suit DASTM's procedure: found {found}, expected "
-            f"{expected}; export it again"
+            f"the graphs of bundle {manifest.name!r} do not suit its procedure: one cell; export it again"
         )
-    if settings.most > codes[0]:
+    if settings.most > room:
         raise BundleError(
             f"schedule {settings.schedule!r} and the newest frame ask for up to {settings.most} memories, the graph of "
-            f"bundle {manifest.name!r} has room for {codes[0]}; export it with memories = {settings.most} in the "
+            f"bundle {manifest.name!r} has room for {room}; export it with memories = {settings.most} in the "
             "recipe's [configuration]"
         )
 
 
-def followed(state: Box, found: Chosen, scale: float, frame_size: tuple[int, int], settings: DastmSettings) -> Box:
+def choose_box(score: Map, boxes: Map, expected: tuple[float, float], chooser: CellChooser) -> Found | None:
+    """The best cell's box (docs/trackers/dastm.md, Decoding); None where what decides is NaN or infinite.
+
+    Args:
+        score: (1, F, F), 0..1.
+        boxes: (1, F, F, 4), x1, y1, x2, y2 in pixels of the crop; a box from pixel 3 to pixel 5 is 3 wide.
+        expected: width and height in pixels of the crop that carry no penalty.
+        chooser: of F x F cells.
+
+    Returns:
+        The box with its centre in pixels of the crop, from the crop's corner.
+    """
+    x1, y1, x2, y2 = boxes.reshape(-1, 4).astype(np.float64).T
+    with np.errstate(all="ignore"):
+        w, h = x2 - x1 + 1, y2 - y1 + 1
+        aspect = float(np.float64(expected[0]) / np.float64(expected[1]))
+        best = chooser.choose(score.reshape(-1).astype(np.float64), w, h, size_with_context(*expected), aspect)
+        cell = best.cell
+        x, y = (x1[cell] + x2[cell]) / 2, (y1[cell] + y2[cell]) / 2
+    found = Found(*map(float, (best.score, best.windowed, best.weight, x, y, w[cell], h[cell])))
+    return found if all(map(math.isfinite, found)) else None
+
+
+def followed(state: Box, found: Found, scale: float, frame_size: tuple[int, int], settings: DastmSettings) -> Box:
     """The state moved to a chosen box: its centre in the frame, its sides between the least and the frame's.
 
     Args:
@@ -105,7 +133,7 @@ def followed(state: Box, found: Chosen, scale: float, frame_size: tuple[int, int
         scale: crop pixels per frame pixel.
         frame_size: width and height.
     """
-    rate = found.penalty * found.score * settings.size_rate
+    rate = found.weight * settings.size_rate
     w, h = (
         max(settings.smallest_side, min(float(limit), old * (1 - rate) + new / scale * rate))
         for old, new, limit in zip((state.w, state.h), (found.w, found.h), frame_size, strict=True)
@@ -132,14 +160,16 @@ class DastmProcedure(Procedure):
         super().__init__(manifest, graphs)
         self.settings = settings = read_settings(manifest.procedure, DastmSettings)
         _check_graphs(manifest, settings)
-        self.encoder, self.step = graphs["memory"], graphs["step"]
+        self.lost_below = settings.lost_below
+        self.encoder = graphs["memory"]
         self.image, self.target = cast(Image, self.encoder.inputs["image"]), cast(Map, self.encoder.inputs["target"])
         self.features, self.gates = (cast(Map, self.encoder.outputs[name]) for name in ("features", "gates"))
         self.search = cast(Image, self.step.inputs["search"])
-        self.score, self.boxes = (cast(Map, self.step.outputs[name]) for name in ("score", "boxes"))
-        self.window = hann_closed(self.score.shape[-1])
-        self.entry: NDArray[np.uint8] = np.zeros(_entry_bytes(settings), np.uint8)
-        self.schedule = Schedule.parse(settings.schedule)
+        self.score, self.boxes = self.maps = tuple(cast(Map, self.step.outputs[name]) for name in ("score", "boxes"))
+        window = hann_closed(self.score.shape[-1])
+        self.chooser = CellChooser(window, influence=settings.window_influence, penalty=settings.penalty_k)
+        self.entry: Images = np.zeros(_entry_bytes(settings), np.uint8)
+        self.schedule = MemorySchedule.parse(settings.schedule)
         self.memory = EncodedMemory(
             Retention.parse(settings.memory),
             self.schedule,
@@ -149,67 +179,62 @@ class DastmProcedure(Procedure):
             self._encode,
         )
         self.code = np.zeros_like(self.features)
-        self.fill: Colour = (0, 0, 0)
-        self.state = Box(0.0, 0.0, 1.0, 1.0)
+        self.padding: Colour = (0, 0, 0)
+        # Whether the last frame's windowed score was high enough for its memory to be read next.
         self.confident = True
 
     @classmethod
-    def forecast(cls, manifest: Manifest) -> Forecast:
+    def memory_estimate(cls, manifest: Manifest) -> MemoryEstimate:
         settings = read_settings(manifest.procedure, DastmSettings)
         code = next((t for t in manifest.graph("memory").outputs if t.name == "features"), None)
         code_bytes = 0 if code is None else 4 * math.prod(code.shape)
-        retention, schedule = Retention.parse(settings.memory), Schedule.parse(settings.schedule)
-        return forecast_of(retention, schedule, _entry_bytes(settings), code_bytes)
+        retention = Retention.parse(settings.memory)
+        entry_bytes = _entry_bytes(settings) if retention.keeps_sources else code_bytes
+        return MemoryEstimate(entry_bytes, retention, MemorySchedule.parse(settings.schedule))
 
     @property
-    def bank(self) -> Bank:
+    def bank(self) -> MemoryBank:
         """What is kept."""
         return self.memory.bank
 
     def init(self, frame: Frame, box: Box) -> None:
         blue, green, red, _ = cv2.mean(frame)
-        self.fill = (int(blue), int(green), int(red))
+        self.padding = (int(blue), int(green), int(red))
         self.state, self.confident = box, True
         self.memory.clear()
-        self._look(frame)
-        self._remember()
+        self._crop_target(frame)
+        self._keep()
 
-    def update(self, frame: Frame, mark: Mark) -> Decision:
-        scale = self._cut(frame, self.search)
-        mark("crop")
+    def fill(self, frame: Frame) -> float:
+        return self._cut(frame, self.search)
+
+    def run(self) -> None:
+        # Recalling runs the encoder where a memory's code is gone: it is part of the graphs' time.
         self.memory.recall(self._wanted())
+        self.confident = False
         self.step.run()
-        mark("graphs")
-        score, reason = self._move(frame, scale)
-        self._look(frame)
-        mark("decode")
-        gates = self._remember()
-        mark("graphs")
-        return Decision(self.state, score, reason, {"gate": gates})
 
-    def place(self, box: Box) -> None:
-        self.state = box
-
-    def _move(self, frame: Frame, scale: float) -> tuple[float, str | None]:
-        """The graph's maps to the next state; score and why the target counts as lost."""
+    def decode(self, frame: Frame, scale: float) -> Decision | None:
         settings, state = self.settings, self.state
-        found = None
-        if all_finite(self.score, self.boxes):
-            found = choose_box(
-                self.score,
-                self.boxes * np.float32(settings.search_size),
-                (state.w * scale, state.h * scale),
-                self.window,
-                influence=settings.window_influence,
-                penalty_k=settings.penalty_k,
-            )
+        boxes = self.boxes * np.float32(settings.search_size)
+        found = choose_box(self.score, boxes, (state.w * scale, state.h * scale), self.chooser)
         if found is None:
-            self.confident = False
-            return 0.0, "the graph returned NaN or infinity; the last box is kept"
-        self.state = followed(state, found, scale, (frame.shape[1], frame.shape[0]), settings)
+            return None
         self.confident = found.windowed > settings.newest_above
-        reason = f"score {found.score:.3f} is below {settings.lost_below:g}"
-        return found.score, reason if found.score < settings.lost_below else None
+        return Decision(followed(state, found, scale, (frame.shape[1], frame.shape[0]), settings), found.score)
+
+    def remember(self, frame: Frame, timer: StageTimer) -> None:
+        self._crop_target(frame)
+        timer("decode")
+        self._keep()
+        timer("graphs")
+
+    def _cut(self, frame: Frame, out: Image) -> float:
+        """The crop around the state; returns crop pixels per frame pixel."""
+        wanted = math.sqrt(self.state.w * self.state.h) * self.settings.search_factor
+        patch = find_patch(_centre(self.state), wanted, self.settings.search_size)
+        crop_warped(frame, patch, self.padding, out)
+        return patch.scale(self.settings.search_size)
 
     def _wanted(self) -> tuple[int, ...]:
         """Which memories the next search reads."""
@@ -217,21 +242,14 @@ class DastmProcedure(Procedure):
         newest = (t - 1,) if self.confident and t > self.schedule.count else ()
         return (*self.schedule.choose(t), *newest)
 
-    def _cut(self, frame: Frame, out: Image) -> float:
-        """The crop around the state; returns crop pixels per frame pixel."""
-        wanted = math.sqrt(self.state.w * self.state.h) * self.settings.search_factor
-        patch = find_patch(_centre(self.state), wanted, self.settings.search_size)
-        crop_warped(frame, patch, self.fill, out)
-        return patch.scale(self.settings.search_size)
-
-    def _look(self, frame: Frame) -> None:
+    def _crop_target(self, frame: Frame) -> None:
         """Crop and rectangle of the target as the newest entry."""
         scale, pixels = self._cut(frame, self.image), self.image.size
         self.entry[:pixels] = self.image.reshape(-1)
         corners = target_rectangle(self.state.w * scale, self.state.h * scale, self.settings.search_size)
         self.entry[pixels:] = np.array(corners, np.uint16).view(np.uint8)
 
-    def _encode(self, entry: NDArray[Any], out: NDArray[Any]) -> None:
+    def _encode(self, entry: Array, out: Array) -> None:
         pixels = self.image.size
         np.copyto(self.image, entry[:pixels].reshape(self.image.shape))
         x1, y1, x2, y2 = map(int, entry[pixels:].copy().view(np.uint16))
@@ -240,11 +258,11 @@ class DastmProcedure(Procedure):
         self.encoder.run()
         np.copyto(out, self.features)
 
-    def _remember(self) -> dict[str, float]:
-        """Encode and keep the newest entry; the gate's weights for it."""
+    def _keep(self) -> None:
+        """Encode and keep the newest entry; the gate's weights for it are this frame's diagnostics."""
         self._encode(self.entry, self.code)
         self.memory.append(self.entry, self.code)
-        return dict(zip(GATES, map(float, self.gates[0]), strict=True))
+        self.diagnostics = {"gate": dict(zip(GATES, map(float, self.gates[0]), strict=True))}
 
 
 def _centre(box: Box) -> tuple[float, float]:

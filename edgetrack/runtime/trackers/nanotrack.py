@@ -1,4 +1,4 @@
-"""NanoTrack's per-frame procedure (its sheet, 3): template once, then crop, step, penalties and window, smoothed size.
+"""NanoTrack's per-frame procedure (docs/trackers/nanotrack.md): template once, then distances, smoothed in size.
 
 Two variants: `official`, the published Python loop, and `opencv`, `cv2.TrackerNano` to the pixel, which differs from it
 in colours, roundings, window, one penalty and three constants.
@@ -18,11 +18,19 @@ from numpy.typing import NDArray
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
+from edgetrack.media import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import Colour, Image, Scratch, Square, crop_filled
-from edgetrack.runtime.decode import DistanceDecoder, Found, Map, size_with_context
-from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
-from edgetrack.runtime.window import hann_closed, hann_root
+from edgetrack.runtime.crop import Colour, Image, PixelSquare, Scratch, crop_filled
+from edgetrack.runtime.decode import (
+    CellChooser,
+    DistanceDecoder,
+    Found,
+    Map,
+    hann_closed,
+    hann_root,
+    size_with_context,
+)
+from edgetrack.runtime.trackers.base import Decision, Pattern, Procedure, check_graphs, read_settings, shapes_of
 
 OPENCV = {"window_influence": 0.455, "penalty_k": 0.055, "size_rate": 0.37}
 OPENCV_CELLS = 16
@@ -65,7 +73,7 @@ class NanoTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             raise ValueError(f"variant 'opencv' has fixed numbers: found {found}, expected {OPENCV}")
 
 
-class Target(NamedTuple):
+class TargetState(NamedTuple):
     """The state: centre and size in pixels of the frame."""
 
     cx: float
@@ -81,7 +89,7 @@ class Official:
 
     def __init__(self, settings: NanoTrackSettings) -> None:
         self.settings = settings
-        self.target = Target(0.0, 0.0, 0.0, 0.0)
+        self.target = TargetState(0.0, 0.0, 0.0, 0.0)
         self.scale = 1.0
         self.fill: Colour = (0, 0, 0)
         self.origin = 0
@@ -91,29 +99,29 @@ class Official:
         """Added to the score."""
         return hann_closed(cells)
 
-    def start(self, frame: Frame, box: Box) -> Square:
+    def start(self, frame: Frame, box: Box) -> PixelSquare:
         """Take over a target; the template's square."""
         blue, green, red, _ = cv2.mean(frame)
         self.fill = (int(blue), int(green), int(red))
-        self.place(box)
+        self.reset(box)
         return self._around(round(size_with_context(self.target.w, self.target.h)))
 
-    def place(self, box: Box) -> None:
-        """Go on from a box."""
-        self.target = Target(*box.center, box.w, box.h)
+    def reset(self, box: Box) -> None:
+        """Continue from a box."""
+        self.target = TargetState(*box.center, box.w, box.h)
 
-    def search(self) -> Square:
+    def search(self) -> PixelSquare:
         """The square of the search region."""
         size = size_with_context(self.target.w, self.target.h)
         self.scale = self.settings.template_size / size
         return self._around(round(size * (self.settings.search_size / self.settings.template_size)))
 
-    def _around(self, side: int) -> Square:
+    def _around(self, side: int) -> PixelSquare:
         side = max(1, side)
         x, y = (math.floor(c - (side + 1) / 2 + 0.5) for c in self.target[:2])
-        return Square(x, y, side)
+        return PixelSquare(x, y, side)
 
-    def cut(self, frame: Frame, square: Square, out: Image, scratch: Scratch) -> None:
+    def cut(self, frame: Frame, square: PixelSquare, out: Image, scratch: Scratch) -> None:
         """Cut a square as the network wants it: BGR, around the frame the first frame's mean, truncated."""
         crop_filled(frame, square, self.fill, out, scratch)
 
@@ -126,7 +134,7 @@ class Official:
         """Take over the cell that was chosen; returns the confidence, 0..1."""
         rate = found.weight * self.settings.size_rate
         cx, cy, w, h = self.target
-        moved = Target(
+        moved = TargetState(
             cx + found.x / self.scale,
             cy + found.y / self.scale,
             (1 - rate) * w + rate * (found.w / self.scale),
@@ -140,10 +148,10 @@ class Official:
         return Box.from_center(*self.target)
 
 
-def limited(target: Target, frame_size: tuple[int, int], smallest: float) -> Target:
+def limited(target: TargetState, frame_size: tuple[int, int], smallest: float) -> TargetState:
     """Centre in the frame, sides between `smallest` and the frame's."""
     height, width = frame_size
-    return Target(
+    return TargetState(
         max(0.0, min(target.cx, width)),
         max(0.0, min(target.cy, height)),
         max(smallest, min(target.w, width)),
@@ -152,7 +160,7 @@ def limited(target: Target, frame_size: tuple[int, int], smallest: float) -> Tar
 
 
 class OpenCv(Official):
-    """`cv2.TrackerNano`: float32, RGB, whole pixels; its slips are kept (the sheet lists them)."""
+    """`cv2.TrackerNano`: float32, RGB, whole pixels; its slips are kept (docs/trackers/nanotrack.md, Decoding)."""
 
     dtype = np.float32
 
@@ -166,31 +174,31 @@ class OpenCv(Official):
     def window(cells: int) -> NDArray[Any]:
         return hann_root(cells)
 
-    def start(self, frame: Frame, box: Box) -> Square:
+    def start(self, frame: Frame, box: Box) -> PixelSquare:
         self._frame_size = (frame.shape[0], frame.shape[1])
         # OpenCV takes boxes of whole pixels; others are truncated, as its results are.
         x, y, w, h = (float(int(value)) for value in box)
-        self.place(Box(x, y, max(1.0, w), max(1.0, h)))
+        self.reset(Box(x, y, max(1.0, w), max(1.0, h)))
         return self._around(int(size_with_context(self.target.w, self.target.h)))
 
-    def place(self, box: Box) -> None:
+    def reset(self, box: Box) -> None:
         limit = OPENCV_LARGEST
         cx, cy, w, h = (float(np.float32(max(-limit, min(v, limit)))) for v in (*box.center, box.w, box.h))
-        self.target = Target(cx, cy, w, h)
+        self.target = TargetState(cx, cy, w, h)
 
-    def search(self) -> Square:
+    def search(self) -> PixelSquare:
         _, _, w, h = self.target
         context = 0.5 * int(np.float32(w + h))
         size = np.float32(math.sqrt(np.float32(np.float32(w + context) * np.float32(h + context))))
         self.scale = float(np.float32(self.settings.template_size) / size)
         return self._around(int(size * (self.settings.search_size // self.settings.template_size)))
 
-    def _around(self, side: int) -> Square:
+    def _around(self, side: int) -> PixelSquare:
         side = max(1, side)
         x, y = (int(c) - (side + 1) // 2 for c in self.target[:2])
-        return Square(x, y, side)
+        return PixelSquare(x, y, side)
 
-    def cut(self, frame: Frame, square: Square, out: Image, scratch: Scratch) -> None:
+    def cut(self, frame: Frame, square: PixelSquare, out: Image, scratch: Scratch) -> None:
         if not square.is_inside(frame):
             blue, green, red, _ = cv2.mean(frame)
             self.fill = (round(blue), round(green), round(red))
@@ -208,7 +216,7 @@ class OpenCv(Official):
         scale, (cx, cy, w, h) = f32(self.scale), map(f32, self.target)
         rate = f32(found.weight) * f32(self.settings.size_rate)
         keep = f32(1) - rate
-        moved = Target(
+        moved = TargetState(
             float(cx + f32(found.x) / scale),
             float(cy + f32(found.y) / scale),
             float(f32(found.w) / scale * rate + keep * (w * scale / scale)),
@@ -226,20 +234,15 @@ VARIANTS = {"official": Official, "opencv": OpenCv}
 
 
 def _check_graphs(manifest: Manifest, settings: NanoTrackSettings) -> None:
-    """Hold the manifest's graphs against what the procedure reads and writes, before anything is written anywhere."""
-    template, step = manifest.graph("template"), manifest.graph("step")
-    found = [{t.name: t.shape for t in side} for side in (template.inputs, step.inputs, step.outputs)]
-    kernels = {t.name: t.shape for t in template.outputs}
-    cells = found[2].get("cls", (0,))[-1]
-    expected: list[dict[str, tuple[int, ...]]] = [
-        {"template": (settings.template_size, settings.template_size, 3)},
-        {"search": (settings.search_size, settings.search_size, 3)} | kernels,
-        {"cls": (1, 2, cells, cells), "loc": (1, 4, cells, cells)},
-    ]
-    if found != expected or cells < 2:
+    kernels = shapes_of(manifest.graph("template").outputs)
+    template: Pattern = {"template": (settings.template_size, settings.template_size, 3)}
+    search: Pattern = {"search": (settings.search_size, settings.search_size, 3)}
+    maps: Pattern = {"cls": (1, 2, "cells", "cells"), "loc": (1, 4, "cells", "cells")}
+    cells = check_graphs(manifest, {"template": (template, kernels), "step": ({**search, **kernels}, maps)})["cells"]
+    if cells < 2:
         raise BundleError(
-            f"the graphs of bundle {manifest.name!r} do not suit NanoTrack's procedure: found {found}, expected "
-            f"{expected}; export it again"
+            f"the graphs of bundle {manifest.name!r} do not suit its procedure: {cells} x {cells} cells, expected 2 or "
+            "more on each side; export it again"
         )
     if settings.variant == "opencv" and cells != OPENCV_CELLS:
         raise BundleError(
@@ -255,19 +258,19 @@ class NanoTrackProcedure(Procedure):
         super().__init__(manifest, graphs)
         settings = read_settings(manifest.procedure, NanoTrackSettings)
         _check_graphs(manifest, settings)
-        self.template, self.step = graphs["template"], graphs["step"]
+        self.template = graphs["template"]
         self.template_crop = cast(Image, self.template.inputs["template"])
         self.search_crop = cast(Image, self.step.inputs["search"])
+        # The decoder checks its maps itself, along with what it makes of them.
         self.cls, self.loc = (cast(Map, self.step.outputs[name]) for name in ("cls", "loc"))
         self.variant = VARIANTS[settings.variant](settings)
-        self.decode = DistanceDecoder(
+        chooser = CellChooser(
             self.variant.window(self.cls.shape[-1]),
-            stride=settings.stride,
             influence=settings.window_influence,
             penalty=settings.penalty_k,
-            origin=self.variant.origin,
             dtype=self.variant.dtype,
         )
+        self.decoder = DistanceDecoder(chooser, stride=settings.stride, origin=self.variant.origin)
         self.lost_below = settings.lost_below
         self.scratch = Scratch()
 
@@ -277,23 +280,22 @@ class NanoTrackProcedure(Procedure):
         self.template.run()
         for name, kernel in self.template.outputs.items():
             np.copyto(self.step.inputs[name], kernel)
+        self.state = self.variant.box()
 
-    def update(self, frame: Frame, mark: Mark) -> Decision:
-        variant = self.variant
-        variant.cut(frame, variant.search(), self.search_crop, self.scratch)
-        mark("crop")
-        self.step.run()
-        mark("graphs")
-        found = self.decode(self.cls, self.loc, *variant.expected())
+    def fill(self, frame: Frame) -> float:
+        self.variant.cut(frame, self.variant.search(), self.search_crop, self.scratch)
+        return self.variant.scale
+
+    def decode(self, frame: Frame, scale: float) -> Decision | None:
+        found = self.decoder(self.cls, self.loc, *self.variant.expected())
         if found is None:
-            return Decision(variant.box(), 0.0, "the graph returned NaN or infinity; the last box is kept")
-        score = variant.move(found, (frame.shape[0], frame.shape[1]))
-        mark("decode")
-        reason = f"score {score:.3f} is below {self.lost_below:g}" if score < self.lost_below else None
-        return Decision(variant.box(), score, reason)
+            return None
+        score = self.variant.move(found, (frame.shape[0], frame.shape[1]))
+        return Decision(self.variant.box(), score)
 
-    def place(self, box: Box) -> None:
-        self.variant.place(box)
+    def reset_box(self, box: Box) -> None:
+        self.variant.reset(box)
+        self.state = self.variant.box()
 
 
 PROCEDURE = NanoTrackProcedure

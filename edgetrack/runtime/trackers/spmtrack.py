@@ -1,4 +1,4 @@
-"""SPMTrack's per-frame procedure (sheet 3.5): aligned crops, three past templates with masks, a token carried along."""
+"""SPMTrack's per-frame procedure (docs/trackers/spmtrack.md): past templates with masks, a token carried along."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
-from edgetrack.runtime.aligned_crop import crop_aligned, mean_colour, touched
+from edgetrack.media import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.decode import Map, all_finite, decode_boxes
-from edgetrack.runtime.memory import Bank, Forecast, Retention, Schedule
-from edgetrack.runtime.trackers.base import Decision, Frame, Mark, Procedure, read_settings
-from edgetrack.runtime.window import hann_closed
+from edgetrack.runtime.crop import crop_aligned, mean_colour, touched
+from edgetrack.runtime.decode import CellChooser, Map, hann_closed
+from edgetrack.runtime.memory import MemoryBank, MemoryEstimate, MemorySchedule, Retention
+from edgetrack.runtime.trackers.base import (
+    Decision,
+    Pattern,
+    Procedure,
+    StageTimer,
+    check_graphs,
+    read_settings,
+    shapes_of,
+)
 
 # Crops are kept as 16-bit fractions of 255: half the memory of float32, wrong by 0.002 grey levels at most.
 LEVELS = 257
@@ -56,7 +64,7 @@ class SpmTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "sizes must be positive, template_size a multiple of cell, factors at least 1, window_influence 0..1 "
                 f"and all numbers finite, found {self}"
             )
-        schedule = Schedule.parse(self.schedule)
+        schedule = MemorySchedule.parse(self.schedule)
         if schedule.rule not in ("fixed", "spread"):
             raise ValueError(f"schedule {self.schedule!r}: expected one of always as many entries, fixed or spread")
         Retention.parse(self.memory)
@@ -66,31 +74,27 @@ class SpmTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Mask values along a template's side."""
         return self.template_size // self.cell
 
-    def bank(self) -> Bank:
+    def bank(self) -> MemoryBank:
         """An empty memory: an entry is a crop and its mask."""
         shape = (self.template_size**2 * 3 + self.cells**2,)
-        return Bank(Retention.parse(self.memory), Schedule.parse(self.schedule), shape, np.uint16)
+        return MemoryBank(Retention.parse(self.memory), MemorySchedule.parse(self.schedule), shape, np.uint16)
 
 
 def _check_graphs(manifest: Manifest, settings: SpmTrackSettings) -> None:
-    """Hold the manifest's graph against what the procedure reads and writes, before anything is written anywhere."""
-    step = manifest.graph("step")
-    found = [{t.name: t.shape for t in side} for side in (step.inputs, step.outputs)]
-    count = Schedule.parse(settings.schedule).count
-    state, score = found[0].get("token", ()), found[1].get("score", (0,))
-    expected: list[dict[str, tuple[int, ...]]] = [
-        {
-            "search": (settings.search_size, settings.search_size, 3),
-            "templates": (count, settings.template_size, settings.template_size, 3),
-            "masks": (count, settings.cells**2),
-            "token": state,
-        },
-        {"score": (1, score[-1], score[-1]), "boxes": (1, score[-1], score[-1], 4), "next_token": state},
-    ]
-    if found != expected or score[-1] < 2:
+    count, state = (
+        MemorySchedule.parse(settings.schedule).count,
+        shapes_of(manifest.graph("step").inputs).get("token", ()),
+    )
+    inputs: Pattern = {
+        "search": (settings.search_size, settings.search_size, 3),
+        "templates": (count, settings.template_size, settings.template_size, 3),
+        "masks": (count, settings.cells**2),
+        "token": state,
+    }
+    outputs: Pattern = {"score": (1, "cells", "cells"), "boxes": (1, "cells", "cells", 4), "next_token": state}
+    if check_graphs(manifest, {"step": (inputs, outputs)})["cells"] < 2:
         raise BundleError(
-            f"the graphs of bundle {manifest.name!r} do not suit SPMTrack's procedure: found {found}, expected "
-            f"{expected}; export it again"
+            f"the graphs of bundle {manifest.name!r} do not suit its procedure: one cell; export it again"
         )
 
 
@@ -103,72 +107,40 @@ class SpmTrackProcedure(Procedure):
         super().__init__(manifest, graphs)
         self.settings = settings = read_settings(manifest.procedure, SpmTrackSettings)
         _check_graphs(manifest, settings)
-        self.step = graphs["step"]
-        inputs = self.step.inputs
+        self.lost_below = settings.lost_below
         self.search, self.templates, self.masks, self.state_in = (
-            cast(Map, inputs[name]) for name in ("search", "templates", "masks", "token")
+            cast(Map, self.step.inputs[name]) for name in ("search", "templates", "masks", "token")
         )
-        self.score, self.boxes, self.next_state = (
+        self.score, self.boxes, self.next_state = self.maps = tuple(
             cast(Map, self.step.outputs[name]) for name in ("score", "boxes", "next_token")
         )
         self.carried = np.zeros_like(self.next_state)
-        self.window = hann_closed(self.score.shape[-1]).astype(np.float32)
+        window = hann_closed(self.score.shape[-1]).astype(np.float32)
+        self.chooser = CellChooser(window, influence=settings.window_influence, dtype=np.float32)
         self.bank = settings.bank()
         self.crop = np.empty((settings.template_size, settings.template_size, 3), np.float32)
         self.entry: NDArray[np.uint16] = np.zeros(self.crop.size + settings.cells**2, np.uint16)
         self.read: NDArray[np.uint16] = np.empty_like(self.entry)
-        self.fill: NDArray[np.float32] = np.zeros(3, np.float32)
-        self.state = Box(0.0, 0.0, 0.0, 0.0)
+        self.padding: NDArray[np.float32] = np.zeros(3, np.float32)
 
     @classmethod
-    def forecast(cls, manifest: Manifest) -> Forecast:
-        return read_settings(manifest.procedure, SpmTrackSettings).bank().forecast
+    def memory_estimate(cls, manifest: Manifest) -> MemoryEstimate:
+        return read_settings(manifest.procedure, SpmTrackSettings).bank().estimate
 
     def init(self, frame: Frame, box: Box) -> None:
         self.bank.clear()
-        self.fill = mean_colour(frame)
+        self.padding = mean_colour(frame)
         self.carried[...] = 0
         self.state = box
-        self._look(frame, box)
+        self._encode(frame, box)
         self.bank.append(self.entry)
 
-    def update(self, frame: Frame, mark: Mark) -> Decision:
+    def fill(self, frame: Frame) -> float:
         settings = self.settings
         # The published code enlarges small boxes around their centre before it cuts.
         sides = max(self.state.w, settings.smallest_side), max(self.state.h, settings.smallest_side)
         around = Box.from_center(*self.state.center, *sides)
-        mapping = crop_aligned(frame, around, settings.search_factor, self.fill, self.search)
-        self._recall()
-        mark("crop")
-        self.step.run()
-        mark("graphs")
-        if not all_finite(self.score, self.boxes, self.next_state):
-            # An entry all the same: entries are counted as frames.
-            self.bank.append(self.entry)
-            return Decision(self.state, 0.0, "the graph returned NaN or infinity; the last box is kept")
-        np.copyto(self.carried, self.next_state)
-        found = decode_boxes(self.score, self.boxes, self.window, settings.window_influence)
-        size = settings.search_size
-        box = _inside(mapping.to_frame(Box(*(value * size for value in found.box))), frame)
-        reason = f"score {found.score:.3f} is below {self.lost_below:g}" if found.score < self.lost_below else None
-        if box.w > 0 and box.h > 0:
-            self.state = box
-            self._look(frame, box)
-        else:
-            reason = "the box found has no area inside the frame; the last box is kept"
-        self.bank.append(self.entry)
-        mark("decode")
-        return Decision(self.state, found.score, reason)
-
-    def place(self, box: Box) -> None:
-        self.state = box
-
-    @property
-    def lost_below(self) -> float:
-        """Confidence under which a result counts as lost."""
-        return self.settings.lost_below
-
-    def _recall(self) -> None:
+        self.mapping = crop_aligned(frame, around, settings.search_factor, self.padding, self.search)
         # Written just before the graph runs: who records what it is fed reads it afterwards.
         np.copyto(self.state_in, self.carried)
         pixels = self.crop.size
@@ -176,8 +148,23 @@ class SpmTrackProcedure(Procedure):
             self.bank.read(index, self.read)
             np.divide(self.read[:pixels].reshape(self.crop.shape), np.float32(LEVELS), out=self.templates[slot])
             self.masks[slot] = self.read[pixels:]
+        return self.mapping.scale_x
 
-    def _look(self, frame: Frame, box: Box) -> None:
+    def decode(self, frame: Frame, scale: float) -> Decision:
+        np.copyto(self.carried, self.next_state)
+        size = self.settings.search_size
+        score, found = choose_box(self.score, self.boxes, self.chooser)
+        box = _inside(self.mapping.to_frame(Box(*(value * size for value in found))), frame)
+        if not (box.w > 0 and box.h > 0):
+            return Decision(self.state, score, "the box found has no area inside the frame; the last box is kept")
+        self._encode(frame, box)
+        return Decision(box, score)
+
+    def remember(self, frame: Frame, timer: StageTimer) -> None:
+        # Also where the target was not found: entries are counted as frames.
+        self.bank.append(self.entry)
+
+    def _encode(self, frame: Frame, box: Box) -> None:
         """Crop and mask around a box as the newest entry; the one before stays where the box covers no cell.
 
         The published code stops there with an assertion. Where a box reaches over the crop's left or upper edge, that
@@ -195,6 +182,19 @@ class SpmTrackProcedure(Procedure):
         mask: NDArray[Any] = self.entry[pixels:].reshape(cells, cells)
         mask[...] = 0
         mask[covered.y1 : covered.y2, covered.x1 : covered.x2] = 1
+
+
+def choose_box(score: Map, boxes: Map, chooser: CellChooser) -> tuple[float, Box]:
+    """The best cell's probability and box in fractions of the crop (docs/trackers/spmtrack.md, Decoding).
+
+    Args:
+        score: (1, F, F) logits.
+        boxes: (1, F, F, 4), x1, y1, x2, y2 as fractions of the crop.
+        chooser: of F x F cells.
+    """
+    best = chooser.choose((1 / (1 + np.exp(-np.clip(score[0], -80, 80)))).reshape(-1))
+    x1, y1, x2, y2 = map(float, boxes.reshape(-1, 4)[best.cell])
+    return best.score, Box(x1, y1, x2 - x1, y2 - y1)
 
 
 def _inside(box: Box, frame: Frame) -> Box:

@@ -49,7 +49,7 @@ def test_an_open_loop_run_searches_around_the_given_boxes_and_keeps_the_maps(mak
         alone = []
         for before in given[:2]:
             tracker.init(np.zeros((48, 64, 3), np.uint8), given[0])
-            tracker.place(before)
+            tracker.reset_box(before)
             alone.append(tracker.update(np.zeros((48, 64, 3), np.uint8)).box)
         assert {info.name for info, _ in maps_of(tracker)} == {"step/score", "step/size", "step/offset"}
         assert all(info.size <= LARGEST_MAP for info, _ in maps_of(tracker))

@@ -18,7 +18,7 @@ from edgetrack.capabilities import backend_of
 from edgetrack.export.flops import count_flops
 from edgetrack.models.base import find_model
 from edgetrack.runtime.backends.base import BackendOptions
-from edgetrack.runtime.parity import run_graph
+from edgetrack.runtime.verify import run_graph
 
 TRACKERS = ["nanotrack_v2", "nanotrack_v3"]
 # Multiply-accumulates of the folded step; v3's further merge saves 2.5 million.

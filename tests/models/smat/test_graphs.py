@@ -19,7 +19,7 @@ from edgetrack.models.base import GraphModule
 from edgetrack.models.smat import Network, deploy
 from edgetrack.models.smat.graphs import FEATURES, MAPS, image_to_nchw, reference
 from edgetrack.runtime.backends.base import BackendOptions
-from edgetrack.runtime.parity import run_graph
+from edgetrack.runtime.verify import run_graph
 
 GOLDEN_NAMES = {"score": "score_map", "size": "size_map", "offset": "offset_map"}
 

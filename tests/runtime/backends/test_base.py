@@ -13,7 +13,7 @@ import pytest
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
 from edgetrack.runtime.backends.base import Chain, allocate
-from edgetrack.runtime.parity import run_graph
+from edgetrack.runtime.verify import run_graph
 from tests.builders import TARGETS
 
 PACKAGES = {"torch": ("torch", "export"), "onnx": ("onnxruntime", "onnx"), "openvino": ("openvino", "openvino")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,24 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.cli.main import app
-from edgetrack.errors import BundleError, InvalidTextError
+from edgetrack.errors import BackendMissingError, BundleError, InvalidTextError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.media import open_source
 from edgetrack.runtime.backends.base import allocate
+from edgetrack.runtime.prompt import Prompt, phrases_of, stand_in_text
 from edgetrack.runtime.session import Tracker, load
+from edgetrack.runtime.trackers import atstrack
+from edgetrack.runtime.trackers.atstrack import clip_tokens, split_sentence
 from edgetrack.runtime.trackers.base import find_family
 
+FOUR = ("category", "appearance", "action", "location")
 SCENE = "synthetic:drift?frames=4&size=160x120"
 PHRASES = {"category": "ball", "appearance": "red ball", "action": "rolling", "location": "on the left"}
 
@@ -182,9 +190,9 @@ def test_graphs_that_do_not_fit_are_refused(bundle: Path) -> None:
     def made(manifest: Manifest) -> Any:
         return find_family("atstrack")(manifest, {g.name: Buffers(g) for g in manifest.graphs})  # type: ignore[misc]
 
-    assert made(manifest).attributes == tuple(PHRASES)
+    assert made(manifest).prompt.attributes == tuple(PHRASES)
     for graphs in ((fewer, step), (step,), (text, msgspec.structs.replace(step, outputs=step.outputs[:-1]))):
-        with pytest.raises(BundleError, match="do not suit ATSTrack's procedure"):
+        with pytest.raises(BundleError, match="do not suit its procedure"):
             made(msgspec.structs.replace(manifest, graphs=graphs))
 
 
@@ -272,3 +280,120 @@ def test_sentences_of_a_folder_of_many_sequences_are_nobodys(tmp_path: Path) -> 
     opened = open_dataset(tmp_path)
     texts = {entry.name: opened.read(entry).text for entry in opened.entries if entry.name in ("a", "b")}
     assert texts == {"a": None, "b": None}
+
+
+def test_tokens_are_the_official_ones(shared: Path) -> None:
+    official = json.loads((shared / "golden/clip_tokens.json").read_text())
+    assert (official["sot"], official["eot"], official["context_length"]) == (
+        atstrack.START,
+        atstrack.END,
+        atstrack.CONTEXT,
+    )
+    compared = 0
+    for case in official["cases"]:
+        if len(case["ids"]) > 2:
+            assert clip_tokens(case["text"], 77, "category") == case["ids"], case["text"]
+            compared += 1
+    assert compared >= 9
+
+
+@given(st.text(max_size=40))
+@example("!{")  # "!" inside a word is CLIP's number 0
+def test_any_text_gives_tokens_or_a_clear_error(phrase: str) -> None:
+    try:
+        ids = clip_tokens(phrase, 16, "action")
+    except InvalidTextError as error:
+        ids = []
+        said = str(error)
+    if not ids:
+        assert "'action'" in said
+        return
+    assert (ids[0], ids[-1]) == (atstrack.START, atstrack.END)
+    assert 3 <= len(ids) <= 16
+    assert all(0 <= i < atstrack.START for i in ids[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("phrase", "room", "match"),
+    [
+        ("a " * 20, 16, r"22 tokens .*this bundle takes 16.*text_tokens = 22"),
+        ("a " * 90, 16, r"92 tokens .*CLIP takes 77.*shorten it$"),
+        ("&nbsp;", 16, "no word"),
+        ("", 16, "no word"),
+    ],
+)
+def test_phrases_that_do_not_fit_are_named(phrase: str, room: int, match: str) -> None:
+    with pytest.raises(InvalidTextError, match=match):
+        clip_tokens(phrase, room, "location")
+
+
+def test_without_the_tokenizer_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    atstrack._tokenizer.cache_clear()
+    monkeypatch.setitem(sys.modules, "instant_clip_tokenizer", None)  # as the import system marks what is not there
+    with pytest.raises(BackendMissingError, match=r"edgetrack\[text\]"):
+        clip_tokens("car", 16, "category")
+    monkeypatch.undo()
+    assert clip_tokens("car", 16, "category")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        (
+            "white airplane landing on ground",
+            {"category": "airplane", "appearance": "white airplane", "action": "landing", "location": "on ground"},
+        ),
+        (
+            "a man in blue t-shirt walking behind a car",
+            {
+                "category": "man",
+                "appearance": "man in blue t-shirt",
+                "action": "walking",
+                "location": "behind a car",
+            },
+        ),
+        ("hand of a woman", {"category": "hand", "appearance": "hand of woman"}),
+        ("red kite being flown by a boy", None),
+        ("Car", {"category": "Car"}),
+        ("swing", {"category": "swing"}),
+        ("", {}),
+        (" ,;. ", {}),
+    ],
+)
+def test_sentences_are_cut_by_rules(sentence: str, expected: dict[str, str] | None) -> None:
+    found = split_sentence(sentence)
+    if expected is None:
+        assert found["category"] == "kite"
+        assert found["action"] == "being flown by a boy"
+    else:
+        assert found == expected
+
+
+def test_lasots_sentences_split_and_fit(shared: Path) -> None:
+    """1400 sentences of the data set: the category is mostly the class's name, and no phrase is too long."""
+    sentences = json.loads((shared / "data/lang/lasot_nlp.json").read_text())
+    seen: Counter[str] = Counter()
+    right = 0
+    for name, sentence in sentences.items():
+        found = phrases_of(sentence, Prompt(FOUR, split_sentence))
+        seen.update(found.keys())
+        right += name.rsplit("-", 1)[0].lower().endswith(found["category"].lower())
+        for attribute, phrase in found.items():
+            assert len(clip_tokens(phrase, 16, attribute)) <= 16
+    assert seen["category"] == len(sentences) == 1400
+    assert right > 1200
+    assert min(seen.values()) > 600
+
+
+@given(st.text(alphabet="abc ing,.on in red held by", max_size=60))
+def test_no_word_is_made_up(sentence: str) -> None:
+    words = sentence.replace(",", " ").replace(".", " ").replace(";", " ").split()
+    for phrase in split_sentence(sentence).values():
+        assert all(word in words for word in phrase.split())
+
+
+def test_stand_ins_can_be_read_and_differ() -> None:
+    phrases = stand_in_text(FOUR)
+    lengths = [len(clip_tokens(phrase, 16, name)) for name, phrase in phrases.items()]
+    assert lengths == [4, 6, 8, 10]
+    assert stand_in_text(()) == {}

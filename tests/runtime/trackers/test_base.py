@@ -7,8 +7,9 @@ import pytest
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError, UnknownNameError
 from edgetrack.runtime.trackers.base import find_family, find_procedure, read_settings
+from edgetrack.runtime.trackers.center import CenterSettings
 from edgetrack.runtime.trackers.nanotrack import NanoTrackProcedure
-from edgetrack.runtime.trackers.smat import SmatProcedure, SmatSettings
+from edgetrack.runtime.trackers.smat import SmatProcedure
 from tests.builders import scripted_manifest
 
 SETTINGS = {
@@ -44,7 +45,7 @@ def test_unknown_tracker_is_named(name: str) -> None:
 
 
 def test_settings_are_read() -> None:
-    assert read_settings(SETTINGS, SmatSettings).search_factor == 4.0
+    assert read_settings(SETTINGS, CenterSettings).search_factor == 4.0
 
 
 @pytest.mark.parametrize(
@@ -63,11 +64,11 @@ def test_settings_are_read() -> None:
     ],
 )
 def test_settings_that_cannot_be_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(BundleError, match="procedure section does not suit SmatSettings"):
-        read_settings(SETTINGS | change, SmatSettings)
+    with pytest.raises(BundleError, match="procedure section does not suit CenterSettings"):
+        read_settings(SETTINGS | change, CenterSettings)
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_every_setting_must_be_stated(name: str) -> None:
     with pytest.raises(BundleError, match=f"missing required field `{name}`"):
-        read_settings({key: value for key, value in SETTINGS.items() if key != name}, SmatSettings)
+        read_settings({key: value for key, value in SETTINGS.items() if key != name}, CenterSettings)

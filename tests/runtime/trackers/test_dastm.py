@@ -10,16 +10,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from edgetrack.box import Box
 from edgetrack.cli.main import app
 from edgetrack.export.recipe import find_recipe
 from edgetrack.media import open_source
-from edgetrack.runtime.scored_boxes import choose_box
+from edgetrack.runtime.decode import CellChooser, hann_closed, size_with_context
 from edgetrack.runtime.session import Tracker, load
-from edgetrack.runtime.trackers.dastm import GATES, DastmSettings, followed
-from edgetrack.runtime.window import hann_closed
+from edgetrack.runtime.trackers.dastm import GATES, DastmSettings, choose_box, followed
 
 SCENE = "synthetic:drift?frames=9&size=160x120"
 
@@ -52,9 +53,7 @@ def test_the_state_moves_as_officially(golden: Callable[[str], Any], settings: D
         fixture["score"].reshape(1, 25, 25),
         fixture["box_xyxy"].reshape(1, 25, 25, 4),
         (w * scale, h * scale),
-        hann_closed(25),
-        influence=settings.window_influence,
-        penalty_k=settings.penalty_k,
+        CellChooser(hann_closed(25), influence=settings.window_influence, penalty=settings.penalty_k),
     )
     assert found is not None
     before = Box(cx - (w - 1) / 2, cy - (h - 1) / 2, w, h)
@@ -126,11 +125,11 @@ def test_the_newest_frame_is_read_only_after_a_confident_one(tracker: Tracker) -
 def test_a_search_goes_on_where_it_is_placed(tracker: Tracker) -> None:
     frames = start(tracker)
     tracker.update(frames[1])
-    tracker.place((40, 30, 20, 24))
+    tracker.reset_box((40, 30, 20, 24))
     procedure: Any = tracker.procedure
     procedure._cut(frames[2], procedure.search)
     crop = procedure.search.copy()
-    tracker.place((60, 50, 20, 24))
+    tracker.reset_box((60, 50, 20, 24))
     procedure._cut(frames[2], procedure.search)
     assert not np.array_equal(crop, procedure.search)
 
@@ -174,3 +173,72 @@ def test_eval_reports_which_attention_dominated(exported_tiny: Callable[..., Pat
     # The same run, kept on disk, gives the same figures; people get a line of it.
     again = CliRunner().invoke(app, [*command, "--markdown"])
     assert "- gate over 8 frames: " in again.stdout
+
+
+WINDOW = hann_closed(5)
+
+
+def chosen(score: Any, boxes: Any, expected: tuple[float, float] = (10.0, 10.0), **changes: float) -> Any:
+    chooser = CellChooser(WINDOW, **{"influence": 0.21, "penalty": 0.04, **changes})
+    return choose_box(score.reshape(1, 5, 5), boxes.reshape(1, 5, 5, 4), expected, chooser)
+
+
+def squares(side: float = 10.0) -> Any:
+    return np.tile(np.array([0, 0, side - 1, side - 1], np.float32), (25, 1))
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_the_official_cell_is_chosen(golden: Callable[[str], Any], case: int) -> None:
+    fixture = golden("stm_postprocess")
+    np.testing.assert_allclose(hann_closed(25).ravel(), fixture.arrays["window"], rtol=0, atol=1e-12)
+    given_ = fixture.group(f"case{case}")
+    scale, (w, h) = float(given_["scale"]), given_["prev_size"]
+    found = choose_box(
+        given_["score"].reshape(1, 25, 25),
+        given_["box_xyxy"].reshape(1, 25, 25, 4),
+        (w * scale, h * scale),
+        CellChooser(hann_closed(25), influence=0.21, penalty=0.04),
+    )
+    assert found is not None
+    x1, y1, x2, y2 = given_["box_xyxy"].reshape(-1, 4)[int(given_["best_id"])].astype(float)
+    assert found[3:] == ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1 + 1, y2 - y1 + 1)
+    assert found.windowed == pytest.approx(float(given_["best_pscore"]), abs=1e-6)
+    assert found.weight / found.score == pytest.approx(float(given_["penalty_best"]), abs=1e-6)
+
+
+def test_without_change_and_window_the_score_decides() -> None:
+    score = np.linspace(0.1, 0.9, 25, dtype=np.float32)
+    found = chosen(score, squares(), influence=0.0)
+    assert (found.score, found.weight) == (np.float32(0.9), np.float32(0.9))
+    assert found.windowed == pytest.approx(found.score)
+    assert (found.x, found.y, found.w, found.h) == (4.5, 4.5, 10.0, 10.0)
+
+
+def cell_of(score: Any, boxes: Any, **changes: float) -> int:
+    chooser = CellChooser(WINDOW, **{"influence": 0.21, "penalty": 0.04, **changes})
+    w, h = boxes[:, 2] - boxes[:, 0] + 1, boxes[:, 3] - boxes[:, 1] + 1
+    return chooser.choose(score, w, h, size_with_context(10.0, 10.0), 1.0).cell
+
+
+def test_equal_scores_are_decided_by_the_window_then_the_order() -> None:
+    even = np.full(25, 0.5, np.float32)
+    assert cell_of(even, squares()) == 12
+    assert cell_of(even, squares(), influence=0.0) == 0
+
+
+@given(factor=st.floats(1.1, 8))
+def test_a_change_costs_as_much_as_its_inverse(factor: float) -> None:
+    even = np.full(25, 0.5, np.float32)
+    larger, smaller = (chosen(even, squares(10.0 * f)).weight / 0.5 for f in (factor, 1 / factor))
+    assert larger == pytest.approx(smaller, rel=1e-5)
+    assert larger == pytest.approx(np.exp(-(factor - 1) * 0.04), rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_decides_nothing(bad: float) -> None:
+    even = np.full(25, 0.5, np.float32)
+    broken = squares()
+    broken[12] = bad
+    assert chosen(even, broken) is None or cell_of(even, broken) != 12
+    even[3] = bad
+    assert chosen(even, squares()) is None or cell_of(even, squares()) != 3

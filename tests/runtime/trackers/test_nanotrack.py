@@ -130,7 +130,7 @@ def test_placed_tracker_searches_around_the_new_box_and_keeps_the_template(
     placed.init(frame, START)
     kernel = placed.graphs["step"].inputs["k_cls"].copy()
     started.init(frame, elsewhere)
-    placed._procedure.place(elsewhere)
+    placed._procedure.reset_box(elsewhere)
     assert placed.update(frame).box == started.update(frame).box
     assert np.array_equal(placed.graphs["step"].inputs["search"], started.graphs["step"].inputs["search"])
     assert np.array_equal(placed.graphs["step"].inputs["k_cls"], kernel)
@@ -303,5 +303,5 @@ def changed(graph: str, side: str, tensor: str, change: dict[str, Any]) -> Manif
 def test_graphs_that_do_not_suit_the_procedure_are_refused(
     scripted: Callable[..., Path], graph: str, side: str, tensor: str, change: dict[str, Any]
 ) -> None:
-    with pytest.raises(BundleError, match="do not suit NanoTrack's procedure"):
+    with pytest.raises(BundleError, match="do not suit its procedure"):
         load(scripted(changed(graph, side, tensor, change), cls=0.0, loc=3.0))

@@ -18,10 +18,9 @@ from edgetrack.cli.main import app
 from edgetrack.errors import BundleError, InvalidFrameError, SourceError, SourceInterruptedError, UsageError
 from edgetrack.media import open_source
 from edgetrack.runtime.backends.base import BackendOptions
-from edgetrack.runtime.frames import with_stand_in
-from edgetrack.runtime.paired import PairedSource
+from edgetrack.runtime.frames import PairedSource, with_stand_in
+from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import Tracker, load
-from edgetrack.runtime.text import stand_in_text
 from edgetrack.runtime.trackers.base import find_family
 
 TRACKERS = ["dmtrack", "spmtrack_b", "atstrack", "dastm"]
@@ -33,7 +32,7 @@ def run(tracker: Tracker, count: int = 14) -> list[Any]:
     source = open_source(SCENE)
     assert source.ground_truth is not None
     if tracker.attributes:
-        tracker.describe(stand_in_text(tracker.attributes))
+        tracker.set_text(stand_in_text(tracker.attributes))
     found = []
     for index, frame in enumerate(source):
         image = with_stand_in(frame, tracker.modalities)
@@ -80,7 +79,7 @@ def test_a_bound_is_kept(exported_tiny: Callable[..., Path], name: str) -> None:
         run(tracker)
         bank = tracker.procedure.bank
         assert bank.count == 14
-        assert 2 * bank.forecast.entry_bytes <= bank.nbytes <= 4 * bank.forecast.entry_bytes
+        assert 2 * bank.estimate.entry_bytes <= bank.nbytes <= 4 * bank.estimate.entry_bytes
 
 
 @each_tracker
@@ -193,7 +192,7 @@ def test_two_arrays_and_one_of_six_channels_are_the_same(exported_tiny: Callable
 def test_the_released_schedule_forgets_what_it_never_asks_for(exported_tiny: Callable[..., Path]) -> None:
     with changed(exported_tiny("dmtrack", "onnx"), schedule="nearest:3") as tracker:
         run(tracker)
-        assert tracker.procedure.bank.nbytes == 3 * tracker.procedure.bank.forecast.entry_bytes
+        assert tracker.procedure.bank.nbytes == 3 * tracker.procedure.bank.estimate.entry_bytes
 
 
 @pytest.fixture
@@ -242,10 +241,10 @@ def test_track_says_which_tracker_takes_which_images(
 ) -> None:
     colour, depth = map(str, pair_folders)
     result = CliRunner().invoke(app, ["track", str(exported_tiny("dmtrack", "onnx")), colour])
-    assert "--aux PATH" in str(result.exception)
+    assert "--aux PATH" in result.output
     single = str(exported_tiny("spmtrack_b", "onnx"))
     result = CliRunner().invoke(app, ["track", single, colour, "--aux", depth])
-    assert "takes one image a frame, given two" in str(result.exception)
+    assert "takes one image a frame, given two" in result.output
 
 
 def test_eval_refuses_a_tracker_of_two_images_before_anything_runs(
@@ -254,19 +253,19 @@ def test_eval_refuses_a_tracker_of_two_images_before_anything_runs(
     bundle, colour = str(exported_tiny("dmtrack", "onnx")), str(pair_folders[0])
     result = CliRunner().invoke(app, ["eval", bundle, colour, "-o", str(tmp_path / "runs")])
     assert result.exit_code != 0
-    assert "takes two images a frame" in str(result.exception)
-    assert "--aux PATH" in str(result.exception)
+    assert "takes two images a frame" in result.output
+    assert "--aux PATH" in result.output
     assert not (tmp_path / "runs").exists()
 
 
 @each_tracker
-def test_inspect_foretells_the_memory(exported_tiny: Callable[..., Path], name: str) -> None:
+def test_inspect_estimates_the_memory(exported_tiny: Callable[..., Path], name: str) -> None:
     bundle = exported_tiny(name, "onnx")
     with open_bundle(bundle) as opened:
-        forecast = find_family(name).forecast(opened.manifest)
-    assert forecast is not None
+        estimate = find_family(name).memory_estimate(opened.manifest)
+    assert estimate is not None
     with load(bundle, threads=1) as tracker:
         run(tracker)
-        assert tracker.procedure.bank.nbytes == forecast.nbytes(13)
+        assert tracker.procedure.bank.nbytes == estimate.nbytes(13)
     result = CliRunner().invoke(app, ["inspect", str(bundle)], env={"COLUMNS": "200"})
     assert "kB an entry" in result.output

@@ -114,7 +114,7 @@ def test_placed_tracker_searches_around_the_new_box_and_keeps_the_template(
     placed.init(frame, START)
     features = placed.graphs["step"].inputs["template_features"].copy()
     started.init(frame, elsewhere)
-    placed._procedure.place(elsewhere)
+    placed._procedure.reset_box(elsewhere)
     assert placed.update(frame).box == started.update(frame).box
     assert np.array_equal(placed.graphs["step"].inputs["search"], started.graphs["step"].inputs["search"])
     assert np.array_equal(placed.graphs["step"].inputs["template_features"], features)
@@ -219,7 +219,7 @@ def test_graphs_that_do_not_suit_the_procedure_are_refused(
     change: dict[str, Any],
 ) -> None:
     manifest = retensored(fake_manifest, graph, side, tensor, change)
-    with pytest.raises(BundleError, match="do not suit SMAT's procedure"):
+    with pytest.raises(BundleError, match="do not suit its procedure"):
         load(scripted(manifest))
 
 

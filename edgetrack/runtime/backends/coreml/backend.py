@@ -12,7 +12,7 @@ import numpy as np
 from edgetrack.bundle import Bundle, read_json, read_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, StructureFinding
 from edgetrack.runtime.backends.coreml.installation import REMEDY, import_coremltools, quiet
 from edgetrack.runtime.backends.coreml.package import (
     NEURAL_ENGINE,
@@ -24,8 +24,7 @@ from edgetrack.runtime.backends.coreml.package import (
     signatures,
     weights,
 )
-from edgetrack.runtime.layers import LAYERS_FILE, LayerReport
-from edgetrack.runtime.structure import Finding
+from edgetrack.runtime.verify import LAYERS_FILE, LayerReport
 
 UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE", "all": "ALL"}
 COVERED = 0.95
@@ -48,7 +47,7 @@ class CoreMlGraph(CompiledGraph):
         return sys.platform == "darwin"
 
     @classmethod
-    def check_structure(cls, bundle: Bundle) -> list[Finding]:
+    def check_structure(cls, bundle: Bundle) -> list[StructureFinding]:
         """Signatures, operators and weights of the packages, read without running them.
 
         Raises:
@@ -115,7 +114,7 @@ def as_stated(found: Signature, tensors: Iterable[TensorInfo]) -> Signature:
     return {n: ("uint8" if n in floats and d == "float32" else d, shape) for n, (d, shape) in found.items()}
 
 
-def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[Finding]:
+def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[StructureFinding]:
     path = bundle.path(info.file)
     spec = read_spec(path)
     inputs, outputs = signatures(spec)
@@ -126,10 +125,10 @@ def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[F
     apart = sorted({layer.type for layer in found.layers} - NEURAL_ENGINE)
     wide = found.precisions().get("fp32", 0)
     return [
-        Finding(name=f"{info.name} inputs", ok=inputs == _declared(info.inputs), detail=_shown(inputs)),
-        Finding(name=f"{info.name} outputs", ok=outputs == _declared(info.outputs), detail=_shown(outputs)),
-        Finding(name=f"{info.name} operators", ok=recorded == found, detail=f"{len(found.layers)}: {counts}"),
-        Finding(
+        StructureFinding(name=f"{info.name} inputs", ok=inputs == _declared(info.inputs), detail=_shown(inputs)),
+        StructureFinding(name=f"{info.name} outputs", ok=outputs == _declared(info.outputs), detail=_shown(outputs)),
+        StructureFinding(name=f"{info.name} operators", ok=recorded == found, detail=f"{len(found.layers)}: {counts}"),
+        StructureFinding(
             name=f"{info.name} Neural Engine",
             ok=True,
             detail=("no operator is foreign to it" if not apart else f"not known to run there: {', '.join(apart)}")
@@ -139,12 +138,12 @@ def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[F
     ]
 
 
-def _check_weights(bundle: Bundle, info: GraphInfo, path: Path) -> Finding:
+def _check_weights(bundle: Bundle, info: GraphInfo, path: Path) -> StructureFinding:
     found, recorded = weights(path), read_npz(bundle.path(source_file(info.name)))
     checks = list(hold_against(info.name, found, recorded, bundle.manifest.precision))
     share, wrong = coverage(found, recorded), [check.name for check in checks if not check.ok]
     worst = max((check.max_abs for check in checks), default=0.0)
-    return Finding(
+    return StructureFinding(
         name=f"{info.name} weights",
         ok=bool(checks) and not wrong and share >= COVERED,
         detail=f"{len(checks)} tensors, {share:.1%} of all elements, are the network's to {worst:.2g}"

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from edgetrack.errors import BundleIntegrityError
 from edgetrack.runtime.backends.coreml.installation import import_coremltools, quiet
-from edgetrack.runtime.layers import GraphLayers, Layer
-from edgetrack.runtime.parity import Comparison, compare
+from edgetrack.runtime.verify import Comparison, GraphLayers, Layer, compare
 
 Signature = dict[str, tuple[str, tuple[int, ...]]]
 SUFFIXES = ("_quantized", "_to_fp16")

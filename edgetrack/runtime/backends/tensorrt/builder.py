@@ -10,7 +10,7 @@ import msgspec
 
 from edgetrack.errors import BundleIntegrityError, EdgetrackError
 from edgetrack.runtime.backends.tensorrt.installation import Installation
-from edgetrack.runtime.layers import GraphLayers, Layer
+from edgetrack.runtime.verify import GraphLayers, Layer
 
 SETTINGS = 1
 """Part of an engine's key: raise it when the settings below change."""

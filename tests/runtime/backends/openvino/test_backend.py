@@ -14,8 +14,8 @@ import pytest
 
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError
 from edgetrack.runtime.backends.openvino.backend import shared_core
-from edgetrack.runtime.parity import run_graph
 from edgetrack.runtime.session import load
+from edgetrack.runtime.verify import run_graph
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "cut"])

@@ -1,12 +1,13 @@
-"""Where compiled graphs are kept."""
+"""What the package finds around it: its cache folder and the cores it may use."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from edgetrack.runtime.cache import cache_folder
+from edgetrack.resources import cache_folder, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +45,14 @@ def test_folder_that_is_a_file_means_none(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("EDGETRACK_CACHE", str(tmp_path / "file"))
     assert cache_folder() is None
+
+
+def test_affinity_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    assert usable_cores() == 3
+
+
+def test_without_affinity_all_cores_count_and_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1

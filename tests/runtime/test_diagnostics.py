@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack.runtime.mixtures import FACTORS, Shares, add_frame, entropy, merged, sentence, summarize, tempered
+from edgetrack.runtime.diagnostics import (
+    FACTORS,
+    DiagnosticLog,
+    add_frame,
+    entropy,
+    merged,
+    sentence,
+    summarize,
+    tempered,
+)
 
 LOGITS = st.lists(st.floats(-8, 8), min_size=2, max_size=5)
 
@@ -44,7 +53,7 @@ def test_entropy_of_known_shares() -> None:
 
 
 def test_a_summary_counts_and_averages() -> None:
-    shares: Shares = {}
+    shares: DiagnosticLog = {}
     for first in (0.75, 0.75, 0.25, 0.75):
         add_frame(shares, {"gate": {"a": first, "b": 1 - first}})
     add_frame(shares, {"gate": {"a": math.nan, "b": 1.0}})

@@ -1,4 +1,4 @@
-"""What trackers mix, over many frames: which part had the largest share, how undecided, and at other temperatures."""
+"""What a tracker reports of its inside, frame by frame: weights of a gate, and their summary over many frames."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetrack.runtime.trackers.base import Diagnostics
+from edgetrack.arrays import Floats
 
+Diagnostics = Mapping[str, Mapping[str, float]]
+"""Weights in a frame: gate -> part -> its weight, 0..1, where a gate's weights add up to 1. Empty for most trackers."""
+NO_DIAGNOSTICS: Diagnostics = {}
 FACTORS = (0.5, 0.7, 1.0, 1.3, 2.0)
-Shares = dict[str, dict[str, list[float]]]
-"""Mixture -> part -> its share in each frame, 0..1."""
+DiagnosticLog = dict[str, dict[str, list[float]]]
+"""Gate -> part -> its weight in each frame, 0..1."""
 
 
 class AtTemperature(msgspec.Struct, frozen=True, kw_only=True):
-    """The same logits divided by a temperature `factor` times the one that they were weighed with."""
+    """The same logits at a temperature `factor` times the one of the tracker."""
 
     factor: float
     entropy: float
     mean: dict[str, float]
 
 
-class MixtureSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A mixture over frames.
+class DiagnosticSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate over frames.
 
     Attributes:
-        frames: that count: those whose shares are finite.
-        largest: share of frames in which a part had the largest share; the first of equal ones counts.
-        mean: share of each part.
+        frames: how many frames count: those whose weights are finite.
+        largest: share of frames in which a part had the largest weight; the first of equal ones counts.
+        mean: mean weight of each part.
         entropy: mean over frames, 0 where one part has all, 1 where all have the same.
-        temperatures: what a gate's weights would have been at others; what the tracker would have done is not in it.
+        temperatures: the weights at other temperatures of the softmax; what the tracker would have done is not known.
     """
 
     frames: int
@@ -41,32 +43,32 @@ class MixtureSummary(msgspec.Struct, frozen=True, kw_only=True):
     temperatures: list[AtTemperature]
 
 
-def add_frame(shares: Shares, diagnostics: Diagnostics) -> None:
-    """Note what a frame's mixtures were; one with NaN or infinity in it is left out."""
+def add_frame(log: DiagnosticLog, diagnostics: Diagnostics) -> None:
+    """Add a frame's weights; a gate with NaN or infinity in it is left out."""
     for name, parts in diagnostics.items():
         if np.isfinite(list(parts.values())).all():
-            mixture = shares.setdefault(name, {part: [] for part in parts})
+            gate = log.setdefault(name, {part: [] for part in parts})
             for part, share in parts.items():
-                mixture[part].append(float(share))
+                gate[part].append(float(share))
 
 
-def merged(runs: Sequence[Shares]) -> Shares:
+def merged(runs: Sequence[DiagnosticLog]) -> DiagnosticLog:
     """The frames of several runs, one after another."""
-    found: Shares = {}
+    found: DiagnosticLog = {}
     for run in runs:
         for name, parts in run.items():
-            mixture = found.setdefault(name, {part: [] for part in parts})
+            gate = found.setdefault(name, {part: [] for part in parts})
             for part, values in parts.items():
-                mixture.setdefault(part, []).extend(values)
+                gate.setdefault(part, []).extend(values)
     return found
 
 
-def summarize(shares: Shares) -> dict[str, MixtureSummary]:
-    """Of each mixture with a frame."""
-    return {name: _summary(parts) for name, parts in shares.items() if any(parts.values())}
+def summarize(log: DiagnosticLog) -> dict[str, DiagnosticSummary]:
+    """Of each gate with a frame."""
+    return {name: _summary(parts) for name, parts in log.items() if any(parts.values())}
 
 
-def entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def entropy(shares: Floats) -> Floats:
     """Of each row (frames, parts): 0 where one part has all, 1 where all have the same."""
     parts = shares.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -74,7 +76,7 @@ def entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(-terms.sum(axis=1) / np.log(parts)) if parts > 1 else np.zeros(len(shares))
 
 
-def tempered(shares: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+def tempered(shares: Floats, factor: float) -> Floats:
     """softmax(z / (factor tau)) from softmax(z / tau), rows (frames, parts).
 
     A share of 0 stays 0: how far below its logit was, it does not say.
@@ -86,10 +88,10 @@ def tempered(shares: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _summary(parts: Mapping[str, Sequence[float]]) -> MixtureSummary:
+def _summary(parts: Mapping[str, Sequence[float]]) -> DiagnosticSummary:
     shares = np.array(list(parts.values()), np.float64).T
     counts = np.bincount(shares.argmax(axis=1), minlength=len(parts)) / len(shares)
-    return MixtureSummary(
+    return DiagnosticSummary(
         frames=len(shares),
         largest=dict(zip(parts, map(float, counts), strict=True)),
         mean=_means(parts, shares),
@@ -98,17 +100,17 @@ def _summary(parts: Mapping[str, Sequence[float]]) -> MixtureSummary:
     )
 
 
-def _at(parts: Mapping[str, Sequence[float]], shares: NDArray[np.float64], factor: float) -> AtTemperature:
+def _at(parts: Mapping[str, Sequence[float]], shares: Floats, factor: float) -> AtTemperature:
     other = tempered(shares, factor)
     return AtTemperature(factor=factor, entropy=float(entropy(other).mean()), mean=_means(parts, other))
 
 
-def _means(parts: Mapping[str, Sequence[float]], shares: NDArray[np.float64]) -> dict[str, float]:
+def _means(parts: Mapping[str, Sequence[float]], shares: Floats) -> dict[str, float]:
     return dict(zip(parts, map(float, shares.mean(axis=0)), strict=True))
 
 
-def sentence(name: str, summary: MixtureSummary) -> str:
-    """One line for people."""
+def sentence(name: str, summary: DiagnosticSummary) -> str:
+    """One line of text."""
     order = sorted(summary.mean, key=lambda part: -summary.largest[part])
     shares = ", ".join(f"{part} {summary.mean[part]:.2f} (largest in {summary.largest[part]:.0%})" for part in order)
     other = ", ".join(f"{at.entropy:.2f} at {at.factor:g} x" for at in summary.temperatures if at.factor != 1)
