@@ -7,6 +7,9 @@ from pathlib import Path
 
 from edgetrack.errors import EdgetrackError
 
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
+"""Environment variables by which native libraries choose their number of threads when they are loaded."""
+
 
 def data_folder(name: str) -> Path:
     """The folder `export_recipes`, `bench` or `calibration`: in the installed package, else beside it in a checkout.

@@ -172,3 +172,54 @@ def round_samples(
     n = len(graphs)
     values = {"whole": graphs, "cpu_s": 0.1, "wall_s": 1.0, **fields}
     return RoundSamples(kind=kind, crop=[crop] * n, graphs=graphs, decode=[decode] * n, **values)
+
+
+def bench_json(*candidates: tuple[str, str | None, list[list[float]]], schema: int = 1) -> dict[str, Any]:
+    """A benchmark's record as plain data: name, hint and track latencies (ms, by round) of each candidate."""
+    speed = {"p50": 1.0, "p90": None, "p95": None, "p99": None, "mean": 1.0, "min": 1.0, "max": 1.0, "cv": None}
+    speed |= {"count": 1, "interval": None}
+    results = [
+        {
+            "bundle": name,
+            "hint": hint,
+            "tracker": "smat",
+            "target": "onnx",
+            "precision": "fp32",
+            "weights": "untrained",
+            "device": "cpu",
+            "threads": 1,
+            "versions": {},
+            "latency_ms": {"model": speed, "track": speed, "camera": None},
+            "fps": {"model": 1.0, "track": 1.0, "camera": None},
+            "waterfall_ms": {"crop": 1.0, "graphs": 1.0, "decode": 1.0, "outside": 2.0, "read": None},
+            "memory_mb": {"peak_rss": 1.0},
+            "size_mb": 1.0,
+            "load_ms": 1.0,
+            "first_ms": 1.0,
+            "cores_busy": 1.0,
+            "vs_pytorch": {},
+            "vs_pytorch_interval": {},
+            "vs_paper": {"fps": None, "ratio": None, "cpu": None, "source": None},
+            "roofline": {"model": None},
+            "warnings": [],
+            "samples_ms": {"model": [], "track": track, "camera": [], "crop": [], "decode": [], "read": []},
+        }
+        for name, hint, track in candidates
+    ]
+    return {
+        "schema": schema,
+        "complete": True,
+        "machine": {
+            "os": "an OS",
+            "kernel": "1",
+            "architecture": "x86_64",
+            "python": "CPython",
+            "cpu_model": "a CPU",
+            "usable_cores": 1,
+            "packages": {},
+        },
+        "settings": {},
+        "source": {"spec": "synthetic:drift", "size": [64, 48], "box": [1, 2, 3, 4], "camera": "decoded"},
+        "results": results,
+        "failures": [],
+    }

@@ -18,9 +18,9 @@ from edgetrack import errors, json_lines
 from edgetrack.benchmark import protocol
 from edgetrack.benchmark.protocol import Failure, ReplyT, WorkerRequest
 from edgetrack.errors import EdgetrackError, WorkerError
+from edgetrack.resources import THREAD_VARIABLES
 
 COMMAND = (sys.executable, "-m", "edgetrack.benchmark.worker")
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _LONGEST_LINE = 256 * 2**20
 _GRACE_S = 5.0
 _STDERR_TAIL = 2000
@@ -62,7 +62,7 @@ def start_worker(label: str, threads: int) -> Worker:
 
 def worker_environ(threads: int) -> dict[str, str]:
     """This process's environment with the number of threads that a worker's libraries shall take."""
-    return {**os.environ, **{name: str(threads) for name in _THREAD_VARIABLES}}
+    return {**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}}
 
 
 class WorkerProcess:

@@ -19,6 +19,7 @@ from edgetrack.benchmark.machine import cpu_flags
 from edgetrack.benchmark.protocol import Roofline
 from edgetrack.capabilities import TARGETS, backend_of
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
+from edgetrack.resources import THREAD_VARIABLES
 from edgetrack.runtime.backends.base import Chain, RooflineProbe
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -163,7 +164,7 @@ class RooflineSearch:
 
 def blas_threads(environ: Mapping[str, str]) -> int:
     """How many threads numpy's BLAS was started with: what its variables in `environ` say, or else the usable cores."""
-    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS"):
+    for name in THREAD_VARIABLES:
         if environ.get(name, "").isdigit():
             return int(environ[name])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -58,12 +58,11 @@ def compare(
     """Compare bundle B with A: how far their boxes diverge, the error on the same crops, and AO with a verdict."""
     from edgetrack.capabilities import open_refs
     from edgetrack.cli.console import print_json, stdout
-    from edgetrack.cli.evaluate import select_dataset, shown_progress
+    from edgetrack.cli.evaluate import resumable_progress, select_dataset
     from edgetrack.errors import UsageError
-    from edgetrack.evaluation import comparison_report as report
     from edgetrack.evaluation.comparison import SUMMARY, CompareConfig
     from edgetrack.evaluation.comparison import compare as run
-    from edgetrack.evaluation.comparison_plot import check_plot, draw
+    from edgetrack.evaluation.comparison_report import check_plot, compare_table, draw_plot
     from edgetrack.evaluation.config import EvalConfig
     from edgetrack.evaluation.protocols.anchored import POINTS, Anchored
 
@@ -85,19 +84,17 @@ def compare(
     )
     one, other = open_refs([a, b])
     config = CompareConfig(one, other, runs, margin / POINTS)
-    with shown_progress(len(runs.dataset.entries)) as progress:
+    with resumable_progress() as progress:
         found = run(config, progress)
     if plot is not None:
-        draw(found, plot)
+        draw_plot(found, plot)
     if as_json:
         print_json(found)
     elif as_markdown:
-        typer.echo(report.markdown(found))
+        typer.echo(compare_table(found).markdown())
     else:
         console = stdout()
-        console.print(report.table(found))
-        for note in report.notes(found):
-            console.print(note, markup=False, soft_wrap=True)
+        compare_table(found).show(console)
         console.print(f"runs and {config.folder / SUMMARY} are kept", markup=False, soft_wrap=True)
     if found.failures or not _meets(found, require):
         raise typer.Exit(1)

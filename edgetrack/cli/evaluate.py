@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgetrack.evaluation.datasets import Dataset
     from edgetrack.evaluation.protocols.anchored import Anchored
     from edgetrack.evaluation.protocols.streaming import Streaming
+    from edgetrack.presentation.progress import Progress
 
 
 def evaluate(
@@ -81,9 +82,8 @@ def evaluate(
     from edgetrack.capabilities import open_ref
     from edgetrack.cli.console import print_json, stdout
     from edgetrack.errors import UsageError
-    from edgetrack.evaluation import present
     from edgetrack.evaluation.config import EvalConfig
-    from edgetrack.evaluation.results import EvalRecord
+    from edgetrack.evaluation.results import EvalRecord, eval_table
     from edgetrack.evaluation.run import SUMMARY
     from edgetrack.evaluation.run import evaluate as run
     from edgetrack.evaluation.submission import check_kind, write_results
@@ -109,19 +109,17 @@ def evaluate(
         streaming=_streaming(fps, latencies, ref),
         scheduler=scheduler,
     )
-    with shown_progress(len(opened.entries)) as progress:
+    with resumable_progress() as progress:
         found = run(ref, config, progress)
     if results is not None:
         write_results(*results, found.result.bundle, found.runs)
     if as_json:
         print_json(EvalRecord(results=[found.result]))
     elif as_markdown:
-        typer.echo(present.markdown(found.result))
+        typer.echo(eval_table(found.result).markdown())
     else:
         console = stdout()
-        console.print(present.table(found.result))
-        for note in present.notes(found.result):
-            console.print(note, markup=False, soft_wrap=True)
+        eval_table(found.result).show(console)
         console.print(f"runs and {found.folder / SUMMARY} are kept", markup=False, soft_wrap=True)
     if found.result.failures:
         raise typer.Exit(1)
@@ -161,22 +159,13 @@ def _streaming(fps: float | None, latencies: str | None, ref: BundleRef) -> Stre
 
 
 @contextmanager
-def shown_progress(sequences: int) -> Iterator[Callable[[str, int, int], None]]:
-    """What an evaluation tells, on stderr: a bar on a terminal, a line each elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def resumable_progress() -> Iterator[Progress]:
+    """The progress of an evaluation on stderr; Ctrl-C says that it can be resumed."""
     from edgetrack.cli.console import stderr
+    from edgetrack.presentation.progress import shown_progress
 
     console = stderr()
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading the data set", total=sequences)
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, description=what)
-            if not console.is_terminal:
-                console.print(f"{done}/{total} {what}", markup=False, soft_wrap=True)
-
+    with shown_progress(console) as progress:
         try:
             yield progress
         except KeyboardInterrupt:

@@ -1,79 +1,92 @@
-"""A comparison for people: one table of words, drawn by rich or as Markdown, and what goes with it."""
+"""A comparison of two bundles as a table with its notes, and as a picture."""
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.evaluation.comparison import Agreement, CompareRecord, CompareSide, OpenLoopErrors
 from edgetrack.evaluation.metrics import AGREEING, DIVERGED
 from edgetrack.evaluation.protocols.anchored import POINTS
+from edgetrack.presentation.table import NONE, Cell, Column, Table, number
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_NONE = "-"
-HEADINGS = (
-    "sequence",
-    "frames",
-    "AO of A",
-    "AO of B",
-    "IoU of A and B",
-    f"above {AGREEING:g}",
-    "apart at",
-    "again at",
-    "open-loop error",
-)
+_PLOT_COLUMNS = 2
+_SUFFIXES = (".png", ".svg", ".pdf")
 
 
-def rows(found: CompareRecord) -> Iterator[list[str]]:
-    """A row per sequence, and one for all of them."""
-    for one in found.sequences:
-        yield [
-            one.name,
-            str(one.frames),
-            _number(one.ao_a),
-            _number(one.ao_b),
-            _number(one.mean_iou),
-            _number(one.iou_above_0_9),
-            _frame(one.first_divergence),
-            _frame(one.recovery),
-            _number(one.open_loop_error, 4),
-        ]
-    agreement = found.agreement
-    yield [
-        "all",
-        str(sum(one.frames for one in found.sequences)),
-        _number(found.a.ao),
-        _number(found.b.ao),
-        _number(agreement.mean_iou if agreement else None),
-        _number(agreement.iou_above_0_9 if agreement else None),
-        f"{agreement.diverged} of {agreement.sequences}" if agreement else _NONE,
-        str(agreement.recovered) if agreement else _NONE,
-        _number(found.open_loop.box_error if found.open_loop else None, 4),
+def compare_table(found: CompareRecord) -> Table:
+    """A row per sequence and one for all of them; the last notes are the verdict and what failed."""
+    columns = [
+        Column("sequence", align="left"),
+        Column("frames"),
+        Column("AO of A", 3),
+        Column("AO of B", 3),
+        Column("IoU of A and B", 3),
+        Column(f"above {AGREEING:g}", 3),
+        Column("diverged at"),
+        Column("recovered at"),
+        Column("open-loop error", 4),
     ]
+    agreement, opened = found.agreement, found.open_loop
+    rows: list[list[Cell]] = [
+        [
+            one.name,
+            one.frames,
+            one.ao_a,
+            one.ao_b,
+            one.mean_iou,
+            one.iou_above_0_9,
+            one.first_divergence,
+            one.recovery,
+            one.open_loop_error,
+        ]
+        for one in found.sequences
+    ]
+    overall: list[Cell] = [
+        "all",
+        sum(one.frames for one in found.sequences),
+        found.a.ao,
+        found.b.ao,
+        agreement.mean_iou if agreement else None,
+        agreement.iou_above_0_9 if agreement else None,
+        f"{agreement.diverged} of {agreement.sequences}" if agreement else None,
+        agreement.recovered if agreement else None,
+        opened.box_error if opened else None,
+    ]
+    return Table(columns, [*rows, overall], list(_notes(found)))
 
 
-def notes(found: CompareRecord) -> Iterator[str]:
-    """What goes with the table, one line each; the difference of AO and its verdict last, but for failures."""
+def _notes(found: CompareRecord) -> Iterator[str]:
+    """What ran, and what is in the figures; the difference of AO and its verdict last, but for failures."""
     cut = "" if found.limit is None else f", at most {found.limit} frames of each sequence"
+    threads = "thread" if found.threads == 1 else "threads"
     yield f"A: {_named(found.a)}"
     yield f"B: {_named(found.b)}"
-    yield f"on {found.dataset}: {len(found.sequences)} sequences{cut}; each fed its own boxes, {found.threads} threads"
+    yield (
+        f"on {found.dataset}: {len(found.sequences)} sequences{cut}; each follows its own boxes, "
+        f"{found.threads} {threads}"
+    )
     if found.agreement is not None:
         yield _agreement_note(found.agreement)
     if found.open_loop is not None:
         yield _open_note(found.open_loop)
     if found.error_gain is not None:
-        yield f"error gain: fed back, the error of the boxes (1 - IoU) becomes {found.error_gain:.3g} times as large"
+        yield f"error gain: in closed loop the error of the boxes (1 - IoU) is {found.error_gain:.3g} times as large"
     if found.one_pass is not None:
         span = ""
         if found.one_pass.low is not None and found.one_pass.high is not None:
             span = f" ({POINTS * found.one_pass.low:+.2f} to {POINTS * found.one_pass.high:+.2f})"
         yield f"AO of B - A, one pass: {POINTS * found.one_pass.value:+.2f} points{span}; one flipped decision moves it"
     if found.delta_ao is not None:
-        few = "; too narrow with so few sequences" if found.delta_ao.sequences < FEW_SEQUENCES else ""
+        few = (
+            f"; too narrow with fewer than {FEW_SEQUENCES} sequences"
+            if found.delta_ao.sequences < FEW_SEQUENCES
+            else ""
+        )
         yield (
             f"AO of B - A, paired runs of up to {found.anchor_length} frames from every {found.anchor_spacing}th "
             f"frame: {found.delta_ao.describe()}{few}"
@@ -82,41 +95,22 @@ def notes(found: CompareRecord) -> Iterator[str]:
         yield f"FAILED: {failure.name}: {failure.error}"
 
 
-def markdown(found: CompareRecord) -> str:
-    """The table and its notes as GitHub's Markdown."""
-    lines = [list(HEADINGS), ["---", *("---:" for _ in HEADINGS[1:])], *rows(found)]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {note}" for note in notes(found))])
-
-
-def table(found: CompareRecord) -> Table:
-    """The table for a terminal."""
-    from rich.table import Table
-
-    drawn = Table(box=None, pad_edge=False)
-    for index, title in enumerate(HEADINGS):
-        drawn.add_column(title, justify="right" if index else "left", no_wrap=True)
-    for line in rows(found):
-        drawn.add_row(*line)
-    return drawn
-
-
 def _named(side: CompareSide) -> str:
-    hint = "" if side.hint is None else f"@{side.hint}"
-    anchored = "" if side.anchored_ao is None else f", {_number(side.anchored_ao)} over runs from anchors"
-    return f"{side.bundle}{hint} ({side.weights} weights): AO {_number(side.ao)}{anchored}"
+    anchored = "" if side.anchored_ao is None else f", {number(side.anchored_ao, 3)} over anchored runs"
+    return f"{side.label} ({side.weights} weights): AO {number(side.ao, 3)}{anchored}"
 
 
 def _agreement_note(found: Agreement) -> str:
     middle = "" if found.first_divergence is None else f", half of them by frame {found.first_divergence:g}"
     return (
-        f"apart: IoU of A and B at or below {DIVERGED:g}, in {found.diverged} of {found.sequences} sequences{middle}; "
-        f"{found.recovered} come together again (above {AGREEING:g}) for good"
+        f"diverged (IoU of A and B at or below {DIVERGED:g}): {found.diverged} of {found.sequences} sequences{middle}; "
+        f"{found.recovered} recover (above {AGREEING:g}) and do not diverge again"
     )
 
 
 def _open_note(found: OpenLoopErrors) -> str:
     maps = ", ".join(
-        f"{error.name} {_NONE if error.relative_rms is None else f'{100 * error.relative_rms:.2g} %'} "
+        f"{error.name} {NONE if error.relative_rms is None else f'{100 * error.relative_rms:.2g} %'} "
         f"(at most {error.max_abs:.2g})"
         for error in found.maps
     )
@@ -125,9 +119,49 @@ def _open_note(found: OpenLoopErrors) -> str:
     )
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
+def check_plot(path: Path) -> None:
+    """Check that a picture can be drawn there, before anything is tracked.
+
+    Raises:
+        BackendMissingError: matplotlib is not installed.
+        UsageError: the name has another ending than a picture's, or there is no such folder.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise BackendMissingError(
+            "--plot needs the package matplotlib, which is not installed; type: pip install 'edgetrack[plot]'"
+        )
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"--plot {path}: expected a name that ends in one of {', '.join(_SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no folder {path.absolute().parent}; make it first")
 
 
-def _frame(value: int | None) -> str:
-    return _NONE if value is None else str(value)
+def draw_plot(found: CompareRecord, path: Path) -> None:
+    """IoU of A's and B's boxes over frames, an axis for each sequence; dashed lines at agreeing and diverged.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    lines = math.ceil(max(1, len(found.sequences)) / _PLOT_COLUMNS)
+    figure = Figure(figsize=(12, 1 + 1.6 * lines), dpi=100, layout="constrained")
+    axes = figure.subplots(lines, _PLOT_COLUMNS, squeeze=False).flat
+    for axis, one in zip(axes, found.sequences, strict=False):
+        axis.plot(one.iou, linewidth=1)
+        for level in (AGREEING, DIVERGED):
+            axis.axhline(level, color="grey", linewidth=0.6, linestyle="--")
+        if one.first_divergence is not None:
+            axis.axvline(one.first_divergence, color="tab:red", linewidth=0.8)
+        axis.set_ylim(0, 1.03)
+        axis.set_title(one.name, fontsize=9, loc="left")
+    for axis in list(figure.axes)[len(found.sequences) :]:
+        axis.set_axis_off()
+    figure.supxlabel("frame")
+    figure.supylabel("IoU of A and B")
+    labels = [found.a.label, found.b.label]
+    figure.suptitle(f"A: {labels[0]}, B: {labels[1]}, each follows its own boxes; red: first diverged", fontsize=10)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise UsageError(f"--plot {path} cannot be written: {error.strerror or error}") from error

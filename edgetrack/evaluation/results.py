@@ -1,11 +1,29 @@
-"""What an evaluation found, as JSON. Figures are 0..1, times in milliseconds; null means: there is nothing to score."""
+"""What an evaluation found, as JSON and as a table.
+
+Figures are 0..1, times in milliseconds; null means: there is nothing to score.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from edgetrack.evaluation.metrics import Scores
-from edgetrack.runtime.diagnostics import DiagnosticSummary
+from edgetrack.presentation.table import NONE, Cell, Column, Table, number, span
+from edgetrack.runtime.diagnostics import DiagnosticSummary, sentence
+from edgetrack.stats.bootstrap import FEW_SEQUENCES
+
+_COLUMNS = {
+    "AO": "ao",
+    "SR0.5": "sr50",
+    "SR0.75": "sr75",
+    "AUC": "auc",
+    "P": "precision",
+    "P_norm": "p_norm",
+    "OP50": "op50",
+    "OP75": "op75",
+}
 
 
 class SequenceResult(Scores, frozen=True, kw_only=True):
@@ -115,3 +133,79 @@ class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = 1
     results: list[EvalResult]
+
+
+def eval_table(result: EvalResult) -> Table:
+    """A row per sequence, one for all of them, and one for their 95 % intervals; notes say what ran and how."""
+    anchored, streaming = result.anchored, result.streaming
+    columns = [
+        Column("sequence", align="left"),
+        Column("frames"),
+        *(Column(title, 3) for title in _COLUMNS),
+        Column("track fps", 1),
+        *([Column("anchored AO", 3)] if anchored else []),
+        *([Column(f"AO at {streaming.rate:g} fps", 3)] if streaming else []),
+    ]
+
+    def row(name: str, frames: int | str, figures: Iterable[Cell], fps: Cell, short: Cell, clocked: Cell) -> list[Cell]:
+        further = [*([short] if anchored else []), *([clocked] if streaming else [])]
+        return [name, frames, *figures, fps, *further]
+
+    rows = [
+        row(one.name, one.frames, _figures(one), one.fps, one.anchored_ao, one.streaming_ao) for one in result.sequences
+    ]
+    short, clocked = (None if part is None else part.ao for part in (anchored, streaming))
+    rows.append(row("all", result.frames, _figures(result), result.fps, short, clocked))
+    spans = (span(result.interval[field]) for field in _COLUMNS.values())
+    rows.append(row("95 %", "", spans, "", span(anchored.interval if anchored else None), ""))
+    return Table(columns, rows, list(_notes(result)))
+
+
+def _notes(result: EvalResult) -> Iterator[str]:
+    """What ran, how it was averaged and timed, and what failed."""
+    cut = "" if result.limit is None else f", at most {result.limit} of each sequence"
+    yield (
+        f"{result.bundle} ({result.weights} weights) on {result.dataset} ({result.layout}): "
+        f"{len(result.sequences)} sequences, {result.frames} frames{cut}"
+    )
+    if result.ao is None:
+        yield "no frame after the first is annotated: nothing can be scored; --results writes files for the servers"
+    elif result.averaging == "frames":
+        yield "all: AO and SR over all frames, as GOT-10k's toolkit; the others over sequences"
+    few = 0 < len(result.sequences) < FEW_SEQUENCES
+    yield "95 %: bootstrap over sequences" + (
+        f"; too narrow with fewer than {FEW_SEQUENCES} sequences, none with one" if few else ""
+    )
+    share = f"; {result.jobs} jobs shared the machine, so this is no benchmark" if result.jobs > 1 else ""
+    if result.scheduler is not None:
+        share = f"; on the workers of {result.scheduler}, so this is no benchmark"
+    yield f"track fps: 1 / median of crop + graphs + decode, {result.threads} threads{share}; see edgetrack bench"
+    if result.anchored is not None:
+        yield _anchored_note(result.anchored)
+    if result.streaming is not None:
+        yield _streaming_note(result.streaming, result.ao)
+    for name, summary in (result.diagnostics or {}).items():
+        yield sentence(name, summary)
+    for failure in result.failures:
+        yield f"FAILED: {failure.name}: {failure.error}"
+
+
+def _anchored_note(found: AnchoredResult) -> str:
+    return (
+        f"anchored AO: {found.runs} runs of up to {found.length} frames, forwards and backwards from every "
+        f"{found.spacing}th frame; 95 %: bootstrap over sequences and runs"
+    )
+
+
+def _streaming_note(found: StreamingResult, offline: float | None) -> str:
+    processed = NONE if found.processed is None else f"{100 * found.processed:.0f} %"
+    return (
+        f"at {found.rate:g} fps: AO {number(found.ao, 3)} (offline {number(offline, 3)}), SR0.5 "
+        f"{number(found.sr50, 3)}, SR0.75 {number(found.sr75, 3)}; {processed} of frames processed, "
+        f"boxes {number(found.staleness, 2)} frames old on average; latencies: {found.latencies}, median "
+        f"{number(found.median_ms, 1)} ms"
+    )
+
+
+def _figures(scores: Scores) -> list[Cell]:
+    return [getattr(scores, field) for field in _COLUMNS.values()]

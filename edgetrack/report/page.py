@@ -26,10 +26,10 @@ from edgetrack.benchmark.table import scenario_notes, telemetry_note
 from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import BackendMissingError
-from edgetrack.evaluation import comparison_report, present
 from edgetrack.evaluation.comparison import CompareRecord
+from edgetrack.evaluation.comparison_report import compare_table
 from edgetrack.evaluation.datasets import Dataset
-from edgetrack.evaluation.results import EvalResult
+from edgetrack.evaluation.results import eval_table
 from edgetrack.presentation.sanitize import markdown_text
 from edgetrack.presentation.table import Column, Table
 from edgetrack.quantization import sensitivity
@@ -158,7 +158,7 @@ def markdown(results: Results, title: str = "edgetrack report") -> str:
     for _, label, table in _evaluations(results):
         blocks += [f"## {markdown_text(label)}", table.markdown()]
     for found in results.comparisons:
-        blocks += [f"## {markdown_text(_sides(found.value))}", _comparison_table(found.value).markdown()]
+        blocks += [f"## {markdown_text(_sides(found.value))}", compare_table(found.value).markdown()]
     for one in results.sensitivities:
         blocks += [f"## Sensitivity: {markdown_text(f'{one.value.precision} on {one.value.dataset}')}"]
         blocks += [_items(markdown_text(line.strip()) for line in sensitivity.lines(one.value))]
@@ -336,20 +336,7 @@ def _evaluations(results: Results) -> Iterator[tuple[str, str, Table]]:
     for record in results.evaluations:
         for result in record.value.results:
             label = f"{bundle_label(result.bundle, result.precision_hint)} on {result.dataset}"
-            yield record.source, label, _evaluation_table(result)
-
-
-def _evaluation_table(result: EvalResult) -> Table:
-    first, *others = present.headings(result)
-    return Table(
-        [Column(first, align="left"), *map(Column, others)], list(present.rows(result)), list(present.notes(result))
-    )
-
-
-def _comparison_table(found: CompareRecord) -> Table:
-    first, *others = comparison_report.HEADINGS
-    columns = [Column(first, align="left"), *map(Column, others)]
-    return Table(columns, list(comparison_report.rows(found)), list(comparison_report.notes(found)))
+            yield record.source, label, eval_table(result)
 
 
 def _soak_table(found: SoakOutcome) -> Table:
@@ -373,7 +360,7 @@ def _comparison(index: int, found: Sourced[CompareRecord], dataset: Dataset | No
     return {
         "source": found.source,
         "title": _sides(record),
-        **_grid(_comparison_table(record)),
+        **_grid(compare_table(record)),
         "plot": plots.divergence_plot(f"apart-{index}", record),
         "sheet": contact_sheet(record, Path(found.source), dataset) if dataset is not None and shown else None,
     }

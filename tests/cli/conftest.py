@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.benchmark.conftest import make_bundle, scripted
+from tests.evaluation.conftest import plain_dataset, write_images, write_rows
 
-__all__ = ["make_bundle", "scripted"]
+__all__ = ["make_bundle", "plain_dataset", "scripted", "write_images", "write_rows"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -1,20 +1,16 @@
-"""Whole comparisons of two bundles in real processes, and the command."""
+"""Whole comparisons of two bundles in real processes."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import msgspec
 import pytest
-from typer.testing import CliRunner
 
 from edgetrack.capabilities import open_ref
-from edgetrack.cli.main import app
-from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
-from edgetrack.evaluation import comparison_report
+from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.evaluation.comparison import MAPS, SUMMARY, CompareConfig, CompareRecord, compare
-from edgetrack.evaluation.comparison_plot import check_plot, draw
+from edgetrack.evaluation.comparison_report import check_plot, compare_table, draw_plot
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.protocols.anchored import Anchored
@@ -66,10 +62,10 @@ def test_bundles_that_do_not_are_told_apart_and_their_error_grows(request_of) ->
     assert len(found.sequences[0].iou) == 6
     assert told[0] == "a: x: done"
     assert told[-1] == "b: y (open loop): done"
-    text = "\n".join(comparison_report.notes(found))
+    text = "\n".join(compare_table(found).notes)
     assert "error gain" in text
     assert found.delta_ao.verdict in text
-    assert comparison_report.markdown(found).startswith("| sequence | frames |")
+    assert compare_table(found).markdown().startswith("| sequence | frames |")
 
 
 def test_runs_are_kept_and_a_broken_sequence_costs_itself(request_of, plain_dataset) -> None:
@@ -142,7 +138,7 @@ def test_a_bundle_is_not_compared_with_itself(request_of) -> None:
 
 def test_a_picture_shows_each_sequence(request_of, tmp_path) -> None:
     pytest.importorskip("matplotlib")
-    draw(compare(request_of(size_b=0.15)), tmp_path / "p.png")
+    draw_plot(compare(request_of(size_b=0.15)), tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="ends in one of"):
         check_plot(tmp_path / "p.txt")
@@ -154,58 +150,3 @@ def test_a_missing_package_says_what_to_type(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendMissingError, match=r"edgetrack\[plot\]"):
         check_plot(tmp_path / "p.png")
-
-
-@pytest.fixture
-def command(make_bundle, plain_dataset, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    bundles = [str(make_bundle("a")), str(make_bundle("b", size=0.15))]
-    root = str(plain_dataset("x", frames=6))
-
-    def run(*arguments):
-        common = ["--dataset", root, "--anchors", "2", "--anchor-length", "2", "--threads", "1"]
-        return CliRunner().invoke(app, ["compare", *bundles, *common, *arguments])
-
-    return run
-
-
-def test_the_command_prints_json_that_keeps_its_contract_and_its_exit_code_is_the_requirement(command) -> None:
-    done = command("--json")
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert found["schema"] == 1
-    assert {"value", "low", "high"} <= set(found["delta_ao"])
-    assert {"iou_above_0.9", "first_divergence"} <= set(found["agreement"])
-    assert found["a"]["bundle"] == "a"
-    worse = found["delta_ao"]["verdict"] == "worse"
-    done = command("--require", "equal", "--markdown")
-    assert done.exit_code == 1
-    assert "--require equal is not met" in done.stderr
-    assert command("--require", "not-worse", "--margin", "100").exit_code == 0
-    assert command("--require", "not-worse", "--margin", "0").exit_code == (1 if worse else 0)
-    done = command("--anchors", "6", "--frames", "1", "--require", "equal")
-    assert done.exit_code == 1
-    assert "too few anchored runs" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--json", "--markdown"], "exclude each other"),
-        (["--require", "better"], "equal, not-worse"),
-        (["--margin", "-1"], "half a point"),
-        (["--sequences", "nope"], "nope"),
-    ],
-)
-def test_wrong_input_is_one_clear_message(command, arguments, words) -> None:
-    error = command(*arguments).exception
-    assert isinstance(error, EdgetrackError)
-    assert error.exit_code == 2
-    assert words in str(error)
-
-
-@pytest.mark.parametrize("option", ["--anchors", "--anchor-length", "--jobs", "--frames"])
-def test_numbers_below_one_are_refused(command, option) -> None:
-    done = command(option, "0")
-    assert done.exit_code == 2
-    assert option in done.stderr

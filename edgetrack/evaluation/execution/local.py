@@ -14,9 +14,9 @@ from typing import Any
 
 from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation.execution.ledger import Done, Setup, Work, perform, run_quarantined
+from edgetrack.resources import THREAD_VARIABLES
 
 DIED = "WorkerError: the process that tracked it died (killed, out of memory, or a crash in native code)"
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IDLE_S = 60
 """Seconds after which an idle process ends, also one whose parent was killed."""
 
@@ -115,7 +115,7 @@ def _executor(setup: Setup, jobs: int) -> tuple[Any, type[Exception]]:
         raise BackendMissingError(
             "evaluation needs the package joblib, which is not installed; type: pip install 'edgetrack[eval]'"
         ) from None
-    threads = dict.fromkeys(_THREAD_VARIABLES, str(setup.threads))
+    threads = dict.fromkeys(THREAD_VARIABLES, str(setup.threads))
     return ProcessPoolExecutor(
         jobs, timeout=_IDLE_S, initializer=_leave_interrupts_to_parent, env=threads
     ), BrokenProcessPool

@@ -21,9 +21,9 @@ from typing import ClassVar
 import msgspec
 import numpy as np
 
+from edgetrack.benchmark.record import BenchRecord
 from edgetrack.box import Box
-from edgetrack.bundle.ref import bundle_label
-from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.errors import EdgetrackError, UnknownNameError, UsageError
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.protocols import TrackerLike, follow, frame_size, frames_to_track
 from edgetrack.media import Frame
@@ -180,25 +180,6 @@ class _Camera:
         self.free = start + round(ms * 1e6)
 
 
-class _Samples(msgspec.Struct):
-    track: list[list[float]]
-
-
-class _Result(msgspec.Struct):
-    bundle: str
-    samples_ms: _Samples
-    hint: str | None = None
-
-    @property
-    def label(self) -> str:
-        return bundle_label(self.bundle, self.hint)
-
-
-class _Bench(msgspec.Struct):
-    schema: int
-    results: list[_Result]
-
-
 def read_latencies(spec: str, label: str) -> RecordedLatencies:
     """The track latencies of one bundle in a file that `edgetrack bench -o` wrote.
 
@@ -212,7 +193,7 @@ def read_latencies(spec: str, label: str) -> RecordedLatencies:
         UnknownNameError: the file does not hold that bundle.
     """
     path, _, wanted = (spec, "", "") if Path(spec).is_file() or ":" not in spec else spec.rpartition(":")
-    results = {result.label: result for result in _read(Path(path)).results}
+    results = {result.label: result for result in _read_bench(Path(path)).results}
     if not wanted:
         wanted = next(iter(results)) if len(results) == 1 else label
     if wanted not in results:
@@ -220,17 +201,14 @@ def read_latencies(spec: str, label: str) -> RecordedLatencies:
             f"{path} holds no latencies of {wanted!r}; it has: {', '.join(results) or 'none'}; "
             f"give one of them as --latencies {path}:NAME"
         )
-    return RecordedLatencies(wanted, tuple(ms for turn in results[wanted].samples_ms.track for ms in turn))
+    return RecordedLatencies(wanted, tuple(ms for round_ms in results[wanted].samples_ms.track for ms in round_ms))
 
 
-def _read(path: Path) -> _Bench:
+def _read_bench(path: Path) -> BenchRecord:
     try:
-        bench = msgspec.json.decode(path.read_bytes(), type=_Bench)
+        return BenchRecord.from_json(path.read_bytes(), source=str(path))
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"latencies {path} cannot be read: {reason}; give FILE or FILE:BUNDLE") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not what `edgetrack bench -o` writes: {error}") from error
-    if bench.schema != 1:
-        raise UsageError(f"{path} has schema {bench.schema}; this edgetrack reads schema 1; record it again")
-    return bench
+    except EdgetrackError as error:
+        raise UsageError(f"{error}; record the latencies with `edgetrack bench -o`") from error

@@ -17,6 +17,7 @@ from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
 from edgetrack.evaluation.protocols.one_pass import OnePass
 from edgetrack.evaluation.protocols.streaming import RecordedLatencies, Streaming, read_latencies
 from edgetrack.evaluation.run import score_run
+from tests.builders import bench_json
 
 FPS = 100
 """A frame each 10 ms."""
@@ -173,13 +174,9 @@ def test_what_is_known_is_never_from_the_future_and_never_gets_older(samples, fp
 
 @pytest.fixture
 def bench(tmp_path):
-    def write(*results, schema=1):
+    def write(*candidates, schema=1):
         path = tmp_path / "bench.json"
-        made = [
-            {"bundle": name, "hint": hint, "device": "cpu", "samples_ms": {"model": [], "track": track}}
-            for name, hint, track in results
-        ]
-        path.write_text(json.dumps({"schema": schema, "machine": {}, "results": made}))
+        path.write_text(json.dumps(bench_json(*candidates, schema=schema)))
         return path
 
     return write
@@ -208,15 +205,6 @@ def test_what_is_no_benchmark_is_refused(bench, tmp_path) -> None:
     for wrong in ([], [[-1.0]], [[]]):
         with pytest.raises(UsageError, match="record them again"):
             read_latencies(str(bench(("a", None, wrong))), "a")
-
-
-def test_the_record_of_a_real_benchmark_is_read() -> None:
-    from edgetrack.benchmark.record import BenchResult, SamplesMs
-    from edgetrack.evaluation.protocols import streaming
-
-    # The two packages may not import one another; the names that are read here are those that are written there.
-    assert set(streaming._Result.__struct_fields__) <= set(BenchResult.__struct_fields__)
-    assert set(streaming._Samples.__struct_fields__) <= set(SamplesMs.__struct_fields__)
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=20), st.text(max_size=9))

@@ -12,11 +12,21 @@ import pytest
 from typer.testing import CliRunner
 
 from edgetrack.cli.main import app
-from edgetrack.errors import EdgetrackError
+from tests.builders import bench_json, write_scripted
 
 pytestmark = pytest.mark.xdist_group("evaluation")
 
 FIGURES = ["ao", "sr50", "sr75", "auc", "precision", "p_norm", "op50", "op75"]
+
+
+@pytest.fixture
+def make_bundle(tmp_path):
+    """make_bundle("name", size=0.5) writes a bundle with constant outputs; returns its folder."""
+
+    def make(name="scripted", **rules):
+        return write_scripted(tmp_path / "bundles" / name, **rules)
+
+    return make
 
 
 @pytest.fixture
@@ -54,8 +64,7 @@ def test_json_keeps_its_contract_and_runs_are_kept_by_default(command, make_bund
 
 def test_anchors_and_a_clock_stand_beside_the_one_pass(command, make_bundle, plain_dataset, tmp_path) -> None:
     root = plain_dataset("a", "b", frames=6)
-    bench = {"schema": 1, "results": [{"bundle": "phone", "samples_ms": {"track": [[50.0, 50.0], [50.0]]}}]}
-    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    (tmp_path / "bench.json").write_text(json.dumps(bench_json(("phone", None, [[50.0, 50.0], [50.0]]))))
     arguments = (make_bundle(), root, "--anchors", "2", "--anchor-length", "2")
     done = command(*arguments, "--fps", "30", "--latencies", "bench.json", "--json")
     assert done.returncode == 0, done.stderr
@@ -114,10 +123,9 @@ def test_a_table_or_markdown_says_what_ran_and_what_failed(command, make_bundle,
 )
 def test_wrong_input_is_one_clear_message(make_bundle, tmp_path, monkeypatch, arguments, code, words) -> None:
     monkeypatch.chdir(tmp_path)
-    error = CliRunner().invoke(app, ["eval", str(make_bundle()), *arguments]).exception
-    assert isinstance(error, EdgetrackError)
-    assert error.exit_code == code
-    assert words in str(error)
+    done = CliRunner().invoke(app, ["eval", str(make_bundle()), *arguments])
+    assert done.exit_code == code
+    assert words in done.stderr
 
 
 def test_ctrl_c_keeps_what_is_finished(make_bundle, tmp_path) -> None:
