@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import edgetrack
-from edgetrack.files import replace_whole
+from edgetrack.io import replace_whole
 
 PACKAGE = Path(edgetrack.__file__).parent
 DATA = ("bench", "export_recipes", "calibration")

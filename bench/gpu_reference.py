@@ -24,7 +24,7 @@ from edgetrack.benchmark.candidates import require_gpu
 from edgetrack.capabilities import reference_target
 from edgetrack.errors import EdgetrackError
 from edgetrack.export.isolated import Together, export_each
-from edgetrack.files import replace_whole
+from edgetrack.io import replace_whole
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WAYS = (("torch", "fp32"), ("tensorrt", "fp32"), ("tensorrt", "fp16"), ("tensorrt", "int8"))

@@ -14,10 +14,11 @@ from typing import Protocol
 
 import psutil
 
-from edgetrack import errors, json_lines
+from edgetrack import errors
 from edgetrack.benchmark import protocol
 from edgetrack.benchmark.protocol import Failure, ReplyT, WorkerRequest
 from edgetrack.errors import EdgetrackError, WorkerError
+from edgetrack.io import encode_line
 from edgetrack.resources import THREAD_VARIABLES
 
 COMMAND = (sys.executable, "-m", "edgetrack.benchmark.worker")
@@ -105,7 +106,7 @@ class WorkerProcess:
         if not self._in_step:
             raise WorkerError("was asked again after it had failed")
         self._in_step = False
-        self._write(json_lines.encode(request))
+        self._write(encode_line(request))
         reply = protocol.decode_reply(self._line(timeout_s))
         if not isinstance(reply, (expect, Failure)):
             raise WorkerError(f"broke its protocol: answered {type(request).__name__} with {type(reply).__name__}")

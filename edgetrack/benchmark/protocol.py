@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import msgspec
 
-from edgetrack import json_lines
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.box import Box
 from edgetrack.errors import WorkerError
+from edgetrack.io import decode_line
 
 
 class Load(BenchConfig, frozen=True, kw_only=True, tag="load"):
@@ -165,7 +165,7 @@ def decode_request(line: bytes) -> WorkerRequest:
     Raises:
         WorkerError: it is none.
     """
-    return json_lines.decode(line, _REQUESTS, lambda shown, why: WorkerError(f"{shown} is no request: {why}"))
+    return decode_line(line, _REQUESTS, lambda shown, why: WorkerError(f"{shown} is no request: {why}"))
 
 
 def decode_reply(line: bytes) -> WorkerReply:
@@ -174,6 +174,6 @@ def decode_reply(line: bytes) -> WorkerReply:
     Raises:
         WorkerError: it is none.
     """
-    return json_lines.decode(
+    return decode_line(
         line, _REPLIES, lambda shown, why: WorkerError(f"broke its protocol: {shown} is no reply: {why}")
     )

@@ -19,7 +19,7 @@ from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import EdgetrackError
-from edgetrack.files import replace_whole
+from edgetrack.io import replace_whole
 from edgetrack.telemetry.timeline import Energy, Timeline
 
 

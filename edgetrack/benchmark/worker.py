@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import BinaryIO
 
-from edgetrack import json_lines
 from edgetrack.benchmark import protocol
 from edgetrack.benchmark.clock import Clock, MonotonicClock
 from edgetrack.benchmark.frames import FrameFeed
@@ -26,6 +25,7 @@ from edgetrack.benchmark.scenarios import scenario_of
 from edgetrack.benchmark.scenarios.base import Rig
 from edgetrack.capabilities import find_target
 from edgetrack.errors import EdgetrackError, WorkerError
+from edgetrack.io import encode_line
 from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import Tracker, load
 
@@ -138,7 +138,7 @@ class WorkerServer:
 def serve(requests: BinaryIO, replies: BinaryIO, server: WorkerServer) -> None:
     """Answer line by line until the requests end; what fails is answered with a `Failure`."""
     for line in iter(requests.readline, b""):
-        replies.write(json_lines.encode(_answer(line, server)))
+        replies.write(encode_line(_answer(line, server)))
         replies.flush()
     server.close()
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import shutil
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from edgetrack.bundle.integrity import (
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.bundle.reader import Bundle
 from edgetrack.errors import BundleError, UsageError
+from edgetrack.io import locked
 
 
 class BundleWriter:
@@ -72,7 +72,7 @@ class BundleWriter:
         staging = hidden_sibling(self._target, "partial")
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self._target.parent):
+            with locked(hidden_lock(self._target)):
                 sweep(self._target)
                 self._check_destination()
             staging.mkdir()
@@ -113,7 +113,7 @@ class BundleWriter:
             encoded = self._encode(msgspec.structs.replace(manifest, files=files))
             (staging / MANIFEST_FILE).write_bytes(encoded)
             _flush(staging)
-            with _locked(self._target.parent):
+            with locked(hidden_lock(self._target)):
                 self._install(staging)
         return self.destination
 
@@ -163,18 +163,6 @@ def check_destination(target: Path, *, overwrite: bool, shown: Path | None = Non
         raise UsageError(f"{shown or target}: this bundle is there already; --overwrite replaces it")
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other writers of `folder` out; where the file system knows no such lock, go on without."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def is_bundle_folder(path: Path) -> bool:
     """Whether `path` is a folder, no link, whose manifest.json is a JSON object with a `schema`, of any version."""
     if path.is_symlink() or not path.is_dir():
@@ -185,6 +173,11 @@ def is_bundle_folder(path: Path) -> bool:
     except (OSError, BundleError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(found, dict) and "schema" in found
+
+
+def hidden_lock(target: Path) -> Path:
+    """The lock file of all who write `target`."""
+    return target.parent / f".{target.name}.lock"
 
 
 def hidden_sibling(target: Path, kind: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from edgetrack.files import replace_whole
+from edgetrack.io import replace_whole
 
 _ALIGNMENT = 8
 

@@ -25,7 +25,7 @@ def collect(
     """Run a tracker over clips and list the search regions that it cuts, half of them jittered as in training."""
     from edgetrack.cli.console import stages
     from edgetrack.errors import UsageError
-    from edgetrack.files import write_whole
+    from edgetrack.io import write_whole
     from edgetrack.quantization.calibration import make_set, to_toml
     from edgetrack.quantization.collect import Wish
     from edgetrack.quantization.sources import Sources

@@ -78,10 +78,10 @@ def check(
     from edgetrack.box import Box
     from edgetrack.cli.console import stderr
     from edgetrack.evaluation.datasets import open_dataset
-    from edgetrack.files import write_whole
     from edgetrack.gate import outputs
     from edgetrack.gate.budget import GateConfig, find_budget
     from edgetrack.gate.check import check as run
+    from edgetrack.io import write_whole
     from edgetrack.presentation.progress import shown_progress
 
     if as_json + as_markdown + github > 1:

@@ -64,7 +64,7 @@ def report(
 
 def _write(made: str, path: Path | None, results: Results) -> None:
     from edgetrack.cli.console import stderr, stdout
-    from edgetrack.files import write_whole
+    from edgetrack.io import write_whole
     from edgetrack.report.findings import findings
     from edgetrack.report.page import contents, missing
 

@@ -20,13 +20,14 @@ from typing import IO, BinaryIO
 
 import psutil
 
-from edgetrack import __version__, json_lines
+from edgetrack import __version__
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.devices import protocol
 from edgetrack.devices.protocol import Beat, Bench, Clean, Done, Log, Missing, Need, Ready, Refused, Reply
-from edgetrack.devices.store import Run, Store, sha256_of
+from edgetrack.devices.store import Run, Store
 from edgetrack.errors import EdgetrackError
+from edgetrack.io import encode_line, sha256
 
 COMMAND = (sys.executable, "-m", "edgetrack", "bench")
 _TICK_S = 0.2
@@ -117,7 +118,7 @@ class Agent:
             words.join()
         if not run.record.is_file():
             return Done(process.returncode, None, None)
-        info = FileInfo(size=run.record.stat().st_size, sha256=sha256_of(run.record))
+        info = FileInfo(size=run.record.stat().st_size, sha256=sha256(run.record))
         return Done(process.returncode, str(run.record), info)
 
     def _forward(self, words: IO[bytes] | None) -> None:
@@ -164,7 +165,7 @@ class Agent:
     def _say(self, reply: Reply) -> None:
         try:
             with self._lock:
-                self._replies.write(json_lines.encode(reply))
+                self._replies.write(encode_line(reply))
                 self._replies.flush()
         except (OSError, ValueError):
             raise GoneError from None
@@ -195,7 +196,7 @@ def main() -> None:
     try:
         Agent(sys.stdin.buffer, replies, Store.default()).serve()
     except EdgetrackError as error:
-        replies.write(json_lines.encode(Refused(type(error).__name__, str(error))))
+        replies.write(encode_line(Refused(type(error).__name__, str(error))))
     finally:
         with suppress(OSError):
             replies.close()

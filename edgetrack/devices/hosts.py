@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from edgetrack.errors import UsageError
-from edgetrack.toml_files import read_toml
+from edgetrack.io import read_toml
 
 HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]{0,252}\Z")]
 """A name, an address or an alias of ~/.ssh/config; nothing that a shell, or ssh's own options, could take otherwise."""

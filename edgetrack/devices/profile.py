@@ -11,9 +11,9 @@ import msgspec
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.io import read_toml
 from edgetrack.resources import data_folder
 from edgetrack.telemetry.sources import RAILS, Expectation, SourceName
-from edgetrack.toml_files import read_toml
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Place = Annotated[str, msgspec.Meta(pattern=r"^(cpu|gpu|ane|all|cuda:[0-9]{1,2})\Z")]

@@ -16,9 +16,9 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from edgetrack import json_lines
 from edgetrack.bundle.manifest import FileInfo, FilePath, Name
 from edgetrack.errors import EdgetrackError, WorkerError
+from edgetrack.io import decode_line
 
 PROTOCOL = 1
 BEAT_S = 5.0
@@ -109,7 +109,7 @@ def decode_request(line: bytes) -> Request:
     Raises:
         EdgetrackError: it is none.
     """
-    return json_lines.decode(
+    return decode_line(
         line, _REQUESTS, lambda shown, why: EdgetrackError(f"the workstation sent {shown}, which is no request: {why}")
     )
 
@@ -120,7 +120,7 @@ def decode_reply(line: bytes) -> Reply:
     Raises:
         WorkerError: it is none.
     """
-    return json_lines.decode(
+    return decode_line(
         line,
         _REPLIES,
         lambda shown, why: WorkerError(f"the device answered {shown}, which is no reply: {why}; is its shell silent?"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from edgetrack import errors, json_lines
+from edgetrack import errors
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.bundle.integrity import MANIFEST_FILE
@@ -38,7 +37,7 @@ from edgetrack.devices.protocol import (
 )
 from edgetrack.devices.ssh import command_line, connected, translated
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
-from edgetrack.files import write_whole
+from edgetrack.io import encode_line, sha256, write_whole
 from edgetrack.presentation.sanitize import printable, printable_data
 
 DOCTOR = ("-m", "edgetrack", "doctor", "--json")
@@ -238,15 +237,15 @@ class _Session:
         return Outcome(record, self._log)
 
     async def _upload(self, sftp: Any, incoming: str, job: Job, missing: Sequence[str]) -> None:
-        wanted = [sha256 for sha256 in missing if sha256 in job.sources]
+        wanted = [name for name in missing if name in job.sources]
         if wanted:
-            size = sum(job.sources[sha256].stat().st_size for sha256 in wanted)
+            size = sum(job.sources[name].stat().st_size for name in wanted)
             self._notify(f"{self._host.label}: sending {len(wanted)} of {len(job.files)} files, {size / 1e6:.1f} MB")
-        for sha256 in wanted:
-            target = f"{incoming}/{sha256}"
-            with translated(self._host, f"sending {job.sources[sha256].name}"):
+        for name in wanted:
+            target = f"{incoming}/{name}"
+            with translated(self._host, f"sending {job.sources[name].name}"):
                 try:
-                    await sftp.put(str(job.sources[sha256]), target)
+                    await sftp.put(str(job.sources[name]), target)
                 except BaseException:
                     with suppress(Exception):
                         await asyncio.wait_for(sftp.remove(target), protocol.BEAT_S)
@@ -260,7 +259,7 @@ class _Session:
             raise WorkerError(f"{self._host.label}: a record of {done.info.size} bytes is no benchmark's")
         async with sftp.open(done.record, "rb") as file:
             data = await file.read(_LARGEST_RECORD)
-        if hashlib.sha256(data).hexdigest() != done.info.sha256:
+        if sha256(data) != done.info.sha256:
             raise WorkerError(
                 f"{self._host.label}: the record was changed on its way here; type the same command again"
             )
@@ -268,7 +267,7 @@ class _Session:
 
     def _say(self, message: protocol.Request) -> None:
         with suppress(OSError):
-            self._process.stdin.write(json_lines.encode(message))
+            self._process.stdin.write(encode_line(message))
 
     async def _hear(self, expect: type[AnyReply]) -> AnyReply:
         """The next answer that is not a line of the benchmark's."""
@@ -319,4 +318,4 @@ def _as_error(refused: Refused, host: Host) -> EdgetrackError:
 
 def _info(path: Path) -> FileInfo:
     data = path.read_bytes()
-    return FileInfo(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return FileInfo(size=len(data), sha256=sha256(data))

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import psutil
 
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.devices.protocol import SentBundle
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
+from edgetrack.io import locked, sha256
 from edgetrack.resources import cache_folder
 
 KEEP_BYTES = 4 << 30
 """What is kept for next time; the files that were not used for longest go first."""
-_CHUNK = 1 << 20
 _STALE_S = 86_400.0
 
 
@@ -79,7 +76,7 @@ class Store:
         for path in (sent, kept):
             if not path.is_file() or path.is_symlink():
                 continue
-            if _size(path) == file.size and sha256_of(path) == file.sha256:
+            if _size(path) == file.size and sha256(path) == file.sha256:
                 path.replace(kept)
                 os.utime(kept)
                 return kept
@@ -96,15 +93,14 @@ class Store:
         Raises:
             DeviceUnavailableError: another workstation's benchmark runs.
         """
-        lock = (self.root / "lock").open("wb")
+        held = ExitStack()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
+            held.enter_context(locked(self.root / "lock", timeout_s=0))
+        except TimeoutError:
             raise DeviceUnavailableError(
                 "another workstation measures on the device; two at once would slow each other: wait until it is done"
             ) from None
-        return Run(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.runs)), self, lock)
+        return Run(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.runs)), self, held)
 
     def sweep(self) -> None:
         """Remove runs whose process has ended, parts of uploads, and the files that were not used for longest."""
@@ -131,7 +127,7 @@ class Run:
 
     folder: Path
     store: Store
-    _lock: IO[bytes]
+    _held: ExitStack
 
     @property
     def record(self) -> Path:
@@ -154,16 +150,7 @@ class Run:
     def remove(self) -> None:
         """Remove the folder, and leave the device to others."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        self._held.close()
 
 
 def _size(path: Path) -> int | None:

@@ -12,9 +12,9 @@ import msgspec
 from edgetrack.bundle.manifest import Name, PaperFigures, Scalar, Sha256
 from edgetrack.errors import RecipeError, UnknownNameError, UsageError
 from edgetrack.export.stages import check_stages
+from edgetrack.io import read_toml
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
 from edgetrack.resources import data_folder
-from edgetrack.toml_files import read_toml
 
 if sys.version_info >= (3, 11):
     from importlib.resources.abc import Traversable

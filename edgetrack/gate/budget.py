@@ -13,10 +13,10 @@ import msgspec
 from edgetrack.box import Box
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.evaluation.datasets import Dataset
+from edgetrack.io import read_toml
 from edgetrack.resources import data_folder
 from edgetrack.stats.sequential import alpha_per_rule
 from edgetrack.stats.verdict import Verdict
-from edgetrack.toml_files import read_toml
 
 Speed = Literal["model", "track"]
 RuleKind = Literal["latency", "process", "size", "ao", "latency ratio", "process ratio", "size ratio"]

@@ -16,8 +16,8 @@ import msgspec
 
 from edgetrack.bundle.manifest import Name, Sha256
 from edgetrack.errors import CalibrationError, UnknownNameError
+from edgetrack.io import read_toml
 from edgetrack.resources import data_folder
-from edgetrack.toml_files import read_toml
 
 DEFAULT = "synthetic"
 MAX_ITEMS = 20_000

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from edgetrack.errors import CheckpointError
-from edgetrack.files import replace_whole
+from edgetrack.io import replace_whole
 from edgetrack.training.settings import Settings
 
 JSON, CSV, PICTURE = "log.json", "log.csv", "curves.png"

@@ -3,7 +3,6 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from edgetrack import json_lines
 from edgetrack.benchmark import protocol
 from edgetrack.benchmark.protocol import (
     Failure,
@@ -21,6 +20,7 @@ from edgetrack.benchmark.protocol import (
 )
 from edgetrack.box import Box
 from edgetrack.errors import WorkerError
+from edgetrack.io import encode_line
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ from edgetrack.errors import WorkerError
     ],
 )
 def test_requests_survive_the_line(request_):
-    line = json_lines.encode(request_)
+    line = encode_line(request_)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert protocol.decode_request(line) == request_
@@ -62,7 +62,7 @@ def test_requests_survive_the_line(request_):
     ],
 )
 def test_replies_survive_the_line(reply):
-    line = json_lines.encode(reply)
+    line = encode_line(reply)
     assert line.count(b"\n") == 1
     assert protocol.decode_reply(line) == reply
 
@@ -85,10 +85,10 @@ def test_only_the_start_of_a_wrong_line_is_shown():
 
 def test_a_worker_of_another_version_is_asked_in_the_words_that_it_knows():
     load = Load(threads=2, bundle="a", hint=None, source="s", box=Box(1, 2, 3, 4), keep_frames=10, keep_mb=20.0)
-    sent = msgspec.json.decode(json_lines.encode(load))
+    sent = msgspec.json.decode(encode_line(load))
     assert {"type", "bundle", "device", "threads", "hint", "source", "box", "keep_frames", "keep_mb"} <= set(sent)
     assert sent["type"] == "load"
-    run = msgspec.json.decode(json_lines.encode(Measure("track", 0.5, 10, 3)))
+    run = msgspec.json.decode(encode_line(Measure("track", 0.5, 10, 3)))
     assert run == {"type": "run", "kind": "track", "seconds": 0.5, "frames": 10, "unrecorded": 3}
     answer = {
         "type": "slice",

@@ -7,12 +7,12 @@ import sys
 import msgspec
 import pytest
 
-from edgetrack import json_lines
 from edgetrack.benchmark import protocol
 from edgetrack.benchmark.protocol import Failure, Load, Loaded, LoadRoofline, Measure, Memory, Peak, Probe, RoundSamples
 from edgetrack.benchmark.worker import WorkerServer, serve
 from edgetrack.box import Box
 from edgetrack.errors import BackendMissingError, WorkerError
+from edgetrack.io import encode_line
 
 LOAD = Load(
     threads=1, bundle="a-bundle", hint=None, source="a-source", box=Box(1, 2, 3, 4), keep_frames=10, keep_mb=10.0
@@ -45,7 +45,7 @@ def talk(*requests, worker=None):
 
 def test_errors_are_answers_and_the_worker_goes_on(capfd):
     asked = [LOAD, Memory(3), Measure("track", 0, 1, 0), LOAD]
-    replies = talk(*map(json_lines.encode, asked))
+    replies = talk(*map(encode_line, asked))
     assert [type(reply) for reply in replies] == [Loaded, Failure, Failure, Loaded]
     assert replies[1].error == "ZeroDivisionError"
     assert replies[2] == Failure("BackendMissingError", "install it")
@@ -59,7 +59,7 @@ def test_rubbish_is_answered_too():
 
 @pytest.mark.parametrize("request_", [Memory(1), Measure("track", 0, 1, 0), Probe(0.1)])
 def test_nothing_runs_before_it_is_loaded(request_):
-    (reply,) = talk(json_lines.encode(request_))
+    (reply,) = talk(encode_line(request_))
     assert "before anything was loaded" in reply.message
 
 
@@ -70,7 +70,7 @@ def test_the_tracker_is_closed_at_the_end():
         opened.append(FakeRun(request))
         return opened[0]
 
-    talk(json_lines.encode(LOAD), worker=WorkerServer(open_run=open_run))
+    talk(encode_line(LOAD), worker=WorkerServer(open_run=open_run))
     assert opened[0].closed
 
 
@@ -118,5 +118,5 @@ def test_the_roofline_is_searched_in_a_worker(monkeypatch):
         lambda precision, threads: found(precision, threads, engine="numpy"),
     )
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    _, rate = talk(json_lines.encode(LoadRoofline("fp32", 1)), json_lines.encode(Probe(0.0)))
+    _, rate = talk(encode_line(LoadRoofline("fp32", 1)), encode_line(Probe(0.0)))
     assert rate.roofline.gflops > 0

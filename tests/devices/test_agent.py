@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack import json_lines
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.devices import protocol
 from edgetrack.devices.agent import Agent
@@ -25,6 +24,7 @@ from edgetrack.devices.remote import read_record
 from edgetrack.devices.ssh import command_line
 from edgetrack.devices.store import Store
 from edgetrack.errors import BundleIntegrityError, EdgetrackError, WorkerError
+from edgetrack.io import encode_line
 
 DATA = b"a graph"
 INFO = FileInfo(size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
@@ -61,7 +61,7 @@ def talk(store):
             thread = threading.Thread(target=lambda: (agent.serve(), said.close()))
             thread.start()
             for request in requests:
-                ours.write(request if isinstance(request, bytes) else json_lines.encode(request))
+                ours.write(request if isinstance(request, bytes) else encode_line(request))
             ours.flush()
             if hang_up:
                 ours.close()
@@ -70,7 +70,7 @@ def talk(store):
                 if last is not None and isinstance(seen[-1], last):
                     for action in then:
                         action(seen[-1])
-                    ours.write(json_lines.encode(Clean()))
+                    ours.write(encode_line(Clean()))
                     ours.flush()
             thread.join(60)
             if not hang_up:

@@ -8,7 +8,7 @@ from edgetrack.benchmark.machine import Gpu, MachineRecord
 from edgetrack.capabilities import TARGETS
 from edgetrack.devices.profile import Profile, find_profile, fitting, profile_names
 from edgetrack.errors import UnknownNameError, UsageError
-from edgetrack.toml_files import read_toml
+from edgetrack.io import read_toml
 
 
 def machine(**changes):

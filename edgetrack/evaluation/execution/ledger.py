@@ -27,7 +27,7 @@ from edgetrack.evaluation.datasets.annotations import ClipFiles
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.one_pass import OnePass
-from edgetrack.files import write_whole
+from edgetrack.io import write_whole
 from edgetrack.presentation.progress import Progress
 from edgetrack.runtime.session import Tracker, load
 

@@ -19,9 +19,10 @@ from edgetrack.export.lowering import Ignored
 from edgetrack.export.qdq import quantized_types
 from edgetrack.export.targets.base import ExporterOptions, Lowering
 from edgetrack.export.targets.onnx import OnnxExporter
+from edgetrack.io import sha256
 from edgetrack.runtime.backends.tensorrt.builder import SETTINGS, build, engine_layers, network_layers, parse
 from edgetrack.runtime.backends.tensorrt.cuda import capability_here
-from edgetrack.runtime.backends.tensorrt.engines import EngineInfo, packed, sha256
+from edgetrack.runtime.backends.tensorrt.engines import EngineInfo, packed
 from edgetrack.runtime.backends.tensorrt.installation import Installation, check_capabilities, find_installation
 from edgetrack.runtime.verify import LAYERS_FILE, GraphLayers, LayerReport
 

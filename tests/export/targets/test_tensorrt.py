@@ -18,6 +18,7 @@ from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.export.pipeline import ExportRequest
 from edgetrack.export.qdq import quantized_types
 from edgetrack.export.targets.tensorrt import TensorRtOptions, cast_images_first, refuse_unsigned
+from edgetrack.io import sha256
 from edgetrack.quantization.calibration import Part, find_set, make_set, to_toml
 from edgetrack.quantization.lower import LoweringRequest, export
 from edgetrack.quantization.sources import Sources

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError, UsageError
+from edgetrack.io import sha256
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.backends.tensorrt.builder import build
 from edgetrack.runtime.backends.tensorrt.cuda import Device, import_runtime
-from edgetrack.runtime.backends.tensorrt.engines import Key, find_engine, sha256
+from edgetrack.runtime.backends.tensorrt.engines import Key, find_engine
 from edgetrack.runtime.backends.tensorrt.installation import Installation, find_installation
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ capability, and whose bytes are those that were recorded then.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import zlib
@@ -18,7 +17,7 @@ import msgspec
 
 from edgetrack.bundle.manifest import FilePath, GraphInfo, Sha256
 from edgetrack.errors import BundleIntegrityError, EdgetrackError
-from edgetrack.files import write_whole
+from edgetrack.io import sha256, write_whole
 from edgetrack.runtime.backends.tensorrt.builder import SETTINGS
 
 log = logging.getLogger(__name__)
@@ -65,11 +64,6 @@ class CachedEngine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     key: Key
     sha256: str
-
-
-def sha256(data: bytes) -> str:
-    """Hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def find_engine(info: GraphInfo, path: Path, key: Key, cache: Path | None, build: Builder) -> bytes:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.errors import BundleIntegrityError
+from edgetrack.io import sha256
 from edgetrack.runtime.backends.tensorrt import engines
-from edgetrack.runtime.backends.tensorrt.engines import EngineInfo, Key, find_engine, packed, sha256, unpacked
+from edgetrack.runtime.backends.tensorrt.engines import EngineInfo, Key, find_engine, packed, unpacked
 
 ONNX = b"an onnx file"
 KEY = Key(onnx_sha256=sha256(ONNX), package="tensorrt_rtx", version="1.7", capability="8.6")

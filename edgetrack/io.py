@@ -1,0 +1,193 @@
+"""Files and lines: written whole or not at all, read strictly, hashed and locked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from edgetrack.errors import EdgetrackError, UsageError
+
+if sys.version_info >= (3, 11):
+    from importlib.resources.abc import Traversable
+
+    import tomllib
+else:
+    from importlib.abc import Traversable
+
+    import tomli as tomllib
+
+_T = TypeVar("_T")
+_CHUNK = 1 << 20
+LARGEST_TOML = 64 << 10
+"""Bytes; people write such files by hand."""
+_SHOWN = 120
+
+
+def replace_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file's parts, one behind the other, through a temporary sibling; its folder is made where missing.
+
+    Raises:
+        OSError: it cannot be written; what was there is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """The same, with an error that says what to type.
+
+    Raises:
+        EdgetrackError: it cannot be written; what was there is kept.
+    """
+    try:
+        replace_whole(path, *parts)
+    except OSError as error:
+        raise EdgetrackError(f"{path} cannot be written: {error.strerror or error}; give another --output") from error
+
+
+def _umask() -> int:
+    # Reading it means setting it; mkstemp gave the file 0600 whatever it is.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def sha256(source: Path | IO[bytes] | bytes) -> str:
+    """The SHA-256 of a file, of what is left to read of an open one, or of bytes, in hexadecimal."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return sha256(file)
+    digest = hashlib.sha256()
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(path: Path, timeout_s: float = -1) -> Iterator[None]:
+    """Keep other processes out of `locked(path)` while the block runs; the lock file is removed at its end.
+
+    Where the file system has no locks, or the folder cannot be written, the block runs without one.
+
+    Args:
+        path: the lock file; its folder exists.
+        timeout_s: how long to wait for others; below 0, for ever.
+
+    Raises:
+        TimeoutError: another process holds it.
+    """
+    from filelock import FileLock  # a process that writes nothing need not load it
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout_s)
+    except TimeoutError:
+        raise
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            # While it is held: who waits for this file sees that it has gone and makes a new one.
+            path.unlink(missing_ok=True)
+            lock.release()
+
+
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
+_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str, what: str = "a time") -> float:
+    """Seconds of a time as people write it: `90`, `45s`, `30m`, `1.5h`.
+
+    Raises:
+        UsageError: it is none, or not above 0.
+    """
+    match = _TIME.fullmatch(text.strip())
+    if match is None or not (seconds := float(match[1]) * _SECONDS[match[2]]) > 0:
+        raise UsageError(f"{what} is {text!r}; expected a time above 0, such as 90 (seconds), 45s, 30m or 1.5h")
+    return seconds
+
+
+def read_toml(
+    path: Path | Traversable,
+    type_: type[_T],
+    what: str,
+    *,
+    error: type[EdgetrackError] = UsageError,
+    largest: int = LARGEST_TOML,
+    advice: str = "",
+) -> _T:
+    """A TOML file as an object of a type.
+
+    Args:
+        path: the file.
+        type_: what msgspec converts it to, strictly.
+        what: its kind, for messages: "recipe".
+        error: class of the errors.
+        largest: in bytes.
+        advice: what to do, for the end of messages.
+
+    Raises:
+        EdgetrackError: of class `error`: it cannot be read, is too large, is not TOML, or not of that type.
+    """
+    end = f"; {advice}" if advice else ""
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as fault:
+        raise error(f"{what} {path} cannot be read: {fault.strerror or fault}{end}") from None
+    if len(data) > largest:
+        raise error(f"{what} {path} is larger than {largest >> 10} KB{end}")
+    try:
+        return msgspec.convert(tomllib.loads(data.decode("utf-8")), type_)
+    except msgspec.ValidationError as fault:
+        raise error(f"{path} is not a {what} of schema 1: {fault}{end}") from None
+    except (ValueError, RecursionError) as fault:  # not TOML, not UTF-8, a number of 5000 digits, 1000 brackets
+        raise error(f"{what} {path} is not TOML: {fault}{end}") from None
+
+
+def encode_line(message: msgspec.Struct) -> bytes:
+    """One line, with its line feed."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_line(line: bytes, decoder: msgspec.json.Decoder[_T], refused: Callable[[str, str], Exception]) -> _T:
+    """The message of a line.
+
+    Args:
+        line: whatever the other process wrote.
+        decoder: of the messages that it may send.
+        refused: makes the exception from the line's start, quoted, and what is wrong with it.
+
+    Raises:
+        Exception: what `refused` returned; the line is no such message.
+    """
+    try:
+        return decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        text = line[:_SHOWN].decode("utf-8", "replace").rstrip("\n")
+        raise refused(repr(text + ("..." if len(line) > _SHOWN else "")), str(error)) from None

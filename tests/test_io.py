@@ -1,0 +1,173 @@
+"""Files written whole, hashed, locked and read strictly; lines between processes; times as people write them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetrack.errors import EdgetrackError, RecipeError, UsageError
+from edgetrack.io import (
+    LARGEST_TOML,
+    decode_line,
+    encode_line,
+    locked,
+    parse_duration,
+    read_toml,
+    replace_whole,
+    sha256,
+    write_whole,
+)
+
+
+def test_parts_are_joined_and_the_old_file_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    for text in (b"longer than the next", b"next"):
+        replace_whole(path, text, memoryview(b"!"))
+    assert path.read_bytes() == b"next!"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_a_failure_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        replace_whole(path, b"half", "not bytes")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_cannot_be_written_says_what_to_type(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(EdgetrackError, match=r"folder cannot be written: .*--output"):
+        write_whole(tmp_path / "folder", b"text")
+
+
+class Said(msgspec.Struct, frozen=True, tag="said"):
+    """A text and a number."""
+
+    text: str
+    number: float
+
+
+DECODER = msgspec.json.Decoder(Said)
+
+
+def refused(shown: str, why: str) -> ValueError:
+    return ValueError(f"{shown}: {why}")
+
+
+@given(st.text(), st.floats(allow_nan=False, allow_infinity=False))
+def test_a_message_is_one_line_and_comes_back(text: str, number: float) -> None:
+    line = encode_line(Said(text, number))
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert decode_line(line, DECODER, refused) == Said(text, number)
+
+
+@given(st.binary())
+def test_any_other_line_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match=": "):
+        decode_line(line, DECODER, refused)
+
+
+def test_a_long_line_is_cut_where_it_is_quoted() -> None:
+    with pytest.raises(ValueError, match=r"^'x{120}\.\.\.': ") as caught:
+        decode_line(b"x" * 100_000, DECODER, refused)
+    assert len(str(caught.value)) < 300
+
+
+class Thing(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    count: int = 0
+
+
+def test_a_file_becomes_an_object(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('name = "x"\ncount = 3\n')
+    assert read_toml(tmp_path / "a.toml", Thing, "thing") == Thing("x", 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is not a thing of schema 1: .*name"),
+        (b'name = "x"\nother = 1\n', "is not a thing of schema 1: .*other"),
+        (b'name = "x"\ncount = "3"\n', "is not a thing of schema 1: .*int"),
+        (b"name = ", "is not TOML"),
+        (b"\xff\xfe", "is not TOML"),
+        (b"\x00", "is not TOML"),
+        (b"x = " + b"[" * 5000, "is not TOML"),
+        (b"x = " + b"9" * 5000, "is not TOML"),
+        (b"#" * (LARGEST_TOML + 1), "is larger than 64 KB"),
+    ],
+)
+def test_what_is_none_is_refused_by_name(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(data)
+    with pytest.raises(RecipeError, match=rf"(?s)a\.toml {words}.*; see the docs") as caught:
+        read_toml(path, Thing, "thing", error=RecipeError, advice="see the docs")
+    assert str(path) in str(caught.value)
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"thing .*a\.toml cannot be read: No such file"):
+        read_toml(tmp_path / "a.toml", Thing, "thing")
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        read_toml(tmp_path, Thing, "thing")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_object_or_an_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(data)
+    with contextlib.suppress(UsageError):
+        assert isinstance(read_toml(path, Thing, "thing"), Thing)
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 9000
+    (tmp_path / "file").write_bytes(data)
+    assert sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+    with (tmp_path / "file").open("rb") as file:
+        file.seek(5)
+        assert sha256(file) == hashlib.sha256(data[5:]).hexdigest()
+
+
+def test_the_umask_of_the_user_holds(tmp_path: Path) -> None:
+    program = "import os, sys, pathlib; from edgetrack.io import replace_whole; os.umask(0o077); "
+    program += "replace_whole(pathlib.Path(sys.argv[1]), b'x')"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], check=True, timeout=60)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_one_process_at_a_time_and_no_file_left(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    program = "import sys, pathlib; from edgetrack.io import locked\nwith locked(pathlib.Path(sys.argv[1]), 0): pass"
+    with locked(path):
+        done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=False)
+        assert b"Timeout" in done.stderr
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_lock_where_there_cannot_be_one() -> None:
+    with locked(Path("/proc/lock")):
+        pass
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("45s", 45), ("30m", 1800), ("1.5h", 5400), (" 2 min", 120)])
+def test_times_as_people_write_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "nan", "5d", "m", "1e3", "1:30"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--duration is .*; expected a time above 0, such as 90"):
+        parse_duration(text, "--duration")
