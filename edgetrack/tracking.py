@@ -10,28 +10,26 @@ from statistics import median
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from edgetrack.box import Box, iou
 from edgetrack.errors import DeviceUnavailableError, UsageError
-from edgetrack.media import BoxRecord, BoxWriter, FrameSource, VideoWriter, draw, open_source
+from edgetrack.media import BoxRecord, BoxWriter, Frame, FrameSource, VideoWriter, draw, open_source
 from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentence, summarize
 from edgetrack.runtime.frames import PairedSource
 from edgetrack.runtime.prompt import parse_text
 from edgetrack.runtime.session import Tracker, load
 
-Frame = NDArray[np.uint8]
-Progress = Callable[[Iterable[Frame], "int | None"], Iterable[Frame]]
+FrameWrapper = Callable[[Iterable[Frame], "int | None"], Iterable[Frame]]
+"""Shows how far the frames are, of which there will be so many (None: unknown)."""
 WINDOW = "edgetrack"
 ESCAPE = 27
 
 
 @dataclass(frozen=True)
-class Job:
+class TrackRequest:
     """What to track and where the results go; see `edgetrack track --help`.
 
-    `aux` is the source of second images, `text` what is said of the target, as it was typed.
+    `aux` is the source of second images, `text` the description of the target, as it was typed.
     """
 
     bundle: str
@@ -52,10 +50,14 @@ class Job:
 
 
 @dataclass
-class Summary:
-    """What came of it.
+class TrackSummary:
+    """The result of a run.
 
-    `mean_iou` is over the frames after the first that have ground truth, `phrases` what the tracker was told.
+    Attributes:
+        track_ms: time of each update.
+        overlaps: IoU of each frame after the first that has ground truth.
+        diagnostics: see `edgetrack.runtime.diagnostics`.
+        phrases: the description of the target, by attribute.
     """
 
     bundle: str
@@ -65,12 +67,12 @@ class Summary:
     lost: int = 0
     track_ms: list[float] = field(default_factory=list)
     overlaps: list[float] = field(default_factory=list)
-    shares: DiagnosticLog = field(default_factory=dict)
+    diagnostics: DiagnosticLog = field(default_factory=dict)
     phrases: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: track_ms is the median time of an update; `diagnostics` of trackers that mix something."""
-        mixtures = {name: msgspec.to_builtins(found) for name, found in summarize(self.shares).items()}
+        """For JSON: track_ms is the median time of an update."""
+        diagnostics = {name: msgspec.to_builtins(found) for name, found in summarize(self.diagnostics).items()}
         return {
             "bundle": self.bundle,
             "weights": self.weights,
@@ -80,11 +82,11 @@ class Summary:
             "track_ms": median(self.track_ms) if self.track_ms else None,
             "mean_iou": sum(self.overlaps) / len(self.overlaps) if self.overlaps else None,
             **({"text": self.phrases} if self.phrases else {}),
-            **({"diagnostics": mixtures} if mixtures else {}),
+            **({"diagnostics": diagnostics} if diagnostics else {}),
         }
 
     def text(self) -> str:
-        """One line for people, and one for each mixture."""
+        """One line, and one for each gate that the tracker reports."""
         parts = [f"{self.frames} frames of {self.source} with {self.bundle} ({self.weights} weights)"]
         if self.track_ms:
             parts.append(f"track() {median(self.track_ms):.1f} ms median = {1000 / median(self.track_ms):.0f} fps")
@@ -94,22 +96,22 @@ class Summary:
             parts.append(f"lost in {self.lost} frames")
         if self.phrases:
             parts.append("text: " + ", ".join(f"{name} {phrase!r}" for name, phrase in self.phrases.items()))
-        mixtures = [sentence(name, found) for name, found in summarize(self.shares).items()]
-        return "\n".join(["; ".join(parts), *mixtures])
+        gates = [sentence(name, found) for name, found in summarize(self.diagnostics).items()]
+        return "\n".join(["; ".join(parts), *gates])
 
 
 def follow(
-    job: Job,
+    job: TrackRequest,
     *,
     on_record: Callable[[BoxRecord], None] = lambda record: None,
-    progress: Progress = lambda frames, total: frames,
-) -> Summary:
+    progress: FrameWrapper = lambda frames, total: frames,
+) -> TrackSummary:
     """Track; what was written before an error stays.
 
     Args:
         job: what to do.
         on_record: called with every frame's result.
-        progress: wraps the frames, given how many there will be (None: unknown), to show how far the work is.
+        progress: wraps the frames.
 
     Raises:
         EdgetrackError: the bundle, the source, the box or a file cannot be used; SourceInterruptedError when the source
@@ -137,7 +139,7 @@ def follow(
         )
         if job.show or job.select:
             stack.callback(_close_windows)
-        summary = Summary(tracker.manifest.name, tracker.manifest.weights.origin, job.source)
+        summary = TrackSummary(tracker.manifest.name, tracker.manifest.weights.origin, job.source)
         for record, frame, truth in _records(job, frames, tracker, summary, progress):
             if writer is not None:
                 writer.write(record)
@@ -148,7 +150,7 @@ def follow(
 
 
 def _records(
-    job: Job, frames: FrameSource, tracker: Tracker, summary: Summary, progress: Progress
+    job: TrackRequest, frames: FrameSource, tracker: Tracker, summary: TrackSummary, progress: FrameWrapper
 ) -> Iterator[tuple[BoxRecord, Frame, Box | None]]:
     truths = frames.ground_truth or []
     total = frames.length if job.frames is None else min(job.frames, frames.length or job.frames)
@@ -162,7 +164,7 @@ def _records(
         else:
             result = tracker.update(frame)
             record = BoxRecord(index, result.box, result.score, result.lost, result.timing.total, result.diagnostics)
-            add_frame(summary.shares, result.diagnostics)
+            add_frame(summary.diagnostics, result.diagnostics)
             summary.track_ms.append(result.timing.total)
             summary.lost += result.lost
             if truth is not None:
@@ -174,7 +176,7 @@ def _records(
             return
 
 
-def _start_box(job: Job, frames: FrameSource, frame: Frame) -> Box:
+def _start_box(job: TrackRequest, frames: FrameSource, frame: Frame) -> Box:
     if job.box is not None:
         return job.box
     if job.select:
@@ -197,7 +199,7 @@ def _select(frame: Frame) -> Box:
     return Box(float(x), float(y), float(w), float(h))
 
 
-def _picture(job: Job, video: VideoWriter | None, record: BoxRecord, frame: Frame, truth: Box | None) -> bool:
+def _picture(job: TrackRequest, video: VideoWriter | None, record: BoxRecord, frame: Frame, truth: Box | None) -> bool:
     """Draw, write, show; False when the window's user wants to stop."""
     fps = 1000 / record.track_ms if record.track_ms else None
     image = draw(frame, record.box, score=record.score, lost=record.lost, fps=fps, ground_truth=truth)

@@ -7,53 +7,66 @@ from typing import Annotated
 
 import typer
 
+from edgetrack.cli.options import (
+    BoxOption,
+    BundleArgument,
+    FramesOption,
+    JsonOption,
+    LocalDeviceOption,
+    OverwriteOption,
+    PrecisionHintOption,
+    ThreadsOption,
+)
+
 
 def track(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, zip or name.")],
+    bundle: BundleArgument,
     source: Annotated[
         str, typer.Argument(help="A video, a folder of images, a glob, a camera's number, or synthetic:NAME.")
     ],
     aux: Annotated[
         str | None,
-        typer.Option(help="Second images (thermal, depth or event), as SOURCE, for a tracker that takes two a frame."),
+        typer.Option(
+            help="Second images (thermal, depth or event), given like SOURCE, for a tracker that takes two a frame."
+        ),
     ] = None,
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is said of the target, for a tracker that reads it: ATTRIBUTE=PHRASE, repeated, or one sentence."
+            help="Description of the target, for a tracker that reads one: ATTRIBUTE=PHRASE, repeated, or a sentence."
         ),
     ] = None,
-    box: Annotated[
-        str | None,
-        typer.Option(help="The target in the first frame: x,y,w,h in pixels; else the source's ground truth."),
-    ] = None,
+    box: BoxOption = None,
     select: Annotated[bool, typer.Option("--select", help="Draw the box with the mouse.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Boxes as .txt, .csv or .json; else printed.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write the boxes to this .txt, .csv or .json file. Default: print them."),
     ] = None,
-    video: Annotated[Path | None, typer.Option(help="Write a video with box, score and fps (.mp4 or .avi).")] = None,
-    show: Annotated[bool, typer.Option("--show", help="Show the frames in a window; Esc or q stops.")] = False,
-    device: Annotated[str, typer.Option(help="Where to run: cpu.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads of an inference; all usable cores if left out.")] = None,
-    precision_hint: Annotated[str | None, typer.Option(help="Arithmetic to ask the backend for: bf16.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Write a video with box, score and frames/s to this .mp4 or .avi file.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show the frames in a window. Esc or q stops.")] = False,
+    device: LocalDeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    precision_hint: PrecisionHintOption = None,
     memory: Annotated[
         str | None,
-        typer.Option(help="How past crops are kept: exact, exact:disk or bounded:M; else as the bundle says."),
+        typer.Option(help="How past frames are kept: exact, exact:disk or bounded:M. Default: as the bundle says."),
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+    frames: FramesOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Track one target through a video."""
     from edgetrack.box import Box
     from edgetrack.cli.console import print_json, progress_bar
     from edgetrack.errors import UsageError
     from edgetrack.media import BoxRecord
-    from edgetrack.tracking import Job, follow
+    from edgetrack.tracking import TrackRequest, follow
 
     if box is not None and select:
         raise UsageError("--box and --select exclude each other; give one of them")
-    job = Job(
+    job = TrackRequest(
         bundle=bundle,
         source=source,
         box=None if box is None else Box.parse(box),

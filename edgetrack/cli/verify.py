@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from edgetrack.cli.options import BundleArgument, JsonOption, LocalDeviceOption, ThreadsOption
 
 if TYPE_CHECKING:
     from edgetrack.runtime.verify import Verification
 
 
 def verify(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, zip or name.")],
-    device: Annotated[str, typer.Option(help="Where to run: cpu, or cuda:0 for TensorRT.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads of an inference; all usable cores if left out.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+    bundle: BundleArgument,
+    device: LocalDeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a bundle's hashes and run its graphs on the recorded inputs; needs its backend and numpy only."""
     from edgetrack.bundle import open_bundle

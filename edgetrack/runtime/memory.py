@@ -144,11 +144,11 @@ class MemoryEstimate:
     schedule: MemorySchedule
 
     def entries(self, frames: int) -> int:
-        """Entries kept after so many tracked frames."""
+        """Entries kept after a number of tracked frames."""
         return min([frames + 1, *self._bounds()])
 
     def nbytes(self, frames: int) -> int:
-        """Bytes kept after so many tracked frames."""
+        """Bytes kept after a number of tracked frames."""
         return self.entries(frames) * self.entry_bytes
 
     def text(self) -> str:
@@ -201,7 +201,7 @@ class MemoryBank:
 
     @property
     def spacing(self) -> int:
-        """Every so many-th entry is kept."""
+        """How far kept entries are apart."""
         return self._spacing
 
     def clear(self) -> None:

@@ -155,7 +155,7 @@ class Tracker:
         """Find the target in the next frame; `aux` as in `init`.
 
         Raises:
-            InvalidFrameError: the frame cannot be tracked; the tracker's state is unchanged, go on with the next one.
+            InvalidFrameError: the frame cannot be tracked; the tracker's state is unchanged: continue with the next.
             UsageError: `init` was not called, or the tracker is closed.
         """
         self._check_open()
