@@ -22,7 +22,7 @@ from edgetrack.io import sha256
 from edgetrack.quantization.calibration import Part, find_set, make_set, to_toml
 from edgetrack.quantization.lower import LoweringRequest, export
 from edgetrack.quantization.sources import Sources
-from edgetrack.runtime.backends.tensorrt.engines import sha256, unpacked
+from edgetrack.runtime.backends.tensorrt.engines import unpacked
 from edgetrack.runtime.verify import LAYERS_FILE, LayerReport
 
 pytest.importorskip("tensorrt_rtx", reason="TENSORRT-RTX ABSENT: pip install 'edgetrack[tensorrt]'")
