@@ -15,6 +15,11 @@ PIPE_WIDTH = 200
 
 
 class _Console(Console):
+    """Text is shown as it is: a bundle may be called `car[a]`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
     def on_broken_pipe(self) -> None:
         # rich would end the process with 1; cli.main ends it as a shell expects.
         raise BrokenPipeError
@@ -22,12 +27,12 @@ class _Console(Console):
 
 def stdout() -> Console:
     """For results that people read."""
-    return _Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def stderr() -> Console:
     """For progress and warnings."""
-    return _Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+    return _Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:

@@ -174,7 +174,7 @@ def timeline_plot(name: str, results: Sequence[BenchResult]) -> Markup:
             axis.set_xticks([])
             rounds = len(result.samples_ms.track)
             _titles(axis, result.label, f"{len(values)} frames in {rounds} round{'' if rounds == 1 else 's'}", width)
-        axes[-1].set_xlabel("frames in the order measured; lines separate the rounds")
+        axes[-1].set_xlabel("frames in order; lines separate the rounds")
         return figure
 
     return both(name, f"Track latency over time of {len(ordered)} candidates", draw)

@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import io
 
+import msgspec
+import pytest
 from rich.console import Console
 
+from edgetrack.benchmark.table import bench_table
+from edgetrack.evaluation.comparison_report import compare_table
+from edgetrack.evaluation.results import eval_table
 from edgetrack.presentation.table import Column, Table, number, span
+from tests.report.conftest import benchmark, comparison, contestant, evaluated, pair, side
 
 COLUMNS = (Column("bundle", align="left"), Column("frames"), Column("track ms", digits=2))
 ROWS = (("car[a]|b", 1200, 7.25), ("[bold]plain[/bold]", 3, None), ("up\x1b[2J:smile:", 7, 1.0))
 TABLE = Table(COLUMNS, ROWS, notes=("FAILED: car[a]|b: no *such* file",))
 
 
-def shown(table, **options):
+def shown(table, width=100, **options):
     out = io.StringIO()
-    table.show(Console(file=out, width=100, **options))
+    table.show(Console(file=out, width=width, **options))
     return out.getvalue()
 
 
@@ -63,3 +69,23 @@ def test_a_table_without_notes_ends_with_its_rows():
 def test_numbers_and_spans():
     assert (number(None, 2), number(1.5, 0), number(3), number(2.25, 1)) == ("-", "2", "3", "2.2")
     assert (span(None), span((0.451, 0.519)), span((0.4512, 0.519), 3)) == ("-", "0.45-0.52", "0.451-0.519")
+
+
+STRANGE = "car[a]|b"
+VERBS = {
+    "bench": lambda: bench_table(benchmark(contestant("smat-openvino-fp32", 20.0, bundle=STRANGE))),
+    "eval": lambda: eval_table(msgspec.structs.replace(evaluated("smat-openvino-fp32", 0.7, None), bundle=STRANGE)),
+    "compare": lambda: compare_table(
+        comparison(side("smat-a-fp32", 0.7), side("smat-b-fp32", 0.7), None, [pair(STRANGE, [1.0, 0.9])])
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verbs_table_shows_a_strange_name_on_a_terminal_and_in_markdown(verb):
+    table = VERBS[verb]()
+    assert STRANGE in shown(table, width=200)
+    told = table.markdown()
+    assert "car\\[a\\]\\|b" in told
+    rows = [line for line in told.splitlines() if line.startswith("| ")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
