@@ -287,7 +287,7 @@ def open_ref(text: str) -> BundleRef:
         EdgetrackError: the bundle cannot be opened.
     """
     # Imported here: the table is read for every help text, NumPy is not needed for that.
-    from edgetrack.bundle import open_bundle
+    from edgetrack.bundle.reader import open_bundle
     from edgetrack.bundle.ref import BundleRef, split_label
 
     path, hint = split_label(text)
