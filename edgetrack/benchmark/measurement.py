@@ -16,8 +16,7 @@ from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.gpu_watch import is_gpu
 from edgetrack.benchmark.latency import Rounds, fps, latency_of
 from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.benchmark.process import Worker
-from edgetrack.benchmark.protocol import Loaded, Measure, Peak, Roofline, RoundSamples
+from edgetrack.benchmark.protocol import Loaded, Measure, Peak, Roofline, RoundSamples, Worker
 from edgetrack.benchmark.record import (
     BenchResult,
     CandidateFailure,

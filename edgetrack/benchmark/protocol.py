@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import sys
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -14,6 +16,9 @@ from edgetrack.benchmark.config import BenchConfig
 from edgetrack.box import Box
 from edgetrack.errors import WorkerError
 from edgetrack.io import decode_line
+from edgetrack.processes import JsonLinesProcess, error_by_name, thread_environ
+
+COMMAND = (sys.executable, "-m", "edgetrack.benchmark.worker")
 
 
 class Load(BenchConfig, frozen=True, kw_only=True, tag="load"):
@@ -177,3 +182,46 @@ def decode_reply(line: bytes) -> WorkerReply:
     return decode_line(
         line, _REPLIES, lambda shown, why: WorkerError(f"broke its protocol: {shown} is no reply: {why}")
     )
+
+
+class Worker(Protocol):
+    """Answers requests about one candidate."""
+
+    def ask(self, request: WorkerRequest, expect: type[ReplyT], timeout_s: float) -> ReplyT:
+        """The answer, which must be of the expected kind.
+
+        Raises:
+            WorkerError: it died, took too long or broke its protocol.
+            EdgetrackError: what it says went wrong, of the same class.
+        """
+
+    def wait_idle(self) -> bool:
+        """Wait until it computes nothing any more; False where it still does after two seconds."""
+
+    def close(self) -> None:
+        """End it, however busy it is; safe to call twice."""
+
+
+Start = Callable[[str, int], Worker]
+"""Starts a worker for the candidate of that label, for a number of threads."""
+
+
+class WorkerProcess(JsonLinesProcess):
+    """A worker in a process of its own."""
+
+    def ask(self, request: WorkerRequest, expect: type[ReplyT], timeout_s: float) -> ReplyT:
+        reply = self.exchange(request, decode_reply, timeout_s)
+        if isinstance(reply, Failure):
+            raise error_by_name(reply.error, reply.message)
+        if not isinstance(reply, expect):
+            self._in_step = False
+            raise WorkerError(f"broke its protocol: answered {type(request).__name__} with {type(reply).__name__}")
+        return reply
+
+
+def start_worker(label: str, threads: int) -> Worker:
+    """A worker process whose libraries are told the number of threads before they are loaded.
+
+    `OMP_WAIT_POLICY` is left alone: a thread pool that sleeps between layers is not the one that users run.
+    """
+    return WorkerProcess(COMMAND, thread_environ(threads))

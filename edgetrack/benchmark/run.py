@@ -35,7 +35,7 @@ from edgetrack.benchmark.measurement import (
     failures,
     results,
 )
-from edgetrack.benchmark.process import Start, Worker, WorkerProcess, start_worker
+from edgetrack.benchmark.protocol import Start, Worker, WorkerProcess, start_worker
 from edgetrack.benchmark.record import BenchRecord, save
 from edgetrack.benchmark.scenarios import find_scenario, resolve
 from edgetrack.capabilities import Target
@@ -291,4 +291,4 @@ class Runner:
             if failed is not None:
                 failed.close()
         else:
-            one.never_idle |= not self._workers[one.label].rest()
+            one.never_idle |= not self._workers[one.label].wait_idle()

@@ -7,7 +7,6 @@ process found comes back as a file; what it says on stderr is passed on line by 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import msgspec
 
 from edgetrack.capabilities import targets
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
+from edgetrack.processes import exit_reason
 
 COMMAND = (sys.executable, "-m", "edgetrack", "export")
 _LOOK_S = 0.1
@@ -184,6 +184,4 @@ def _last_words(words: Path, code: int) -> str:
     _, mark, message = text.rpartition("\nedgetrack: ") if "\nedgetrack: " in text else text.partition("edgetrack: ")
     if code > 0 and mark:
         return message.strip()
-    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    lines = text.strip().splitlines()
-    return f"the process was {how}" + (f"; its last words: {lines[-1]}" if lines else "")
+    return exit_reason(code, text)

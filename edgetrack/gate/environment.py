@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 
 import edgetrack
-from edgetrack.benchmark.process import Start, Worker, WorkerProcess, worker_environ
+from edgetrack.benchmark.protocol import Start, Worker, WorkerProcess
 from edgetrack.errors import UsageError
 from edgetrack.gate.report import CodeNote
+from edgetrack.processes import thread_environ
 
 _WORKER = ("-I", "-m", "edgetrack.benchmark.worker")
 """Isolated, because Python otherwise takes the edgetrack of a checkout that happens to be the current folder."""
@@ -59,7 +60,7 @@ def starter(python: Path) -> Start:
     """
 
     def start(label: str, threads: int) -> Worker:
-        return WorkerProcess((str(python), *_WORKER), worker_environ(threads))
+        return WorkerProcess((str(python), *_WORKER), thread_environ(threads))
 
     return start
 

@@ -14,8 +14,7 @@ from edgetrack.benchmark.candidates import Candidate
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.measurement import CandidateMeasurement
-from edgetrack.benchmark.process import Start, Worker
-from edgetrack.benchmark.protocol import Loaded, RoundSamples
+from edgetrack.benchmark.protocol import Loaded, RoundSamples, Start, Worker
 from edgetrack.benchmark.run import order
 from edgetrack.gate.budget import Speed
 from edgetrack.gate.report import CodeNote, SideNote, TurnsMs
@@ -157,4 +156,4 @@ class TurnRunner:
             side.blocks.append(done[side.role])
 
     def _settle(self, worker: Worker) -> None:
-        self.never_idle |= not worker.rest()
+        self.never_idle |= not worker.wait_idle()

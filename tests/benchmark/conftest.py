@@ -9,11 +9,11 @@ from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.measurement import CandidateMeasurement, RooflineMeasurement, failures, results
-from edgetrack.benchmark.process import COMMAND, WorkerProcess, worker_environ
-from edgetrack.benchmark.protocol import Loaded, Peak, Rate, Ready, Roofline, RoundSamples
+from edgetrack.benchmark.protocol import COMMAND, Loaded, Peak, Rate, Ready, Roofline, RoundSamples, WorkerProcess
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import PaperFigures
+from edgetrack.processes import thread_environ
 from tests.builders import round_samples, scripted_manifest, write_scripted
 
 SOURCE = "synthetic:drift?frames=6&size=96x64"
@@ -63,7 +63,7 @@ class ScriptedWorker:
             return RoundSamples(kind=request.kind, queued=[0.5] * n, whole=[ms + 1.5] * n, **stages)
         return RoundSamples(kind=request.kind, read=[1.0] * n, whole=[ms + 2] * n, **stages)
 
-    def rest(self):
+    def wait_idle(self):
         return not self.restless
 
     def close(self):
@@ -80,8 +80,8 @@ def real_worker():
     """real_worker(command=...) starts a worker process that is not waited for between slices."""
     started = []
 
-    def start(command=COMMAND):
-        worker = WorkerProcess(command, worker_environ(1), sleep=lambda seconds: None)
+    def start(command=COMMAND, **options):
+        worker = WorkerProcess(command, thread_environ(1), sleep=lambda seconds: None, **options)
         started.append(worker)
         return worker
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edgetrack.benchmark import process
+from edgetrack.benchmark import protocol
 from edgetrack.benchmark import run as benchmark
 from edgetrack.cli import bench as command
 from edgetrack.errors import UsageError, WorkerError
@@ -100,8 +100,8 @@ def test_the_command_is_imported_without_anything_heavy():
 
 def test_workers_are_started_with_their_threads(monkeypatch):
     seen = []
-    monkeypatch.setattr(process, "WorkerProcess", lambda command, environ: seen.append((command, environ)))
-    process.start_worker("a", 3)
+    monkeypatch.setattr(protocol, "WorkerProcess", lambda command, environ: seen.append((command, environ)))
+    protocol.start_worker("a", 3)
     ((arguments, environ),) = seen
     assert arguments[1:] == ("-m", "edgetrack.benchmark.worker")
     assert environ["OMP_NUM_THREADS"] == "3"

@@ -109,7 +109,7 @@ class SimulatedWorker:
             wall_s=wall_s,
         )
 
-    def rest(self):
+    def wait_idle(self):
         self.machine.now += self.REST_S
         return True
 

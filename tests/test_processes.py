@@ -8,10 +8,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from edgetrack.benchmark import process
-from edgetrack.benchmark.process import WorkerProcess, worker_environ
-from edgetrack.benchmark.protocol import Memory, Peak, Rate
+from edgetrack.benchmark.protocol import Memory, Peak, Rate, WorkerProcess
 from edgetrack.errors import BundleError, WorkerError
+from edgetrack.processes import exit_reason, thread_environ
+from edgetrack.resources import THREAD_VARIABLES
+from tests.benchmark.conftest import real_worker
+
+__all__ = ["real_worker"]
 
 
 def program(code):
@@ -78,9 +81,9 @@ def test_a_reply_to_something_else_breaks_the_protocol(real_worker):
         worker.ask(Memory(1), Rate, 60)
 
 
-def test_a_line_without_end_is_refused(real_worker, monkeypatch):
-    monkeypatch.setattr(process, "_LONGEST_LINE", 1000)
-    worker = real_worker(program("import sys\nsys.stdin.readline()\nwhile True: sys.stdout.write('x' * 4096)"))
+def test_a_line_without_end_is_refused(real_worker):
+    endless = program("import sys\nsys.stdin.readline()\nwhile True: sys.stdout.write('x' * 4096)")
+    worker = real_worker(endless, longest_line=1000)
     with pytest.raises(WorkerError, match="broke its protocol: a line"):
         worker.ask(Memory(1), Peak, 60)
 
@@ -92,26 +95,40 @@ def test_closing_twice_is_safe(real_worker):
 
 
 @pytest.mark.parametrize(("busy", "rested"), [(0, True), (3, True), (100, False)])
-def test_resting_waits_until_processor_time_stands_still(real_worker, monkeypatch, busy, rested):
+def test_it_is_idle_once_processor_time_stands_still(real_worker, monkeypatch, busy, rested):
     slept = []
     monkeypatch.setattr(
         psutil.Process, "cpu_times", lambda self: SimpleNamespace(user=0.05 * min(len(slept), busy), system=0.0)
     )
     worker = WorkerProcess(program("import sys; sys.stdin.read()"), {}, sleep=slept.append)
     try:
-        assert worker.rest() is rested
+        assert worker.wait_idle() is rested
         assert len(slept) == min(busy + 1, 40)
     finally:
         worker.close()
 
 
-def test_a_dead_worker_rests(real_worker):
+def test_a_dead_worker_is_idle(real_worker):
     worker = real_worker(program("pass"))
     worker.close()
-    assert worker.rest()
+    assert worker.wait_idle()
 
 
 def test_threads_are_told_to_every_library():
-    environ = worker_environ(3)
-    assert environ["OMP_NUM_THREADS"] == environ["OPENBLAS_NUM_THREADS"] == environ["MKL_NUM_THREADS"] == "3"
+    environ = thread_environ(3)
+    assert {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"} == set(
+        THREAD_VARIABLES
+    )
+    assert {environ[name] for name in THREAD_VARIABLES} == {"3"}
     assert environ["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "reason"),
+    [
+        (3, "", "the process was ended with exit code 3"),
+        (-9, "first\nlast\n", "the process was killed by SIGKILL; its last words: last"),
+    ],
+)
+def test_how_a_process_ended(code, stderr, reason):
+    assert exit_reason(code, stderr) == reason
