@@ -100,20 +100,20 @@ def locked(path: Path, timeout_s: float = -1) -> Iterator[None]:
     """
     from filelock import FileLock  # a process that writes nothing need not load it
 
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=timeout_s)
-    except TimeoutError:
-        raise
-    except (OSError, NotImplementedError):
-        pass
+        # FileLock would wait for ever for a file that cannot be made.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666))
+    except OSError:
+        yield
+        return
+    lock = FileLock(path)
+    lock.acquire(timeout=timeout_s)
     try:
         yield
     finally:
-        if lock.is_locked:
-            # While it is held: who waits for this file sees that it has gone and makes a new one.
-            path.unlink(missing_ok=True)
-            lock.release()
+        # While it is held: who waits for this file sees that it has gone and makes a new one.
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
