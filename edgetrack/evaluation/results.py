@@ -35,7 +35,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
         fps: 1000 over the median milliseconds of an update, None for a single frame.
         anchored_ao: mean over its runs from anchors; `anchor_runs`: how many; None where none were asked for.
         streaming_ao: AO under the clock; None where none was asked for.
-        diagnostics: what the tracker mixed, by mixture; None where it mixes nothing.
+        diagnostics: summaries by name; None where the tracker has none.
     """
 
     name: str
@@ -98,13 +98,13 @@ class EvalResult(Scores, frozen=True, kw_only=True):
         dataset, layout: the data set's name and layout.
         averaging: `sequences`, or `frames` where AO and SR are means over all frames (GOT-10k).
         frames: that were tracked, of all sequences; `limit`: frames of each sequence that were asked for.
-        fps: 1000 over the median milliseconds of an update over all frames; `jobs` such processes of `threads`
-            threads each shared the machine meanwhile.
+        fps: 1000 over the median milliseconds of an update over all frames, while `jobs` processes of `threads` threads
+            each shared the machine.
         interval: 95 % bootstrap interval over sequences for each figure.
         sequences, failures: what was evaluated, and what was not.
         anchored, streaming: None where they were not asked for.
         scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
-        diagnostics: what the tracker mixed over all frames after the first, by mixture; None where it mixes nothing.
+        diagnostics: summaries over all frames after the first, by name; None where the tracker has no diagnostics.
     """
 
     bundle: str
@@ -179,7 +179,8 @@ def _notes(result: EvalResult) -> Iterator[str]:
     share = f"; {result.jobs} jobs shared the machine, so this is no benchmark" if result.jobs > 1 else ""
     if result.scheduler is not None:
         share = f"; on the workers of {result.scheduler}, so this is no benchmark"
-    yield f"track fps: 1 / median of crop + graphs + decode, {result.threads} threads{share}; see edgetrack bench"
+    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
+    yield f"track fps: 1 / median of crop + graphs + decode, {threads}{share}; see edgetrack bench"
     if result.anchored is not None:
         yield _anchored_note(result.anchored)
     if result.streaming is not None:

@@ -24,7 +24,7 @@ class OnePassRun(msgspec.Struct, frozen=True, kw_only=True):
         scores: its confidence, 0..1; None for the first frame.
         lost: whether it says that it is lost.
         ms: milliseconds of init and of each update: crop, graphs and decode, without reading the image.
-        shares: what the tracker mixed in each update, mixture -> part -> shares; empty for most trackers.
+        shares: diagnostics of each update, name -> part -> values; empty for most trackers.
     """
 
     size: tuple[int, int]

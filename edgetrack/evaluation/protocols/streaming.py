@@ -36,7 +36,7 @@ class StreamingRun(msgspec.Struct, frozen=True, kw_only=True):
         size: (width, height) of the first frame in pixels.
         boxes: x, y, w, h in pixels: the last box that was finished when the frame came; first the given one.
         source: the frame, counted from 0, that this box was found in.
-        ms: milliseconds of init and of each update; so many frames were processed.
+        ms: milliseconds of init and of each update, one for each frame that the tracker took.
     """
 
     size: tuple[int, int]

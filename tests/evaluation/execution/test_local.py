@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from edgetrack.evaluation.datasets import open_dataset
@@ -86,3 +88,12 @@ def test_a_pool_is_killed_quietly_right_after_something_was_submitted() -> None:
     local._settle([late])
     pool.shutdown(wait=True, kill_workers=True)
     assert late.done()
+
+
+def test_every_native_library_is_held_to_the_threads_of_the_setup() -> None:
+    pool, _ = local._executor(Setup("unused", "cpu", 3, None), 1)
+    try:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+            assert pool.submit(os.getenv, name).result() == "3"
+    finally:
+        pool.shutdown(wait=True)

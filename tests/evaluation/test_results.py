@@ -1,0 +1,53 @@
+"""The table of an evaluation."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from edgetrack.evaluation.results import (
+    AnchoredResult,
+    EvalResult,
+    SequenceFailure,
+    SequenceResult,
+    StreamingResult,
+    eval_table,
+)
+
+
+@pytest.fixture
+def result():
+    """result("name", ...) is an evaluation on sequences of these names."""
+
+    def make(*names, **changes):
+        sequences = [SequenceResult(name=name, frames=4, lost=0, fps=50.0, ao=0.5) for name in names]
+        figures = ("ao", "sr50", "sr75", "auc", "precision", "p_norm", "op50", "op75")
+        fields = {
+            "bundle": "a", "weights": "untrained", "dataset": "data", "layout": "plain", "averaging": "sequences",
+            "device": "cpu", "precision_hint": None, "frames": 4 * len(names), "limit": None, "fps": 50.0, "jobs": 1,
+            "threads": 1, "interval": dict.fromkeys(figures), "sequences": sequences, "failures": [], "ao": 0.5,
+        }  # fmt: skip
+        return EvalResult(**{**fields, **changes})
+
+    return make
+
+
+def test_names_from_a_data_set_are_no_markup(result) -> None:
+    table = eval_table(result("car[a]", "x|y", failures=[SequenceFailure(name="[red]z", error="broken")]))
+    shown = io.StringIO()
+    table.show(Console(file=shown, width=160))
+    assert "car[a]" in shown.getvalue()
+    assert "FAILED: [red]z: broken" in shown.getvalue()
+    row = next(line for line in table.markdown().splitlines() if "x" in line and "y" in line)
+    assert row.startswith("| x\\|y | 4 |")
+
+
+def test_columns_of_further_tasks_stand_behind_those_of_the_one_pass(result) -> None:
+    anchored = AnchoredResult(spacing=2, length=2, runs=4, ao=0.25, interval=(0.125, 0.5))
+    streaming = StreamingResult(rate=30.0, latencies="measured", median_ms=9.0, processed=1.0, staleness=1.0, ao=0.75)
+    table = eval_table(result("x", anchored=anchored, streaming=streaming))
+    assert [column.title for column in table.columns[-2:]] == ["anchored AO", "AO at 30 fps"]
+    assert [row[-2:] for row in table.cells()] == [["-", "-"], ["0.250", "0.750"], ["0.12-0.50", ""]]
+    assert len(table.columns) == len(eval_table(result("x")).columns) + 2
