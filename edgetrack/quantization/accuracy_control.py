@@ -16,7 +16,7 @@ import msgspec
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.capabilities import find_target
-from edgetrack.errors import AccuracyError, DeviceUnavailableError, UsageError
+from edgetrack.errors import AccuracyError, DeviceUnavailableError, EdgetrackError, SequenceError, UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.execution import anchored_runs
@@ -221,7 +221,11 @@ class _Trial:
             anchors=control.plan,
         )
         with open_bundle(folder) as bundle:
-            return anchored_runs(BundleRef(folder, bundle.manifest), config)
+            ref = BundleRef(folder, bundle.manifest)
+        try:
+            return anchored_runs(ref, config)
+        except SequenceError as error:
+            raise EdgetrackError(f"accuracy control needs every validation sequence; {error}") from error
 
 
 def advise(precision: str, met: bool, fp32_ms: float, lowered_ms: float, hints_ms: Mapping[str, float]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.ref import BundleRef
-from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.errors import SequenceError, UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.execution.dask import run_on_cluster
 from edgetrack.evaluation.execution.ledger import RunLedger, Setup, digest_of
@@ -69,13 +69,14 @@ def anchored_runs(ref: BundleRef, config: EvalConfig, progress: Progress = no_pr
     """The anchored runs of every sequence (`config.anchors`, or the defaults), and nothing else.
 
     Raises:
-        EdgetrackError: the bundle cannot be run, or a sequence failed.
+        SequenceError: a sequence failed.
+        EdgetrackError: the bundle cannot be run.
     """
     ledger = collect(ref, config, progress, lambda name: [config.anchors or Anchored()])
     if ledger.errors:
         name, error = next(iter(ledger.errors.items()))
-        raise EdgetrackError(
-            f"{ref.label} failed on {len(ledger.errors)} of {len(config.dataset.entries)} sequences, first {name}: "
-            f"{error}; give a data set that it can track"
+        raise SequenceError(
+            f"{name}: {error}; {ref.label} failed on {len(ledger.errors)} of {len(config.dataset.entries)} sequences: "
+            "give a data set that it can track"
         )
     return [runs for _, runs in ledger.of(Anchored)]
