@@ -52,10 +52,10 @@ class Method:
         if self.smooth_quant is not None and not 0 <= self.smooth_quant <= 1:
             raise UsageError(f"--smooth-quant {self.smooth_quant}: expected a number in 0..1")
 
-    def describe(self) -> str:
-        """As the manifest states it, such as `nncf minmax, fast bias correction, per channel, symmetric`."""
+    def describe(self, quantizer: str) -> str:
+        """As the manifest states it: `nncf minmax, fast bias correction, per channel, symmetric`."""
         parts = [
-            f"nncf {self.ranges}",
+            f"{quantizer} {self.ranges}",
             f"{self.bias_correction} bias correction" if self.bias_correction != "none" else "no bias correction",
             "per channel" if self.per_channel else "per tensor",
             "symmetric" if self.symmetric else "asymmetric where it fits",

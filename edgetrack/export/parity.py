@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import TRACE, Target, backend_of, proof_target
 from edgetrack.errors import ParityError
@@ -29,7 +29,6 @@ from edgetrack.models.base import GraphModule
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.verify import Comparison, compare, run_graph
 
-Array = NDArray[np.generic]
 Runner = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
 
 

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from edgetrack import __version__
+from edgetrack.arrays import Array
 from edgetrack.bundle import BundleWriter, write_npz
 from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
 from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision
@@ -22,7 +23,7 @@ from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.resources import usable_cores
-from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import Manifest, TensorInfo
 from edgetrack.errors import SourceError
 from edgetrack.media.sources import open_source
@@ -19,7 +19,6 @@ from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.prompt import prepare_text
 from edgetrack.runtime.trackers.base import find_procedure
 
-Array = NDArray[np.generic]
 # Two scenes, three moments each: the first frame, one soon after, one where the target has moved and changed.
 DEFAULT_SOURCES = ("synthetic:drift?frames=25", "synthetic:scale?frames=25")
 MOMENTS = (1, 8, 20)

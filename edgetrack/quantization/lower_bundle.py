@@ -10,6 +10,7 @@ from typing import cast
 
 import msgspec
 
+from edgetrack.arrays import Array
 from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle, read_npz, write_npz
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
 from edgetrack.capabilities import TRACE, backend_of, find_target, proof_target
@@ -19,7 +20,7 @@ from edgetrack.export.stages import Stages, patterns_of
 from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.quantization.calibration import CalibrationSet, to_toml
 from edgetrack.resources import usable_cores
-from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.session import hint_for
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE, Comparison, compare, run_graph
 
@@ -117,7 +118,7 @@ def lower_bundle(
             name=name,
             precision=cast(Precision, wanted.precision),
             precision_exceptions=exceptions,
-            calibration=_calibration(wanted),
+            calibration=_calibration(manifest.target, wanted),
             tools={**manifest.tools, **_tools(manifest.target, wanted.precision)},
             files={},
         )
@@ -182,11 +183,11 @@ def _lower_graph(
     return known[key].wide
 
 
-def _calibration(wanted: Wanted) -> CalibrationInfo | None:
+def _calibration(target: str, wanted: Wanted) -> CalibrationInfo | None:
     if wanted.recording is None:
         return None
     chosen = wanted.recording.chosen
-    method = wanted.method.describe() if wanted.precision == "int8" else "observed ranges"
+    method = wanted.method.describe(find_target(target).quantizer) if wanted.precision == "int8" else "observed ranges"
     return CalibrationInfo(method=method, list_sha256=chosen.sha256, size=chosen.size)
 
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from edgetrack.arrays import Array
 from edgetrack.bundle import Bundle, read_npz
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.capabilities import backend_of
 from edgetrack.errors import BundleError
-from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph, StructureFinding
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, StructureFinding
 
 GOLDEN_FILE, PARITY_FILE, LAYERS_FILE = "golden.npz", "parity.json", "layers.json"
 

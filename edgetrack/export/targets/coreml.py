@@ -19,8 +19,16 @@ from edgetrack.errors import UsageError
 from edgetrack.export.lowering import Method
 from edgetrack.export.targets.base import Exporter, ExporterOptions, Lowering
 from edgetrack.runtime.backends.coreml.backend import is_image, source_file
-from edgetrack.runtime.backends.coreml.installation import import_coremltools, quiet
-from edgetrack.runtime.backends.coreml.package import SMALLEST, hold_against, layers, read_spec, record, weights
+from edgetrack.runtime.backends.coreml.package import (
+    SMALLEST,
+    hold_against,
+    import_coremltools,
+    layers,
+    quiet,
+    read_spec,
+    record,
+    weights,
+)
 from edgetrack.runtime.verify import LAYERS_FILE, Comparison, LayerReport
 
 if TYPE_CHECKING:

@@ -17,11 +17,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.bundle.reader import Bundle
-from edgetrack.errors import BundleIntegrityError, UsageError
+from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, UsageError
 
-Array = NDArray[np.generic]
+GraphSignature = dict[str, tuple[str, tuple[int, ...]]]
+"""Name of an input or output -> dtype, shape."""
 
 
 class StructureFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,18 @@ class BackendOptions:
     threads: int = 1
     precision_hint: str | None = None
     cache: Path | None = None
+
+    def require_cpu(self, backend: str) -> None:
+        """Raise DeviceUnavailableError for any device but the processor."""
+        if self.device != "cpu":
+            raise DeviceUnavailableError(
+                f"{backend} bundles run on the CPU here, not on {self.device!r}; use --device cpu"
+            )
+
+    def refuse_hint(self, backend: str) -> None:
+        """Raise UsageError where a precision hint is given."""
+        if self.precision_hint is not None:
+            raise UsageError(f"{backend} takes no precision hint, given {self.precision_hint!r}; export that precision")
 
 
 def allocate(tensors: tuple[TensorInfo, ...]) -> dict[str, Array]:
@@ -113,8 +127,8 @@ class CompiledGraph(abc.ABC):
             self._closed = True
             self._close()
 
-    def _check_signature(self, side: str, found: dict[str, tuple[str, tuple[int, ...]]]) -> None:
-        """Hold what a file declares (name -> dtype, shape) against the manifest."""
+    def _check_signature(self, side: str, found: GraphSignature) -> None:
+        """Compare what a file declares with the manifest."""
         expected = {t.name: (t.dtype, t.shape) for t in (self.info.inputs if side == "inputs" else self.info.outputs)}
         if found != expected:
             raise BundleIntegrityError(

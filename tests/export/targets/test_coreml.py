@@ -232,11 +232,11 @@ def test_smat_is_sound_at_its_newest_deployment(tmp_path: Path) -> None:
         ({"options": CoreMlOptions(deployment_target="iOS12")}, "expected one of: iOS16, iOS17, iOS18"),
         ({"onnx": (Path("step.onnx"),)}, "reads no ONNX"),
         (
-            {"precision": "int8", "lowering": LoweringRequest(method=Method(smooth_quant=0.5))},
+            {"lowering": LoweringRequest(method=Method(smooth_quant=0.5))},
             "--smooth-quant do not apply",
         ),
         (
-            {"precision": "int8", "lowering": LoweringRequest(control=SimpleNamespace())},
+            {"lowering": LoweringRequest(control=SimpleNamespace())},
             "accuracy control runs the bundle",
         ),
     ],

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
+from edgetrack.arrays import Array
 from edgetrack.bundle import open_bundle, read_npz
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import backend_of
-from edgetrack.runtime.backends.base import Array, BackendOptions, CompiledGraph
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 
 
 class GraphFile(NamedTuple):

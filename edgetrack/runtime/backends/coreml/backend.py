@@ -11,15 +11,16 @@ import numpy as np
 
 from edgetrack.bundle import Bundle, read_json, read_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
-from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, StructureFinding
-from edgetrack.runtime.backends.coreml.installation import REMEDY, import_coremltools, quiet
+from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature, StructureFinding
 from edgetrack.runtime.backends.coreml.package import (
     NEURAL_ENGINE,
-    Signature,
+    REMEDY,
     coverage,
     hold_against,
+    import_coremltools,
     layers,
+    quiet,
     read_spec,
     signatures,
     weights,
@@ -59,10 +60,7 @@ class CoreMlGraph(CompiledGraph):
 
     def _open(self, path: Path, options: BackendOptions) -> None:
         coremltools = import_coremltools()
-        if options.precision_hint is not None:
-            raise UsageError(
-                f"Core ML takes no precision hint, given {options.precision_hint!r}; export that precision"
-            )
+        options.refuse_hint("Core ML")
         if options.device not in UNITS:
             raise DeviceUnavailableError(
                 f"Core ML bundles run on {', '.join(UNITS)} (the Neural Engine is ane), not on {options.device!r}"
@@ -108,7 +106,7 @@ def is_image(tensor: TensorInfo) -> bool:
     return tensor.dtype == "uint8" and len(tensor.shape) == 3 and tensor.shape[2] == 3
 
 
-def as_stated(found: Signature, tensors: Iterable[TensorInfo]) -> Signature:
+def as_stated(found: GraphSignature, tensors: Iterable[TensorInfo]) -> GraphSignature:
     """A package's signature with uint8 for arrays of floats that stand for it."""
     floats = {t.name for t in tensors if t.dtype == "uint8" and not is_image(t)}
     return {n: ("uint8" if n in floats and d == "float32" else d, shape) for n, (d, shape) in found.items()}
@@ -122,7 +120,7 @@ def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[S
     found = layers(spec)
     recorded = report.graphs.get(info.name)
     counts = ", ".join(f"{count} {kind}" for kind, count in found.types().items())
-    apart = sorted({layer.type for layer in found.layers} - NEURAL_ENGINE)
+    unsupported = sorted({layer.type for layer in found.layers} - NEURAL_ENGINE)
     wide = found.precisions().get("fp32", 0)
     return [
         StructureFinding(name=f"{info.name} inputs", ok=inputs == _declared(info.inputs), detail=_shown(inputs)),
@@ -131,7 +129,11 @@ def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[S
         StructureFinding(
             name=f"{info.name} Neural Engine",
             ok=True,
-            detail=("no operator is foreign to it" if not apart else f"not known to run there: {', '.join(apart)}")
+            detail=(
+                "every operator is known to run there"
+                if not unsupported
+                else f"not known to run there: {', '.join(unsupported)}"
+            )
             + (f"; {wide} operators in fp32 run elsewhere" if wide else ""),
         ),
         _check_weights(bundle, info, path),
@@ -152,9 +154,9 @@ def _check_weights(bundle: Bundle, info: GraphInfo, path: Path) -> StructureFind
     )
 
 
-def _declared(tensors: Any) -> Signature:
+def _declared(tensors: Any) -> GraphSignature:
     return {t.name: (t.dtype, t.shape) for t in tensors}
 
 
-def _shown(signature: Signature) -> str:
+def _shown(signature: GraphSignature) -> str:
     return ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in signature.items())

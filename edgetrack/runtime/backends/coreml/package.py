@@ -1,7 +1,11 @@
-"""What an .mlpackage says: inputs, outputs, operators, weights. Read anywhere, nothing of it is run."""
+"""coremltools, and what it reads of an .mlpackage without running it: inputs, outputs, operators, weights."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrack.errors import BundleIntegrityError
-from edgetrack.runtime.backends.coreml.installation import import_coremltools, quiet
+from edgetrack.errors import BackendMissingError, BundleIntegrityError
+from edgetrack.runtime.backends.base import GraphSignature
 from edgetrack.runtime.verify import Comparison, GraphLayers, Layer, compare
 
-Signature = dict[str, tuple[str, tuple[int, ...]]]
+REMEDY = "install it with: pip install 'edgetrack[coreml]'"
 SUFFIXES = ("_quantized", "_to_fp16")
 """What coremltools adds to a weight's name when it changes its type."""
 NEURAL_ENGINE = frozenset({
@@ -27,6 +31,33 @@ NEURAL_ENGINE = frozenset({
 """Operators that the Neural Engine takes in FP16, as far as known: Apple publishes no list, and shapes decide too."""
 _ARRAYS = {65568: "float32", 65552: "float16", 131104: "int32"}
 _NUMBERS = {10: "fp16", 11: "fp32", 12: "fp64", 1: "bool", 21: "int8", 22: "int16", 23: "int32", 31: "uint8"}
+
+
+def import_coremltools() -> Any:
+    """The package.
+
+    Raises:
+        BackendMissingError: it is not installed, or numpy is too new for it.
+    """
+    # It logs what is absent on other systems, and versions that it was not tested with.
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    with quiet():
+        try:
+            import coremltools
+        except ImportError as error:
+            raise BackendMissingError(f"coremltools is not installed ({error}); {REMEDY}") from error
+    major, minor = (int(part) for part in np.__version__.split(".")[:2])
+    if (major, minor) >= (2, 4):
+        raise BackendMissingError(f"coremltools 9 fails with numpy {np.__version__}, it needs one below 2.4; {REMEDY}")
+    return coremltools
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """coremltools draws bars on stderr and warns of every constant."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def read_spec(path: Path) -> Any:
@@ -47,7 +78,7 @@ def read_spec(path: Path) -> Any:
     return spec
 
 
-def signatures(spec: Any) -> tuple[Signature, Signature]:
+def signatures(spec: Any) -> tuple[GraphSignature, GraphSignature]:
     """Inputs and outputs as the manifest states them: an image is uint8 (H, W, 3), BGR."""
     return {i.name: _tensor(i.type) for i in spec.description.input}, {
         o.name: _tensor(o.type) for o in spec.description.output

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.errors import BundleIntegrityError
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 
 Rule = float | str | Annotated[list[float], msgspec.Meta(min_length=1)]
@@ -25,10 +25,8 @@ class FakeGraph(CompiledGraph):
     engine = "fake"
 
     def _open(self, path: Path, options: BackendOptions) -> None:
-        if options.device != "cpu":
-            raise DeviceUnavailableError(f"the fake backend runs on cpu, not on {options.device!r}")
-        if options.precision_hint is not None:
-            raise UsageError("the fake backend takes no precision hint")
+        options.require_cpu("scripted")
+        options.refuse_hint("the fake backend")
         try:
             self._rules = msgspec.json.decode(path.read_bytes(), type=dict[str, Rule])
         except msgspec.MsgspecError as error:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
+from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature
 
 PROVIDER = "CPUExecutionProvider"
 _TYPES = {
@@ -38,14 +38,8 @@ class OnnxRuntimeGraph(CompiledGraph):
 
     def _open(self, path: Path, options: BackendOptions) -> None:
         runtime = _import()
-        if options.device != "cpu":
-            raise DeviceUnavailableError(
-                f"ONNX bundles run on the CPU here, not on {options.device!r}; use --device cpu"
-            )
-        if options.precision_hint is not None:
-            raise UsageError(
-                f"ONNX Runtime takes no precision hint, given {options.precision_hint!r}; export that precision"
-            )
+        options.require_cpu("ONNX")
+        options.refuse_hint("ONNX Runtime")
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -66,7 +60,7 @@ class OnnxRuntimeGraph(CompiledGraph):
             self._binding.bind_output(name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
 
     @staticmethod
-    def _signature(nodes: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def _signature(nodes: Any) -> GraphSignature:
         return {n.name: (str(np.dtype(_TYPES.get(n.type, "void"))), tuple(n.shape)) for n in nodes}
 
     def _infer(self) -> None:

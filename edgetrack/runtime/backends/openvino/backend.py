@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, RooflineProbe
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature, RooflineProbe
 
 HINTS = {None: "f32", "bf16": "bf16"}
 
@@ -54,10 +54,7 @@ class OpenVinoGraph(CompiledGraph):
 
     def _open(self, path: Path, options: BackendOptions) -> None:
         openvino = import_openvino()
-        if options.device != "cpu":
-            raise DeviceUnavailableError(
-                f"OpenVINO bundles run on the CPU here, not on {options.device!r}; use --device cpu"
-            )
+        options.require_cpu("OpenVINO")
         core = shared_core()
         config = self._config(core, options)
         try:
@@ -95,7 +92,7 @@ class OpenVinoGraph(CompiledGraph):
         return config
 
     @staticmethod
-    def _signature(ports: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def _signature(ports: Any) -> GraphSignature:
         return {p.any_name: (str(np.dtype(p.element_type.to_dtype())), tuple(p.shape)) for p in ports}
 
     def _infer(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError, UsageError
+from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
 from edgetrack.io import sha256
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.backends.tensorrt.builder import build
@@ -41,10 +41,7 @@ class TensorRtGraph(CompiledGraph):
     def _open(self, path: Path, options: BackendOptions) -> None:
         installation = find_installation()
         runtime = import_runtime()
-        if options.precision_hint is not None:
-            raise UsageError(
-                f"TensorRT takes no precision hint, given {options.precision_hint!r}; export that precision"
-            )
+        options.refuse_hint("TensorRT")
         self._device = Device(runtime, options.device)
         try:
             self._engine = self._load(installation, path, options.cache)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError
-from edgetrack.runtime.backends.base import Array
 
 PAGE = 4096
 _DEVICE = re.compile(r"cuda(?::(\d{1,3}))?")

@@ -7,31 +7,16 @@ have with a dozen lines is the one to beat.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
+from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError
-from edgetrack.runtime.backends.base import Array
 
 WARM_UP = 3
 """Runs before the capture, as PyTorch asks for: cuDNN chooses kernels and memory is taken, which no capture may."""
 _DEVICE = re.compile(r"cuda(?::(\d{1,3}))?")
-
-
-class Module(Protocol):
-    """What is run: a graph of the published network."""
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """In the order in which it takes them."""
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """What it returns."""
-
-    def __call__(self, *inputs: Any) -> Mapping[str, Any]:
-        """Run; outputs by name."""
 
 
 def find_device(torch: Any, name: str) -> Any:
@@ -73,7 +58,7 @@ class CudaRun:
 
     Args:
         torch: the package.
-        graph: takes tensors in the order of its inputs, returns them by name.
+        graph: a `models.base.GraphModule`: takes tensors in the order of its inputs, returns them by name.
         device: as `find_device` gives it.
         half: FP16 under autocast and a captured graph, in place of eager FP32.
 
@@ -81,7 +66,7 @@ class CudaRun:
         EdgetrackError: the network cannot be captured.
     """
 
-    def __init__(self, torch: Any, graph: Module, device: Any, half: bool) -> None:
+    def __init__(self, torch: Any, graph: Any, device: Any, half: bool) -> None:
         self._torch, self._graph, self._device, self._half = torch, graph, device, half
         self._host_in = {info.name: self._host(info) for info in graph.inputs}
         self._host_out = {info.name: self._host(info) for info in graph.outputs}
@@ -91,14 +76,14 @@ class CudaRun:
         self._stream = torch.cuda.Stream(device)
         # The network was moved here on another stream, which this one does not wait for.
         torch.cuda.synchronize(device)
-        self._replayed: tuple[Any, Mapping[str, Any]] | None = self._capture() if half else None
+        self._run: Callable[[], Mapping[str, Any]] = self._capture() if half else self._compute
 
     def run(self) -> None:
         """Upload, compute, download, and wait for it."""
         with self._torch.cuda.stream(self._stream):
             for there, here in zip(self._there, self._host_in.values(), strict=True):
                 there.copy_(here, non_blocking=True)
-            found = self._compute() if self._replayed is None else self._replay(*self._replayed)
+            found = self._run()
             for name, host in self._host_out.items():
                 host.copy_(found[name], non_blocking=True)
         self._stream.synchronize()
@@ -107,19 +92,14 @@ class CudaRun:
         dtype = getattr(self._torch, info.dtype)
         return self._torch.zeros(info.shape, dtype=dtype, pin_memory=self._device.type == "cuda")
 
-    @staticmethod
-    def _replay(captured: Any, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        captured.replay()
-        return found
-
     def _compute(self) -> Mapping[str, Any]:
         if not self._half:
-            return self._graph(*self._there)
+            return cast("Mapping[str, Any]", self._graph(*self._there))
         # Autocast's cache of cast weights would be made inside of the capture and be gone after it.
         with self._torch.autocast(self._device.type, dtype=self._torch.float16, cache_enabled=False):
             return {name: value.float() for name, value in self._graph(*self._there).items()}
 
-    def _capture(self) -> tuple[Any, Mapping[str, Any]]:
+    def _capture(self) -> Callable[[], Mapping[str, Any]]:
         cuda = self._torch.cuda
         captured = cuda.CUDAGraph()
         try:
@@ -135,4 +115,9 @@ class CudaRun:
             raise EdgetrackError(
                 f"PyTorch cannot capture this network as a CUDA graph ({error}); leave out the hint fp16 for eager FP32"
             ) from None
-        return captured, found
+
+        def replay() -> Mapping[str, Any]:
+            captured.replay()
+            return found
+
+        return replay
