@@ -23,7 +23,7 @@ from edgetrack.benchmark import machine
 from edgetrack.benchmark.candidates import require_gpu
 from edgetrack.capabilities import reference_target
 from edgetrack.errors import EdgetrackError
-from edgetrack.export.isolated import Together, export_each
+from edgetrack.export.isolated import IsolatedExports, export_each
 from edgetrack.io import replace_whole
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def export_all(given: argparse.Namespace, folder: Path) -> Together:
+def export_all(given: argparse.Namespace, folder: Path) -> IsolatedExports:
     """A bundle for each way, as far as they can be made here."""
     commands = {}
     for target, precision in WAYS:
@@ -55,7 +55,7 @@ def export_all(given: argparse.Namespace, folder: Path) -> Together:
     return export_each(commands, progress=lambda line: sys.stderr.write(line + "\n"))
 
 
-def bench(given: argparse.Namespace, made: Together, output: Path) -> int:
+def bench(given: argparse.Namespace, made: IsolatedExports, output: Path) -> int:
     """Measure them; the exit code of `edgetrack bench`."""
     eager = next(found.bundle for found in made.results if found.target == reference_target().name)
     options = ["--reference", eager, "--device", given.device, "--duration", str(given.duration)]

@@ -131,8 +131,8 @@ def export_quietly(
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
-        patch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", sources)
-        patch.setattr("edgetrack.export.samples.MOMENTS", moments)
+        patch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", sources)
+        patch.setattr("edgetrack.export.parity.MOMENTS", moments)
         export(ExportRequest(tracker, target, weights=weights, output=output))
 
 
@@ -142,7 +142,7 @@ def exported(made_once: Callable[..., Path]) -> Callable[..., Path]:
 
     Another tracker's with tracker="name".
     """
-    from edgetrack.export.samples import DEFAULT_SOURCES, MOMENTS
+    from edgetrack.export.parity import DEFAULT_SOURCES, MOMENTS
 
     @cache
     def make(target: str, weights: str = "untrained", tracker: str = "smat") -> Path:

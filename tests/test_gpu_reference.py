@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgetrack.benchmark import machine
-from edgetrack.export.isolated import Exported, Failed, Together, Worst
+from edgetrack.export.isolated import Exported, Failed, IsolatedExports, Worst
 
 SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "gpu_reference.py"
 GIVEN = argparse.Namespace(
@@ -50,10 +50,10 @@ def test_every_way_is_exported_and_measured_against_eager(
         return Exported(bundle=str(tmp_path / name), target=target, weights="untrained", comparisons=1,
                         reference="PyTorch", not_run="", worst=Worst("w", 0.0))  # fmt: skip
 
-    def export_each(commands: dict[str, list[str]], **_: Any) -> Together:
+    def export_each(commands: dict[str, list[str]], **_: Any) -> IsolatedExports:
         asked.update(commands)
         failed = Failed(target="smat-tensorrt-int8", exit_code=3, message="m")
-        return Together(
+        return IsolatedExports(
             results=(exported("t", "torch"), exported("f", "tensorrt")),
             failures=(failed,),
         )

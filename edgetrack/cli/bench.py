@@ -179,11 +179,11 @@ def _notifier(console: Console) -> Callable[[str], None]:
 
 
 def _export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:
-    from edgetrack.export.isolated import export_apart
+    from edgetrack.export.isolated import export_isolated
     from edgetrack.export.recipe import default_tracker
 
     # In an isolated process: what a converter loads, or breaks, stays out of the process that measures.
-    return export_apart(tracker or default_tracker(), target, output, weights, progress=lambda line: None)
+    return export_isolated(tracker or default_tracker(), target, output, weights, progress=lambda line: None)
 
 
 def _present(record: BenchRecord, as_json: bool, as_markdown: bool, percentile: int) -> None:

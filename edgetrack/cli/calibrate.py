@@ -7,37 +7,39 @@ from typing import Annotated
 
 import typer
 
+from edgetrack.cli.options import CalibSeedOption, CalibSizeOption, LayoutOption, OverwriteOption
+
 app = typer.Typer(
-    help="Make and look at calibration sets: lists of the crops that INT8 ranges are observed on.", no_args_is_help=True
+    help="Make and show calibration sets: lists of the crops on which INT8 ranges are observed.", no_args_is_help=True
 )
 
 
 @app.command()
 def collect(
-    bundle: Annotated[str, typer.Argument(help="The bundle that tracks: a folder, zip or name; best an fp32 one.")],
+    bundle: Annotated[str, typer.Argument(help="Bundle that tracks: a folder, zip or name, best an fp32 one.")],
     dataset: Annotated[str, typer.Argument(help="Sequences with boxes, a video with its boxes, or synthetic:[NAME].")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The set's file, which must end in .toml.")],
-    calib_size: Annotated[int, typer.Option(min=1, help="Crops in all.")] = 300,
-    seed: Annotated[int, typer.Option(min=0, help="Of frames and jitter.")] = 0,
-    layout: Annotated[str | None, typer.Option(help="How the data set lies on disk; found out if left out.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of the set, which must end in .toml.")],
+    calib_size: CalibSizeOption = 300,
+    seed: CalibSeedOption = 0,
+    layout: LayoutOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Run a tracker over clips and list the search regions that it cuts, half of them jittered as in training."""
     from edgetrack.cli.console import stages
     from edgetrack.errors import UsageError
     from edgetrack.io import write_whole
-    from edgetrack.quantization.calibration import make_set, to_toml
-    from edgetrack.quantization.collect import Wish
-    from edgetrack.quantization.sources import Sources
+    from edgetrack.quantization.calibration import CalibrationSources, CropSampling, make_set, to_toml
     from edgetrack.runtime.session import load
 
     name = output.stem.lower().replace(" ", "-")
     if output.suffix != ".toml":
         raise UsageError(f"--output {output}: a set's file ends in .toml; try {output.with_suffix('.toml')}")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} is there already; --overwrite replaces it")
+        raise UsageError(f"{output} exists; --overwrite replaces it")
     with load(bundle) as tracker, stages("collecting") as progress:
-        found = Sources((dataset,), layout, Wish(calib_size, seed)).choose(tracker.procedure, progress)
+        found = CalibrationSources((dataset,), layout, CropSampling(calib_size, seed)).choose(
+            tracker.procedure, progress
+        )
         weights = tracker.manifest.weights.origin
         about = f"{tracker.manifest.tracker}, {weights} weights, tracked; seed {seed}"
     chosen = make_set(name, found.parts, about)
@@ -46,7 +48,7 @@ def collect(
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A set's name or file.")]) -> None:
+def show(name: Annotated[str, typer.Argument(help="Name or file of a set.")]) -> None:
     """Print what a set holds; its hash is checked."""
     from edgetrack.quantization.calibration import find_set
 

@@ -11,12 +11,24 @@ import typer.main
 from typer.core import TyperCommand
 
 from edgetrack.capabilities import best_target, find_target, target_names, targets
+from edgetrack.cli.options import (
+    AnchorLengthOption,
+    AnchorsOption,
+    CalibSeedOption,
+    CalibSizeOption,
+    JobsOption,
+    JsonOption,
+    OverwriteOption,
+    split_names,
+)
+from edgetrack.errors import UsageError
+from edgetrack.evaluation import ANCHOR_LENGTH, ANCHOR_SPACING
 
 if TYPE_CHECKING:
-    from edgetrack.evaluation.protocols.anchored import Anchored
     from edgetrack.export.isolated import Exported
     from edgetrack.export.pipeline import Plan
     from edgetrack.quantization.accuracy_control import AccuracyControl
+    from edgetrack.quantization.lower import LoweringRequest
 
 
 class ExportCommand(TyperCommand):
@@ -68,123 +80,164 @@ def export(
     target: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(target_names())}; else the first of them that is installed. Several, as a,b, or all: "
-            "each in a process of its own."
+            help=f"Target to export for: {', '.join(target_names())}. Several, as a,b, or all: each in a process of "
+            "its own. Default: the first of them that is installed."
         ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="See `edgetrack list --targets`.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Precision of the bundle, see `edgetrack list --targets`.")] = "fp32",
     weights: Annotated[
         str | None,
         typer.Option(help="Path of a checkpoint, `default` (what ships with edgetrack) or `untrained`."),
     ] = None,
     onnx: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="An ONNX file of each graph to start from, such as template.onnx; repeat it for every graph."
-        ),
+        typer.Option(help="ONNX file of a graph to start from, such as template.onnx. Repeat it for every graph."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The bundle's folder; else out/<tracker>-<target>-<precision>."),
+        typer.Option("--output", "-o", help="Folder of the bundle. Default: out/<tracker>-<target>-<precision>."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")] = False,
+    overwrite: OverwriteOption = False,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 17 or 18.")] = 17,
     atol: Annotated[float | None, typer.Option(help="Absolute parity tolerance in place of the recipe's.")] = None,
     rtol: Annotated[float | None, typer.Option(help="Relative parity tolerance in place of the recipe's.")] = None,
     parity_source: Annotated[
         list[str] | None,
-        typer.Option(help="More frames to prove parity on: a sequence folder with ground truth; may be repeated."),
+        typer.Option(help="Sequence folder with ground truth to prove parity on, too. May be repeated."),
     ] = None,
     calib: Annotated[
         list[str] | None,
-        typer.Option(help="Calibration crops: a set's name or file, or clips with boxes to track; may be repeated."),
+        typer.Option(help="Calibration crops: a set's name or file, or clips with boxes to track. May be repeated."),
     ] = None,
-    calib_size: Annotated[int, typer.Option(min=1, help="Crops to collect from clips.")] = 300,
-    calib_method: Annotated[str, typer.Option(help="INT8 ranges: minmax, percentile or histogram.")] = "minmax",
-    bias_correction: Annotated[str, typer.Option(help="INT8 weights: fast, full or none.")] = "fast",
-    per_tensor: Annotated[bool, typer.Option("--per-tensor", help="INT8: one scale a weight, not a channel.")] = False,
-    smooth_quant: Annotated[float | None, typer.Option(help="INT8: SmoothQuant's alpha, 0..1; else off.")] = None,
+    calib_size: CalibSizeOption = 300,
+    calib_method: Annotated[str, typer.Option(help="How INT8 ranges are found: minmax, percentile or histogram.")] = (
+        "minmax"
+    ),
+    bias_correction: Annotated[str, typer.Option(help="How INT8 biases are corrected: fast, full or none.")] = "fast",
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="Give each INT8 weight one scale, not one for each channel.")
+    ] = False,
+    smooth_quant: Annotated[
+        float | None, typer.Option(help="Alpha of SmoothQuant for INT8, 0..1. Default: without SmoothQuant.")
+    ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="Stages that stay in fp32: a,b, or none; the recipe's if left out.")
+        list[str] | None, typer.Option(help="Stages that stay in fp32, as a,b, or none. Default: the recipe's.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the crops that are collected.")] = 0,
+    seed: CalibSeedOption = 0,
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy control: points of AO that the precision may cost on --val.")
     ] = None,
-    val: Annotated[str | None, typer.Option(help="Accuracy control: annotated sequences.")] = None,
-    val_frames: Annotated[int | None, typer.Option(min=2, help="Only so many frames of each of them.")] = None,
-    anchors: Annotated[int, typer.Option(min=1, help="Accuracy control: frames between the starts of runs.")] = 40,
-    anchor_length: Annotated[int, typer.Option(min=1, help="Accuracy control: frames of a run.")] = 20,
-    on_drop: Annotated[str, typer.Option(help="Where it costs more: revert (keep stages in fp32) or fail.")] = "revert",
+    val: Annotated[str | None, typer.Option(help="Accuracy control: annotated sequences to measure AO on.")] = None,
+    val_frames: Annotated[
+        int | None, typer.Option(min=2, help="Accuracy control: use at most this many frames per sequence.")
+    ] = None,
+    anchors: AnchorsOption = ANCHOR_SPACING,
+    anchor_length: AnchorLengthOption = ANCHOR_LENGTH,
+    on_drop: Annotated[
+        str, typer.Option(help="Accuracy control: revert stages to fp32, or fail, where the cost is higher.")
+    ] = "revert",
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Measure every stage even if all is well.")
+        bool, typer.Option("--sensitivity", help="Accuracy control: measure every stage even if the cost is met.")
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Validation sequences at a time.")] = 1,
+    jobs: JobsOption = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn a checkpoint into a bundle that runs without PyTorch, and prove that it computes the same."""
     if target is not None and (target == "all" or "," in target):
-        _export_separately(context, target, precision, as_json)
+        _export_each(context, target, precision, as_json)
         return
-    from edgetrack.cli.console import print_json, stages
-    from edgetrack.cli.options import split_names
-    from edgetrack.evaluation.protocols.anchored import Anchored
-    from edgetrack.export.isolated import Exported, Worst
     from edgetrack.export.lowering import Correction, Method, Ranges
     from edgetrack.export.pipeline import ExportRequest, plan
     from edgetrack.export.targets.base import read_options
-    from edgetrack.quantization.calibration import DEFAULT
-    from edgetrack.quantization.collect import Wish
-    from edgetrack.quantization.lower import LoweringRequest, check_lowering
-    from edgetrack.quantization.lower import export as run
-    from edgetrack.quantization.sources import Sources
+    from edgetrack.quantization.calibration import DEFAULT, CalibrationSources, CropSampling
+    from edgetrack.quantization.lower import LoweringRequest
 
     control = None
     if max_drop is not None or val is not None or sensitivity:
         control = _control(
-            max_drop, val, val_frames, Anchored(anchors, anchor_length), on_drop, sensitivity, jobs, precision
+            precision, max_drop, val, val_frames, (anchors, anchor_length), on_drop, jobs, map_always=sensitivity
         )
-    chosen = best_target().name if target is None else target
-    request = ExportRequest(
-        tracker=tracker,
-        target=chosen,
-        precision=precision,
-        weights=weights,
-        onnx=tuple(onnx or ()),
-        output=output,
-        overwrite=overwrite,
-        opset=opset,
-        atol=atol,
-        rtol=rtol,
-        parity_sources=tuple(parity_source or ()),
-        options=read_options(find_target(chosen), context.obj or {}),
-    )
+    kept = split_names(keep)
     lowering = LoweringRequest(
-        calibration=Sources(tuple(calib or (DEFAULT,)), None, Wish(calib_size, seed)),
+        calibration=CalibrationSources(tuple(calib or (DEFAULT,)), None, CropSampling(calib_size, seed)),
         method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
-        keep=None if (kept := split_names(keep)) is None else tuple(name for name in kept if name != "none"),
+        keep=None if kept is None else tuple(name for name in kept if name != "none"),
         control=control,
     )
-    work = plan(request)
+    chosen = best_target().name if target is None else target
+    work = plan(
+        ExportRequest(
+            tracker=tracker,
+            target=chosen,
+            precision=precision,
+            weights=weights,
+            onnx=tuple(onnx or ()),
+            output=output,
+            overwrite=overwrite,
+            opset=opset,
+            atol=atol,
+            rtol=rtol,
+            parity_sources=tuple(parity_source or ()),
+            options=read_options(find_target(chosen), context.obj or {}),
+        )
+    )
     if dry_run:
-        check_lowering(work, lowering)
-        typer.echo(_plan_text(work))
-        return
+        lowering.check(work)
+        _show_plan(work, as_json)
+    else:
+        _export_one(work, lowering, as_json)
+
+
+def _control(
+    precision: str,
+    max_drop: float | None,
+    val: str | None,
+    frames: int | None,
+    anchors: tuple[int, int],
+    on_drop: str,
+    jobs: int,
+    *,
+    map_always: bool,
+) -> AccuracyControl:
+    from edgetrack.evaluation.datasets import open_dataset
+    from edgetrack.evaluation.protocols.anchored import Anchored
+    from edgetrack.quantization.accuracy_control import AccuracyControl
+
+    if precision == "fp32":
+        raise UsageError("--max-drop, --val and --sensitivity are for precisions below fp32; give --precision")
+    if max_drop is None or val is None:
+        raise UsageError("accuracy control needs both --max-drop POINTS and --val SEQUENCES")
+    if on_drop not in ("revert", "fail"):
+        raise UsageError(f"--on-drop {on_drop!r}: expected revert or fail")
+    dataset, revert = open_dataset(val), on_drop == "revert"
+    return AccuracyControl(
+        dataset, max_drop / 100, Anchored(*anchors), frames, jobs, None, revert=revert, map_always=map_always
+    )
+
+
+def _export_one(work: Plan, lowering: LoweringRequest, as_json: bool) -> None:
+    from edgetrack.cli.console import print_json, stages, stderr
+    from edgetrack.export.isolated import Exported, Worst
+    from edgetrack.quantization.accuracy_control import lines
+    from edgetrack.quantization.lower import export as run
+
     with stages(f"exporting {work.name}") as progress:
         try:
             report = run(work, lowering, progress=progress)
         finally:
-            if control is not None and control.found is not None:
-                _show(control)
+            if lowering.control is not None and lowering.control.found is not None:
+                for line in lines(lowering.control.found):
+                    stderr().print(line, markup=False, soft_wrap=True, highlight=False)
+    worst = report.parity.worst
     found = Exported(
         bundle=str(report.path),
         target=report.manifest.target,
         weights=report.manifest.weights.origin,
-        comparisons=report.comparisons,
-        reference=report.reference,
-        not_run=report.not_run,
-        worst=Worst(report.worst, report.worst_abs),
+        comparisons=len(report.parity.comparisons),
+        reference=report.parity.reference,
+        not_run=report.parity.not_run,
+        worst=Worst(worst.name, worst.max_abs, worst.atol, worst.rtol),
     )
     if as_json:
         print_json(found)
@@ -193,18 +246,54 @@ def export(
 
 
 def _report_text(found: Exported) -> str:
+    worst = found.worst
+    relative = f" + {worst.rtol:g} x |{found.reference}|" if worst.rtol else ""
     return (
         f"{found.bundle}  ({found.weights} weights)\n"
         f"parity: {found.comparisons} comparisons with {found.reference} pass; "
-        f"largest difference {found.worst.max_abs:.2g} ({found.worst.name})"
+        f"largest difference {worst.max_abs:.2g}, allowed {worst.atol:.2g}{relative} ({worst.name})"
         + (f"\nnot run: {found.not_run}" if found.not_run else "")
     )
 
 
-def _export_separately(context: typer.Context, wish: str, precision: str, as_json: bool) -> None:
+def _show_plan(work: Plan, as_json: bool) -> None:
+    from edgetrack.cli.console import print_json
+
+    request, tolerance = work.request, work.tolerance
+    reference = "given ONNX" if request.onnx else "PyTorch"
+    weights = ", ".join(map(str, request.onnx)) or request.weights
+    replaces = request.overwrite and work.output.exists()
+    if as_json:
+        print_json({
+            "schema": 1,
+            "tracker": work.recipe.name,
+            "weights": weights,
+            "target": work.target.name,
+            "precision": request.precision,
+            "opset": request.opset,
+            "reference": reference,
+            "atol": tolerance.atol,
+            "rtol": tolerance.rtol,
+            "parity_sources": request.parity_sources,
+            "output": str(work.output),
+            "replaces": replaces,
+        })  # fmt: skip
+        return
+    sources = "".join(f", {source}" for source in request.parity_sources)
+    typer.echo(
+        f"tracker    {work.recipe.title}\n"
+        f"weights    {weights}\n"
+        f"target     {work.target.name}, {request.precision}: {work.target.about}\n"
+        f"opset      {request.opset}\n"
+        f"parity     |difference| <= {tolerance.atol:g} + {tolerance.rtol:g} x |{reference}|, "
+        f"on built-in scenes{sources} and noise\n"
+        f"writes     {work.output}{' (replacing it)' if replaces else ''}"
+    )
+
+
+def _export_each(context: typer.Context, wanted: str, precision: str, as_json: bool) -> None:
     """The same command for every target, in a process of its own."""
     from edgetrack.cli.console import print_json, stderr
-    from edgetrack.errors import UsageError
     from edgetrack.export.isolated import export_each, targets_of
 
     given = _given(context)
@@ -212,7 +301,7 @@ def _export_separately(context: typer.Context, wish: str, precision: str, as_jso
         if option in given:
             name = option.replace("_", "-")
             raise UsageError(f"--{name} is for one target; leave it out, or give one --target")
-    names = targets_of(wish, precision)
+    names = targets_of(wanted, precision)
     commands = {name: _arguments(given, name) for name in names}
     together = export_each(commands, progress=lambda line: stderr().print(line, markup=False, soft_wrap=True))
     if as_json:
@@ -254,53 +343,3 @@ def _arguments(given: dict[str, list[str]], target: str) -> list[str]:
     foreign = {name for names in fields.values() for name in names} - set(fields[row.name])
     kept = [name for name in given if name not in {*foreign, "target", "as_json", "tracker"}]
     return [*given["tracker"], "--target", target, *(word for name in kept for word in given[name]), "--json"]
-
-
-def _control(
-    max_drop: float | None,
-    val: str | None,
-    frames: int | None,
-    plan: Anchored,
-    on_drop: str,
-    sensitivity: bool,
-    jobs: int,
-    precision: str,
-) -> AccuracyControl:
-    from edgetrack.errors import UsageError
-    from edgetrack.evaluation.datasets import open_dataset
-    from edgetrack.quantization.accuracy_control import AccuracyControl
-
-    if precision == "fp32":
-        raise UsageError("--max-drop, --val and --sensitivity are for precisions below fp32; give --precision")
-    if max_drop is None or val is None:
-        raise UsageError("accuracy control needs both --max-drop POINTS and --val SEQUENCES")
-    if on_drop not in ("revert", "fail"):
-        raise UsageError(f"--on-drop {on_drop!r}: expected revert or fail")
-    return AccuracyControl(
-        open_dataset(val), max_drop / 100, plan, frames, jobs, None, revert=on_drop == "revert", map_always=sensitivity
-    )
-
-
-def _show(control: AccuracyControl) -> None:
-    from edgetrack.cli.console import stderr
-    from edgetrack.quantization.sensitivity import lines
-
-    if control.found is not None:
-        for line in lines(control.found):
-            stderr().print(line, markup=False, soft_wrap=True, highlight=False)
-
-
-def _plan_text(work: Plan) -> str:
-    request = work.request
-    reference = "given ONNX" if request.onnx else "PyTorch"
-    return "\n".join(
-        (
-            f"tracker    {work.recipe.title}",
-            f"weights    {', '.join(map(str, request.onnx)) or request.weights}",
-            f"target     {work.target.name}, {request.precision}: {work.target.about}",
-            f"opset      {request.opset}",
-            f"parity     |difference| <= {work.tolerance.atol:g} + {work.tolerance.rtol:g} x |{reference}|, "
-            f"on built-in scenes{''.join(f', {s}' for s in request.parity_sources)} and noise",
-            f"writes     {work.output}{' (replacing it)' if request.overwrite and work.output.exists() else ''}",
-        )
-    )

@@ -47,6 +47,11 @@ SequencesOption = Annotated[
     list[str] | None, typer.Option("--sequences", help="Use only these sequences, as a,b,c. May be repeated.")
 ]
 
+CalibSizeOption = Annotated[
+    int, typer.Option("--calib-size", min=1, help="Number of calibration crops to collect from clips.")
+]
+CalibSeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the calibration sampling.")]
+
 AnchorsOption = Annotated[int, typer.Option("--anchors", min=1, help="Frames between the starts of anchored runs.")]
 AnchorLengthOption = Annotated[int, typer.Option("--anchor-length", min=1, help="Frames of an anchored run.")]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import DType, GraphInfo, Manifest, TensorInfo, WeightsInfo
 from edgetrack.errors import BackendMissingError, BundleError, CheckpointError, UsageError
+from edgetrack.export.parity import ModuleGraph
 from edgetrack.export.recipe import Recipe
-from edgetrack.export.samples import ModuleGraph
 from edgetrack.models.base import GraphModule
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.trackers.base import find_procedure

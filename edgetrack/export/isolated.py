@@ -28,10 +28,12 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 class Worst(msgspec.Struct, frozen=True):
-    """The comparison nearest to its tolerance."""
+    """The comparison nearest to its tolerance: its largest difference where atol + rtol |reference| was allowed."""
 
     name: str
     max_abs: float
+    atol: float = 0.0
+    rtol: float = 0.0
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +57,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-class Together(msgspec.Struct, frozen=True, kw_only=True):
+class IsolatedExports(msgspec.Struct, frozen=True, kw_only=True):
     """All exports of one request, in the order in which they ran."""
 
     schema: int = 1
@@ -71,19 +73,19 @@ class Together(msgspec.Struct, frozen=True, kw_only=True):
         return max(codes) if not self.results and len(codes) == 1 and min(codes) > 0 else 1
 
 
-def targets_of(wish: str, precision: str) -> list[str]:
+def targets_of(wanted: str, precision: str) -> list[str]:
     """The targets that `all`, or a list with commas, means.
 
     Args:
-        wish: names with commas between them, or `all`: every target that is exported to at the precision.
+        wanted: names with commas between them, or `all`: every target that is exported to at the precision.
 
     Raises:
         UsageError: no target takes the precision, or one comes twice.
     """
-    if wish != "all":
-        names = wish.split(",")
+    if wanted != "all":
+        names = wanted.split(",")
         if len(set(names)) < len(names) or "" in names:
-            raise UsageError(f"--target {wish}: expected each target once, such as onnx,openvino, or all")
+            raise UsageError(f"--target {wanted}: expected each target once, such as onnx,openvino, or all")
         return names
     names = [row.name for row in targets() if row.exporter is not None and precision in row.precisions]
     if not names:
@@ -93,7 +95,7 @@ def targets_of(wish: str, precision: str) -> list[str]:
 
 def export_each(
     commands: Mapping[str, Sequence[str]], *, progress: Callable[[str], None], start: Start = subprocess.Popen
-) -> Together:
+) -> IsolatedExports:
     """Run one export after another; one that fails, or is killed, leaves the others alone.
 
     Args:
@@ -111,10 +113,10 @@ def export_each(
                 results.append(found)
             else:
                 failures.append(found)
-    return Together(results=tuple(results), failures=tuple(failures))
+    return IsolatedExports(results=tuple(results), failures=tuple(failures))
 
 
-def export_apart(
+def export_isolated(
     tracker: str,
     target: str,
     output: Path | None,
@@ -136,11 +138,11 @@ def export_apart(
     options = {"--output": output, "--weights": weights}
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     arguments = [tracker, "--target", target, *given, "--json"]
-    together = export_each({target: arguments}, progress=progress, start=start)
-    for failure in together.failures:
+    exports = export_each({target: arguments}, progress=progress, start=start)
+    for failure in exports.failures:
         kind = _KINDS.get(failure.exit_code, EdgetrackError)
         raise kind(failure.message)
-    return Path(together.results[0].bundle)
+    return Path(exports.results[0].bundle)
 
 
 def _export_one(

@@ -1,16 +1,20 @@
-"""How INT8 ranges are found and weights corrected: the choices that `export` offers, carried out by NNCF."""
+"""How a graph's precision is lowered: INT8 by NNCF, quantize/dequantize pairs in ONNX, typed FP16 in ONNX."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgetrack.arrays import Array
-from edgetrack.errors import BackendMissingError, UsageError
+from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
 
 Inputs = dict[str, Array]
 """What a graph is fed at one moment, by input name."""
@@ -53,7 +57,7 @@ class Method:
             raise UsageError(f"--smooth-quant {self.smooth_quant}: expected a number in 0..1")
 
     def describe(self, quantizer: str) -> str:
-        """As the manifest states it: `nncf minmax, fast bias correction, per channel, symmetric`."""
+        """As the manifest states it, such as `nncf minmax, fast bias correction, per channel, symmetric`."""
         parts = [
             f"{quantizer} {self.ranges}",
             f"{self.bias_correction} bias correction" if self.bias_correction != "none" else "no bias correction",
@@ -138,3 +142,211 @@ def _quiet() -> Iterator[None]:
     """NNCF draws its bars on stdout, which carries our results."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
+
+
+def signed(model: Any) -> None:
+    """Make every pair INT8 with zero point 0, in place: a UINT8 one with zero point 0 gets twice the scale.
+
+    Raises:
+        EdgetrackError: a pair has another zero point, so that no symmetric pair covers its range alike.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    doubled: set[str] = set()
+    for node in _pairs(model):
+        zero = constants.get(node.input[2]) if len(node.input) > 2 else None
+        if zero is None:
+            raise EdgetrackError(f"{node.op_type} {node.name!r} has no stored zero point; it cannot be made signed")
+        point = numpy_helper.to_array(zero)
+        if point.dtype == np.int8 and not point.any():
+            continue
+        if point.dtype != np.uint8 or point.any():
+            raise EdgetrackError(
+                f"{node.op_type} {node.name!r} is not symmetric (zero point {point.ravel()[0]} of {point.dtype}); "
+                "quantize with the symmetric preset"
+            )
+        doubled.add(node.input[1])
+    for node in _pairs(model):
+        if node.input[1] in doubled:
+            zero = constants[node.input[2]]
+            zero.CopyFrom(numpy_helper.from_array(np.zeros(tuple(zero.dims), np.int8), zero.name))
+    for name in doubled:
+        scale = constants[name]
+        # 256 steps from -128: 0..255 of the old scale is 0..127.5 of twice that.
+        scale.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(scale), name))
+    _declare_signed(model)
+
+
+def _declare_signed(model: Any) -> None:
+    """Types of integers and zero points, which the file may state a second time: the checker compares them."""
+    from onnx import TensorProto
+
+    integers = {node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    integers.update(node.input[2] for node in _pairs(model))
+    for info in model.graph.value_info:
+        if info.name in integers:
+            info.type.tensor_type.elem_type = TensorProto.INT8
+
+
+def fold_weights(model: Any) -> int:
+    """Store quantized constants as INT8 behind their DequantizeLinear, in place; returns how many there were."""
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    folded = []
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] not in constants:
+            continue
+        weight, scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input)
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        stored = numpy_helper.from_array(quantized(weight, scale, zero, axis), f"{node.output[0]}_int8")
+        model.graph.initializer.append(stored)
+        for user in model.graph.node:
+            for index, name in enumerate(user.input):
+                if name == node.output[0]:
+                    user.input[index] = stored.name
+        folded.append(node)
+    for node in folded:
+        model.graph.node.remove(node)
+    _drop_unused(model)
+    return len(folded)
+
+
+def quantized(
+    values: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any], axis: int
+) -> NDArray[np.int8] | NDArray[np.uint8]:
+    """QuantizeLinear of ONNX (opset 13): round half to even, then saturate to the zero point's type."""
+    shape = [1] * values.ndim
+    if scale.ndim:
+        shape[axis] = -1
+    steps = np.rint(values / scale.reshape(shape)) + zero.astype(np.float64).reshape(shape)
+    limits = np.iinfo(zero.dtype)
+    found: NDArray[np.int8] = np.clip(steps, limits.min, limits.max).astype(zero.dtype)
+    return found
+
+
+def quantized_types(model: Any) -> set[str]:
+    """The integer types that a model's pairs have, such as {"int8"}."""
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    return {
+        str(numpy_helper.to_array(constants[node.input[2]]).dtype)
+        for node in _pairs(model)
+        if len(node.input) > 2 and node.input[2] in constants
+    }
+
+
+def _pairs(model: Any) -> list[Any]:
+    return [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+
+
+def _drop_unused(model: Any) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    used.update(output.name for output in model.graph.output)
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
+LARGEST = 65504.0
+HEADROOM = 8.0
+"""A node stays in FP32 where an observed value comes nearer than this factor to the largest half-precision number."""
+KEPT_TYPES = ("ReduceMean", "ReduceSum", "Softmax", "Exp", "Sqrt", "Pow")
+"""Sums over many elements, and what makes large numbers of small ones."""
+OBSERVED = 8
+"""Crops on which ranges are observed: extremes of activations, not their distribution, are wanted."""
+
+
+def to_half(model: Any, inputs: Sequence[Inputs], kept: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """A copy with casts to and from FP16; inputs and outputs of the graph keep their types.
+
+    Args:
+        model: ONNX, FP32.
+        inputs: what it is fed; ranges are observed on a few of them.
+        kept: regular expressions for the whole names of nodes that stay in FP32.
+
+    Returns:
+        The model, and the names of the nodes that stayed for their observed range.
+    """
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    wide = _out_of_range(model, inputs[:: max(1, len(inputs) // OBSERVED)])
+    patterns = [re.compile(text) for text in kept]
+    named = [node.name for node in model.graph.node if any(p.fullmatch(node.name) for p in patterns)]
+    half = convert_float_to_float16(
+        model,
+        keep_io_types=True,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *KEPT_TYPES],
+        node_block_list=sorted({*named, *wide}),
+    )
+    _drop_repeated(half)
+    _join_kept(half)
+    # The converter appends the casts of inputs behind their readers, which the standard forbids.
+    OnnxModel(half).topological_sort(is_deterministic=True)
+    return half, tuple(wide)
+
+
+def _drop_repeated(model: Any) -> None:
+    """The converter writes the same cast once for every use of a tensor by kept nodes; one of them is enough."""
+    seen: set[str] = set()
+    for node in list(model.graph.node):
+        if node.op_type == "Cast" and node.output[0] in seen:
+            model.graph.node.remove(node)
+        seen.update(node.output)
+
+
+def _join_kept(model: Any) -> None:
+    """Between two kept nodes the converter casts to FP16 and back, which large values do not survive: leave it out."""
+    from onnx import TensorProto
+
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    outputs = {output.name for output in model.graph.output}
+    whole = {}
+    for name, node in casts.items():
+        before = casts.get(node.input[0])
+        back = _to(node) == TensorProto.FLOAT and before is not None and _to(before) == TensorProto.FLOAT16
+        if back and before is not None and name not in outputs:
+            whole[name] = before.input[0]
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = whole.get(name, name)
+    used = {name for node in model.graph.node for name in node.input} | outputs
+    while dead := [node for node in model.graph.node if node.op_type == "Cast" and node.output[0] not in used]:
+        for node in dead:
+            model.graph.node.remove(node)
+        used = {name for node in model.graph.node for name in node.input} | outputs
+
+
+def _to(cast: Any) -> int:
+    return int(next(attribute.i for attribute in cast.attribute if attribute.name == "to"))
+
+
+def _out_of_range(model: Any, inputs: Sequence[Inputs]) -> list[str]:
+    """Names of nodes that read or write a value near or beyond FP16's range, in the graph's order."""
+    import onnx
+    import onnxruntime
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    known = {output.name for output in watched.graph.output}
+    floats = {
+        info.name
+        for info in (*watched.graph.value_info, *watched.graph.output)
+        if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    watched.graph.output.extend(info for info in watched.graph.value_info if info.name in floats - known)
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    largest = dict.fromkeys(names, 0.0)
+    for fed in inputs:
+        for name, value in zip(names, session.run(names, dict(fed)), strict=True):
+            if name in floats:
+                largest[name] = max(largest[name], float(np.abs(value).max(initial=0.0)))
+    limit = LARGEST / HEADROOM
+    return [
+        node.name
+        for node in model.graph.node
+        if any(largest.get(name, 0.0) > limit for name in (*node.input, *node.output))
+    ]

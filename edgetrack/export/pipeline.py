@@ -79,18 +79,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A finished export: where the bundle is, what it says, and how near to its reference (PyTorch) it came.
-
-    `not_run` says what the proof did not run, empty where it ran what the bundle is for.
-    """
+    """A finished export: where the bundle is, what it says, and how it compares with its reference."""
 
     path: Path
     manifest: Manifest
-    comparisons: int
-    worst: str
-    worst_abs: float
-    reference: str
-    not_run: str = ""
+    parity: ParityReport
 
 
 def plan(request: ExportRequest) -> Plan:
@@ -156,7 +149,7 @@ def export(
         ParityError: the exported graphs differ from PyTorch by more than the tolerance; nothing is left on disk.
         EdgetrackError: see `plan`, `edgetrack.checkpoints` and `edgetrack.bundle`.
     """
-    from edgetrack.export.parity import proof_fields
+    from edgetrack.export.parity import proof_of
 
     work = request if isinstance(request, Plan) else plan(request)
     final = work.request.precision == "fp32"
@@ -166,7 +159,8 @@ def export(
     with BundleWriter(output or work.output, overwrite=output is None and work.request.overwrite) as writer:
         manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
-        report = msgspec.structs.replace(report, reference=reference, **proof_fields(work.target))
+        proven, not_run = proof_of(work.target)
+        report = msgspec.structs.replace(report, reference=reference, proven=proven, not_run=not_run)
         report.require()
         progress("writing the bundle")
         write_npz(writer.folder / GOLDEN_FILE, _golden_arrays(golden))
@@ -174,8 +168,7 @@ def export(
         if final:
             manifest = work.exporter.complete(writer.folder, manifest, progress)
         path = writer.commit(manifest)
-    worst = report.worst
-    return ExportReport(path, manifest, len(report.comparisons), worst.name, worst.max_abs, reference, report.not_run)
+    return ExportReport(path, manifest, report)
 
 
 def _start(work: Plan, progress: Tell) -> tuple[Sequence[GraphModule], Sequence[GraphModule], WeightsInfo, str]:
@@ -205,7 +198,7 @@ def _convert(
     folder: Path,
     progress: Tell,
 ) -> tuple[GraphInfo, ...]:
-    from edgetrack.export.flops import count_flops
+    from edgetrack.export.parity import count_flops
 
     infos = []
     for graph in shipped:
@@ -266,8 +259,15 @@ def _prove(
     folder: Path,
     progress: Tell,
 ) -> tuple[ParityReport, list[dict[str, dict[str, dict[str, Array]]]]]:
-    from edgetrack.export.parity import exported_runner, open_proof, prove
-    from edgetrack.export.samples import DEFAULT_SOURCES, Sample, noise_sample, real_samples
+    from edgetrack.export.parity import (
+        DEFAULT_SOURCES,
+        Sample,
+        exported_runner,
+        noise_sample,
+        open_proof,
+        prove,
+        real_samples,
+    )
 
     # The reference is PyTorch itself, read back from its file: what one scene does not find, no second one does.
     built_in = DEFAULT_SOURCES[:1] if work.target.reference else DEFAULT_SOURCES

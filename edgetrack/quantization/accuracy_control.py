@@ -1,19 +1,27 @@
 """Accuracy control: which stages may be lowered for a given cost in AO, measured by running the tracker.
 
 One stage after the other is kept in FP32 while all others are lowered, and what that gains in AO (paired short runs)
-and costs in milliseconds is noted. The stages that gain most are then kept, one at a time, until the cost is met.
+and costs in milliseconds is noted: the sensitivity map. The stages that gain most are then kept, one at a time, until
+the cost is met.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
-from edgetrack.bundle import open_bundle
+from edgetrack.bundle import open_bundle, read_npz
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.capabilities import find_target
 from edgetrack.errors import AccuracyError, DeviceUnavailableError, EdgetrackError, SequenceError, UsageError
@@ -21,9 +29,169 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.execution import anchored_runs
 from edgetrack.evaluation.protocols.anchored import POINTS, Anchored, AnchoredRuns, Difference, paired_difference
-from edgetrack.quantization.sensitivity import REPORT_FILE, Sensitivity, StageFinding
-from edgetrack.quantization.sensitivity_plot import PLOT_FILE, draw
-from edgetrack.quantization.stage_timing import Timed, interleaved_ms
+from edgetrack.runtime.backends.base import CompiledGraph
+from edgetrack.runtime.session import load
+from edgetrack.runtime.verify import GOLDEN_FILE
+
+REPORT_FILE = "sensitivity.json"
+
+
+class StageFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage, kept in FP32 while all others are lowered.
+
+    Attributes:
+        stage: its name in the recipe.
+        gained: AO of keeping it, against lowering all: above 0 the stage suffers from the lower precision.
+        ms: milliseconds a frame that keeping it costs; what lowering it saves.
+    """
+
+    stage: str
+    gained: Difference
+    ms: float
+
+
+class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of an accuracy control, in a bundle as `sensitivity.json`.
+
+    Attributes:
+        precision, dataset: what was lowered to, and measured on.
+        max_drop: the AO that it may cost, 0..1.
+        spacing, length: of the anchored runs.
+        first: the lowered bundle against FP32, before any stage was reverted; `last`: as it ships.
+        stages: by what keeping each one gains, largest first; empty where nothing had to be found out.
+        kept: stages that stay in FP32.
+        fp32_ms, first_ms, last_ms: milliseconds of the graphs a frame, medians of one interleaved run.
+        hints_ms: the same of FP32 graphs under a run-time hint, such as `bf16`, where the processor has it.
+        met: whether `last` costs at most `max_drop`.
+        advice: the precision to use, and why.
+    """
+
+    schema: int = 1
+    precision: str
+    dataset: str
+    max_drop: float
+    spacing: int
+    length: int
+    first: Difference
+    last: Difference
+    stages: list[StageFinding]
+    kept: list[str]
+    fp32_ms: float
+    first_ms: float
+    last_ms: float
+    hints_ms: dict[str, float]
+    met: bool
+    advice: str
+
+
+def lines(found: Sensitivity) -> list[str]:
+    """The findings for people."""
+    said = [
+        f"{found.precision} against fp32 on {found.dataset}, runs of {found.length} frames from every "
+        f"{found.spacing}th: {found.first.describe()}; {found.first_ms:.2f} against {found.fp32_ms:.2f} ms a frame"
+    ]
+    if found.stages:
+        said.append("stage kept in fp32      AO gained (points)         costs ms")
+        for each in found.stages:
+            value, low, high = (POINTS * v for v in (each.gained.value, each.gained.low, each.gained.high))
+            said.append(f"  {each.stage:<20}{value:+7.2f} ({low:+.2f} to {high:+.2f}){each.ms:12.2f}")
+    if found.kept:
+        said.append(
+            f"kept in fp32: {', '.join(found.kept)}; then {found.last.describe()}; {found.last_ms:.2f} ms a frame"
+        )
+    return [*said, found.advice]
+
+
+def markdown(found: Sensitivity) -> str:
+    """The same as a Markdown table."""
+    head = ["| stage kept in fp32 | AO gained (points) | 95 % interval | costs ms |", "|---|---|---|---|"]
+    rows = [
+        f"| {each.stage} | {POINTS * each.gained.value:+.2f} | {POINTS * each.gained.low:+.2f} to "
+        f"{POINTS * each.gained.high:+.2f} | {each.ms:.2f} |"
+        for each in found.stages
+    ]
+    return "\n".join([*head, *rows])
+
+
+PLOT_FILE = "sensitivity.png"
+
+
+def draw(found: Sensitivity) -> bytes | None:
+    """A PNG; None where nothing was mapped or matplotlib (extra `plot`) is not installed.
+
+    Bars are points of AO with their 95 % intervals, labels milliseconds a frame; kept stages are darker.
+    """
+    if not found.stages or importlib.util.find_spec("matplotlib") is None:
+        return None
+    from matplotlib.figure import Figure
+
+    stages = found.stages[::-1]
+    gained = [POINTS * each.gained.value for each in stages]
+    low = [POINTS * (each.gained.value - each.gained.low) for each in stages]
+    high = [POINTS * (each.gained.high - each.gained.value) for each in stages]
+    figure = Figure(figsize=(8, 1.4 + 0.35 * len(stages)), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    colours = ["tab:blue" if each.stage in found.kept else "lightsteelblue" for each in stages]
+    bars = axis.barh([each.stage for each in stages], gained, xerr=[low, high], color=colours, ecolor="grey")
+    axis.bar_label(bars, [f"{each.ms:+.2f} ms" for each in stages], padding=6, fontsize=8)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.margins(x=0.15)
+    axis.set_xlabel(f"points of AO gained on {found.dataset} by keeping the stage in fp32")
+    axis.set_title(f"{found.precision}: {found.first_ms:.2f} against {found.fp32_ms:.2f} ms a frame", fontsize=10)
+    data = io.BytesIO()
+    # No software version inside: the same map gives the same bytes.
+    figure.savefig(data, format="png", metadata={"Software": None})
+    return data.getvalue()
+
+
+WARM_UP, ROUNDS, RUNS = 5, 8, 6
+Clock = Callable[[], int]
+
+
+class Timed(NamedTuple):
+    """A bundle's folder, and the run-time hint it is loaded with."""
+
+    folder: Path
+    hint: str | None = None
+
+
+def interleaved_ms(timed: Sequence[Timed], threads: int | None, *, clock: Clock = time.perf_counter_ns) -> list[float]:
+    """Median milliseconds of each bundle's per-frame graphs, on the inputs of its own record.
+
+    Raises:
+        BundleError: a bundle has no record. DeviceUnavailableError: the processor lacks a hint.
+    """
+    with ExitStack() as stack:
+        runners = [_fed(stack, each, threads) for each in timed]
+        samples: list[list[int]] = [[] for _ in runners]
+        for graphs in runners:
+            for _ in range(WARM_UP):
+                _once(graphs)
+        for _ in range(ROUNDS):
+            for graphs, spent in zip(runners, samples, strict=True):
+                for _ in range(RUNS):
+                    start = clock()
+                    _once(graphs)
+                    spent.append(clock() - start)
+    return [median(spent) / 1e6 for spent in samples]
+
+
+def _fed(stack: ExitStack, timed: Timed, threads: int | None) -> list[CompiledGraph]:
+    with open_bundle(timed.folder) as bundle:
+        golden = read_npz(bundle.path(GOLDEN_FILE))
+    tracker = stack.enter_context(load(timed.folder, threads=threads, precision_hint=timed.hint))
+    graphs = [graph for graph in tracker.graphs.values() if graph.info.role == "step"]
+    sample = min(key.split("/")[0] for key in golden)
+    for graph in graphs:
+        for name, buffer in graph.inputs.items():
+            np.copyto(buffer, golden[f"{sample}/{graph.info.name}/in/{name}"])
+    return graphs
+
+
+def _once(graphs: Sequence[CompiledGraph]) -> None:
+    for graph in graphs:
+        graph.run()
+
 
 FASTER = 0.97
 """A precision is called faster when its frames take at most this share of the time: less is within the noise."""

@@ -1,7 +1,7 @@
-"""Calibration sets: hashed lists of (clip, frame, box), kept as TOML and replayed through the tracker.
+"""Calibration sets: lists of (clip, frame, box), where they come from, and how the tracker collects them.
 
 A set holds no pixels. Each item says around which box of which frame a search region is cut, and with which template:
-the same list gives the same crops wherever the clips are.
+the same list gives the same crops wherever the clips are. A set is kept as TOML with its hash.
 """
 
 from __future__ import annotations
@@ -9,15 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import numpy as np
 
+from edgetrack.box import Box, iou, jitter
 from edgetrack.bundle.manifest import Name, Sha256
-from edgetrack.errors import CalibrationError, UnknownNameError
+from edgetrack.errors import CalibrationError, UnknownNameError, UsageError
+from edgetrack.evaluation.datasets import SYNTHETIC, Dataset, open_dataset
+from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.io import read_toml
 from edgetrack.resources import data_folder
+from edgetrack.runtime.frames import with_stand_in
+from edgetrack.runtime.prompt import prepare_text
+from edgetrack.runtime.trackers.base import Procedure
 
 DEFAULT = "synthetic"
 MAX_ITEMS = 20_000
@@ -151,3 +161,163 @@ def find_set(name: str) -> CalibrationSet:
             f"calibration set {name!r} is not known; expected a .toml file or {', '.join(set_names())}"
         )
     return read_set(data_folder("calibration") / f"{name}.toml")
+
+
+LOST_IOU = 0.3
+"""Below this overlap with the truth the tracker is put back: calibration is to see what one that follows sees."""
+FEWEST_PER_CLIP = 4
+"""Where a data set has many clips, some of them are visited often enough rather than all of them once."""
+DIGITS = 3
+
+
+@dataclass(frozen=True)
+class CropSampling:
+    """How to collect.
+
+    Attributes:
+        size: items in all, spread evenly over the clips.
+        seed: of frames and jitter.
+        centre_jitter, scale_jitter: of every second item's box, as `edgetrack.box.jitter` takes them; the other items
+            are where the tracker really was.
+    """
+
+    size: int = 300
+    seed: int = 0
+    centre_jitter: float = 3.0
+    scale_jitter: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UsageError(f"--calib-size {self.size}: expected 1 or more")
+
+
+def collect(
+    clips: Sequence[Clip],
+    procedure: Procedure,
+    sampling: CropSampling,
+    progress: Callable[[str], None] = lambda what: None,
+) -> tuple[Item, ...]:
+    """Run a tracker over clips and list the search regions that it cuts.
+
+    The same clips, tracker and sampling give the same items.
+
+    Raises:
+        CalibrationError: no clip has a second frame.
+        SourceError, SourceInterruptedError: a clip cannot be read.
+    """
+    if not clips:
+        raise CalibrationError("there is no clip to calibrate on; give a folder that holds sequences with boxes")
+    chosen = _spread(clips, max(1, min(len(clips), sampling.size // FEWEST_PER_CLIP)))
+    items: list[Item] = []
+    for index, clip in enumerate(chosen):
+        progress(f"calibration: tracking {clip.name} ({index + 1} of {len(chosen)})")
+        share = sampling.size * (index + 1) // len(chosen) - sampling.size * index // len(chosen)
+        items.extend(_of_clip(clip, procedure, share, sampling))
+    if not items:
+        raise CalibrationError(f"none of {len(chosen)} clips has a second frame to search in; give longer ones")
+    return tuple(items)
+
+
+def _of_clip(clip: Clip, procedure: Procedure, share: int, sampling: CropSampling) -> Iterator[Item]:
+    # Of the clip's name, so that a data set may grow without changing what the old clips give.
+    rng = np.random.default_rng([sampling.seed, zlib.crc32(clip.name.encode())])
+    prepare_text(procedure, clip.text)
+    with clip.open() as frames:
+        length = len(clip.truth) if len(clip.truth) > 1 else frames.length
+        wanted = _frames(length, share)
+        start = Box(*map(float, clip.truth[0]))
+        state = start
+        for index, plain in enumerate(frames):
+            frame = with_stand_in(plain, procedure.modalities)
+            if index == 0:
+                procedure.init(frame, start)
+                continue
+            if index in wanted:
+                moved = bool(rng.integers(2))
+                box = jitter(state, rng, sampling.centre_jitter, sampling.scale_jitter) if moved else state
+                yield Item(clip.name, 0, _rounded(start), index, _rounded(box))
+            if index >= max(wanted, default=0):
+                return
+            state = procedure.update(frame, lambda stage: None).box
+            truth = Box(*map(float, clip.truth[index])) if index < len(clip.truth) else None
+            if truth is not None and truth.w > 0 and truth.h > 0 and iou(state, truth) < LOST_IOU:
+                procedure.reset_box(truth)
+                state = truth
+
+
+def _frames(length: int | None, share: int) -> frozenset[int]:
+    """Frames 1 to `length` - 1, evenly spread; a stream of unknown length gives its first ones."""
+    if length is None:
+        return frozenset(range(1, share + 1))
+    return (
+        frozenset(int(i) for i in np.linspace(1, length - 1, min(share, length - 1)).round())
+        if length > 1
+        else frozenset()
+    )
+
+
+def _spread(clips: Sequence[Clip], count: int) -> list[Clip]:
+    return [clips[int(i)] for i in np.linspace(0, len(clips) - 1, count).round()]
+
+
+def _rounded(box: Box) -> tuple[float, float, float, float]:
+    x, y, w, h = (round(float(value), DIGITS) for value in box)
+    return x, y, max(w, 10**-DIGITS), max(h, 10**-DIGITS)
+
+
+@dataclass(frozen=True)
+class CalibrationSources:
+    """What `--calib` named, in order: sets by name or file, and data sets; `sampling.size` is shared by the latter.
+
+    Attributes:
+        names: at least one.
+        layout: of the data sets; found out where None.
+    """
+
+    names: tuple[str, ...] = (DEFAULT,)
+    layout: str | None = None
+    sampling: CropSampling = field(default_factory=CropSampling)
+
+    def choose(self, procedure: Procedure, progress: Callable[[str], None]) -> CalibrationSet:
+        """The items of all of them as one set.
+
+        Raises:
+            CalibrationError, DatasetError, UnknownNameError: one of them is not what it should be.
+        """
+        if len(self.names) == 1 and _is_set(self.names[0]):
+            return find_set(self.names[0])
+        parts: list[Part] = []
+        collected = [name for name in self.names if not _is_set(name)]
+        for name in self.names:
+            if _is_set(name):
+                parts.extend(find_set(name).parts)
+            else:
+                size = max(1, self.sampling.size // len(collected))
+                sampling = replace(self.sampling, size=size)
+                dataset = open_dataset(name, self.layout)
+                items = collect(_sequences(dataset), procedure, sampling, progress)
+                parts.append(Part(dataset=dataset.where, layout=_layout(dataset), items=items))
+        about = f"collected by running the tracker, seed {self.sampling.seed}"
+        return make_set("collected", tuple(parts), about)
+
+    def clips(self, part: Part) -> Mapping[str, Clip]:
+        """The clips of a part that it names.
+
+        Raises:
+            DatasetError, SequenceError: the data set is not there, or a sequence of it cannot be read.
+        """
+        dataset = open_dataset(part.dataset, part.layout)
+        wanted = {item.clip for item in part.items}
+        return {entry.name: dataset.read(entry) for entry in dataset.entries if entry.name in wanted}
+
+
+def _is_set(name: str) -> bool:
+    return name.endswith(".toml") or (name in set_names() and not Path(name).exists())
+
+
+def _layout(dataset: Dataset) -> str | None:
+    return None if dataset.where.startswith(SYNTHETIC) else dataset.layout
+
+
+def _sequences(dataset: Dataset) -> Sequence[Clip]:
+    return [dataset.read(entry) for entry in dataset.entries]

@@ -1,29 +1,38 @@
-"""From a proven FP32 bundle to the lower precision that was asked for: calibrate, choose what stays in FP32, write."""
+"""An export in any precision: the FP32 bundle, calibration, what stays in FP32, the lowered bundle and its proof."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from edgetrack.bundle import Bundle, Manifest, check_destination, open_bundle
-from edgetrack.capabilities import proof_target
+from edgetrack.arrays import Array
+from edgetrack.bundle import Bundle, BundleWriter, Manifest, check_destination, open_bundle, read_npz, write_npz
+from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
+from edgetrack.capabilities import TRACE, backend_of, proof_target
 from edgetrack.errors import UsageError
-from edgetrack.export.lowering import Method
+from edgetrack.export.lowering import Inputs, Method
 from edgetrack.export.pipeline import ExportReport, ExportRequest, Plan, plan
 from edgetrack.export.pipeline import export as export_fp32
-from edgetrack.export.recipe import Recipe
-from edgetrack.export.stages import patterns_of, require_stages
+from edgetrack.export.recipe import Recipe, Tolerance, patterns_of, require_stages
+from edgetrack.export.targets.base import Lowering
 from edgetrack.quantization.accuracy_control import AccuracyControl
-from edgetrack.quantization.lower_bundle import LoweredGraph, Recording, Wanted, lower_bundle
+from edgetrack.quantization.calibration import CalibrationSet, CalibrationSources, to_toml
 from edgetrack.quantization.replay import replay
-from edgetrack.quantization.sources import Sources
-from edgetrack.runtime.session import load
+from edgetrack.resources import usable_cores
+from edgetrack.runtime.backends.base import BackendOptions
+from edgetrack.runtime.session import hint_for, load
+from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE, Comparison, compare, run_graph
 
-Tell = Callable[[str], None]
+if TYPE_CHECKING:
+    from edgetrack.export.parity import ParityReport
+
+CALIBRATION_FILE = "calibration.toml"
 QUICK = 64
 """Crops of a quick candidate: enough to rank stages, in a quarter of the time."""
 
@@ -36,121 +45,239 @@ class LoweringRequest:
         calibration: where crops come from; needed by `int8` and `fp16`.
         method: of quantization.
         keep: stages that stay in FP32; None takes the recipe's.
-        control: finds out what may be lowered for a given cost in AO; None takes what comes.
+        control: finds out what may be lowered for a given cost in AO; None lowers all that is not kept.
     """
 
-    calibration: Sources | None = None
+    calibration: CalibrationSources | None = None
     method: Method = field(default_factory=Method)
     keep: tuple[str, ...] | None = None
     control: AccuracyControl | None = None
 
+    def kept(self, recipe: Recipe, precision: str) -> tuple[str, ...]:
+        """The stages that stay in FP32 before any accuracy control."""
+        return recipe.keep.get(precision, ()) if self.keep is None else self.keep
 
-def kept_at_first(recipe: Recipe, precision: str, request: LoweringRequest) -> tuple[str, ...]:
-    """The stages that stay in FP32 before any accuracy control.
+    def check(self, work: Plan) -> None:
+        """Check, before anything is computed, that a plan can be carried out so.
 
-    Raises:
-        UnknownNameError: the user named a stage that the recipe has not.
+        Raises:
+            UnknownNameError: the recipe has no such stage.
+            RecipeError: accuracy control of a tracker whose recipe states no stages.
+            UsageError: the target cannot be quantized so, or accuracy cannot be measured on this machine.
+        """
+        patterns_of(work.recipe.stages, self.kept(work.recipe, work.request.precision), "")
+        work.exporter.check_method(self.method)
+        if self.control is not None:
+            if work.target.device_needed:
+                raise UsageError(
+                    f"accuracy control runs the bundle, which needs {work.target.device_needed}; find the stages with "
+                    "another target and give them as --keep"
+                )
+            require_stages(work.recipe.stages, work.recipe.name)
+
+
+class LoweredProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`parity.json` of a lowered bundle: its graphs against the FP32 ones on the same inputs; FP32's own proof.
+
+    `proven`, `not_run` as in the FP32 report; `allowed` is what `verify` grants another machine.
     """
-    kept = recipe.keep.get(precision, ()) if request.keep is None else request.keep
-    patterns_of(recipe.stages, kept, "")
-    return kept
+
+    schema: int = 1
+    proven: str
+    not_run: str
+    allowed: Tolerance
+    comparisons: tuple[Comparison, ...]
+    fp32: msgspec.Raw
 
 
-def check_lowering(work: Plan, request: LoweringRequest) -> None:
-    """Check, before anything is computed, what was asked for.
+@dataclass(frozen=True)
+class Recording:
+    """What the tracker fed its graphs on a calibration set."""
 
-    Raises:
-        UnknownNameError: the recipe has no such stage.
-        RecipeError: accuracy control of a tracker whose recipe states no stages.
-        UsageError: the target cannot be quantized so, or accuracy cannot be measured on this machine.
-    """
-    kept_at_first(work.recipe, work.request.precision, request)
-    work.exporter.check_method(request.method)
-    if request.control is not None:
-        require_stages(work.recipe.stages, work.recipe.name)
-        if work.target.device_needed:
-            raise UsageError(
-                f"accuracy control runs the bundle, which needs {work.target.device_needed}; find the stages with "
-                "another target and give them as --keep"
-            )
+    chosen: CalibrationSet
+    fed: Mapping[str, Sequence[Inputs]]
+
+    def thinned(self, count: int) -> Recording:
+        """The same with about `count` evenly spread entries for each graph at most."""
+        return replace(self, fed={name: each[:: max(1, len(each) // count)] for name, each in self.fed.items()})
 
 
 def export(
-    request: ExportRequest | Plan, lowering: LoweringRequest | None = None, *, progress: Tell = lambda stage: None
+    request: ExportRequest | Plan,
+    lowering: LoweringRequest | None = None,
+    *,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> ExportReport:
     """Export a tracker in any precision.
 
     Args:
         request: what to export, or what `edgetrack.export.pipeline.plan` made of it.
-        lowering: how a precision below FP32 is reached; None for the defaults, which take no calibration.
+        lowering: how a precision below FP32 is reached; None for the defaults, which have no calibration.
         progress: called with a line of text at the start of every stage.
 
     Raises:
         ParityError: the graphs differ from their reference by more than the tolerance; nothing is left on disk.
-        EdgetrackError: see `plan`, `check_lowering`, `edgetrack.checkpoints` and `edgetrack.bundle`.
+        AccuracyError: the precision costs more than accuracy control allows.
+        EdgetrackError: see `plan`, `LoweringRequest.check`, `edgetrack.checkpoints` and `edgetrack.bundle`.
     """
     work = request if isinstance(request, Plan) else plan(request)
     lowering = LoweringRequest() if lowering is None else lowering
-    check_lowering(work, lowering)
+    lowering.check(work)
     if work.request.precision == "fp32":
         return export_fp32(work, progress=progress)
     check_destination(work.output, overwrite=work.request.overwrite)
     with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
         full = export_fp32(work, output=Path(scratch) / "fp32", progress=progress)
-        return replace(full, path=work.output, manifest=lower(full.path, work, lowering, progress))
+        return lower(full.path, work, lowering, progress)
 
 
-def lower(full: Path, work: Plan, request: LoweringRequest, progress: Tell) -> Manifest:
-    """Make the bundle of lower precision that is planned from the FP32 bundle in folder `full`.
-
-    Raises: as `edgetrack.quantization.lower_bundle.lower_bundle`, and AccuracyError of the control.
-    """
-    recipe, precision = work.recipe, work.request.precision
+def lower(full: Path, work: Plan, request: LoweringRequest, progress: Callable[[str], None]) -> ExportReport:
+    """Make the planned bundle of lower precision from the FP32 bundle in folder `full`; raises as `export`."""
+    precision = work.request.precision
     recording = None
     if precision in work.exporter.calibrated:
         recording = _record(full, request.calibration, progress)
-    kept = kept_at_first(recipe, precision, request)
+    kept = request.kept(work.recipe, precision)
     reports: Mapping[str, bytes] = {}
-
-    def wanted(stages: Sequence[str], files: Mapping[str, bytes]) -> Wanted:
-        return Wanted(
-            exporter=work.exporter,
-            precision=precision,
-            tolerance=recipe.tolerance(precision),
-            method=request.method,
-            recording=recording,
-            stages=recipe.stages,
-            kept=tuple(stages),
-            reports=files,
-        )
-
+    lowering = _BundleLowering(full, work, request.method, recording)
     if request.control is not None:
-        cache: dict[tuple[str, tuple[str, ...]], LoweredGraph] = {}
-
-        def build(kept: Sequence[str], folder: Path, quick: bool) -> Path:
-            candidate = wanted(kept, {})
-            if quick and recording is not None:
-                candidate = replace(candidate, recording=recording.thinned(QUICK), lowered=cache)
-            lower_bundle(full, folder, work.name, candidate)
-            return folder
-
-        choice = request.control(full, build, tuple(recipe.stages), kept, progress)
+        choice = request.control(full, lowering.candidate, tuple(work.recipe.stages), kept, progress)
         kept, reports = choice.kept, choice.reports
     progress(f"lowering to {precision}" + (f", {', '.join(kept)} kept in fp32" if kept else ""))
-    final = wanted(kept, reports)
-    return lower_bundle(full, work.output, work.name, final, overwrite=work.request.overwrite, progress=progress)
+    return lowering.write(work.output, kept, reports, progress)
 
 
-def _runnable(full: Path) -> Bundle:
-    """The FP32 bundle as one of the target that proves it: its files run there too."""
-    bundle = open_bundle(full)
-    target = proof_target(bundle.manifest.target).name
-    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, target=target))
-
-
-def _record(full: Path, calibration: Sources | None, progress: Tell) -> Recording:
+def _record(full: Path, calibration: CalibrationSources | None, progress: Callable[[str], None]) -> Recording:
     if calibration is None:
         raise UsageError("this precision needs calibration crops; give --calib")
-    with load(_runnable(full)) as tracker:
+    bundle = open_bundle(full)
+    # The target that proves the bundle runs its files here; its own device need not be at hand.
+    runnable = msgspec.structs.replace(bundle.manifest, target=proof_target(bundle.manifest.target).name)
+    with load(replace(bundle, manifest=runnable)) as tracker:
         chosen = calibration.choose(tracker.procedure, progress)
         return Recording(chosen, replay(chosen, calibration.clips, tracker.procedure, tracker.graphs, progress))
+
+
+@dataclass
+class _BundleLowering:
+    """Makes bundles of one lower precision from one FP32 bundle.
+
+    `lowered` keeps graphs of quick candidates by name and patterns of what is kept, as most candidates share a graph:
+    the contents of its files by name, and the nodes that stayed in FP32.
+    """
+
+    full: Path
+    work: Plan
+    method: Method
+    recording: Recording | None
+    lowered: dict[tuple[str, tuple[str, ...]], tuple[dict[str, bytes], tuple[str, ...]]] = field(default_factory=dict)
+
+    def candidate(self, kept: Sequence[str], folder: Path, quick: bool) -> Path:
+        """A bundle for a trial; a quick one is calibrated on a part of the crops."""
+        with open_bundle(self.full) as source, BundleWriter(folder) as writer:
+            return writer.commit(self._make(source, writer, kept, quick)[0])
+
+    def write(
+        self, output: Path, kept: Sequence[str], reports: Mapping[str, bytes], progress: Callable[[str], None]
+    ) -> ExportReport:
+        """The bundle that was asked for, with its evidence (file name -> content) and what its target adds."""
+        with open_bundle(self.full) as source, BundleWriter(output, overwrite=self.work.request.overwrite) as writer:
+            manifest, report = self._make(source, writer, kept, False)
+            for file, content in reports.items():
+                (writer.folder / file).write_bytes(content)
+            manifest = self.work.exporter.complete(writer.folder, manifest, progress)
+            return ExportReport(writer.commit(manifest), manifest, report)
+
+    def _make(
+        self, source: Bundle, writer: BundleWriter, kept: Sequence[str], quick: bool
+    ) -> tuple[Manifest, ParityReport]:
+        """The bundle's files, lowered and proven, in the writer's folder."""
+        precision, target = self.work.request.precision, self.work.target
+        recording = self.recording.thinned(QUICK) if quick and self.recording is not None else self.recording
+        writer.copy_from(source, leave_out=(GOLDEN_FILE, PARITY_FILE))
+        exceptions = dict.fromkeys((f"stage {name}" for name in kept), "fp32")
+        exceptions.update(self.work.exporter.exceptions.get(precision, {}))
+        for info in source.manifest.graphs:
+            inputs = () if recording is None else recording.fed[info.name]
+            patterns = patterns_of(self.work.recipe.stages, kept, info.name)
+            wide = self._lower(writer.folder / info.file, Lowering(precision, inputs, self.method, patterns), quick)
+            exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in wide), "fp32"))
+        calibration, tools = None, dict(source.manifest.tools)
+        if precision == "int8":
+            tools[target.quantizer] = importlib.metadata.version(target.quantizer)
+        if recording is not None:
+            method = self.method.describe(target.quantizer) if precision == "int8" else "observed ranges"
+            calibration = CalibrationInfo(
+                method=method, list_sha256=recording.chosen.sha256, size=recording.chosen.size
+            )
+            (writer.folder / CALIBRATION_FILE).write_text(to_toml(recording.chosen), "utf-8")
+        manifest = msgspec.structs.replace(
+            source.manifest,
+            name=self.work.name,
+            precision=cast(Precision, precision),
+            precision_exceptions=exceptions,
+            calibration=calibration,
+            tools=tools,
+            files={},
+        )
+        return manifest, self._prove(source, manifest, writer.folder)
+
+    def _lower(self, path: Path, lowering: Lowering, quick: bool) -> tuple[str, ...]:
+        exporter, key = self.work.exporter, (path.name, lowering.kept)
+        if not quick:
+            return exporter.lower(path, lowering)
+        if key not in self.lowered:
+            wide = exporter.lower(path, lowering)
+            self.lowered[key] = ({file.name: file.read_bytes() for file in exporter.files(path)}, wide)
+        files, wide = self.lowered[key]
+        for name, content in files.items():
+            (path.parent / name).write_bytes(content)
+        return wide
+
+    def _prove(self, source: Bundle, manifest: Manifest, folder: Path) -> ParityReport:
+        """Compare with FP32 on the inputs of its record; the lowered graphs' own outputs are the new record.
+
+        Raises:
+            ParityError: a graph differs from FP32 by more than the tolerance.
+        """
+        from edgetrack.export.parity import ParityReport, proof_of
+
+        golden = read_npz(source.path(GOLDEN_FILE))
+        comparisons: list[Comparison] = []
+        for info in manifest.graphs:
+            if self.work.target.proof == TRACE:
+                # Nothing runs the files here: FP32's outputs stay the record, the weights are what is compared.
+                comparisons += self.work.exporter.compare_weights(folder, info, manifest.precision)
+            else:
+                comparisons += self._compare(manifest, info, folder, golden)
+        proven, not_run = proof_of(self.work.target)
+        report = ParityReport(reference="FP32", proven=proven, not_run=not_run, comparisons=tuple(comparisons))
+        report.require()
+        proof = LoweredProof(
+            allowed=self.work.recipe.tolerance(manifest.precision),
+            comparisons=report.comparisons,
+            fp32=msgspec.Raw(source.path(PARITY_FILE).read_bytes()),
+            proven=proven,
+            not_run=not_run,
+        )
+        write_npz(folder / GOLDEN_FILE, golden)
+        (folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(proof), indent=1) + b"\n")
+        return report
+
+    def _compare(self, manifest: Manifest, info: GraphInfo, folder: Path, golden: dict[str, Array]) -> list[Comparison]:
+        """Run a lowered graph on the record's inputs; its outputs take the place of FP32's in `golden`."""
+        limits = msgspec.structs.asdict(self.work.recipe.tolerance(manifest.precision))
+        options = BackendOptions(threads=usable_cores(), precision_hint=hint_for(manifest, None))
+        graph = backend_of(proof_target(manifest.target).name)(info, folder / info.file, options)
+        comparisons = []
+        try:
+            for sample in sorted({key.split("/")[0] for key in golden if key.split("/")[1] == info.name}):
+                prefix = f"{sample}/{info.name}"
+                found = run_graph(graph, {t.name: golden[f"{prefix}/in/{t.name}"] for t in info.inputs})
+                for name, value in found.items():
+                    title = f"{manifest.precision} {info.name}/{name} #{sample}"
+                    comparisons.append(compare(title, value, golden[f"{prefix}/out/{name}"], **limits))
+                    golden[f"{prefix}/out/{name}"] = value
+        finally:
+            graph.close()
+        return comparisons

@@ -9,9 +9,9 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import CalibrationError
+from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.export.lowering import Inputs
 from edgetrack.quantization.calibration import CalibrationSet, Item, Part
-from edgetrack.quantization.collect import Clip
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.prompt import prepare_text

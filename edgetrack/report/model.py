@@ -24,7 +24,7 @@ from edgetrack.evaluation.comparison import CompareRecord, CompareSide
 from edgetrack.evaluation.protocols.anchored import Difference
 from edgetrack.evaluation.results import EvalRecord
 from edgetrack.presentation.sanitize import printable
-from edgetrack.quantization.sensitivity import Sensitivity
+from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.telemetry.timeline import Timeline
 
 _T = TypeVar("_T")

@@ -32,7 +32,7 @@ from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.results import eval_table
 from edgetrack.presentation.sanitize import markdown_text
 from edgetrack.presentation.table import Column, Table
-from edgetrack.quantization import sensitivity
+from edgetrack.quantization import accuracy_control as sensitivity
 from edgetrack.report import plots
 from edgetrack.report.contact_sheet import contact_sheet
 from edgetrack.report.findings import findings

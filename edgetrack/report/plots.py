@@ -18,7 +18,7 @@ from edgetrack.benchmark.record import BenchResult
 from edgetrack.evaluation.comparison import CompareRecord, SequencePair
 from edgetrack.evaluation.metrics import AGREEING, DIVERGED
 from edgetrack.evaluation.protocols.anchored import POINTS
-from edgetrack.quantization.sensitivity import Sensitivity
+from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.report.model import by_speed, is_reference
 from edgetrack.report.svg import INK, NARROW, PX, Marks, both
 from edgetrack.telemetry.reading import Quantity

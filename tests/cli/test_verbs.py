@@ -12,27 +12,6 @@ import pytest
 BUNDLE = "smat-openvino-fp32"
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path) -> None:
-    done = run("export", "smat", "--target", "onnx", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "onnx, fp32" in done.stdout
-    assert "weights    default" in done.stdout
-    assert not (tmp_path / "out").exists()
-
-
-def test_export_refuses_to_replace_a_bundle_unasked(run) -> None:
-    done = run("export", "smat", "--target", "openvino")
-    assert done.returncode == 2
-    assert "--overwrite" in done.stderr
-
-
-def test_failed_parity_leaves_nothing_and_says_what_would_pass(run, tmp_path) -> None:
-    done = run("export", "smat", "--target", "onnx", "--atol", "1e-12", "--rtol", "0", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "smallest --atol" in done.stderr
-    assert list((tmp_path / "out").glob("*")) == []
-
-
 def test_verify_passes_on_a_fresh_bundle(run) -> None:
     done = run("verify", BUNDLE, "--json")
     found = json.loads(done.stdout)

@@ -16,5 +16,5 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def short_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports of this test are proved on two samples instead of seven."""
-    monkeypatch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.samples.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))

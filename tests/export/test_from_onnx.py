@@ -44,7 +44,7 @@ def test_given_graphs_become_a_bundle_that_tracks_alike(
 ) -> None:
     lines: list[str] = []
     report = export(request(given, tmp_path / "bundle", target), progress=lines.append)
-    assert report.reference == "the given ONNX"
+    assert report.parity.reference == "the given ONNX"
     assert not [line for line in lines if "PyTorch" in line]
     with open_source("synthetic:drift?frames=6") as source:
         frames = list(source)

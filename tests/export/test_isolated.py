@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
-from edgetrack.export.isolated import Exported, Failed, Together, Worst, export_apart, export_each, targets_of
+from edgetrack.export.isolated import Exported, Failed, IsolatedExports, Worst, export_each, export_isolated, targets_of
 
 GOOD = Exported(
     bundle="b", target="t", weights="untrained", comparisons=1, reference="PyTorch", not_run="", worst=Worst("w", 0.0)
@@ -24,10 +24,10 @@ BAD = Failed(target="u", exit_code=3, message="m")
 
 
 @pytest.fixture
-def run() -> Callable[..., tuple[Together, list[str]]]:
+def run() -> Callable[..., tuple[IsolatedExports, list[str]]]:
     """run(a="python code", ...) -> what processes with that code gave, and the lines that were passed on."""
 
-    def call(**scripts: str) -> tuple[Together, list[str]]:
+    def call(**scripts: str) -> tuple[IsolatedExports, list[str]]:
         def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
             return subprocess.Popen([sys.executable, "-c", scripts[command[-1]]], **options)
 
@@ -40,7 +40,7 @@ def run() -> Callable[..., tuple[Together, list[str]]]:
 def test_results_pass_as_files_and_words_as_lines(run: Callable[..., Any]) -> None:
     text = msgspec.json.encode(GOOD).decode()
     together, told = run(a=f"import sys; print({text!r}); print('one\\ntwo', file=sys.stderr)", b=f"print({text!r})")
-    assert together == Together(results=(GOOD, GOOD), failures=())
+    assert together == IsolatedExports(results=(GOOD, GOOD), failures=())
     assert told == ["one", "two"]
     assert together.exit_code == 0
 
@@ -121,7 +121,7 @@ def test_killed_export_is_that_targets_failure_and_nothing_is_half_made(tmp_path
 )
 def test_exit_code_is_the_common_one(results: tuple[Exported, ...], codes: tuple[int, ...], expected: int) -> None:
     failures = tuple(msgspec.structs.replace(BAD, exit_code=code) for code in codes)
-    assert Together(results=results, failures=failures).exit_code == expected
+    assert IsolatedExports(results=results, failures=failures).exit_code == expected
 
 
 def one(code: str) -> Callable[..., subprocess.Popen[bytes]]:
@@ -131,14 +131,14 @@ def one(code: str) -> Callable[..., subprocess.Popen[bytes]]:
 
 def test_one_apart_gives_its_path_or_raises_as_it_would_here() -> None:
     good = one(f"print({msgspec.json.encode(GOOD).decode()!r})")
-    assert export_apart("smat", "t", None, progress=print, start=good) == Path("b")
+    assert export_isolated("smat", "t", None, progress=print, start=good) == Path("b")
     for code, kind in ((2, UsageError), (3, BackendMissingError), (4, DeviceUnavailableError), (1, EdgetrackError)):
         bad = one(f"import sys; sys.stderr.write('edgetrack: no such thing'); sys.exit({code})")
         with pytest.raises(EdgetrackError, match="no such thing") as caught:
-            export_apart("smat", "t", Path("x"), progress=lambda line: None, start=bad)
+            export_isolated("smat", "t", Path("x"), progress=lambda line: None, start=bad)
         assert type(caught.value) is kind
     with pytest.raises(EdgetrackError, match="killed by SIGKILL"):
-        export_apart("smat", "t", None, progress=print, start=one("import os; os.kill(os.getpid(), 9)"))
+        export_isolated("smat", "t", None, progress=print, start=one("import os; os.kill(os.getpid(), 9)"))
 
 
 def test_all_is_every_target_of_the_precision() -> None:

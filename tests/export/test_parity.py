@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.errors import ParityError
-from edgetrack.export.parity import ParityReport, chained
+from edgetrack.export.parity import DEFAULT_SOURCES, MOMENTS, ParityReport, Sample, chained, count_flops, noise_sample
 from edgetrack.export.pipeline import ExportRequest, export
-from edgetrack.export.samples import Sample
+from edgetrack.media.sources import open_source
 from edgetrack.models import smat
 from edgetrack.models.base import GraphModule
+from edgetrack.models.smat import Network, deploy
 from edgetrack.runtime.verify import compare
 from tests.builders import TARGETS
 
@@ -64,7 +67,7 @@ def test_atol_of_the_message_passes_and_less_fails(tmp_path: Path) -> None:
         export(ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=0.0, rtol=0.0))
     advised = float(re.search(r"smallest --atol that passes them all is (\S+) ", str(caught.value))[1])
     report = export(ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=advised, rtol=0.0))
-    assert report.worst_abs <= advised
+    assert report.parity.worst.max_abs <= advised
     with pytest.raises(ParityError):
         export(
             ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=advised * 0.98, rtol=0.0, overwrite=True)
@@ -186,3 +189,35 @@ def test_chain_feeds_later_graphs_with_what_earlier_ones_returned() -> None:
     found = chained(modules, run, Sample("s", {"a": 1}))
     assert calls == [("first", {"a": 1}), ("second", {"b": 10, "a": 1})]
     assert found["second"] == {"in": {"b": 10, "a": 1}, "out": {"c": 20}}
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    return deploy(Network().eval())
+
+
+def test_noise_is_the_same_everywhere_and_differs_by_name(graphs) -> None:
+    first, second = noise_sample(graphs), noise_sample(graphs)
+    assert set(first.inputs) == {"template", "search"}
+    for name, shape in (("template", (128, 128, 3)), ("search", (256, 256, 3))):
+        image = first.inputs[name]
+        assert (image.dtype, image.shape) == (np.uint8, shape)
+        assert np.array_equal(image, second.inputs[name])
+        assert abs(float(image.mean()) - 128) < 2
+        assert abs(float(image.std()) - 48) < 3
+    assert not np.array_equal(first.inputs["template"], first.inputs["search"][:128, :128])
+
+
+@pytest.mark.parametrize("source", DEFAULT_SOURCES)
+def test_built_in_sources_last_to_the_last_moment(source: str) -> None:
+    with open_source(source) as frames:
+        assert frames.length > max(MOMENTS)
+        assert frames.ground_truth[0] is not None
+
+
+def test_multiply_and_add_count_two_and_elementwise_nothing() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8))
+    given = TensorInfo(name="x", dtype="float32", shape=(1, 3, 16, 16))
+    taken = TensorInfo(name="y", dtype="float32", shape=(1, 8, 8, 8))
+    expected = 2 * (64 * 8 * 3 * 9) + 2 * (64 * 8 * 9)
+    assert count_flops(GraphModule("g", "step", module.eval(), (given,), (taken,))) == expected

@@ -56,8 +56,8 @@ def test_stages_are_told_in_order(tmp_path: Path) -> None:
     assert [any(line.startswith(stage) for line in lines) for stage in STAGES] == [True] * len(STAGES)
     assert lines[-1] == "writing the bundle"
     assert report.path == tmp_path / "bundle"
-    assert report.comparisons == 2 * 7
-    assert report.worst_abs == 0.0, "the reference is the published network itself"
+    assert len(report.parity.comparisons) == 2 * 7
+    assert report.parity.worst.max_abs == 0.0, "the reference is the published network itself"
 
 
 def test_bundle_that_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:

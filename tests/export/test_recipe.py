@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,9 +17,19 @@ from edgetrack.bundle import open_bundle
 from edgetrack.cli.main import app
 from edgetrack.errors import RecipeError, UnknownNameError
 from edgetrack.export import recipe as module
-from edgetrack.export.recipe import Recipe, default_tracker, find_recipe, read_recipe, recipe_names
+from edgetrack.export.recipe import (
+    Recipe,
+    check_stages,
+    default_tracker,
+    find_recipe,
+    patterns_of,
+    read_recipe,
+    recipe_names,
+    require_stages,
+    shipped_names,
+)
 from edgetrack.resources import data_folder
-from tests.builders import as_toml
+from tests.builders import TINY, as_toml
 
 SMAT = (data_folder("export_recipes") / "smat.toml").read_text("utf-8")
 
@@ -197,3 +209,48 @@ def test_tracker_of_a_known_family_is_one_file(tmp_path: Path, monkeypatch: pyte
 
 def test_family_is_the_tracker_itself_unless_the_recipe_says_otherwise() -> None:
     assert [find_recipe(name).family_name for name in ("smat", "spmtrack_b")] == ["smat", "spmtrack"]
+
+
+STAGES = {"a": ("template:/x/.*", "step:/x/.*"), "b": ("step:/y",)}
+
+
+def test_patterns_are_those_of_the_graph() -> None:
+    assert patterns_of(STAGES, ("a", "b"), "step") == ("/x/.*", "/y")
+    assert patterns_of(STAGES, ("a",), "template") == ("/x/.*",)
+    assert patterns_of(STAGES, (), "step") == ()
+    with pytest.raises(UnknownNameError, match=r"'c' is not known; this tracker has: a, b"):
+        patterns_of(STAGES, ("c",), "step")
+
+
+@pytest.mark.parametrize("entry", ["step", "step:", ":x", "step:(", "step:[[x]]"])
+def test_entries_that_are_not_graph_and_expression_are_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match="stage 'a'"):
+        check_stages({"a": (entry,)})
+
+
+def test_a_tracker_without_stages_says_so() -> None:
+    require_stages(STAGES, "mine")
+    with pytest.raises(RecipeError, match=r"'mine' has no \[stages\]"):
+        require_stages({}, "mine")
+
+
+@pytest.mark.parametrize("tracker", shipped_names())
+def test_every_stage_names_nodes_and_every_large_node_has_a_stage(tracker: str, exported, exported_tiny) -> None:
+    recipe = find_recipe(tracker)
+    if not recipe.stages:
+        pytest.skip(f"{tracker} has no stages")
+    # The trackers that have a small configuration have the same names of nodes in it.
+    bundle = exported_tiny(tracker, "onnx") if tracker in TINY else exported("onnx", tracker=tracker)
+    named = dict.fromkeys(recipe.stages, 0)
+    for path in bundle.glob("*.onnx"):
+        graph = path.stem
+        for node in onnx.load(str(path)).graph.node:
+            owners = [
+                stage
+                for stage in recipe.stages
+                if any(re.fullmatch(p, node.name) for p in patterns_of(recipe.stages, (stage,), graph))
+            ]
+            assert owners or node.op_type not in ("Conv", "MatMul", "Gemm"), f"{graph}:{node.name} is in no stage"
+            for stage in owners:
+                named[stage] += 1
+    assert all(named.values()), named

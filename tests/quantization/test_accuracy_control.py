@@ -13,9 +13,16 @@ from edgetrack.bundle import BundleWriter, open_bundle, write_npz
 from edgetrack.errors import AccuracyError, EdgetrackError, UsageError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.protocols.anchored import Anchored
-from edgetrack.quantization.accuracy_control import AccuracyControl, advise
-from edgetrack.quantization.sensitivity import REPORT_FILE, Sensitivity, lines, markdown
-from edgetrack.quantization.sensitivity_plot import PLOT_FILE, draw
+from edgetrack.quantization.accuracy_control import (
+    PLOT_FILE,
+    REPORT_FILE,
+    AccuracyControl,
+    Sensitivity,
+    advise,
+    draw,
+    lines,
+    markdown,
+)
 from edgetrack.runtime.verify import GOLDEN_FILE
 from tests.builders import scripted_manifest
 

@@ -25,7 +25,7 @@ from edgetrack.evaluation.metrics import Scores, divergence
 from edgetrack.evaluation.protocols.anchored import Difference
 from edgetrack.evaluation.protocols.one_pass import OnePassRun
 from edgetrack.media import load_scene
-from edgetrack.quantization.sensitivity import Sensitivity, StageFinding
+from edgetrack.quantization.accuracy_control import Sensitivity, StageFinding
 from edgetrack.telemetry.power_mode import PowerMode
 from edgetrack.telemetry.sources import Expectation
 from edgetrack.telemetry.timeline import Series, Timeline, Window, energy_of

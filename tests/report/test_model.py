@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison import CompareRecord
-from edgetrack.quantization.sensitivity import Sensitivity
+from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.report import model as reading
 from edgetrack.report.model import Results, Sourced, clean, read_file, read_results
 from edgetrack.report.page import contents, markdown

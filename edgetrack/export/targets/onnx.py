@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetrack.errors import BackendMissingError, EdgetrackError
-from edgetrack.export.half import to_half
-from edgetrack.export.lowering import Ignored, quantize
-from edgetrack.export.qdq import fold_weights, signed
+from edgetrack.export.lowering import Ignored, fold_weights, quantize, signed, to_half
 from edgetrack.export.targets.base import Exporter, Lowering
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ import msgspec
 
 from edgetrack.bundle.manifest import GraphInfo, Manifest
 from edgetrack.errors import EdgetrackError
-from edgetrack.export.lowering import Ignored
-from edgetrack.export.qdq import quantized_types
+from edgetrack.export.lowering import Ignored, quantized_types
 from edgetrack.export.targets.base import ExporterOptions, Lowering
 from edgetrack.export.targets.onnx import OnnxExporter
 from edgetrack.io import sha256

@@ -52,8 +52,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(precision: str) -> Path:
         if precision not in known:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-                patch.setattr("edgetrack.export.samples.MOMENTS", (1,))
+                patch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+                patch.setattr("edgetrack.export.parity.MOMENTS", (1,))
                 request = ExportRequest("nanotrack_v2", "coreml", precision, output=folder / precision)
                 known[precision] = export(request).path
         return known[precision]

@@ -15,13 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetrack.bundle import open_bundle, read_json
 from edgetrack.capabilities import find_target
 from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.export.lowering import quantized_types
 from edgetrack.export.pipeline import ExportRequest
-from edgetrack.export.qdq import quantized_types
 from edgetrack.export.targets.tensorrt import TensorRtOptions, cast_images_first, refuse_unsigned
 from edgetrack.io import sha256
-from edgetrack.quantization.calibration import Part, find_set, make_set, to_toml
+from edgetrack.quantization.calibration import CalibrationSources, Part, find_set, make_set, to_toml
 from edgetrack.quantization.lower import LoweringRequest, export
-from edgetrack.quantization.sources import Sources
 from edgetrack.runtime.backends.tensorrt.engines import unpacked
 from edgetrack.runtime.verify import LAYERS_FILE, LayerReport
 
@@ -45,7 +44,7 @@ def bundle_of(tmp_path: Path) -> Lowered:
             output=tmp_path / name,
             options=TensorRtOptions(compute_capability=("8.6",)),
         )
-        return export(request, LoweringRequest(calibration=Sources((str(calib),)))).path
+        return export(request, LoweringRequest(calibration=CalibrationSources((str(calib),)))).path
 
     return make
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import backend_of
-from edgetrack.export.flops import count_flops
+from edgetrack.export.parity import count_flops
 from edgetrack.models.base import find_model
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.verify import run_graph

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.capabilities import backend_of
-from edgetrack.export.flops import count_flops
+from edgetrack.export.parity import count_flops
 from edgetrack.models.base import GraphModule
 from edgetrack.models.smat import Network, deploy
 from edgetrack.models.smat.graphs import FEATURES, MAPS, image_to_nchw, reference

@@ -158,8 +158,8 @@ def test_attributes_are_switched_by_the_configuration(
     """The ablation is another graph, not a mask: what is off costs nothing."""
     from edgetrack.export.pipeline import ExportRequest, export
 
-    monkeypatch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.samples.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
     recipe = tmp_path / "atstrack.toml"
     whole = tiny_recipe("atstrack").read_text()
     given = '"category, appearance, action, location"'

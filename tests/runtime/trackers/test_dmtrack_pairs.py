@@ -88,8 +88,8 @@ def test_pairs_that_do_not_fit_are_named(exported_tiny: Callable[..., Path], sha
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_targets_agree_on_pairs_at_full_size(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.samples.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
     scenes = pairs(shared)[:3]
     found = {}
     for target in ("onnx", "openvino"):

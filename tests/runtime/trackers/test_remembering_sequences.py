@@ -27,8 +27,8 @@ def test_golden_weights_are_those_of_the_recipe(golden: Callable[[str], Any], se
 
 
 def whole(name: str, target: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("edgetrack.export.samples.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.samples.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
     return export(ExportRequest(name, target, output=folder / name)).path
 
 

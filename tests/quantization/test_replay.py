@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.quantization.calibration import Part, make_set
-from edgetrack.quantization.collect import Wish, collect
+from edgetrack.quantization.calibration import CropSampling, Part, collect, make_set
 from edgetrack.quantization.replay import replay
 from edgetrack.runtime.session import load
 
@@ -23,7 +22,7 @@ def test_replay_carries_the_past_to_each_item(exported_tiny: Callable[..., Path]
     dataset = open_dataset(SCENES)
     clips = {entry.name: dataset.read(entry) for entry in dataset.entries}
     with load(exported_tiny(name, "onnx"), threads=1) as tracker:
-        items = collect(list(clips.values()), tracker.procedure, Wish(size=4))
+        items = collect(list(clips.values()), tracker.procedure, CropSampling(size=4))
         assert [item.frame for item in items] == [1, 5, 8, 12]
         chosen = make_set("set", (Part(dataset=SCENES, items=items),))
         fed = replay(chosen, lambda part: clips, tracker.procedure, tracker.graphs)["step"]
@@ -46,7 +45,7 @@ def test_replay_records_both_graphs_of_a_frame(exported_tiny: Callable[..., Path
     dataset = open_dataset(SCENES)
     clips = {entry.name: dataset.read(entry) for entry in dataset.entries}
     with load(exported_tiny("dastm", "onnx"), threads=1) as tracker:
-        items = collect(list(clips.values()), tracker.procedure, Wish(size=4))
+        items = collect(list(clips.values()), tracker.procedure, CropSampling(size=4))
         chosen = make_set("set", (Part(dataset=SCENES, items=items),))
         fed = replay(chosen, lambda part: clips, tracker.procedure, tracker.graphs)
         assert tracker.procedure.bank.count == 13

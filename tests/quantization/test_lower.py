@@ -6,24 +6,37 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 
 import edgetrack
 from edgetrack.bundle import open_bundle
-from edgetrack.errors import BackendMissingError, ParityError, UnknownNameError, UsageError
-from edgetrack.export.lowering import Method
-from edgetrack.export.pipeline import ExportRequest, plan
-from edgetrack.export.qdq import quantized_types
+from edgetrack.errors import BackendMissingError, ParityError, RecipeError, UnknownNameError, UsageError
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.protocols.anchored import Anchored
+from edgetrack.export.lowering import Method, quantized_types
+from edgetrack.export.pipeline import ExportRequest, export, plan
 from edgetrack.export.recipe import Tolerance, find_recipe
 from edgetrack.media import open_source
-from edgetrack.quantization.calibration import Part, find_set, make_set, read_set, to_toml
-from edgetrack.quantization.collect import Wish
-from edgetrack.quantization.lower import LoweringRequest, lower
-from edgetrack.quantization.lower_bundle import CALIBRATION_FILE
-from edgetrack.quantization.sources import Sources
+from edgetrack.quantization.accuracy_control import AccuracyControl
+from edgetrack.quantization.calibration import (
+    CalibrationSources,
+    CropSampling,
+    Part,
+    find_set,
+    make_set,
+    read_set,
+    to_toml,
+)
+from edgetrack.quantization.lower import CALIBRATION_FILE, LoweringRequest, lower
+from edgetrack.quantization.lower import export as export_any
 from edgetrack.runtime.backends.base import BackendOptions
+from edgetrack.runtime.backends.openvino.backend import shared_core
+from edgetrack.runtime.frames import with_stand_in
+from edgetrack.runtime.prompt import stand_in_text
+from edgetrack.runtime.session import load
 from edgetrack.runtime.verify import verify_bundle
 
 TRACKER = "nanotrack_v2"
@@ -44,7 +57,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> str:
 def make(exported: Make, tmp_path: Path, few: str) -> Make:
     """make("onnx", "int8", ...) -> a lowered bundle of untrained NanoTrack."""
 
-    def made(target: str, precision: str, name: str = "lowered", tolerance: float = 1e3, **wish: object) -> Path:
+    def made(target: str, precision: str, name: str = "lowered", tolerance: float = 1e3, **request: object) -> Path:
         recipe = find_recipe(TRACKER)
         # Weights from names alone have ranges that no training would leave.
         recipe = type(recipe)(
@@ -54,10 +67,10 @@ def make(exported: Make, tmp_path: Path, few: str) -> Make:
             }
         )
         output = tmp_path / name
-        calibration = Sources((few,)) if precision in ("int8", "fp16") else None
-        wished = LoweringRequest(**{"calibration": calibration, **wish})
+        calibration = CalibrationSources((few,)) if precision in ("int8", "fp16") else None
+        lowering = LoweringRequest(**{"calibration": calibration, **request})
         work = plan(ExportRequest(TRACKER, target, precision, output=output))
-        lower(exported(target, tracker=TRACKER), replace(work, name=name, recipe=recipe), wished, lambda stage: None)
+        lower(exported(target, tracker=TRACKER), replace(work, name=name, recipe=recipe), lowering, lambda stage: None)
         return output
 
     return made
@@ -160,8 +173,90 @@ def test_wishes_that_cannot_be_met_are_refused(make: Make, monkeypatch: pytest.M
 
 
 def test_crops_can_be_collected_by_the_tracker_that_is_exported(make: Make) -> None:
-    sources = Sources(("synthetic:drift?frames=8&size=320x240",), None, Wish(size=5))
+    sources = CalibrationSources(("synthetic:drift?frames=8&size=320x240",), None, CropSampling(size=5))
     with open_bundle(make("onnx", "int8", calibration=sources)) as opened:
         found = read_set(opened.path(CALIBRATION_FILE))
     assert found.size == 5
     assert "tracker" in found.about
+
+
+SCENE = "synthetic:drift?frames=5&size=160x120"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["dmtrack", "spmtrack_b", "atstrack", "dastm"])
+def test_lower_precisions_track(
+    exported_tiny: Callable[..., Path],
+    tiny_recipe: Callable[..., Path],
+    tmp_path: Path,
+    name: str,
+    target: str,
+    precision: str,
+) -> None:
+    full, output = exported_tiny(name, target), tmp_path / "lower"
+    request = LoweringRequest(calibration=CalibrationSources((SCENE,), sampling=CropSampling(size=3)))
+    work = plan(ExportRequest(str(tiny_recipe(name)), target, precision, output=output))
+    lower(full, work, request, lambda what: None)
+    kept = find_recipe(name).keep[precision]
+    with open_bundle(output) as bundle:
+        manifest = bundle.manifest
+        assert manifest.precision == precision
+        assert {f"stage {stage}" for stage in kept} <= set(manifest.precision_exceptions)
+        assert manifest.calibration is not None
+        assert manifest.calibration.size == 3
+        assert verify_bundle(bundle, BackendOptions()).ok
+    sizes = [sum(f.stat().st_size for f in p.glob("step.*")) for p in (full, output)]
+    assert sizes[1] < 0.9 * sizes[0]
+    frames = list(open_source(SCENE))
+    with load(output, threads=1) as tracker:
+        if tracker.attributes:
+            tracker.set_text(stand_in_text(tracker.attributes))
+        tracker.init(with_stand_in(frames[0], tracker.modalities), (40, 40, 30, 30))
+        for frame in frames[1:]:
+            found = tracker.update(with_stand_in(frame, tracker.modalities))
+            assert np.isfinite(found.box).all()
+            assert "NaN" not in str(found.reason)
+
+
+@pytest.mark.usefixtures("short_proof")
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_marked_products_are_lowered_like_all_others(
+    tiny_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    # Only full-size networks have products that are long enough: here each one counts as long.
+    monkeypatch.setattr("edgetrack.export.targets.openvino.LONG", 1)
+    monkeypatch.setattr("edgetrack.export.targets.openvino.TALL", 1)
+    recipe, full, output = tiny_recipe("dmtrack"), tmp_path / "full", tmp_path / "lower"
+    export(ExportRequest(str(recipe), "openvino", weights="untrained", output=full))
+    request = LoweringRequest(calibration=CalibrationSources((SCENE,), sampling=CropSampling(size=3)))
+    work = plan(ExportRequest(str(recipe), "openvino", precision, output=output))
+    lower(full, work, request, lambda what: None)
+    with open_bundle(output) as bundle:
+        assert verify_bundle(bundle, BackendOptions()).ok
+        model = shared_core().read_model(bundle.path("step.xml"))
+    assert any(node.get_type_name() == "PRelu" for node in model.get_ops())
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
+    infos = [node.get_rt_info() for node in compiled.get_ops()]
+    kinds = [str(info["primitiveType"].value) for info in infos if info["layerType"].value == "FullyConnected"]
+    # The activation is part of the product in either precision.
+    assert not any(info["layerType"].value in ("PRelu", "Eltwise") for info in infos)
+    assert any("i8" in kind for kind in kinds) == (precision == "int8")
+
+
+def test_accuracy_control_of_a_tracker_without_stages_is_refused(tmp_path: Path) -> None:
+    work = plan(ExportRequest(TRACKER, "onnx", "int8", output=tmp_path / "lowered"))
+    recipe = msgspec.structs.replace(work.recipe, stages={}, keep={})
+    control = AccuracyControl(open_dataset(SCENE), 0.01, Anchored(3, 3))
+    with pytest.raises(RecipeError, match=r"has no \[stages\] table"):
+        export_any(replace(work, recipe=recipe), LoweringRequest(control=control))
+
+
+def test_the_manifest_names_the_targets_quantizer() -> None:
+    assert Method().describe("nncf") == "nncf minmax, fast bias correction, per channel, symmetric"
+    assert Method(smooth_quant=0.5).describe("mine").startswith("mine minmax")
+
+
+def test_lower_precisions_are_not_exported_by_the_pipeline_alone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"call edgetrack\.quantization\.lower\.export"):
+        export(ExportRequest(TRACKER, "onnx", "int8", output=tmp_path / "lowered"))
