@@ -26,7 +26,7 @@ from edgetrack.evaluation import ANCHOR_LENGTH, ANCHOR_SPACING
 
 if TYPE_CHECKING:
     from edgetrack.export.isolated import Exported
-    from edgetrack.export.pipeline import Plan
+    from edgetrack.export.pipeline import ExportPlan
     from edgetrack.quantization.accuracy_control import AccuracyControl
     from edgetrack.quantization.lower import LoweringRequest
 
@@ -216,7 +216,7 @@ def _control(
     )
 
 
-def _export_one(work: Plan, lowering: LoweringRequest, as_json: bool) -> None:
+def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> None:
     from edgetrack.cli.console import print_json, stages, stderr
     from edgetrack.export.isolated import Exported, Worst
     from edgetrack.quantization.accuracy_control import lines
@@ -256,7 +256,7 @@ def _report_text(found: Exported) -> str:
     )
 
 
-def _show_plan(work: Plan, as_json: bool) -> None:
+def _show_plan(work: ExportPlan, as_json: bool) -> None:
     from edgetrack.cli.console import print_json
 
     request, tolerance = work.request, work.tolerance
@@ -303,16 +303,16 @@ def _export_each(context: typer.Context, wanted: str, precision: str, as_json: b
             raise UsageError(f"--{name} is for one target; leave it out, or give one --target")
     names = targets_of(wanted, precision)
     commands = {name: _arguments(given, name) for name in names}
-    together = export_each(commands, progress=lambda line: stderr().print(line, markup=False, soft_wrap=True))
+    exports = export_each(commands, progress=lambda line: stderr().print(line, markup=False, soft_wrap=True))
     if as_json:
-        print_json(together)
+        print_json(exports)
     else:
-        for found in together.results:
+        for found in exports.results:
             typer.echo(_report_text(found))
-        for failure in together.failures:
+        for failure in exports.failures:
             typer.echo(f"FAILED: {failure.target}: {failure.message}")
-    if together.exit_code:
-        raise typer.Exit(together.exit_code)
+    if exports.exit_code:
+        raise typer.Exit(exports.exit_code)
 
 
 def _given(context: typer.Context) -> dict[str, list[str]]:

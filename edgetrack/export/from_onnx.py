@@ -48,7 +48,7 @@ class GivenModule(nn.Module):
 
 
 def read_given(recipe: Recipe, paths: Sequence[Path], target: str) -> tuple[tuple[GraphModule, ...], WeightsInfo]:
-    """Read a tracker's graphs and hold them against what its recipe and its procedure expect.
+    """Read a tracker's graphs and compare them with what its recipe and its procedure expect.
 
     A file's name, without `.onnx`, is the graph's.
 

@@ -24,7 +24,7 @@ COMMAND = (sys.executable, "-m", "edgetrack", "export")
 _LOOK_S = 0.1
 _LONGEST_RESULT = 1 << 20
 _KINDS = {kind.exit_code: kind for kind in (UsageError, BackendMissingError, DeviceUnavailableError)}
-Start = Callable[..., "subprocess.Popen[bytes]"]
+StartProcess = Callable[..., "subprocess.Popen[bytes]"]
 
 
 class Worst(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ def targets_of(wanted: str, precision: str) -> list[str]:
 
 
 def export_each(
-    commands: Mapping[str, Sequence[str]], *, progress: Callable[[str], None], start: Start = subprocess.Popen
+    commands: Mapping[str, Sequence[str]], *, progress: Callable[[str], None], start: StartProcess = subprocess.Popen
 ) -> IsolatedExports:
     """Run one export after another; one that fails, or is killed, leaves the others alone.
 
@@ -123,7 +123,7 @@ def export_isolated(
     weights: str | None = None,
     *,
     progress: Callable[[str], None],
-    start: Start = subprocess.Popen,
+    start: StartProcess = subprocess.Popen,
 ) -> Path:
     """Export a tracker in FP32 in a process of its own; the bundle's path.
 
@@ -146,7 +146,7 @@ def export_isolated(
 
 
 def _export_one(
-    target: str, arguments: Sequence[str], folder: Path, progress: Callable[[str], None], start: Start
+    target: str, arguments: Sequence[str], folder: Path, progress: Callable[[str], None], start: StartProcess
 ) -> Exported | Failed:
     result, words = folder / "result.json", folder / "stderr.txt"
     # What a killed process leaves lying in its temporary folder goes with ours.

@@ -126,7 +126,7 @@ def noise_sample(modules: Sequence[GraphModule], like: Sample | None = None) -> 
     return Sample("noise", inputs)
 
 
-Runner = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
+GraphRunner = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
 
 
 class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -181,7 +181,7 @@ def _rounded_up(value: float) -> str:
     return f"{1.006 * value:.3g}"
 
 
-def torch_runner(modules: Sequence[GraphModule]) -> Runner:
+def torch_runner(modules: Sequence[GraphModule]) -> GraphRunner:
     """Run a torch graph by name."""
     by_name = {module.name: module for module in modules}
 
@@ -193,7 +193,7 @@ def torch_runner(modules: Sequence[GraphModule]) -> Runner:
     return run
 
 
-def exported_runner(graphs: Mapping[str, CompiledGraph]) -> Runner:
+def exported_runner(graphs: Mapping[str, CompiledGraph]) -> GraphRunner:
     """Run an exported graph by name."""
     return lambda name, inputs: run_graph(graphs[name], inputs)
 
@@ -229,7 +229,7 @@ def traced(module: GraphModule) -> GraphModule:
         return replace(module, module=trace)
 
 
-def chained(modules: Sequence[GraphModule], run: Runner, sample: Sample) -> dict[str, dict[str, dict[str, Array]]]:
+def chained(modules: Sequence[GraphModule], run: GraphRunner, sample: Sample) -> dict[str, dict[str, dict[str, Array]]]:
     """Run all graphs in order, each fed with the sample's inputs and what earlier graphs returned.
 
     Returns:
@@ -248,7 +248,7 @@ def chained(modules: Sequence[GraphModule], run: Runner, sample: Sample) -> dict
 def prove(
     shipped: Sequence[GraphModule],
     published: Sequence[GraphModule],
-    exported: Runner,
+    exported: GraphRunner,
     samples: Sequence[Sample],
     tolerance: Tolerance,
 ) -> tuple[ParityReport, list[dict[str, dict[str, dict[str, Array]]]]]:

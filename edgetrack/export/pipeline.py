@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule
 
 GOLDEN_SAMPLES = 3
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """A request, resolved and checked; nothing was computed yet. `tolerance` is that of FP32 against PyTorch."""
 
     request: ExportRequest
@@ -86,7 +85,7 @@ class ExportReport:
     parity: ParityReport
 
 
-def plan(request: ExportRequest) -> Plan:
+def plan(request: ExportRequest) -> ExportPlan:
     """Resolve and check a request.
 
     Raises:
@@ -122,7 +121,7 @@ def plan(request: ExportRequest) -> Plan:
     exporter.prepare()
     if not request.onnx:
         request = replace(request, weights=recipe.choose_weights(request.weights))
-    return Plan(request, recipe, target, exporter, name, output, tolerance)
+    return ExportPlan(request, recipe, target, exporter, name, output, tolerance)
 
 
 def _require_packages(target: Target) -> None:
@@ -136,7 +135,10 @@ def _require_packages(target: Target) -> None:
 
 
 def export(
-    request: ExportRequest | Plan, *, output: Path | None = None, progress: Tell = lambda stage: None
+    request: ExportRequest | ExportPlan,
+    *,
+    output: Path | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> ExportReport:
     """Export a tracker in FP32, proven against PyTorch; `edgetrack.quantization.lower.export` takes every precision.
 
@@ -151,7 +153,7 @@ def export(
     """
     from edgetrack.export.parity import proof_of
 
-    work = request if isinstance(request, Plan) else plan(request)
+    work = request if isinstance(request, ExportPlan) else plan(request)
     final = work.request.precision == "fp32"
     if not final and output is None:
         raise UsageError(f"this exports fp32, given {work.request.precision}; call edgetrack.quantization.lower.export")
@@ -171,8 +173,10 @@ def export(
     return ExportReport(path, manifest, report)
 
 
-def _start(work: Plan, progress: Tell) -> tuple[Sequence[GraphModule], Sequence[GraphModule], WeightsInfo, str]:
-    """The graphs to ship, those to hold them against, where the weights come from, and the reference's name."""
+def _start(
+    work: ExportPlan, progress: Callable[[str], None]
+) -> tuple[Sequence[GraphModule], Sequence[GraphModule], WeightsInfo, str]:
+    """The graphs to ship, those to compare them with, where the weights come from, and the reference's name."""
     if work.request.onnx:
         from edgetrack.export.from_onnx import REFERENCE, read_given
 
@@ -182,21 +186,21 @@ def _start(work: Plan, progress: Tell) -> tuple[Sequence[GraphModule], Sequence[
     from edgetrack.export.weights import fill
     from edgetrack.models.base import find_model, make_network
 
-    wish = work.recipe.choose_weights(work.request.weights)
-    progress(f"weights: {wish}")
+    chosen = work.recipe.choose_weights(work.request.weights)
+    progress(f"weights: {chosen}")
     model = find_model(work.recipe.family_name)
     network = make_network(work.recipe.family_name, work.recipe.configuration)
-    weights = fill(network, work.recipe, wish)
+    weights = fill(network, work.recipe, chosen)
     published = model.reference(network)
     return published if work.target.reference else model.deploy(network), published, weights, "PyTorch"
 
 
 def _convert(
-    work: Plan,
+    work: ExportPlan,
     shipped: Sequence[GraphModule],
     weights: WeightsInfo,
     folder: Path,
-    progress: Tell,
+    progress: Callable[[str], None],
 ) -> tuple[GraphInfo, ...]:
     from edgetrack.export.parity import count_flops
 
@@ -227,7 +231,7 @@ def _convert(
     return tuple(infos)
 
 
-def _manifest(work: Plan, weights: WeightsInfo, graphs: tuple[GraphInfo, ...]) -> Manifest:
+def _manifest(work: ExportPlan, weights: WeightsInfo, graphs: tuple[GraphInfo, ...]) -> Manifest:
     return Manifest(
         name=work.name,
         tracker=work.recipe.name,
@@ -243,7 +247,7 @@ def _manifest(work: Plan, weights: WeightsInfo, graphs: tuple[GraphInfo, ...]) -
     )
 
 
-def _reference_tools(work: Plan) -> tuple[str, ...]:
+def _reference_tools(work: ExportPlan) -> tuple[str, ...]:
     return ("torch", "onnx", "onnxruntime") if work.request.onnx else ("torch", "onnx")
 
 
@@ -252,12 +256,12 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _prove(
-    work: Plan,
+    work: ExportPlan,
     manifest: Manifest,
     shipped: Sequence[GraphModule],
     published: Sequence[GraphModule],
     folder: Path,
-    progress: Tell,
+    progress: Callable[[str], None],
 ) -> tuple[ParityReport, list[dict[str, dict[str, dict[str, Array]]]]]:
     from edgetrack.export.parity import (
         DEFAULT_SOURCES,

@@ -178,17 +178,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         return self.parity[precision]
 
-    def choose_weights(self, wish: str | None) -> str:
-        """What was asked for; without a wish the default weights, where there are some, else untrained ones.
+    def choose_weights(self, given: str | None) -> str:
+        """The given weights; where none are given the default ones, if there are any, else untrained ones.
 
         Raises:
             UsageError: `default`, and there are none.
         """
-        if wish is None:
+        if given is None:
             return UNTRAINED if self.default_weights is None else DEFAULT
-        if wish == DEFAULT:
+        if given == DEFAULT:
             self.require_default()
-        return wish
+        return given
 
     def require_default(self) -> DefaultWeights:
         """The default weights.

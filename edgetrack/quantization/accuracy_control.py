@@ -33,7 +33,10 @@ from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.session import load
 from edgetrack.runtime.verify import GOLDEN_FILE
 
-REPORT_FILE = "sensitivity.json"
+REPORT_FILE, PLOT_FILE = "sensitivity.json", "sensitivity.png"
+FASTER = 0.97
+"""A precision is called faster when its frames take at most this share of the time: less is within the noise."""
+WARM_UP, ROUNDS, RUNS = 5, 8, 6
 
 
 class StageFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +88,7 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lines(found: Sensitivity) -> list[str]:
-    """The findings for people."""
+    """The findings as lines of text."""
     said = [
         f"{found.precision} against fp32 on {found.dataset}, runs of {found.length} frames from every "
         f"{found.spacing}th: {found.first.describe()}; {found.first_ms:.2f} against {found.fp32_ms:.2f} ms a frame"
@@ -111,9 +114,6 @@ def markdown(found: Sensitivity) -> str:
         for each in found.stages
     ]
     return "\n".join([*head, *rows])
-
-
-PLOT_FILE = "sensitivity.png"
 
 
 def draw(found: Sensitivity) -> bytes | None:
@@ -144,10 +144,6 @@ def draw(found: Sensitivity) -> bytes | None:
     return data.getvalue()
 
 
-WARM_UP, ROUNDS, RUNS = 5, 8, 6
-Clock = Callable[[], int]
-
-
 class Timed(NamedTuple):
     """A bundle's folder, and the run-time hint it is loaded with."""
 
@@ -155,7 +151,9 @@ class Timed(NamedTuple):
     hint: str | None = None
 
 
-def interleaved_ms(timed: Sequence[Timed], threads: int | None, *, clock: Clock = time.perf_counter_ns) -> list[float]:
+def interleaved_ms(
+    timed: Sequence[Timed], threads: int | None, *, clock: Callable[[], int] = time.perf_counter_ns
+) -> list[float]:
     """Median milliseconds of each bundle's per-frame graphs, on the inputs of its own record.
 
     Raises:
@@ -193,18 +191,13 @@ def _once(graphs: Sequence[CompiledGraph]) -> None:
         graph.run()
 
 
-FASTER = 0.97
-"""A precision is called faster when its frames take at most this share of the time: less is within the noise."""
-
-
 Build = Callable[[Sequence[str], Path, bool], Path]
 """Writes a candidate that keeps these stages into a new folder, calibrated on a part of the crops where it says so."""
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The stages that stay in FP32, and what the bundle is to hold as evidence: file name -> content."""
+class KeptStages:
+    """The stages that stay in FP32, and the bundle's evidence for that: file name -> content."""
 
     kept: tuple[str, ...]
     reports: Mapping[str, bytes]
@@ -239,7 +232,9 @@ class AccuracyControl:
         if not 0 <= self.max_drop <= 1:
             raise UsageError(f"--max-drop {POINTS * self.max_drop:g}: expected 0..100 points of AO, such as 0.5")
 
-    def __call__(self, full: Path, build: Build, stages: Sequence[str], kept: Sequence[str], progress: Tell) -> Choice:
+    def __call__(
+        self, full: Path, build: Build, stages: Sequence[str], kept: Sequence[str], progress: Callable[[str], None]
+    ) -> KeptStages:
         """Decide; see the module.
 
         Raises:
@@ -262,7 +257,7 @@ class AccuracyControl:
         picture = draw(self.found)
         if picture is not None:
             reports[PLOT_FILE] = picture
-        return Choice(tuple(last.kept), reports)
+        return KeptStages(tuple(last.kept), reports)
 
     def _complaint(self, found: Sensitivity) -> str:
         worst = found.stages[0] if found.stages else None
@@ -299,7 +294,7 @@ class _Trial:
     full: Path
     build: Build
     scratch: Path
-    progress: Tell
+    progress: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self.progress("accuracy control: fp32 on the validation sequences")

@@ -32,7 +32,7 @@ from edgetrack.runtime.trackers.base import Procedure
 DEFAULT = "synthetic"
 MAX_ITEMS = 20_000
 _LARGEST = 16 << 20
-Index = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+FrameIndex = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 Numbers = tuple[float, float, float, float]
 
 
@@ -47,9 +47,9 @@ class Item(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """
 
     clip: str
-    template_frame: Index
+    template_frame: FrameIndex
     template: Numbers
-    frame: Index
+    frame: FrameIndex
     box: Numbers
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class CalibrationSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         name: of the set.
-        about: who tracked and with which seed, for people.
+        about: which tracker collected it, with which weights and seed.
         sha256: of the parts; a list that was changed by hand is refused.
     """
 

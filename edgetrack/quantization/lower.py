@@ -17,7 +17,7 @@ from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
 from edgetrack.capabilities import TRACE, backend_of, proof_target
 from edgetrack.errors import UsageError
 from edgetrack.export.lowering import Inputs, Method
-from edgetrack.export.pipeline import ExportReport, ExportRequest, Plan, plan
+from edgetrack.export.pipeline import ExportPlan, ExportReport, ExportRequest, plan
 from edgetrack.export.pipeline import export as export_fp32
 from edgetrack.export.recipe import Recipe, Tolerance, patterns_of, require_stages
 from edgetrack.export.targets.base import Lowering
@@ -57,7 +57,7 @@ class LoweringRequest:
         """The stages that stay in FP32 before any accuracy control."""
         return recipe.keep.get(precision, ()) if self.keep is None else self.keep
 
-    def check(self, work: Plan) -> None:
+    def check(self, work: ExportPlan) -> None:
         """Check, before anything is computed, that a plan can be carried out so.
 
         Raises:
@@ -103,7 +103,7 @@ class Recording:
 
 
 def export(
-    request: ExportRequest | Plan,
+    request: ExportRequest | ExportPlan,
     lowering: LoweringRequest | None = None,
     *,
     progress: Callable[[str], None] = lambda stage: None,
@@ -120,7 +120,7 @@ def export(
         AccuracyError: the precision costs more than accuracy control allows.
         EdgetrackError: see `plan`, `LoweringRequest.check`, `edgetrack.checkpoints` and `edgetrack.bundle`.
     """
-    work = request if isinstance(request, Plan) else plan(request)
+    work = request if isinstance(request, ExportPlan) else plan(request)
     lowering = LoweringRequest() if lowering is None else lowering
     lowering.check(work)
     if work.request.precision == "fp32":
@@ -131,7 +131,7 @@ def export(
         return lower(full.path, work, lowering, progress)
 
 
-def lower(full: Path, work: Plan, request: LoweringRequest, progress: Callable[[str], None]) -> ExportReport:
+def lower(full: Path, work: ExportPlan, request: LoweringRequest, progress: Callable[[str], None]) -> ExportReport:
     """Make the planned bundle of lower precision from the FP32 bundle in folder `full`; raises as `export`."""
     precision = work.request.precision
     recording = None
@@ -167,7 +167,7 @@ class _BundleLowering:
     """
 
     full: Path
-    work: Plan
+    work: ExportPlan
     method: Method
     recording: Recording | None
     lowered: dict[tuple[str, tuple[str, ...]], tuple[dict[str, bytes], tuple[str, ...]]] = field(default_factory=dict)
