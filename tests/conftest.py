@@ -51,7 +51,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
     def once(name: str, make: Callable[[Path], None]) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        # Not the name of the lock that a bundle is written under: that one is taken inside.
+        with FileLock(path.with_name(f".{path.name}.made-once")):
             if not path.exists():
                 make(path)
         return path
