@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from edgetrack import plugins
+from edgetrack.device_name import device_kind
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
 from edgetrack.plugins import load_plugin, plugin_names
 
@@ -86,7 +87,7 @@ class Target:
 
     def runs_on(self, device: str) -> bool:
         """Whether a bundle can be opened for a device such as `cuda:0`, where the machine has it."""
-        return device.partition(":")[0] in self.devices
+        return device_kind(device) in self.devices
 
     @property
     def install_command(self) -> str:

@@ -7,12 +7,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetrack.benchmark.gpu_watch import GpuWatch, Watch, is_gpu
+from edgetrack.benchmark.gpu_watch import GpuWatch, Watch
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.bundle.reader import find_bundles, open_bundle
 from edgetrack.bundle.ref import BundleRef, path_aliases
 from edgetrack.capabilities import Target, find_target, open_ref
+from edgetrack.device_name import is_cuda
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
 
 OUTPUT_FOLDER = Path("out")
@@ -254,7 +255,7 @@ def on_device(
         device: of all of them; nothing changes on the CPU.
         watch: opens the GPU's driver.
     """
-    if not is_gpu(device):
+    if not is_cuda(device):
         return list(candidates)
     found = _warnings(device, watch)
     every = list(candidates) if reference is None else with_fast_reference(candidates, reference)

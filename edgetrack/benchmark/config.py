@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from edgetrack.box import Box
+from edgetrack.device_name import is_device
 from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.telemetry.sources import Expectation
 
 DEFAULT_SOURCE = "synthetic:drift?frames=120&size=1280x720"
 _DAY_S = 86_400.0
 _MOST_ROUNDS = 1000
-_DEVICES = re.compile(r"cpu|gpu|ane|all|cuda:\d{1,2}")
 
 
 class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +61,7 @@ class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
             DeviceUnavailableError: a device that cannot be measured.
             UsageError: a number outside its range.
         """
-        if not _DEVICES.fullmatch(self.device):
+        if not is_device(self.device):
             raise DeviceUnavailableError(
                 f"device {self.device!r} cannot be measured here; expected cpu, cuda:0, or gpu, ane or all for Core ML"
             )

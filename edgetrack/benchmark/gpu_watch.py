@@ -11,12 +11,9 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
+from edgetrack.device_name import cuda_index, is_cuda
+
 _BYTES_PER_MB = 2**20
-
-
-def is_gpu(device: str) -> bool:
-    """Whether it is `cuda` or `cuda:N`."""
-    return device.partition(":")[0] == "cuda"
 
 
 class GpuWatch:
@@ -39,7 +36,7 @@ class GpuWatch:
             raise OSError(f"NVML cannot be used: {error}") from error
         self._open = True
         try:
-            self._gpu = self._find(int(device.partition(":")[2] or 0), environ)
+            self._gpu = self._find(cuda_index(device) or 0, environ)
         except BaseException:
             self.close()
             raise
@@ -114,7 +111,7 @@ class ProcessMemory:
         return max(0.0, after - self._before)
 
     def _read(self, ask: Callable[[GpuWatch], float | None]) -> float | None:
-        if not is_gpu(self._device):
+        if not is_cuda(self._device):
             return None
         try:
             with closing(self._watch(self._device)) as gpu:

@@ -13,7 +13,6 @@ from edgetrack.benchmark import protocol, warnings
 from edgetrack.benchmark.candidates import Candidate
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.frames import BenchFrames
-from edgetrack.benchmark.gpu_watch import is_gpu
 from edgetrack.benchmark.latency import Rounds, fps, latency_of
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.protocol import Loaded, Measure, Peak, Roofline, RoundSamples, Worker
@@ -33,6 +32,7 @@ from edgetrack.benchmark.record import (
 from edgetrack.benchmark.scenarios import scenario_of
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.bundle.manifest import Manifest
+from edgetrack.device_name import is_cuda
 from edgetrack.errors import EdgetrackError
 from edgetrack.runtime.trackers.base import find_procedure
 from edgetrack.stats.bootstrap import Ratio, ratio_of_medians
@@ -283,7 +283,7 @@ def _result(
         cores_busy=sum(one.cpu_s for one in own.track) / wall_s if wall_s > 0 else 0.0,
         vs_pytorch=ratios,
         vs_pytorch_interval=intervals,
-        vs_paper=_versus_paper(manifest, speeds.track, on_gpu=is_gpu(config.device)),
+        vs_paper=_versus_paper(manifest, speeds.track, on_gpu=is_cuda(config.device)),
         roofline=roofline,
         warnings=found,
         samples_ms=samples,

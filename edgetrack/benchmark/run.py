@@ -26,7 +26,7 @@ from edgetrack.benchmark.candidates import (
 from edgetrack.benchmark.clock import Clock, MonotonicClock
 from edgetrack.benchmark.config import BenchConfig, BenchRequest
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
-from edgetrack.benchmark.gpu_watch import GpuWatch, Watch, is_gpu
+from edgetrack.benchmark.gpu_watch import GpuWatch, Watch
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.measurement import (
     CandidateMeasurement,
@@ -39,6 +39,7 @@ from edgetrack.benchmark.protocol import Start, Worker, WorkerProcess, start_wor
 from edgetrack.benchmark.record import BenchRecord, save
 from edgetrack.benchmark.scenarios import find_scenario, resolve
 from edgetrack.capabilities import Target
+from edgetrack.device_name import is_cuda
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.telemetry.sampler import Sampler
@@ -102,7 +103,7 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
     if request.reference is not None and not find_scenario(config.scenario).compares:
         raise UsageError(f"--reference has no use in the scenario {config.scenario}; leave it out")
     before = environment.look()
-    if is_gpu(config.device):
+    if is_cuda(config.device):
         require_gpu(config.device, before.nvidia_present, environment.watch)
     with tempfile.TemporaryDirectory(prefix="edgetrack-bench-") as name:
         scratch = Path(name)

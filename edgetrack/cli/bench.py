@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edgetrack.benchmark.config import BenchRequest
     from edgetrack.benchmark.record import BenchRecord
-    from edgetrack.devices.choose import Choice
+    from edgetrack.devices.profiles import DeviceChoice
 
 _INTERRUPTED = 130
 
@@ -131,7 +131,7 @@ def _measured(request: BenchRequest, host: str | None, here: bool) -> BenchRecor
 
     from edgetrack.benchmark.machine import collect
     from edgetrack.capabilities import open_ref
-    from edgetrack.devices.choose import choose_device
+    from edgetrack.devices.profiles import choose_device
 
     if host is not None and here:
         raise UsageError("--host and --here exclude each other; give one of them")
@@ -147,10 +147,9 @@ def _measured(request: BenchRequest, host: str | None, here: bool) -> BenchRecor
     return _measure(replace(request, config=config, expected=choice.profile.expectation()))
 
 
-def _measured_there(request: BenchRequest, choice: Choice) -> BenchRecord:
+def _measured_there(request: BenchRequest, choice: DeviceChoice) -> BenchRecord:
     from edgetrack.cli.console import stderr
-    from edgetrack.devices.arguments import arguments
-    from edgetrack.devices.remote import measure_there, prepared, save
+    from edgetrack.devices.remote import arguments, measure_there, prepared, save
 
     request.check_output()
     if choice.profile is None:

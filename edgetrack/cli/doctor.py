@@ -15,7 +15,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
     from edgetrack.benchmark.machine import collect
     from edgetrack.capabilities import targets as all_targets
     from edgetrack.cli.console import print_json, stages, stdout
-    from edgetrack.devices.profile import fitting
+    from edgetrack.devices.profiles import fitting
 
     with stages("looking") as progress:
         progress("at the machine")

@@ -130,10 +130,9 @@ def _scenes() -> list[Row]:
 
 def _devices() -> list[Row]:
     """Each with where it runs which target, and its host or null."""
-    from edgetrack.devices.hosts import config_file, read_sections
-    from edgetrack.devices.profile import find_profile, profile_names
+    from edgetrack.devices.profiles import config_file, find_profile, profile_names, read_hosts
 
-    own = read_sections(config_file())
+    own = read_hosts(config_file())
     profiles = {name: section.profile or name for name, section in own.items()}
     rows: list[Row] = []
     for name in (*profile_names(), *(name for name in own if name not in profile_names())):

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import IO, BinaryIO
 
@@ -24,14 +29,158 @@ from edgetrack import __version__
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.devices import protocol
-from edgetrack.devices.protocol import Beat, Bench, Clean, Done, Log, Missing, Need, Ready, Refused, Reply
-from edgetrack.devices.store import Run, Store
-from edgetrack.errors import EdgetrackError
-from edgetrack.io import encode_line, sha256
+from edgetrack.devices.protocol import (
+    AgentReady,
+    AgentReply,
+    Beat,
+    BenchDone,
+    BenchJob,
+    BenchLog,
+    Clean,
+    MissingFiles,
+    NeededFiles,
+    Refused,
+    SentBundle,
+)
+from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
+from edgetrack.io import encode_line, locked, sha256
+from edgetrack.resources import cache_folder
 
-COMMAND = (sys.executable, "-m", "edgetrack", "bench")
-_TICK_S = 0.2
+BENCH_COMMAND = (sys.executable, "-m", "edgetrack", "bench")
+_POLL_S = 0.2
 _LOG_LINE = 2000
+KEEP_BYTES = 4 << 30
+"""What is kept for next time; the files that were not used for longest go first."""
+_UPLOAD_KEPT_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of the user's, with `files` that were checked, `incoming` that were not, and `runs`."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Store:
+        """Under the user's cache folder.
+
+        Raises:
+            EdgetrackError: there is none, or it cannot be written.
+        """
+        cache = cache_folder()
+        if cache is None:
+            raise EdgetrackError("the device has no cache folder that can be written; set EDGETRACK_CACHE there")
+        store = cls(cache / "devices")
+        for folder in (store.files, store.incoming, store.runs):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store.sweep()
+        return store
+
+    @property
+    def files(self) -> Path:
+        """Checked files, each named by its hash."""
+        return self.root / "files"
+
+    @property
+    def incoming(self) -> Path:
+        """Uploads, each named by the hash that it should have."""
+        return self.root / "incoming"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per running agent, named by its process."""
+        return self.root / "runs"
+
+    def missing(self, files: Sequence[FileInfo]) -> list[str]:
+        """The hashes of those that are not there in their full size."""
+        there = {file.sha256 for file in files if _size(self.files / file.sha256) == file.size}
+        return sorted({file.sha256 for file in files} - there)
+
+    def take(self, file: FileInfo) -> Path:
+        """A file that was checked, now or when it came; an upload that is not what it should be is removed.
+
+        Raises:
+            BundleIntegrityError: it is not there, or its content has another hash.
+        """
+        kept, sent = self.files / file.sha256, self.incoming / file.sha256
+        for path in (sent, kept):
+            if not path.is_file() or path.is_symlink():
+                continue
+            if _size(path) == file.size and sha256(path) == file.sha256:
+                path.replace(kept)
+                os.utime(kept)
+                return kept
+            path.unlink()
+            raise BundleIntegrityError(
+                f"a file of the bundle was changed on its way to the device (sha256 {file.sha256[:16]}...); it was "
+                "removed there: type the same command again"
+            )
+        raise BundleIntegrityError(f"a file of the bundle did not reach the device (sha256 {file.sha256[:16]}...)")
+
+    def begin(self) -> DeviceRun:
+        """A folder for one benchmark, which has the device to itself until `remove`.
+
+        Raises:
+            DeviceUnavailableError: another workstation's benchmark runs.
+        """
+        held = ExitStack()
+        try:
+            held.enter_context(locked(self.root / "lock", timeout_s=0))
+        except TimeoutError:
+            raise DeviceUnavailableError(
+                "another workstation measures on the device; two at once would slow each other: wait until it is done"
+            ) from None
+        return DeviceRun(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.runs)), self, held)
+
+    def sweep(self) -> None:
+        """Remove runs whose process has ended, parts of uploads, and the files that were not used for longest."""
+        for folder in self.runs.iterdir():
+            pid = folder.name.partition("-")[0]
+            if not (pid.isdigit() and psutil.pid_exists(int(pid))):
+                shutil.rmtree(folder, ignore_errors=True)
+        for path in self.incoming.iterdir():
+            with suppress(OSError):
+                if time.time() - path.lstat().st_mtime > _UPLOAD_KEPT_S:
+                    path.unlink()
+        with suppress(OSError):
+            newest = sorted(self.files.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+            kept = 0
+            for path in newest:
+                kept += path.stat().st_size
+                if kept > KEEP_BYTES:
+                    path.unlink()
+
+
+@dataclass(frozen=True)
+class DeviceRun:
+    """One benchmark's folder."""
+
+    folder: Path
+    store: Store
+    _held: ExitStack
+
+    @property
+    def record(self) -> Path:
+        """Where the benchmark writes what it found."""
+        return self.folder / "record.json"
+
+    def assemble(self, bundle: SentBundle) -> Path:
+        """A bundle's folder from the store.
+
+        Raises:
+            BundleIntegrityError: a file is missing or has another hash.
+        """
+        folder = self.folder / bundle.name
+        for name, info in bundle.files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.store.take(info), target)
+        return folder
+
+    def remove(self) -> None:
+        """Remove the folder, and leave the device to others."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._held.close()
 
 
 class GoneError(Exception):
@@ -58,7 +207,7 @@ class Agent:
         store: Store,
         *,
         patience_s: float = protocol.PATIENCE_S,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] = BENCH_COMMAND,
     ) -> None:
         self._requests = requests
         self._replies = replies
@@ -73,16 +222,16 @@ class Agent:
     def serve(self) -> None:
         """Until the workstation has what it came for, or is gone."""
         self.reader.start()
-        run: Run | None = None
+        run: DeviceRun | None = None
         try:
-            self._say(Ready(protocol.PROTOCOL, __version__, str(self._store.incoming)))
+            self._say(AgentReady(protocol.PROTOCOL, __version__, str(self._store.incoming)))
             while True:
                 request = protocol.decode_request(self._next())
                 if isinstance(request, Clean):
                     return
-                if isinstance(request, Need):
-                    self._say(Missing(self._store.missing(request.files)))
-                if isinstance(request, Bench):
+                if isinstance(request, NeededFiles):
+                    self._say(MissingFiles(self._store.missing(request.files)))
+                if isinstance(request, BenchJob):
                     run = run or self._store.begin()
                     self._say(self._bench(request, run))
         except GoneError:
@@ -95,7 +244,7 @@ class Agent:
             if run is not None:
                 run.remove()
 
-    def _bench(self, request: Bench, run: Run) -> Reply:
+    def _bench(self, request: BenchJob, run: DeviceRun) -> AgentReply:
         """Put the bundles together, run the benchmark in a process of its own, and say how it ended."""
         names = [bundle_label(str(run.assemble(bundle)), bundle.hint) for bundle in request.bundles]
         extra = ["--reference", str(run.assemble(request.reference))] if request.reference else []
@@ -117,15 +266,15 @@ class Agent:
                 end(process.pid)
             words.join()
         if not run.record.is_file():
-            return Done(process.returncode, None, None)
+            return BenchDone(process.returncode, None, None)
         info = FileInfo(size=run.record.stat().st_size, sha256=sha256(run.record))
-        return Done(process.returncode, str(run.record), info)
+        return BenchDone(process.returncode, str(run.record), info)
 
     def _forward(self, words: IO[bytes] | None) -> None:
         if words is not None:
             with suppress(OSError, ValueError, GoneError):
                 for line in iter(lambda: words.readline(_LOG_LINE), b""):
-                    self._say(Log(line.decode("utf-8", "replace").rstrip("\n")))
+                    self._say(BenchLog(line.decode("utf-8", "replace").rstrip("\n")))
 
     def _hear(self) -> None:
         """Wait a little for a sign of life.
@@ -134,9 +283,9 @@ class Agent:
             GoneError: there was none for too long.
         """
         try:
-            line = self._lines.get(timeout=_TICK_S)
+            line = self._lines.get(timeout=_POLL_S)
         except queue.Empty:
-            self._silent_s += _TICK_S
+            self._silent_s += _POLL_S
             if self._silent_s > self._patience_s:
                 raise GoneError from None
             return
@@ -158,11 +307,11 @@ class Agent:
 
     def _read(self) -> None:
         with suppress(OSError, ValueError):
-            for line in iter(lambda: self._requests.readline(protocol.LONGEST_LINE), b""):
+            for line in iter(lambda: self._requests.readline(protocol.LONGEST_MESSAGE), b""):
                 self._lines.put(line)
         self._lines.put(b"")
 
-    def _say(self, reply: Reply) -> None:
+    def _say(self, reply: AgentReply) -> None:
         try:
             with self._lock:
                 self._replies.write(encode_line(reply))
@@ -179,7 +328,14 @@ def end(pid: int) -> None:
         for member in family:
             with suppress(psutil.Error):
                 member.kill()
-        psutil.wait_procs(family[1:], timeout=_TICK_S)
+        psutil.wait_procs(family[1:], timeout=_POLL_S)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def main() -> None:

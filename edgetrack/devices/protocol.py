@@ -23,14 +23,14 @@ from edgetrack.io import decode_line
 PROTOCOL = 1
 BEAT_S = 5.0
 PATIENCE_S = 60
-LONGEST_LINE = 16 << 20
+LONGEST_MESSAGE = 16 << 20
 
-Short = Annotated[str, msgspec.Meta(max_length=4096)]
+LogLine = Annotated[str, msgspec.Meta(max_length=4096)]
 Hint = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,16}\Z")]
 Argument = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=4096)]
 
 
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
+class AgentReady(msgspec.Struct, frozen=True, tag="ready"):
     """The agent has started."""
 
     protocol: int
@@ -38,13 +38,13 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     incoming: str
 
 
-class Need(msgspec.Struct, frozen=True, tag="need"):
+class NeededFiles(msgspec.Struct, frozen=True, tag="need"):
     """The files that a benchmark takes."""
 
     files: list[FileInfo]
 
 
-class Missing(msgspec.Struct, frozen=True, tag="missing"):
+class MissingFiles(msgspec.Struct, frozen=True, tag="missing"):
     """Those that must be uploaded to `incoming`, each under its hash."""
 
     sha256: list[str]
@@ -58,7 +58,7 @@ class SentBundle(msgspec.Struct, frozen=True):
     files: dict[FilePath, FileInfo]
 
 
-class Bench(msgspec.Struct, frozen=True, tag="bench"):
+class BenchJob(msgspec.Struct, frozen=True, tag="bench"):
     """Measure `bundles`, against `reference` where one is given; `options` are arguments of `edgetrack bench`."""
 
     bundles: list[SentBundle]
@@ -74,13 +74,13 @@ class Clean(msgspec.Struct, frozen=True, tag="clean"):
     """All was fetched."""
 
 
-class Log(msgspec.Struct, frozen=True, tag="log"):
+class BenchLog(msgspec.Struct, frozen=True, tag="log"):
     """A line of the benchmark's."""
 
-    line: Short
+    line: LogLine
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
+class BenchDone(msgspec.Struct, frozen=True, tag="done"):
     """The benchmark ended; `record` is its file, None where it wrote none."""
 
     code: int
@@ -95,15 +95,15 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     message: str
 
 
-Request = Need | Bench | Beat | Clean
-Reply = Ready | Missing | Log | Done | Refused
-AnyReply = TypeVar("AnyReply", Ready, Missing, Done)
+AgentRequest = NeededFiles | BenchJob | Beat | Clean
+AgentReply = AgentReady | MissingFiles | BenchLog | BenchDone | Refused
+ExpectedReply = TypeVar("ExpectedReply", AgentReady, MissingFiles, BenchDone)
 
-_REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
-_REPLIES: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+_REQUESTS: msgspec.json.Decoder[AgentRequest] = msgspec.json.Decoder(AgentRequest)
+_REPLIES: msgspec.json.Decoder[AgentReply] = msgspec.json.Decoder(AgentReply)
 
 
-def decode_request(line: bytes) -> Request:
+def decode_request(line: bytes) -> AgentRequest:
     """The request of a line.
 
     Raises:
@@ -114,7 +114,7 @@ def decode_request(line: bytes) -> Request:
     )
 
 
-def decode_reply(line: bytes) -> Reply:
+def decode_reply(line: bytes) -> AgentReply:
     """The reply of a line.
 
     Raises:

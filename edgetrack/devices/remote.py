@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from edgetrack import errors
+from edgetrack.benchmark.config import BenchRequest
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.bundle.integrity import MANIFEST_FILE
@@ -19,19 +19,17 @@ from edgetrack.bundle.manifest import FileInfo
 from edgetrack.bundle.reader import open_bundle
 from edgetrack.capabilities import open_ref
 from edgetrack.devices import protocol
-from edgetrack.devices.choose import Choice
-from edgetrack.devices.hosts import Host
-from edgetrack.devices.profile import Profile
+from edgetrack.devices.profiles import DeviceChoice, Host, Profile
 from edgetrack.devices.protocol import (
-    AnyReply,
+    AgentReady,
     Beat,
-    Bench,
+    BenchDone,
+    BenchJob,
+    BenchLog,
     Clean,
-    Done,
-    Log,
-    Missing,
-    Need,
-    Ready,
+    ExpectedReply,
+    MissingFiles,
+    NeededFiles,
     Refused,
     SentBundle,
 )
@@ -39,6 +37,7 @@ from edgetrack.devices.ssh import command_line, connected, translated
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
 from edgetrack.io import encode_line, sha256, write_whole
 from edgetrack.presentation.sanitize import printable, printable_data
+from edgetrack.processes import error_by_name
 
 DOCTOR = ("-m", "edgetrack", "doctor", "--json")
 AGENT = ("-m", "edgetrack.devices.agent")
@@ -66,7 +65,7 @@ class Doctor(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Job:
+class DeviceJob:
     """What is to be measured.
 
     Attributes:
@@ -90,7 +89,7 @@ class Job:
 
 
 @dataclass
-class Outcome:
+class DeviceResult:
     """What came back: the record, and every line that the benchmark said there."""
 
     record: BenchRecord
@@ -98,7 +97,9 @@ class Outcome:
 
 
 @contextmanager
-def prepared(bundles: Sequence[str], reference: str | None, profile: Profile, options: Sequence[str]) -> Iterator[Job]:
+def prepared(
+    bundles: Sequence[str], reference: str | None, profile: Profile, options: Sequence[str]
+) -> Iterator[DeviceJob]:
     """Open and check the bundles here; zips stay unpacked as long as the job is needed.
 
     Raises:
@@ -112,8 +113,8 @@ def prepared(bundles: Sequence[str], reference: str | None, profile: Profile, op
 
         def sent(path: str | Path, hint: str | None) -> tuple[SentBundle, Any]:
             bundle = stack.enter_context(open_bundle(path))
-            files = dict(bundle.manifest.files)
-            files[MANIFEST_FILE] = _info(bundle.folder / MANIFEST_FILE)
+            files, manifest = dict(bundle.manifest.files), (bundle.folder / MANIFEST_FILE).read_bytes()
+            files[MANIFEST_FILE] = FileInfo(size=len(manifest), sha256=sha256(manifest))
             sources.update({info.sha256: bundle.folder / name for name, info in files.items()})
             return SentBundle(bundle.manifest.name, hint, files), bundle.manifest
 
@@ -129,7 +130,7 @@ def prepared(bundles: Sequence[str], reference: str | None, profile: Profile, op
                     "two different bundles have one name; rename one by exporting it with another --output"
                 )
         held = sent(reference, None) if reference is not None else None
-        yield Job(
+        yield DeviceJob(
             bundles=[bundle for bundle, _ in every],
             reference=held[0] if held else None,
             targets={manifest.target for _, manifest in (*every, *([held] if held else []))},
@@ -138,7 +139,43 @@ def prepared(bundles: Sequence[str], reference: str | None, profile: Profile, op
         )
 
 
-def measure_there(choice: Choice, job: Job, notify: Callable[[str], None]) -> Outcome:
+def arguments(request: BenchRequest, profile: str) -> list[str]:
+    """Arguments of `edgetrack bench` on the device, without its bundles, reference and output.
+
+    Args:
+        request: what was asked for; its device is replaced by the profile.
+        profile: the device's profile, which the device is told to take itself for.
+
+    Raises:
+        UsageError: frames that are on this machine alone.
+    """
+    if not request.source.startswith("synthetic:"):
+        raise UsageError(
+            f"--source {request.source}: over SSH only built-in scenes are measured on, such as synthetic:drift; to "
+            "use a video, copy it to the device and run edgetrack bench there"
+        )
+    config = request.config
+    given: dict[str, object] = {
+        "--device": profile,
+        "--scenario": config.scenario,
+        "--fps": config.fps,
+        "--streams": config.streams or None,
+        "--threads": config.threads or None,
+        "--warmup": config.warmup_s,
+        "--duration": f"{config.duration_s:.9f}".rstrip("0").rstrip("."),
+        "--iterations": config.iterations,
+        "--rounds": config.rounds or None,
+        "--source": request.source,
+        "--box": None if request.box is None else ",".join(repr(float(value)) for value in request.box),
+        "--precision-hint": request.hint,
+        "--timeout": request.timeout_s,
+    }
+    # `=` keeps a value that begins with a dash from being taken for an option.
+    words = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return [*words, "--here", *([] if request.with_reference else ["--no-reference"])]
+
+
+def measure_there(choice: DeviceChoice, job: DeviceJob, notify: Callable[[str], None]) -> DeviceResult:
     """Run a job on the chosen host.
 
     Raises:
@@ -148,10 +185,10 @@ def measure_there(choice: Choice, job: Job, notify: Callable[[str], None]) -> Ou
     """
     if choice.host is None or choice.profile is None:
         raise UsageError("no host was chosen; give --host USER@HOST")
-    return asyncio.run(_measure(choice.host, choice.profile, choice.python, job, notify))
+    return asyncio.run(_measure(choice.host, choice.profile, job, notify))
 
 
-def save(outcome: Outcome, path: Path) -> None:
+def save(outcome: DeviceResult, path: Path) -> None:
     """Write the record, and the benchmark's words beside it as `.log`; each whole or not at all.
 
     Raises:
@@ -161,12 +198,14 @@ def save(outcome: Outcome, path: Path) -> None:
     write_whole(path, outcome.record.to_json())
 
 
-async def _measure(host: Host, profile: Profile, python: str, job: Job, notify: Callable[[str], None]) -> Outcome:
+async def _measure(host: Host, profile: Profile, job: DeviceJob, notify: Callable[[str], None]) -> DeviceResult:
     async with connected(host) as connection:
         notify(f"{host.label}: connected")
-        await _look(connection, host, profile, python, job, notify)
+        await _look(connection, host, profile, job, notify)
         with translated(host, "starting"):
-            process = await connection.create_process(command_line([python, *AGENT]), encoding=None)
+            process = await connection.create_process(
+                command_line([host.python or profile.python, *AGENT]), encoding=None
+            )
         session = _Session(host, process, notify)
         beats = asyncio.create_task(session.beat())
         try:
@@ -178,10 +217,9 @@ async def _measure(host: Host, profile: Profile, python: str, job: Job, notify: 
                 await beats
 
 
-async def _look(
-    connection: Any, host: Host, profile: Profile, python: str, job: Job, notify: Callable[[str], None]
-) -> None:
+async def _look(connection: Any, host: Host, profile: Profile, job: DeviceJob, notify: Callable[[str], None]) -> None:
     """Ask the device's doctor."""
+    python = host.python or profile.python
     with translated(host, "looking at the device"):
         done = await asyncio.wait_for(connection.run(command_line([python, *DOCTOR])), _DOCTOR_S)
     if done.exit_status != 0:
@@ -217,26 +255,26 @@ class _Session:
             await asyncio.sleep(protocol.BEAT_S)
             self._say(Beat())
 
-    async def run(self, connection: Any, job: Job) -> Outcome:
+    async def run(self, connection: Any, job: DeviceJob) -> DeviceResult:
         """From greeting to cleaning up."""
-        ready = await asyncio.wait_for(self._hear(Ready), _STEP_S)
+        ready = await asyncio.wait_for(self._hear(AgentReady), _STEP_S)
         if ready.protocol != protocol.PROTOCOL:
             raise EdgetrackError(
                 f"edgetrack {ready.version} on {self._host.label} speaks protocol {ready.protocol}, this one "
                 f"{protocol.PROTOCOL}; install the same version on both sides"
             )
-        self._say(Need(job.files))
-        missing = await asyncio.wait_for(self._hear(Missing), _STEP_S)
+        self._say(NeededFiles(job.files))
+        missing = await asyncio.wait_for(self._hear(MissingFiles), _STEP_S)
         async with connection.start_sftp_client() as sftp:
             await self._upload(sftp, ready.incoming, job, missing.sha256)
-            self._say(Bench(job.bundles, job.reference, job.options))
-            done = await self._hear(Done)
+            self._say(BenchJob(job.bundles, job.reference, job.options))
+            done = await self._hear(BenchDone)
             record = await self._fetch(sftp, done)
         self._say(Clean())
         await asyncio.wait_for(self._process.wait_closed(), _STEP_S)
-        return Outcome(record, self._log)
+        return DeviceResult(record, self._log)
 
-    async def _upload(self, sftp: Any, incoming: str, job: Job, missing: Sequence[str]) -> None:
+    async def _upload(self, sftp: Any, incoming: str, job: DeviceJob, missing: Sequence[str]) -> None:
         wanted = [name for name in missing if name in job.sources]
         if wanted:
             size = sum(job.sources[name].stat().st_size for name in wanted)
@@ -251,7 +289,7 @@ class _Session:
                         await asyncio.wait_for(sftp.remove(target), protocol.BEAT_S)
                     raise
 
-    async def _fetch(self, sftp: Any, done: Done) -> BenchRecord:
+    async def _fetch(self, sftp: Any, done: BenchDone) -> BenchRecord:
         if done.record is None or done.info is None:
             words = "; ".join(self._log[-_LAST_WORDS:]) or "it said nothing"
             raise _ERRORS.get(done.code, WorkerError)(f"on {self._host.label}: {words}")
@@ -265,23 +303,23 @@ class _Session:
             )
         return read_record(data, f"what {self._host.label} sent")
 
-    def _say(self, message: protocol.Request) -> None:
+    def _say(self, message: protocol.AgentRequest) -> None:
         with suppress(OSError):
             self._process.stdin.write(encode_line(message))
 
-    async def _hear(self, expect: type[AnyReply]) -> AnyReply:
+    async def _hear(self, expect: type[ExpectedReply]) -> ExpectedReply:
         """The next answer that is not a line of the benchmark's."""
         while True:
             line = await self._process.stdout.readline()
             if not line.endswith(b"\n"):
                 raise EOFError(await self._epitaph())
             reply = protocol.decode_reply(line)
-            if isinstance(reply, Log):
+            if isinstance(reply, BenchLog):
                 text = printable(reply.line)
                 self._log.append(text)
                 self._notify(f"{self._host.label}: {text}")
             elif isinstance(reply, Refused):
-                raise _as_error(reply, self._host)
+                raise error_by_name(printable(reply.error), f"{self._host.label}: {printable(reply.message)}")
             elif isinstance(reply, expect):
                 return reply
             else:
@@ -307,15 +345,3 @@ def read_record(data: bytes, source: str) -> BenchRecord:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
     return BenchRecord.from_json(msgspec.json.encode(plain), source=source)
-
-
-def _as_error(refused: Refused, host: Host) -> EdgetrackError:
-    kind = getattr(errors, refused.error, None)
-    if not (isinstance(kind, type) and issubclass(kind, EdgetrackError)):
-        kind = WorkerError
-    return kind(f"{host.label}: {printable(refused.message)}")
-
-
-def _info(path: Path) -> FileInfo:
-    data = path.read_bytes()
-    return FileInfo(size=len(data), sha256=sha256(data))

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from edgetrack.devices.hosts import Host
+from edgetrack.devices.profiles import Host
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError
 
 _CONNECT_S = 20

@@ -16,9 +16,7 @@ from pathlib import Path
 import pytest
 
 from edgetrack.bundle import BundleWriter
-from edgetrack.devices.choose import Choice
-from edgetrack.devices.hosts import Host
-from edgetrack.devices.profile import find_profile
+from edgetrack.devices.profiles import DeviceChoice, Host, find_profile
 from tests.builders import scripted_manifest
 
 
@@ -95,8 +93,15 @@ class Device:
         return self.folder / "known_hosts"
 
     def choice(self, *, port=None, known_hosts=None, python=sys.executable):
-        host = Host("127.0.0.1", getpass.getuser(), port or self.port, self.key, known_hosts or self.known_hosts)
-        return Choice(profile=find_profile("x86"), host=host, python=python)
+        host = Host(
+            host="127.0.0.1",
+            user=getpass.getuser(),
+            port=port or self.port,
+            python=python,
+            key=str(self.key),
+            known_hosts=str(known_hosts or self.known_hosts),
+        )
+        return DeviceChoice(profile=find_profile("x86"), host=host)
 
     def know(self, port, public=None):
         """A file of known hosts for another port, with the device's key or another one."""

@@ -18,11 +18,21 @@ from hypothesis import strategies as st
 
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.devices import protocol
-from edgetrack.devices.agent import Agent
-from edgetrack.devices.protocol import Beat, Bench, Clean, Done, Log, Missing, Need, Ready, Refused, SentBundle
+from edgetrack.devices.agent import Agent, Store
+from edgetrack.devices.protocol import (
+    AgentReady,
+    Beat,
+    BenchDone,
+    BenchJob,
+    BenchLog,
+    Clean,
+    MissingFiles,
+    NeededFiles,
+    Refused,
+    SentBundle,
+)
 from edgetrack.devices.remote import read_record
 from edgetrack.devices.ssh import command_line
-from edgetrack.devices.store import Store
 from edgetrack.errors import BundleIntegrityError, EdgetrackError, WorkerError
 from edgetrack.io import encode_line
 
@@ -91,16 +101,16 @@ def test_a_whole_conversation(store, talk):
     (store.incoming / INFO.sha256).write_bytes(DATA)
     records = []
     seen = talk(
-        Need([INFO]),
+        NeededFiles([INFO]),
         Beat(),
-        Bench([SENT], None, ["--threads=1"]),
+        BenchJob([SENT], None, ["--threads=1"]),
         program=WRITES,
-        last=Done,
+        last=BenchDone,
         then=[lambda done: records.append(Path(done.record).read_bytes())],
     )
-    assert isinstance(seen[0], Ready)
-    assert seen[1] == Missing([INFO.sha256])
-    assert Log("measuring") in seen
+    assert isinstance(seen[0], AgentReady)
+    assert seen[1] == MissingFiles([INFO.sha256])
+    assert BenchLog("measuring") in seen
     assert seen[-1].code == 0
     (record,) = records
     assert hashlib.sha256(record).hexdigest() == seen[-1].info.sha256
@@ -125,8 +135,8 @@ def test_when_the_workstation_is_gone_or_silent_all_processes_end(store, talk, t
         f"os.rename({str(pids) + '.new'!r}, {str(pids)!r}); time.sleep(600)"
     )
     # Silent for longer than two interpreters take to start; on a machine that is slower still there is less to end.
-    replies = talk(Bench([SENT], None, []), program=program, hang_up=hang_up, patience_s=3.0)
-    assert [type(reply) for reply in replies] == [Ready]
+    replies = talk(BenchJob([SENT], None, []), program=program, hang_up=hang_up, patience_s=3.0)
+    assert [type(reply) for reply in replies] == [AgentReady]
     for pid in map(int, pids.read_text().split() if pids.exists() else []):
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     assert list(store.runs.iterdir()) == []
@@ -134,7 +144,7 @@ def test_when_the_workstation_is_gone_or_silent_all_processes_end(store, talk, t
 
 def test_an_upload_that_is_not_what_it_should_be(store, talk):
     (store.incoming / INFO.sha256).write_bytes(b"b graph")
-    (*_, refused) = talk(Bench([SENT], None, []))
+    (*_, refused) = talk(BenchJob([SENT], None, []))
     assert refused.error == "BundleIntegrityError"
     assert list(store.incoming.iterdir()) == []
     assert list(store.runs.iterdir()) == []
@@ -158,8 +168,8 @@ def test_a_link_among_the_uploads_is_not_followed(store, tmp_path):
 def test_a_benchmark_without_a_record_says_how_it_ended(store, talk):
     (store.incoming / INFO.sha256).write_bytes(DATA)
     program = "import sys; sys.stderr.write('edgetrack: no such device\\n'); sys.exit(4)"
-    seen = talk(Bench([SENT], None, []), program=program, last=Done)
-    assert seen[1:] == [Log("edgetrack: no such device"), Done(4, None, None)]
+    seen = talk(BenchJob([SENT], None, []), program=program, last=BenchDone)
+    assert seen[1:] == [BenchLog("edgetrack: no such device"), BenchDone(4, None, None)]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +186,7 @@ def test_a_benchmark_without_a_record_says_how_it_ended(store, talk):
 )
 def test_hostile_requests_are_refused(talk, line):
     ready, refused = talk(line)
-    assert isinstance(ready, Ready)
+    assert isinstance(ready, AgentReady)
     assert isinstance(refused, Refused)
 
 
@@ -191,10 +201,10 @@ def test_no_file_leaves_the_bundles_folder(path):
 def test_one_benchmark_at_a_time(store, talk):
     (store.incoming / INFO.sha256).write_bytes(DATA)
     run = store.begin()
-    (_, refused) = talk(Bench([SENT], None, []))
+    (_, refused) = talk(BenchJob([SENT], None, []))
     assert (refused.error, "another workstation" in refused.message) == ("DeviceUnavailableError", True)
     run.remove()
-    assert isinstance(talk(Bench([SENT], None, []), program=WRITES, last=Done)[-1], Done)
+    assert isinstance(talk(BenchJob([SENT], None, []), program=WRITES, last=BenchDone)[-1], BenchDone)
 
 
 def test_parts_of_uploads_are_swept_after_a_day(store):

@@ -16,9 +16,8 @@ import psutil
 import pytest
 
 from edgetrack.benchmark.run import exit_code
-from edgetrack.devices.arguments import arguments
-from edgetrack.devices.profile import find_profile
-from edgetrack.devices.remote import measure_there, prepared, save
+from edgetrack.devices.profiles import find_profile
+from edgetrack.devices.remote import arguments, measure_there, prepared, save
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
 from tests.builders import bench_request
 
@@ -170,7 +169,7 @@ def test_an_ssh_configuration_that_would_take_any_host(device, there, tmp_path, 
     choice = device.choice()
     told = []
     with pytest.raises(DeviceUnavailableError, match=words):
-        there(replace(choice, host=replace(choice.host, known_hosts=None)), told=told)
+        there(replace(choice, host=msgspec.structs.replace(choice.host, known_hosts=None)), told=told)
     assert told == []
 
 
@@ -179,7 +178,7 @@ def test_a_user_who_is_not_let_in(device, there, tmp_path):
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(tmp_path / "other")
     choice = device.choice()
     with pytest.raises(DeviceUnavailableError, match="ssh-copy-id"):
-        there(replace(choice, host=replace(choice.host, key=tmp_path / "other")))
+        there(replace(choice, host=msgspec.structs.replace(choice.host, key=str(tmp_path / "other"))))
 
 
 def test_nobody_answers(device, there, proxy):

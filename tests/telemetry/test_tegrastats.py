@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack.devices.profile import find_profile
+from edgetrack.devices.profiles import find_profile
 from edgetrack.telemetry.tegrastats import Tegrastats, parse_line
 from edgetrack.telemetry.timeline import Series, Timeline, Window, energy_of
 

@@ -5,7 +5,6 @@ Through NVIDIA's own bindings (`cuda.bindings.runtime`), whose functions return 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,10 +12,10 @@ import numpy as np
 
 from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import TensorInfo
+from edgetrack.device_name import cuda_index
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError
 
 PAGE = 4096
-_DEVICE = re.compile(r"cuda(?::(\d{1,3}))?")
 
 
 def import_runtime() -> Any:
@@ -50,8 +49,8 @@ class Device:
         self._set()
 
     def _find(self, name: str) -> int:
-        match = _DEVICE.fullmatch(name)
-        if match is None:
+        index = cuda_index(name)
+        if index is None:
             raise DeviceUnavailableError(
                 f"TensorRT bundles run on an NVIDIA GPU, not on {name!r}; add --device cuda:0 on a machine that has one"
             )
@@ -62,7 +61,6 @@ class Device:
                 "take the bundle to a machine with one and its driver, or export for another target: "
                 "edgetrack list --targets"
             )
-        index = int(match[1] or 0)
         if index >= count:
             raise DeviceUnavailableError(f"{name!r} is not there; this machine has cuda:0 to cuda:{count - 1}")
         return index

@@ -6,17 +6,16 @@ have with a dozen lines is the one to beat.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import TensorInfo
+from edgetrack.device_name import cuda_index
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError
 
 WARM_UP = 3
 """Runs before the capture, as PyTorch asks for: cuDNN chooses kernels and memory is taken, which no capture may."""
-_DEVICE = re.compile(r"cuda(?::(\d{1,3}))?")
 
 
 def find_device(torch: Any, name: str) -> Any:
@@ -25,8 +24,8 @@ def find_device(torch: Any, name: str) -> Any:
     Raises:
         DeviceUnavailableError: it is no such name, not there, or this PyTorch was built without CUDA.
     """
-    match = _DEVICE.fullmatch(name)
-    if match is None:
+    index = cuda_index(name)
+    if index is None:
         raise DeviceUnavailableError(f"the PyTorch reference runs on cpu and cuda:0, not on {name!r}")
     if torch.version.cuda is None:
         raise DeviceUnavailableError(
@@ -34,7 +33,6 @@ def find_device(torch: Any, name: str) -> Any:
             "https://pytorch.org/get-started/locally"
         )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(match[1] or 0)
     if index >= count:
         have = f"cuda:0 to cuda:{count - 1}" if count else "no NVIDIA GPU that PyTorch can use"
         raise DeviceUnavailableError(f"{name!r} is not there; this machine has {have}")

@@ -3,13 +3,114 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.devices.choose import choose_device
-from edgetrack.devices.hosts import config_file, parse_host
+from edgetrack.benchmark.machine import Gpu, MachineRecord
+from edgetrack.capabilities import TARGETS
+from edgetrack.devices.profiles import (
+    Profile,
+    choose_device,
+    config_file,
+    find_profile,
+    fitting,
+    parse_host,
+    profile_names,
+)
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
+from edgetrack.io import read_toml
+
+
+def machine(**changes):
+    values = {"os": "Ubuntu 22.04", "kernel": "1", "architecture": "aarch64", "python": "CPython", "packages": {}}
+    return MachineRecord(**{**values, **changes})
+
+
+def jetson(board):
+    return machine(is_jetson=True, device_model=f"NVIDIA {board}")
+
+
+NAMES = {
+    "jetson": jetson("Jetson AGX Thor Developer Kit"),
+    "jetson-orin-nano": jetson("Jetson Orin Nano Engineering Reference Developer Kit Super"),
+    "jetson-orin-nx": jetson("Jetson Orin NX Engineering Reference Developer Kit"),
+    "jetson-agx-orin": jetson("Jetson AGX Orin Developer Kit"),
+    "jetson-xavier-nx": jetson("Jetson Xavier NX Developer Kit"),
+    "raspberry-pi-5": machine(device_model="Raspberry Pi 5 Model B Rev 1.0"),
+    "x86": machine(architecture="x86_64"),
+    "rtx": machine(architecture="x86_64", gpus=(Gpu("NVIDIA GeForce RTX 4090", "570", 24564),)),
+    "apple": machine(os="macOS 15.1", architecture="arm64", device_model="Mac15,3"),
+}
+
+
+def test_all_profiles_are_sound_and_speak_of_real_targets():
+    assert set(profile_names()) == {*NAMES, "local"}
+    for name in profile_names():
+        profile = find_profile(name)
+        assert set(profile.backends) <= {target.name for target in TARGETS}
+        assert profile.expectation().rails
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_device_is_recognised_and_no_other_is_taken_for_it(name):
+    family = {"jetson"} if name.startswith("jetson") else {"x86"} if name == "rtx" else set()
+    assert set(fitting(NAMES[name])) == {name} | family
+
+
+def test_an_older_raspberry_is_none():
+    assert fitting(machine(device_model="Raspberry Pi 500 Rev 1.0")) == []
+
+
+def bundle(name, target):
+    return SimpleNamespace(name=name, target=target)
+
+
+def test_where_bundles_run_on_a_device():
+    profile = find_profile("jetson")
+    assert profile.place([bundle("a", "tensorrt"), bundle("b", "tensorrt")]) == "cuda:0"
+    assert profile.place([bundle("a", "onnx")]) == "cpu"
+    with pytest.raises(UsageError, match="two runs"):
+        profile.place([bundle("a", "onnx"), bundle("b", "tensorrt")])
+    with pytest.raises(UsageError, match="--target tensorrt"):
+        profile.place([bundle("a", "coreml")])
+
+
+@pytest.mark.parametrize("name", ["jetsn", "../x86", "", "x86\n", "-oProxyCommand=x", "$(touch x)"])
+def test_unknown_names(name):
+    with pytest.raises(UnknownNameError, match="jetson-orin-nano"):
+        find_profile(name)
+
+
+SOUND = 'schema = 1\nname = "a"\ntitle = "A"\nconnection = "ssh"\n[backends]\nonnx = "cpu"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "schema = 2" + SOUND[10:],
+        SOUND + "unknown = 1\n",
+        SOUND.replace('"cpu"', '"cpu; reboot"'),
+        SOUND.replace('"ssh"', '"telnet"'),
+        SOUND.replace('name = "a"', 'name = "../a"'),
+        SOUND + "[expect]\ncpu_mhz = -1\n",
+        SOUND + "[expect]\ncpu_mhz = nan\n",
+        SOUND + '[telemetry]\nsources = ["/dev/mem"]\n',
+        SOUND + '[telemetry]\npower = ["plug:all"]\n',
+    ],
+)
+def test_hostile_profiles_are_refused(tmp_path, text):
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="is not a device profile of schema 1"):
+        read_toml(path, Profile, "device profile")
+
+
+def test_a_sound_profile_is_read(tmp_path):
+    (tmp_path / "a.toml").write_text(SOUND)
+    assert read_toml(tmp_path / "a.toml", Profile, "device profile").python == "python3"
+
 
 PC = MachineRecord(os="an OS", kernel="1", architecture="x86_64", python="CPython", packages={})
 JETSON = MachineRecord(
@@ -52,7 +153,7 @@ def test_from_a_workstation_it_is_the_users_host(choose, config):
     )
     choice = choose("jetson")
     assert (choice.host.host, choice.host.user, choice.host.port) == ("orin.local", "me", 2222)
-    assert choice.python == "/opt/e t/python"
+    assert choice.host.python == "/opt/e t/python"
     assert "~" not in str(choice.host.key)
 
 
@@ -90,7 +191,7 @@ def test_a_host_on_the_command_line_comes_first(choose, config):
         None,
         "/k",
     )
-    assert choice.python == "/p"
+    assert choice.host.python == "/p"
     assert choose("jetson", "you@other.local:22", machine=JETSON).host.user == "you"
     assert choose("cpu", "pc.local").profile.name == "x86"
 
@@ -113,6 +214,19 @@ def test_without_a_host_the_three_lines_are_shown(choose, config):
 def test_unknown_devices(choose, device):
     with pytest.raises(UnknownNameError):
         choose(device)
+
+
+def test_a_misspelt_device_names_the_nearest_profile_and_the_users_own(choose, config):
+    config.write_text('[desktop]\nhost = "10.0.0.7"\nprofile = "x86"\n')
+    with pytest.raises(UnknownNameError, match=r"device 'jetsn' is not known \(did you mean 'jetson'\?\)"):
+        choose("jetsn")
+    with pytest.raises(UnknownNameError, match=r"did you mean 'desktop'\?"):
+        choose("destop")
+
+
+def test_a_home_folder_in_the_users_file_that_nobody_has_is_left_as_it_is(choose, config):
+    config.write_text('[desk]\nhost = "10.0.0.7"\nprofile = "x86"\nkey = "~nobody-of-this-name/k"\n')
+    assert choose("desk").host.key == "~nobody-of-this-name/k"
 
 
 def test_a_plain_device_has_no_host(choose):

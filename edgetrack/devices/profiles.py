@@ -1,0 +1,291 @@
+"""Device profiles (`bench/devices/*.toml`), the user's own hosts (`devices.toml`), and where a `--device` leads.
+
+    [jetson]                                   # ~/.config/edgetrack/devices.toml
+    host = "orin.local"
+    python = "/home/me/edgetrack/bin/python"
+
+A section's name is a profile's, or any other name with `profile = "..."` in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgetrack.benchmark.machine import MachineRecord
+from edgetrack.bundle.manifest import Manifest
+from edgetrack.device_name import EXAMPLES, DeviceName, ProfileName, is_device
+from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
+from edgetrack.io import read_toml
+from edgetrack.resources import data_folder
+from edgetrack.telemetry.sources import RAILS, Expectation, SourceName
+
+ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Rail = Annotated[str, msgspec.Meta(pattern=r"^(jtop|tegrastats|nvml|rapl):[\w:-]+(\+[\w:-]+)*\Z", max_length=200)]
+Megahertz = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
+HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]{0,252}\Z")]
+"""A name, an address or an alias of ~/.ssh/config, without anything that a shell or ssh would take for an option."""
+UserName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9._-]{0,63}\Z")]
+PythonPath = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-]?[^\x00-\x1f\x7f]+\Z", max_length=4096)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+_LONGEST_SHOWN = 80
+
+
+class Recognition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a machine's record must say, all of it; a profile that asks for nothing fits every machine.
+
+    `board` is a part of the board's name, `gpu` of a GPU's, `system` the beginning of the system's; case is ignored.
+    """
+
+    jetson: bool | None = None
+    board: ShortText | None = None
+    gpu: ShortText | None = None
+    architecture: tuple[ShortText, ...] = ()
+    system: ShortText | None = None
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The state in which figures are compared; it is checked and never set. Clocks in MHz, under load."""
+
+    power_modes: tuple[ShortText, ...] = ()
+    jetson_clocks: bool | None = None
+    cpu_mhz: Megahertz | None = None
+    gpu_mhz: Megahertz | None = None
+
+
+class Readings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where power, temperature, clocks and throttling are read, and what stands for the whole device's power."""
+
+    sources: tuple[SourceName, ...] | None = None
+    power: tuple[Rail, ...] = ()
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A device. `backends` says for each target that runs there on what; `python` is what SSH starts there."""
+
+    schema: Literal[1]
+    name: ProfileName
+    title: ShortText
+    connection: Literal["local", "ssh"]
+    python: ShortText = "python3"
+    backends: dict[str, DeviceName]
+    recognise: Recognition = Recognition()
+    expect: Expected = Expected()
+    telemetry: Readings = Readings()
+
+    def fits(self, machine: MachineRecord) -> bool:
+        """Whether a machine is such a device."""
+        want = self.recognise
+        return all(
+            (
+                want.jetson is None or want.jetson == machine.is_jetson,
+                want.board is None or _within(want.board, [machine.device_model or ""]),
+                want.gpu is None or _within(want.gpu, [gpu.name for gpu in machine.gpus]),
+                not want.architecture or machine.architecture in want.architecture,
+                want.system is None or machine.os.lower().startswith(want.system.lower()),
+            )
+        )
+
+    @property
+    def is_board(self) -> bool:
+        """Whether it describes boards that can be told from other machines by their name."""
+        return self.recognise.jetson is True or self.recognise.board is not None
+
+    def place(self, manifests: Iterable[Manifest]) -> str:
+        """On what the bundles run there: `cpu` or `cuda:0`.
+
+        Raises:
+            UsageError: a target that does not run there, or bundles that run on different things.
+        """
+        places: dict[str, str] = {}
+        for manifest in manifests:
+            if manifest.target not in self.backends:
+                raise UsageError(
+                    f"{manifest.name} is for {manifest.target}, and the device {self.name} runs "
+                    f"{', '.join(sorted(self.backends))}; export it with --target {next(iter(self.backends))}"
+                )
+            places.setdefault(self.backends[manifest.target], manifest.name)
+        if len(places) > 1:
+            raise UsageError(f"{' and '.join(places.values())} run on {' and '.join(places)}; measure them in two runs")
+        return next(iter(places), "cpu")
+
+    def expectation(self) -> Expectation:
+        """What the benchmark reads and checks there."""
+        return Expectation(
+            sources=self.telemetry.sources,
+            rails=self.telemetry.power or RAILS,
+            power_modes=self.expect.power_modes,
+            jetson_clocks=self.expect.jetson_clocks,
+            cpu_mhz=self.expect.cpu_mhz,
+            gpu_mhz=self.expect.gpu_mhz,
+        )
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A section of the user's file: how a device is reached.
+
+    What is None is left to ssh's own configuration, `python` to the profile. `key` is the file of the private key,
+    `known_hosts` the file that the host's key must be in.
+    """
+
+    host: HostName
+    user: UserName | None = None
+    port: Port | None = None
+    python: PythonPath | None = None
+    profile: str | None = None
+    key: str | None = None
+    known_hosts: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("key", "known_hosts"):
+            if (file := getattr(self, name)) is not None:
+                msgspec.structs.force_setattr(self, name, os.path.expanduser(file))  # noqa: PTH111 - Path's may raise
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        name = f"{self.user}@{self.host}" if self.user else self.host
+        return f"{name} port {self.port}" if self.port else name
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """Where to run.
+
+    Attributes:
+        device: `cpu`, `cuda:0`, ... where no profile says it.
+        profile: the device's, or None.
+        host: over SSH, or None for this machine.
+    """
+
+    device: str = "cpu"
+    profile: Profile | None = None
+    host: Host | None = None
+
+
+def profile_names() -> list[str]:
+    """The profiles that edgetrack ships."""
+    return sorted(path.stem for path in (data_folder("bench") / "devices").glob("*.toml"))
+
+
+def find_profile(name: str, own: Iterable[str] = ()) -> Profile:
+    """A profile by name.
+
+    Args:
+        own: names of the user's sections, for the message.
+
+    Raises:
+        UnknownNameError: no such profile.
+        UsageError: its file is not a profile.
+    """
+    if name not in profile_names():
+        known = dict.fromkeys((*EXAMPLES, *profile_names(), *own))
+        raise UnknownNameError.of("device", name[:_LONGEST_SHOWN], known, "devices.toml takes names of your own")
+    profile = read_toml(data_folder("bench") / "devices" / f"{name}.toml", Profile, "device profile")
+    if profile.name != name:
+        raise UsageError(f"the profile {name}.toml is named {profile.name!r}; give both the same name")
+    return profile
+
+
+def fitting(machine: MachineRecord) -> list[str]:
+    """The names of the profiles that fit a machine, without `local`, which fits all."""
+    profiles = map(find_profile, profile_names())
+    return [profile.name for profile in profiles if profile.connection == "ssh" and profile.fits(machine)]
+
+
+def config_file() -> Path:
+    """`$XDG_CONFIG_HOME/edgetrack/devices.toml`, which is under `~/.config` by default."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if base else Path.home() / ".config") / "edgetrack" / "devices.toml"
+
+
+def read_hosts(path: Path) -> dict[str, Host]:
+    """The user's devices; none where there is no such file.
+
+    Raises:
+        UsageError: the file is not what it should be.
+    """
+    return read_toml(path, dict[str, Host], "list of devices") if path.exists() else {}
+
+
+def parse_host(text: str) -> Host:
+    """`HOST`, `USER@HOST` or `USER@HOST:PORT` as `--host` takes it; an IPv6 address with a port in brackets.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    user, at, rest = text.rpartition("@")
+    host, port = rest, ""
+    if rest.startswith("[") and "]" in rest:
+        host, _, port = rest[1:].partition("]")
+        port = port.removeprefix(":")
+    elif rest.count(":") == 1:
+        host, _, port = rest.partition(":")
+    given: dict[str, object] = {"host": host, "user": user if at else None}
+    if port:
+        given["port"] = int(port) if port.isascii() and port.isdigit() else port
+    try:
+        return msgspec.convert(given, Host)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"--host {text[:_LONGEST_SHOWN]!r} is no host: {error}; expected HOST, USER@HOST or USER@HOST:PORT"
+        ) from None
+
+
+def choose_device(
+    device: str,
+    host: str | None,
+    look: Callable[[], MachineRecord],
+    *,
+    here: bool = False,
+    config: Path | None = None,
+) -> DeviceChoice:
+    """Find out where to run: here, or on a host that the user has named.
+
+    Args:
+        device: `cpu`, `cuda:0`, the name of a profile, or of a section of the user's file. A machine that is the
+            profile's board is measured itself, whatever host the file names for such boards.
+        host: as `--host` gives it; it replaces the section's host, user and port, and leaves its key and Python.
+        look: reads this machine's record; called only where a profile has to be recognised.
+        here: run here whether or not the profile fits this machine.
+        config: the user's file; by default `config_file()`.
+
+    Raises:
+        UnknownNameError: no such device.
+        UsageError: a profile, the user's file or the host cannot be used.
+        DeviceUnavailableError: the device is not this machine and no host is known for it.
+    """
+    path = config or config_file()
+    hosts = read_hosts(path)
+    own = hosts.get(device)
+    if host is not None:
+        given = parse_host(host)
+        user = given.user or (own.user if own else None)
+        own = msgspec.structs.replace(own or given, host=given.host, user=user, port=given.port)
+    if is_device(device) and (host is None or device != "cpu"):
+        if host is not None:
+            raise UsageError(f"--device {device} with --host: name the device's profile, such as --device jetson")
+        return DeviceChoice(device)
+    name = "x86" if device == "cpu" else (own.profile if own and own.profile else device)
+    profile = find_profile(name, hosts)
+    # A section under a name of the user's own is one certain host, and most PCs fit the profile of any PC.
+    certain = host is not None or (own is not None and (device != name or not profile.is_board))
+    if here or (not certain and (profile.connection == "local" or profile.fits(look()))):
+        return DeviceChoice(profile=profile)
+    if own is None:
+        raise DeviceUnavailableError(
+            f"this machine is no {profile.title}, and no host is known for {device}; give --host USER@HOST, or write "
+            f"these three lines to {path}:\n"
+            f'[{device}]\nhost = "name-or-address-of-the-device"\npython = "/path/on/the/device/to/python3"'
+        )
+    return DeviceChoice(profile=profile, host=own)
+
+
+def _within(part: str, names: Iterable[str]) -> bool:
+    return any(re.search(rf"(?<![a-z0-9]){re.escape(part.lower())}(?![a-z0-9])", name.lower()) for name in names)
