@@ -1,10 +1,11 @@
-"""The README tells the truth: every command in it is run, every link leads somewhere."""
+"""README and CONTRIBUTING tell the truth: every command in them is run, every link leads somewhere."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def _blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
 
 
 def _commands(program: str) -> list[list[str]]:
@@ -48,6 +50,23 @@ def test_every_edgetrack_command_works_in_the_order_given(tmp_path: Path) -> Non
     subprocess.run([sys.executable, "-c", frames + example], cwd=tmp_path, check=True, timeout=120)
 
 
+def test_a_contributors_walk_throughs_work(tmp_path: Path) -> None:
+    tracker, target = _blocks("bash", CONTRIBUTING)
+    # The target's commands are those of the page that tests/test_plugins.py builds, installs and runs.
+    assert target in (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    shutil.copytree(ROOT / "export_recipes", tmp_path / "export_recipes")
+    (tmp_path / "edgetrack").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m edgetrack "$@"\n')
+    (tmp_path / "edgetrack").chmod(0o755)
+    environment = {**_environment(), "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{tmp_path}{os.pathsep}{environment['PATH']}"
+    command = ["bash", "-euo", "pipefail", "-c", tracker]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "boxes.csv").read_text().splitlines()) == 6
+
+
 @pytest.mark.parametrize("command", _commands("make"), ids=" ".join)
 def test_every_make_target_exists_and_its_edgetrack_commands_parse(command: list[str]) -> None:
     plan = subprocess.run(
@@ -57,10 +76,11 @@ def test_every_make_target_exists_and_its_edgetrack_commands_parse(command: list
 
 
 def test_every_link_leads_to_a_file() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+    for page in (README, CONTRIBUTING):
+        links = re.findall(r"\]\(([^)#]+)[^)]*\)", page)
+        assert links
+        for link in links:
+            assert (ROOT / link).exists(), link
     for page in (ROOT / "docs").rglob("*.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             assert (page.parent / link).exists(), (page.name, link)
