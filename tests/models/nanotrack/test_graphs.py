@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import GraphInfo
-from edgetrack.capabilities import backend_of
+from edgetrack.capabilities import backend_of, find_target
 from edgetrack.export.parity import count_flops
+from edgetrack.export.recipe import find_recipe
+from edgetrack.export.targets.base import exporter_of
 from edgetrack.models.base import find_model
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.verify import run_graph
@@ -64,10 +65,10 @@ def test_exported_graphs_give_the_official_maps(
     tracker: str,
     target: str,
 ) -> None:
-    converter = importlib.import_module(f"edgetrack.export.{target}")
+    exporter = exporter_of(find_target(target))(find_recipe(tracker))
     known: dict[str, Any] = {key: crop.numpy() for key, crop in crops.items()}
     for module in find_model(tracker).deploy(official_network(tracker)):
-        file = converter.convert(module, tmp_path, opset=17, metadata={"tracker": tracker})
+        file = exporter.convert(module, tmp_path, opset=17, metadata={"tracker": tracker})
         info = GraphInfo(name=module.name, role=module.role, file=file, inputs=module.inputs, outputs=module.outputs)
         graph = backend_of(target)(info, tmp_path / file, BackendOptions(threads=1))
         known |= run_graph(graph, {t.name: known[t.name] for t in module.inputs})

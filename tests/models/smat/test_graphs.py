@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
-from edgetrack.capabilities import backend_of
+from edgetrack.capabilities import backend_of, find_target
 from edgetrack.export.parity import count_flops
+from edgetrack.export.recipe import find_recipe
+from edgetrack.export.targets.base import exporter_of
 from edgetrack.models.base import GraphModule
 from edgetrack.models.smat import Network, deploy
 from edgetrack.models.smat.graphs import FEATURES, MAPS, image_to_nchw, reference
@@ -79,10 +80,10 @@ def test_shipped_graphs_give_the_official_maps(
 def test_exported_graphs_give_the_official_maps(
     graphs: dict[str, GraphModule], bgr: dict[str, Tensor], golden: Callable[[str], Any], tmp_path: Path, target: str
 ) -> None:
-    converter = importlib.import_module(f"edgetrack.export.{target}")
+    exporter = exporter_of(find_target(target))(find_recipe("smat"))
     known = {key: image.numpy() for key, image in bgr.items()}
     for twin in twins(graphs):
-        file = converter.convert(twin, tmp_path, opset=17, metadata={"tracker": "smat"})
+        file = exporter.convert(twin, tmp_path, opset=17, metadata={"tracker": "smat"})
         info = GraphInfo(name=twin.name, role=twin.role, file=file, inputs=twin.inputs, outputs=twin.outputs)
         graph = backend_of(target)(info, tmp_path / file, BackendOptions(threads=1))
         known |= run_graph(graph, {t.name: known[t.name] for t in twin.inputs})
