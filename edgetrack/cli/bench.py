@@ -149,13 +149,12 @@ def _measured(request: BenchRequest, host: str | None, here: bool) -> BenchRecor
 
 def _measured_there(request: BenchRequest, choice: DeviceChoice) -> BenchRecord:
     from edgetrack.cli.console import stderr
-    from edgetrack.devices.remote import arguments, measure_there, prepared, save
+    from edgetrack.devices.remote import measure_there, prepared, save
 
     request.check_output()
     if choice.profile is None:
         raise UsageError("--host goes with --device PROFILE")
-    words = arguments(request, choice.profile.name)
-    with prepared(request.bundles, request.reference, choice.profile, words) as job:
+    with prepared(request, choice.profile) as job:
         outcome = measure_there(choice, job, _notifier(stderr()))
     if request.output is not None:
         save(outcome, request.output)

@@ -16,9 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, BinaryIO
@@ -29,19 +28,7 @@ from edgetrack import __version__
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.devices import protocol
-from edgetrack.devices.protocol import (
-    AgentReady,
-    AgentReply,
-    Beat,
-    BenchDone,
-    BenchJob,
-    BenchLog,
-    Clean,
-    MissingFiles,
-    NeededFiles,
-    Refused,
-    SentBundle,
-)
+from edgetrack.devices.protocol import AgentReply, AgentRequest, BenchDone, BenchJob, BenchLog, Refused, SentBundle
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
 from edgetrack.io import encode_line, locked, sha256
 from edgetrack.resources import cache_folder
@@ -54,15 +41,24 @@ KEEP_BYTES = 4 << 30
 _UPLOAD_KEPT_S = 86_400.0
 
 
-@dataclass(frozen=True)
 class Store:
-    """A folder of the user's, with `files` that were checked, `incoming` that were not, and `runs`."""
+    """A folder of the user's: checked files, uploads that were not checked, and one folder per benchmark.
 
-    root: Path
+    Attributes:
+        files: checked files, each named by its hash.
+        incoming: uploads, each named by the hash that it should have.
+        runs: one folder per running agent, named by its process.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.files, self.incoming, self.runs = root / "files", root / "incoming", root / "runs"
+        self._lock = root / "lock"
+        for folder in (self.files, self.incoming, self.runs):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @classmethod
     def default(cls) -> Store:
-        """Under the user's cache folder.
+        """Under the user's cache folder, swept.
 
         Raises:
             EdgetrackError: there is none, or it cannot be written.
@@ -71,25 +67,8 @@ class Store:
         if cache is None:
             raise EdgetrackError("the device has no cache folder that can be written; set EDGETRACK_CACHE there")
         store = cls(cache / "devices")
-        for folder in (store.files, store.incoming, store.runs):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         store.sweep()
         return store
-
-    @property
-    def files(self) -> Path:
-        """Checked files, each named by its hash."""
-        return self.root / "files"
-
-    @property
-    def incoming(self) -> Path:
-        """Uploads, each named by the hash that it should have."""
-        return self.root / "incoming"
-
-    @property
-    def runs(self) -> Path:
-        """One folder per running agent, named by its process."""
-        return self.root / "runs"
 
     def missing(self, files: Sequence[FileInfo]) -> list[str]:
         """The hashes of those that are not there in their full size."""
@@ -117,20 +96,38 @@ class Store:
             )
         raise BundleIntegrityError(f"a file of the bundle did not reach the device (sha256 {file.sha256[:16]}...)")
 
-    def begin(self) -> DeviceRun:
-        """A folder for one benchmark, which has the device to itself until `remove`.
+    @contextmanager
+    def run_folder(self) -> Iterator[Path]:
+        """A folder for one benchmark, which has the device to itself while the block runs.
 
         Raises:
             DeviceUnavailableError: another workstation's benchmark runs.
         """
-        held = ExitStack()
-        try:
-            held.enter_context(locked(self.root / "lock", timeout_s=0))
-        except TimeoutError:
-            raise DeviceUnavailableError(
-                "another workstation measures on the device; two at once would slow each other: wait until it is done"
-            ) from None
-        return DeviceRun(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.runs)), self, held)
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self._lock, timeout_s=0))
+            except TimeoutError:
+                raise DeviceUnavailableError(
+                    "another workstation measures on the device; two at once would slow each other: wait until it is "
+                    "done"
+                ) from None
+            folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.runs))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def assemble(self, bundle: SentBundle, folder: Path) -> Path:
+        """A bundle, put together in a folder.
+
+        Raises:
+            BundleIntegrityError: a file is missing or has another hash.
+        """
+        for name, info in bundle.files.items():
+            target = folder / bundle.name / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.take(info), target)
+        return folder / bundle.name
 
     def sweep(self) -> None:
         """Remove runs whose process has ended, parts of uploads, and the files that were not used for longest."""
@@ -149,38 +146,6 @@ class Store:
                 kept += path.stat().st_size
                 if kept > KEEP_BYTES:
                     path.unlink()
-
-
-@dataclass(frozen=True)
-class DeviceRun:
-    """One benchmark's folder."""
-
-    folder: Path
-    store: Store
-    _held: ExitStack
-
-    @property
-    def record(self) -> Path:
-        """Where the benchmark writes what it found."""
-        return self.folder / "record.json"
-
-    def assemble(self, bundle: SentBundle) -> Path:
-        """A bundle's folder from the store.
-
-        Raises:
-            BundleIntegrityError: a file is missing or has another hash.
-        """
-        folder = self.folder / bundle.name
-        for name, info in bundle.files.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.store.take(info), target)
-        return folder
-
-    def remove(self) -> None:
-        """Remove the folder, and leave the device to others."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._held.close()
 
 
 class GoneError(Exception):
@@ -222,36 +187,35 @@ class Agent:
     def serve(self) -> None:
         """Until the workstation has what it came for, or is gone."""
         self.reader.start()
-        run: DeviceRun | None = None
         try:
-            self._say(AgentReady(protocol.PROTOCOL, __version__, str(self._store.incoming)))
-            while True:
-                request = protocol.decode_request(self._next())
-                if isinstance(request, Clean):
-                    return
-                if isinstance(request, NeededFiles):
-                    self._say(MissingFiles(self._store.missing(request.files)))
-                if isinstance(request, BenchJob):
-                    run = run or self._store.begin()
-                    self._say(self._bench(request, run))
+            with ExitStack() as held:
+                self._answer(held)
         except GoneError:
             return
         except OSError as error:
             self._say(Refused("EdgetrackError", f"on the device: {error.strerror or error}"))
         except EdgetrackError as error:
             self._say(Refused(type(error).__name__, str(error)))
-        finally:
-            if run is not None:
-                run.remove()
 
-    def _bench(self, request: BenchJob, run: DeviceRun) -> AgentReply:
+    def _answer(self, held: ExitStack) -> None:
+        self._say(protocol.AgentReady(protocol.PROTOCOL, __version__, str(self._store.incoming)))
+        folder: Path | None = None
+        while not isinstance(request := self._next(self._patience_s), protocol.Clean):
+            if isinstance(request, protocol.NeededFiles):
+                self._say(protocol.MissingFiles(self._store.missing(request.files)))
+            if isinstance(request, BenchJob):
+                folder = folder or held.enter_context(self._store.run_folder())
+                self._say(self._bench(request, folder))
+
+    def _bench(self, request: BenchJob, folder: Path) -> BenchDone:
         """Put the bundles together, run the benchmark in a process of its own, and say how it ended."""
-        names = [bundle_label(str(run.assemble(bundle)), bundle.hint) for bundle in request.bundles]
-        extra = ["--reference", str(run.assemble(request.reference))] if request.reference else []
-        arguments = [*self._command, *request.options, *extra, "-o", str(run.record), "--", *names]
+        record = folder / "record.json"
+        names = [bundle_label(str(self._store.assemble(bundle, folder)), bundle.hint) for bundle in request.bundles]
+        reference = request.reference
+        extra = ["--reference", str(self._store.assemble(reference, folder))] if reference else []
         with subprocess.Popen(
-            arguments,
-            cwd=run.folder,
+            [*self._command, *request.options, *extra, "-o", str(record), "--", *names],
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -261,14 +225,15 @@ class Agent:
                 words = threading.Thread(target=self._forward, args=(process.stderr,), daemon=True)
                 words.start()
                 while process.poll() is None:
-                    self._hear()
+                    if not isinstance(self._next(_POLL_S), protocol.Beat | None):
+                        raise GoneError
             finally:
                 end(process.pid)
             words.join()
-        if not run.record.is_file():
+        if not record.is_file():
             return BenchDone(process.returncode, None, None)
-        info = FileInfo(size=run.record.stat().st_size, sha256=sha256(run.record))
-        return BenchDone(process.returncode, str(run.record), info)
+        info = FileInfo(size=record.stat().st_size, sha256=sha256(record))
+        return BenchDone(process.returncode, str(record), info)
 
     def _forward(self, words: IO[bytes] | None) -> None:
         if words is not None:
@@ -276,34 +241,23 @@ class Agent:
                 for line in iter(lambda: words.readline(_LOG_LINE), b""):
                     self._say(BenchLog(line.decode("utf-8", "replace").rstrip("\n")))
 
-    def _hear(self) -> None:
-        """Wait a little for a sign of life.
+    def _next(self, wait_s: float) -> AgentRequest | None:
+        """The next request; None: there was none in that time.
 
         Raises:
-            GoneError: there was none for too long.
+            GoneError: no more will come, or none came for too long.
         """
         try:
-            line = self._lines.get(timeout=_POLL_S)
+            line = self._lines.get(timeout=wait_s)
         except queue.Empty:
-            self._silent_s += _POLL_S
-            if self._silent_s > self._patience_s:
+            self._silent_s += wait_s
+            if self._silent_s >= self._patience_s:
                 raise GoneError from None
-            return
+            return None
         self._silent_s = 0.0
-        if not line or not isinstance(protocol.decode_request(line), Beat):
+        if not line:
             raise GoneError
-
-    def _next(self) -> bytes:
-        """The next request that is more than a sign of life."""
-        while True:
-            try:
-                line = self._lines.get(timeout=self._patience_s)
-            except queue.Empty:
-                raise GoneError from None
-            if not line:
-                raise GoneError
-            if not isinstance(protocol.decode_request(line), Beat):
-                return line
+        return protocol.decode_request(line)
 
     def _read(self) -> None:
         with suppress(OSError, ValueError):

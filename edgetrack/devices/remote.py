@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +21,21 @@ from edgetrack.bundle.reader import open_bundle
 from edgetrack.capabilities import open_ref
 from edgetrack.devices import protocol
 from edgetrack.devices.profiles import DeviceChoice, Host, Profile
-from edgetrack.devices.protocol import (
-    AgentReady,
-    Beat,
-    BenchDone,
-    BenchJob,
-    BenchLog,
-    Clean,
-    ExpectedReply,
-    MissingFiles,
-    NeededFiles,
-    Refused,
-    SentBundle,
-)
-from edgetrack.devices.ssh import command_line, connected, translated
+from edgetrack.devices.protocol import BenchDone, BenchJob, BenchLog, ExpectedReply, Refused, SentBundle
+from edgetrack.devices.ssh import RemoteProcess, connected, translated
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
 from edgetrack.io import encode_line, sha256, write_whole
 from edgetrack.presentation.sanitize import printable, printable_data
 from edgetrack.processes import error_by_name
 
-DOCTOR = ("-m", "edgetrack", "doctor", "--json")
-AGENT = ("-m", "edgetrack.devices.agent")
+_DOCTOR = ("-m", "edgetrack", "doctor", "--json")
+_AGENT = ("-m", "edgetrack.devices.agent")
 _DOCTOR_S = 120.0
 _STEP_S = 300.0
 """Longest wait for an answer that needs no measuring; hashing some GB on a slow card takes minutes."""
-_LARGEST_RECORD = 512 << 20
-_LAST_WORDS = 5
+LARGEST_RECORD = 512 << 20
+_LAST_LINES = 5
+_LONGEST_LOG_LINE = 2000
 _ERRORS = {2: UsageError, 3: BackendMissingError, 4: DeviceUnavailableError}
 
 
@@ -69,74 +59,63 @@ class DeviceJob:
     """What is to be measured.
 
     Attributes:
-        bundles, reference: as they are sent.
+        request: as it is sent.
         targets: what the bundles need on the device.
         sources: where each file lies here, by hash.
-        options: arguments of `edgetrack bench` there.
     """
 
-    bundles: list[SentBundle]
-    reference: SentBundle | None
+    request: BenchJob
     targets: set[str]
     sources: dict[str, Path]
-    options: list[str]
 
     @property
     def files(self) -> list[FileInfo]:
         """All files, each hash once."""
-        every = [*self.bundles, *([self.reference] if self.reference else [])]
+        reference = self.request.reference
+        every = [*self.request.bundles, *([reference] if reference else [])]
         return list({info.sha256: info for bundle in every for info in bundle.files.values()}.values())
 
 
-@dataclass
+@dataclass(frozen=True)
 class DeviceResult:
-    """What came back: the record, and every line that the benchmark said there."""
+    """What came back: the record, and every line that the benchmark printed there."""
 
     record: BenchRecord
-    log: list[str] = field(default_factory=list)
+    log: list[str]
 
 
 @contextmanager
-def prepared(
-    bundles: Sequence[str], reference: str | None, profile: Profile, options: Sequence[str]
-) -> Iterator[DeviceJob]:
+def prepared(request: BenchRequest, profile: Profile) -> Iterator[DeviceJob]:
     """Open and check the bundles here; zips stay unpacked as long as the job is needed.
 
     Raises:
-        UsageError: no bundle, two of one name, or one that the device cannot run.
+        UsageError: no bundle, two of one name, or one that the device cannot run; frames that are here alone.
         EdgetrackError: a bundle that cannot be opened.
     """
-    if not bundles:
+    options = arguments(request, profile.name)
+    if not request.bundles:
         raise UsageError("name the bundles that are to be measured on the device: edgetrack bench BUNDLE --device ...")
     with ExitStack() as stack:
         sources: dict[str, Path] = {}
+        targets: set[str] = set()
+        files_by_name: dict[str, dict[str, FileInfo]] = {}
 
-        def sent(path: str | Path, hint: str | None) -> tuple[SentBundle, Any]:
+        def sent(path: str | Path, hint: str | None) -> SentBundle:
             bundle = stack.enter_context(open_bundle(path))
             files, manifest = dict(bundle.manifest.files), (bundle.folder / MANIFEST_FILE).read_bytes()
             files[MANIFEST_FILE] = FileInfo(size=len(manifest), sha256=sha256(manifest))
             sources.update({info.sha256: bundle.folder / name for name, info in files.items()})
-            return SentBundle(bundle.manifest.name, hint, files), bundle.manifest
+            targets.add(bundle.manifest.target)
+            return SentBundle(bundle.manifest.name, hint, files)
 
-        named = [open_ref(text) for text in bundles]
+        named = [open_ref(text) for text in request.bundles]
         profile.place(one.manifest for one in named)
-        every = [sent(one.path, one.hint) for one in named]
-        labels = [bundle.name for bundle, _ in every]
-        if len(set(labels)) < len(labels):
-            # One folder there serves a bundle with any hint; two bundles of one name would overwrite each other.
-            different = {bundle.name: bundle.files for bundle, _ in every}
-            if any(different[bundle.name] != bundle.files for bundle, _ in every):
-                raise UsageError(
-                    "two different bundles have one name; rename one by exporting it with another --output"
-                )
-        held = sent(reference, None) if reference is not None else None
-        yield DeviceJob(
-            bundles=[bundle for bundle, _ in every],
-            reference=held[0] if held else None,
-            targets={manifest.target for _, manifest in (*every, *([held] if held else []))},
-            sources=sources,
-            options=list(options),
-        )
+        bundles = [sent(one.path, one.hint) for one in named]
+        # One folder there serves a bundle with any hint; two bundles of one name would overwrite each other.
+        if any(files_by_name.setdefault(bundle.name, bundle.files) != bundle.files for bundle in bundles):
+            raise UsageError("two different bundles have one name; rename one by exporting it with another --output")
+        reference = sent(request.reference, None) if request.reference is not None else None
+        yield DeviceJob(BenchJob(bundles, reference, options), targets, sources)
 
 
 def arguments(request: BenchRequest, profile: str) -> list[str]:
@@ -199,17 +178,24 @@ def save(outcome: DeviceResult, path: Path) -> None:
 
 
 async def _measure(host: Host, profile: Profile, job: DeviceJob, notify: Callable[[str], None]) -> DeviceResult:
+    python = host.python or profile.python
     async with connected(host) as connection:
         notify(f"{host.label}: connected")
-        await _look(connection, host, profile, job, notify)
-        with translated(host, "starting"):
-            process = await connection.create_process(
-                command_line([host.python or profile.python, *AGENT]), encoding=None
+        with translated(host, "looking at the device"):
+            doctor = await RemoteProcess.start(host, connection, (python, *_DOCTOR))
+            code, output = await asyncio.wait_for(doctor.result(), _DOCTOR_S)
+        if code != 0:
+            words = await doctor.last_words() or "it said nothing"
+            raise BackendMissingError(
+                f"{host.label}: edgetrack does not run there with {python!r}: {words}; install it on the device "
+                "(pip install edgetrack and the extra of the target), and name that Python in devices.toml"
             )
-        session = _Session(host, process, notify)
+        _check_device(output, host, profile, job, notify)
+        with translated(host, "starting"):
+            session = _Session(host, await RemoteProcess.start(host, connection, (python, *_AGENT)), notify)
         beats = asyncio.create_task(session.beat())
         try:
-            with translated(host, "measuring"):
+            with translated(host, "measuring", running=True):
                 return await session.run(connection, job)
         finally:
             beats.cancel()
@@ -217,24 +203,17 @@ async def _measure(host: Host, profile: Profile, job: DeviceJob, notify: Callabl
                 await beats
 
 
-async def _look(connection: Any, host: Host, profile: Profile, job: DeviceJob, notify: Callable[[str], None]) -> None:
-    """Ask the device's doctor."""
-    python = host.python or profile.python
-    with translated(host, "looking at the device"):
-        done = await asyncio.wait_for(connection.run(command_line([python, *DOCTOR])), _DOCTOR_S)
-    if done.exit_status != 0:
-        words = str(done.stderr).strip().splitlines() or ["it said nothing"]
-        raise BackendMissingError(
-            f"{host.label}: edgetrack does not run there with {python!r}: {printable(words[-1])}; install it on "
-            "the device (pip install edgetrack and the extra of the target), and name that Python in devices.toml"
-        )
+def _check_device(output: bytes, host: Host, profile: Profile, job: DeviceJob, notify: Callable[[str], None]) -> None:
+    """See in what the device's doctor printed that the targets can run, and tell where the profile does not fit."""
     try:
-        doctor = msgspec.json.decode(done.stdout, type=Doctor)
-    except msgspec.MsgspecError as error:
+        doctor = msgspec.json.decode(output, type=Doctor)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WorkerError(f"{host.label}: edgetrack doctor there answered in another form: {error}") from None
     for row in doctor.targets:
         if row.target in job.targets and not row.installed:
-            raise BackendMissingError(f"{host.label}: {row.target} is not installed there; type there: {row.install}")
+            raise BackendMissingError(
+                f"{host.label}: {row.target} is not installed there; type there: {printable(row.install)}"
+            )
     if not profile.fits(doctor.machine):
         board = doctor.machine.device_model or doctor.machine.cpu_model or doctor.machine.architecture
         notify(f"{host.label} is {printable(board)}, which the profile {profile.name} does not describe")
@@ -243,7 +222,7 @@ async def _look(connection: Any, host: Host, profile: Profile, job: DeviceJob, n
 class _Session:
     """The agent on the other side."""
 
-    def __init__(self, host: Host, process: Any, notify: Callable[[str], None]) -> None:
+    def __init__(self, host: Host, process: RemoteProcess, notify: Callable[[str], None]) -> None:
         self._host = host
         self._process = process
         self._notify = notify
@@ -253,35 +232,35 @@ class _Session:
         """Show for ever that we are there."""
         while True:
             await asyncio.sleep(protocol.BEAT_S)
-            self._say(Beat())
+            self._say(protocol.Beat())
 
     async def run(self, connection: Any, job: DeviceJob) -> DeviceResult:
         """From greeting to cleaning up."""
-        ready = await asyncio.wait_for(self._hear(AgentReady), _STEP_S)
+        ready = await asyncio.wait_for(self._hear(protocol.AgentReady), _STEP_S)
         if ready.protocol != protocol.PROTOCOL:
             raise EdgetrackError(
-                f"edgetrack {ready.version} on {self._host.label} speaks protocol {ready.protocol}, this one "
-                f"{protocol.PROTOCOL}; install the same version on both sides"
+                f"edgetrack {printable(ready.version)} on {self._host.label} speaks protocol {ready.protocol}, this "
+                f"one {protocol.PROTOCOL}; install the same version on both sides"
             )
-        self._say(NeededFiles(job.files))
-        missing = await asyncio.wait_for(self._hear(MissingFiles), _STEP_S)
+        self._say(protocol.NeededFiles(job.files))
+        missing = await asyncio.wait_for(self._hear(protocol.MissingFiles), _STEP_S)
         async with connection.start_sftp_client() as sftp:
             await self._upload(sftp, ready.incoming, job, missing.sha256)
-            self._say(BenchJob(job.bundles, job.reference, job.options))
+            self._say(job.request)
             done = await self._hear(BenchDone)
-            record = await self._fetch(sftp, done)
-        self._say(Clean())
-        await asyncio.wait_for(self._process.wait_closed(), _STEP_S)
+            record = await asyncio.wait_for(self._fetch(sftp, done), _STEP_S)
+        self._say(protocol.Clean())
+        await asyncio.wait_for(self._process.wait(), _STEP_S)
         return DeviceResult(record, self._log)
 
     async def _upload(self, sftp: Any, incoming: str, job: DeviceJob, missing: Sequence[str]) -> None:
-        wanted = [name for name in missing if name in job.sources]
+        wanted = sorted(job.sources.keys() & set(missing))
         if wanted:
             size = sum(job.sources[name].stat().st_size for name in wanted)
             self._notify(f"{self._host.label}: sending {len(wanted)} of {len(job.files)} files, {size / 1e6:.1f} MB")
         for name in wanted:
             target = f"{incoming}/{name}"
-            with translated(self._host, f"sending {job.sources[name].name}"):
+            with translated(self._host, f"sending {job.sources[name].name}", running=True):
                 try:
                     await sftp.put(str(job.sources[name]), target)
                 except BaseException:
@@ -290,32 +269,35 @@ class _Session:
                     raise
 
     async def _fetch(self, sftp: Any, done: BenchDone) -> BenchRecord:
+        label = self._host.label
         if done.record is None or done.info is None:
-            words = "; ".join(self._log[-_LAST_WORDS:]) or "it said nothing"
-            raise _ERRORS.get(done.code, WorkerError)(f"on {self._host.label}: {words}")
-        if done.info.size > _LARGEST_RECORD:
-            raise WorkerError(f"{self._host.label}: a record of {done.info.size} bytes is no benchmark's")
+            words = "; ".join(self._log[-_LAST_LINES:]) or "it said nothing"
+            raise _ERRORS.get(done.code, WorkerError)(f"on {label}: {words}")
+        if done.info.size > LARGEST_RECORD:
+            raise WorkerError(f"{label}: a record of {done.info.size} bytes is no benchmark's")
+        found = await sftp.lstat(done.record)
+        # Opening a FIFO, or a device that never ends, would wait for as long as it likes.
+        if found.permissions is None or not stat.S_ISREG(found.permissions) or found.size != done.info.size:
+            raise WorkerError(f"{label}: what it names as its record is not a file of {done.info.size} bytes")
         async with sftp.open(done.record, "rb") as file:
-            data = await file.read(_LARGEST_RECORD)
+            data = await file.read(done.info.size)
         if sha256(data) != done.info.sha256:
-            raise WorkerError(
-                f"{self._host.label}: the record was changed on its way here; type the same command again"
-            )
-        return read_record(data, f"what {self._host.label} sent")
+            raise WorkerError(f"{label}: the record was changed on its way here; type the same command again")
+        return read_record(data, f"what {label} sent")
 
     def _say(self, message: protocol.AgentRequest) -> None:
-        with suppress(OSError):
-            self._process.stdin.write(encode_line(message))
+        self._process.write(encode_line(message))
 
     async def _hear(self, expect: type[ExpectedReply]) -> ExpectedReply:
         """The next answer that is not a line of the benchmark's."""
         while True:
-            line = await self._process.stdout.readline()
+            line = await self._process.line()
             if not line.endswith(b"\n"):
-                raise EOFError(await self._epitaph())
+                words = await self._process.last_words()
+                raise EOFError("the connection was lost" + (f" ({words})" if words else ""))
             reply = protocol.decode_reply(line)
             if isinstance(reply, BenchLog):
-                text = printable(reply.line)
+                text = printable(reply.line, _LONGEST_LOG_LINE)
                 self._log.append(text)
                 self._notify(f"{self._host.label}: {text}")
             elif isinstance(reply, Refused):
@@ -324,14 +306,6 @@ class _Session:
                 return reply
             else:
                 raise WorkerError(f"{self._host.label} answered {type(reply).__name__} out of turn")
-
-    async def _epitaph(self) -> str:
-        """What the agent said last."""
-        words = b""
-        with suppress(Exception):
-            words = await asyncio.wait_for(self._process.stderr.read(4096), protocol.BEAT_S)
-        lines = words.decode("utf-8", "replace").strip().splitlines()
-        return f"the connection was lost{f' ({printable(lines[-1])})' if lines else ''}"
 
 
 def read_record(data: bytes, source: str) -> BenchRecord:

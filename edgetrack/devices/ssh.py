@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from edgetrack.devices.profiles import Host
-from edgetrack.errors import BackendMissingError, DeviceUnavailableError
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, WorkerError
+from edgetrack.presentation.sanitize import printable
 
 _CONNECT_S = 20
 _LOGIN_S = 30
 _KEEPALIVE_S = 10
 _UNANSWERED = 3
 """Signs of life without an answer after which the other side is gone."""
+LONGEST_LINE = 16 << 20
+MOST_OUTPUT = 64 << 20
+"""Bytes of a process on a device, stdout and stderr together: some hundred times what a long benchmark writes."""
+_CHUNK = 1 << 16
+_STDERR_TAIL = 4096
+_LAST_WORDS_S = 5.0
 
 
 def command_line(words: Sequence[str]) -> str:
@@ -84,8 +92,13 @@ async def connected(host: Host) -> AsyncIterator[Any]:
 
 
 @contextmanager
-def translated(host: Host, doing: str) -> Iterator[None]:
+def translated(host: Host, doing: str, *, running: bool = False) -> Iterator[None]:
     """Turn what asyncssh and the network raise into an error that says what to do.
+
+    Args:
+        host: the other side.
+        doing: what fails, for messages.
+        running: whether something was started there, which then ends with the connection.
 
     Raises:
         DeviceUnavailableError: in place of theirs.
@@ -95,25 +108,131 @@ def translated(host: Host, doing: str) -> Iterator[None]:
         yield
     except asyncssh.HostKeyNotVerifiable as error:
         raise DeviceUnavailableError(
-            f"{host.label}: its host key is not the known one ({error}); connect once with ssh, compare the "
-            "fingerprint with the device's own, and only then accept it"
+            f"{host.label}: its host key is not the known one ({printable(str(error))}); connect once with ssh, "
+            "compare the fingerprint with the device's own, and only then accept it"
         ) from None
     except asyncssh.PermissionDenied as error:
         raise DeviceUnavailableError(
-            f"{host.label} does not let this user in ({error}); put your public key there with ssh-copy-id. Only keys "
-            "are used, passwords are not"
+            f"{host.label} does not let this user in ({printable(str(error))}); put your public key there with "
+            "ssh-copy-id. Only keys are used, passwords are not"
         ) from None
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         raise DeviceUnavailableError(
             f"the key for {host.label} cannot be used: {error}; one with a passphrase must be in ssh-agent (ssh-add)"
         ) from None
+    except socket.gaierror as error:
+        raise DeviceUnavailableError(
+            f"the host {host.host} cannot be found ({error.strerror}); check its name in --host, devices.toml or "
+            "~/.ssh/config, or give its address"
+        ) from None
     except (asyncssh.Error, OSError, asyncio.TimeoutError, EOFError) as error:
         gone = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)
+        words = printable(str(error) or type(error).__name__)
         if isinstance(error, asyncssh.SFTPError) and not isinstance(error, gone):
-            raise DeviceUnavailableError(
-                f"{host.label}: {doing}: {error.reason or error}; is its disk full? Nothing was measured"
-            ) from None
-        raise DeviceUnavailableError(
-            f"{host.label}: {doing}: {str(error) or type(error).__name__}; what ran there is ended and nothing was "
-            "written. Type the same command again: files that arrived are not sent again"
-        ) from None
+            end = "is its disk full? Nothing was measured"
+        elif running:
+            end = (
+                "what ran there is ended and nothing was written. Type the same command again: files that arrived are "
+                "not sent again"
+            )
+        else:
+            end = "nothing was measured; see that it is switched on and that ssh reaches it"
+        raise DeviceUnavailableError(f"{host.label}: {doing}: {words}; {end}") from None
+
+
+class RemoteProcess:
+    """A process on a device, whose output is read within limits.
+
+    Args:
+        host: where it runs, for messages.
+        connection: asyncssh's; it is cut when stderr never ends.
+        process: asyncssh's, started with `encoding=None`.
+    """
+
+    def __init__(self, host: Host, connection: Any, process: Any) -> None:
+        self._host, self._connection, self._process = host, connection, process
+        self._pending = bytearray()
+        self._received = 0
+        self._stderr = b""
+        self._fault: WorkerError | None = None
+        # Read all the time: asyncssh stops reading stdout while the stderr that nobody took fills its buffer.
+        self._stderr_reader = asyncio.create_task(self._read_stderr())
+
+    @classmethod
+    async def start(cls, host: Host, connection: Any, words: Sequence[str]) -> RemoteProcess:
+        """Start a command; each word reaches it as it is."""
+        return cls(host, connection, await connection.create_process(command_line(words), encoding=None))
+
+    def write(self, data: bytes) -> None:
+        """Send to its stdin; where it has ended, what it said last tells so."""
+        with suppress(OSError):
+            self._process.stdin.write(data)
+
+    async def line(self) -> bytes:
+        """The next line of its stdout with its line feed; without one, or empty, where stdout ends.
+
+        Raises:
+            WorkerError: a line, or the whole output, is longer than any that edgetrack writes.
+        """
+        searched = 0
+        while (end := self._pending.find(b"\n", searched) + 1) == 0:
+            searched = len(self._pending)
+            part = await self._read_stdout()
+            if not part:
+                end = searched
+                break
+            self._pending += part
+            if len(self._pending) > LONGEST_LINE:
+                raise self._excess(f"a line of more than {LONGEST_LINE >> 20} MiB")
+        line = bytes(self._pending[:end])
+        del self._pending[:end]
+        return line
+
+    async def result(self) -> tuple[int | None, bytes]:
+        """Its exit code and all that it wrote to stdout."""
+        self._process.stdin.write_eof()
+        lines = []
+        while line := await self.line():
+            lines.append(line)
+        await self.wait()
+        return self._process.exit_status, b"".join(lines)
+
+    async def wait(self) -> None:
+        """Until it has ended."""
+        await self._process.wait_closed()
+
+    async def last_words(self) -> str:
+        """The last line of its stderr, or nothing."""
+        await asyncio.wait({self._stderr_reader}, timeout=_LAST_WORDS_S)
+        lines = self._stderr.decode("utf-8", "replace").strip().splitlines()
+        return printable(lines[-1]) if lines else ""
+
+    async def _read_stdout(self) -> bytes:
+        try:
+            part: bytes = await self._process.stdout.read(_CHUNK)
+        except Exception:
+            if self._fault is None:
+                raise
+        if self._fault is not None:
+            raise self._fault
+        self._count(part)
+        return part
+
+    async def _read_stderr(self) -> None:
+        try:
+            while part := await self._process.stderr.read(_CHUNK):
+                self._stderr = (self._stderr + part)[-_STDERR_TAIL:]
+                self._count(part)
+        except WorkerError as error:
+            self._fault = error
+            self._connection.abort()
+        except Exception:  # the connection is lost, which who reads stdout is told
+            return
+
+    def _count(self, part: bytes) -> None:
+        self._received += len(part)
+        if self._received > MOST_OUTPUT:
+            raise self._excess(f"more than {MOST_OUTPUT >> 20} MiB of output")
+
+    def _excess(self, what: str) -> WorkerError:
+        return WorkerError(f"{self._host.label} sent {what}, which no edgetrack does; the connection was cut")

@@ -43,10 +43,7 @@ SENT = SentBundle("tiny", None, {"a/step.onnx": INFO})
 
 @pytest.fixture
 def store(tmp_path):
-    made = Store(tmp_path / "store")
-    for folder in (made.files, made.incoming, made.runs):
-        folder.mkdir(parents=True)
-    return made
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture
@@ -165,6 +162,12 @@ def test_a_link_among_the_uploads_is_not_followed(store, tmp_path):
         store.take(INFO)
 
 
+def test_a_fifo_in_place_of_the_record_is_none(store, talk):
+    (store.incoming / INFO.sha256).write_bytes(DATA)
+    program = "import os, sys; words = sys.argv; os.mkfifo(words[words.index('-o') + 1])"
+    assert talk(BenchJob([SENT], None, []), program=program, last=BenchDone)[-1] == BenchDone(0, None, None)
+
+
 def test_a_benchmark_without_a_record_says_how_it_ended(store, talk):
     (store.incoming / INFO.sha256).write_bytes(DATA)
     program = "import sys; sys.stderr.write('edgetrack: no such device\\n'); sys.exit(4)"
@@ -200,10 +203,9 @@ def test_no_file_leaves_the_bundles_folder(path):
 
 def test_one_benchmark_at_a_time(store, talk):
     (store.incoming / INFO.sha256).write_bytes(DATA)
-    run = store.begin()
-    (_, refused) = talk(BenchJob([SENT], None, []))
+    with store.run_folder():
+        (_, refused) = talk(BenchJob([SENT], None, []))
     assert (refused.error, "another workstation" in refused.message) == ("DeviceUnavailableError", True)
-    run.remove()
     assert isinstance(talk(BenchJob([SENT], None, []), program=WRITES, last=BenchDone)[-1], BenchDone)
 
 

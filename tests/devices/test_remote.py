@@ -16,9 +16,17 @@ import psutil
 import pytest
 
 from edgetrack.benchmark.run import exit_code
+from edgetrack.devices import ssh
 from edgetrack.devices.profiles import find_profile
 from edgetrack.devices.remote import arguments, measure_there, prepared, save
-from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.errors import (
+    BackendMissingError,
+    BundleIntegrityError,
+    DeviceUnavailableError,
+    EdgetrackError,
+    UsageError,
+    WorkerError,
+)
 from tests.builders import bench_request
 
 QUICK = bench_request(
@@ -47,7 +55,7 @@ def there(bundle):
     def run(choice, options=QUICK, before=lambda job: None, told=None):
         run.told = told if told is not None else []
         profile = find_profile("x86")
-        with prepared([str(bundle)], None, profile, arguments(options, profile.name)) as job:
+        with prepared(replace(options, bundles=(str(bundle),)), profile) as job:
             before(job)
             return measure_there(choice, job, run.told.append)
 
@@ -181,12 +189,6 @@ def test_a_user_who_is_not_let_in(device, there, tmp_path):
         there(replace(choice, host=msgspec.structs.replace(choice.host, key=str(tmp_path / "other"))))
 
 
-def test_nobody_answers(device, there, proxy):
-    proxy.cut()
-    with pytest.raises(DeviceUnavailableError, match="connecting"):
-        there(device.choice(port=proxy.port, known_hosts=device.know(proxy.port)))
-
-
 def test_a_full_disk(start_sshd, there, tmp_path):
     """The kernel refuses to write more than one block to a file: writes fail as they do on a full disk."""
     server = next((p for p in ("/usr/lib/openssh/sftp-server", "/usr/libexec/sftp-server") if Path(p).exists()), None)
@@ -263,6 +265,130 @@ def test_two_bundles_of_one_name_are_refused(make_onnx_bundle, tmp_path):
     (other / "manifest.json").write_text(json.dumps(manifest))
     with (
         pytest.raises(UsageError, match="one name"),
-        prepared([str(one), str(other)], None, find_profile("x86"), []),
+        prepared(replace(QUICK, bundles=(str(one), str(other))), find_profile("x86")),
     ):
         pass
+
+
+@pytest.fixture
+def impostor(device, tmp_path):
+    """impostor(agent, doctor) is a choice of a device whose Python is a script of somebody else's.
+
+    `agent` and `doctor` are Python; the agent has `say(**message)` and `hear()`.
+    """
+    fine = {
+        "machine": {"os": "an OS", "kernel": "1", "architecture": "x86_64", "python": "CPython", "packages": {}},
+        "targets": [{"target": name, "installed": True, "install": ""} for name in ("onnx",)],
+    }
+
+    def make(agent="", doctor=None):
+        head = (
+            "import json, os, sys, time\n"
+            "def hear():\n    return json.loads(sys.stdin.readline())\n"
+            "def say(**message):\n    print(json.dumps(message), flush=True)\n"
+            "def greet():\n"
+            f"    say(type='ready', protocol=1, version='1', incoming={str(tmp_path)!r}); hear()\n"
+            "    say(type='missing', sha256=[]); hear()\n"
+        )
+        (tmp_path / "agent.py").write_text(head + agent)
+        (tmp_path / "doctor.py").write_text(head + (doctor or f"print({json.dumps(fine)!r})"))
+        python = tmp_path / "python"
+        python.write_text(
+            "#!/bin/sh\n"
+            f'case "$*" in *doctor*) exec {sys.executable} -S {tmp_path}/doctor.py;; esac\n'
+            f"exec {sys.executable} -S {tmp_path}/agent.py\n"
+        )
+        python.chmod(0o755)
+        return device.choice(python=str(python))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        ("while True: sys.stdout.write('x' * 65536)", "sent a line of more than 1 MiB"),
+        ("while True: say(type='log', line='still here')", "sent more than 2 MiB of output"),
+        ("greet()\nwhile True: say(type='log', line='x' * 2000)", "sent more than 2 MiB of output"),
+        ("greet()\nwhile True: sys.stderr.write('x' * 65536)", "sent more than 2 MiB of output"),
+        ("say(type='log', line='x' * 5000)", "which is no reply"),
+        ("say(type='missing', sha256=[])", "out of turn"),
+    ],
+)
+def test_an_agent_that_never_stops_talking_or_talks_nonsense_is_cut_off(there, impostor, monkeypatch, agent, words):
+    monkeypatch.setattr(ssh, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(ssh, "MOST_OUTPUT", 2 << 20)
+    with pytest.raises(WorkerError, match=words):
+        there(impostor(agent))
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_doctor_that_never_stops_talking_is_cut_off(there, impostor, monkeypatch, stream):
+    monkeypatch.setattr(ssh, "MOST_OUTPUT", 1 << 20)
+    with pytest.raises(WorkerError, match="sent more than 1 MiB of output"):
+        there(impostor(doctor=f"while True: sys.{stream}.write('many words\\n' * 100)"))
+
+
+STEERING = "\\x1b]0;owned\\x07\\x1b[2J\\u202egnp"
+
+
+def test_nothing_that_a_device_says_steers_the_terminal(there, impostor):
+    told = []
+    with pytest.raises(UsageError) as refused:
+        there(
+            impostor(
+                f"greet(); say(type='log', line='{STEERING} log'); "
+                f"say(type='refused', error='UsageError', message='{STEERING} refused'); time.sleep(60)"
+            ),
+            told=told,
+        )
+    with pytest.raises(BackendMissingError) as missing:
+        there(impostor(doctor=f"sys.exit('{STEERING} doctor')"))
+    with pytest.raises(EdgetrackError) as version:
+        there(impostor(f"say(type='ready', protocol=9, version='{STEERING}', incoming='/'); time.sleep(60)"))
+    for text in (*told, str(refused.value), str(missing.value), str(version.value)):
+        assert text.isprintable(), text
+    assert any(line.endswith("gnp log") for line in told)
+    assert "gnp refused" in str(refused.value)
+    assert "gnp doctor" in str(missing.value)
+
+
+RECORD = b'{"schema": 1}'
+
+
+@pytest.mark.parametrize(
+    ("prepare", "size", "words"),
+    [
+        ("os.mkfifo(path)", len(RECORD), "is not a file of 13 bytes"),
+        ("os.symlink('/dev/zero', path)", len(RECORD), "is not a file of 13 bytes"),
+        ("os.mkdir(path)", len(RECORD), "is not a file of 13 bytes"),
+        ("open(path, 'wb').write(bytes(99))", len(RECORD), "is not a file of 13 bytes"),
+        (f"open(path, 'wb').write({RECORD!r})", 1 << 40, "is no benchmark's"),
+        ("open(path, 'wb').write(bytes(13))", len(RECORD), "was changed on its way"),
+        (f"open(path, 'wb').write({RECORD!r})", len(RECORD), "not a benchmark's record"),
+    ],
+)
+def test_what_is_no_record_is_neither_waited_for_nor_read(there, impostor, tmp_path, prepare, size, words):
+    digest = hashlib.sha256(RECORD).hexdigest()
+    agent = (
+        f"greet(); path = {str(tmp_path / 'record')!r}; {prepare}\n"
+        f"say(type='done', code=0, record=path, info={{'size': {size}, 'sha256': {digest!r}}})\n"
+        "time.sleep(60)"
+    )
+    with pytest.raises(EdgetrackError, match=words):
+        there(impostor(agent))
+
+
+def test_a_host_that_does_not_resolve_cannot_be_found_and_nothing_ran_there(device, there):
+    choice = device.choice()
+    with pytest.raises(DeviceUnavailableError, match=r"the host nowhere\.invalid cannot be found") as caught:
+        there(replace(choice, host=msgspec.structs.replace(choice.host, host="nowhere.invalid")))
+    assert "ended" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_a_host_that_does_not_answer_has_nothing_to_end(device, there, proxy):
+    proxy.cut()
+    with pytest.raises(DeviceUnavailableError, match=r"connecting: .*; nothing was measured") as caught:
+        there(device.choice(port=proxy.port, known_hosts=device.know(proxy.port)))
+    assert "what ran there" not in str(caught.value)
