@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Literal, TypeVar
 
 import msgspec
 
@@ -116,19 +116,23 @@ def locked(path: Path, timeout_s: float = -1) -> Iterator[None]:
         lock.release()
 
 
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
-_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(s|m|min|h|)")
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-def parse_duration(text: str, what: str = "a time") -> float:
-    """Seconds of a time as people write it: `90`, `45s`, `30m`, `1.5h`.
+def parse_duration(
+    text: str, what: str = "a time", *, plain: Literal["s", "m"] = "s", zero_allowed: bool = False
+) -> float:
+    """Seconds of a time as people write it: `45s`, `30m`, `1.5h`, or a number alone, whose unit is `plain`.
 
     Raises:
-        UsageError: it is none, or not above 0.
+        UsageError: it is none, or 0 where that is not allowed.
     """
     match = _TIME.fullmatch(text.strip())
-    if match is None or not (seconds := float(match[1]) * _SECONDS[match[2]]) > 0:
-        raise UsageError(f"{what} is {text!r}; expected a time above 0, such as 90 (seconds), 45s, 30m or 1.5h")
+    seconds = float(match[1]) * _SECONDS[match[2] or plain] if match else -1.0
+    if seconds < 0 or (seconds == 0 and not zero_allowed):
+        unit, at_least = {"s": "seconds", "m": "minutes"}[plain], "of 0 or more" if zero_allowed else "above 0"
+        raise UsageError(f"{what} is {text!r}; expected a time {at_least}, such as 90 ({unit}), 45s, 30m or 1.5h")
     return seconds
 
 

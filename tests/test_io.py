@@ -162,12 +162,24 @@ def test_no_lock_where_there_cannot_be_one() -> None:
         pass
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("45s", 45), ("30m", 1800), ("1.5h", 5400), (" 2 min", 120)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("45s", 45), ("30m", 1800), ("1.5h", 5400), (" 2 min", 120), (" 7 ", 7), ("2", 2)],
+)
 def test_times_as_people_write_them(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "nan", "5d", "m", "1e3", "1:30"])
+def test_a_number_alone_has_the_unit_of_its_option_and_0_is_allowed_where_it_means_something() -> None:
+    assert (parse_duration("90", plain="m"), parse_duration("90s", plain="m")) == (5400, 90)
+    assert parse_duration("0", zero_allowed=True) == 0
+    with pytest.raises(UsageError, match=r"expected a time above 0, such as 90 \(minutes\)"):
+        parse_duration("0", plain="m")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-3", "nan", "inf", "5d", "m", "1e3", "1e9", "1:30", "1 2", "30m30s", "\u0663"]
+)
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(UsageError, match=r"--duration is .*; expected a time above 0, such as 90"):
         parse_duration(text, "--duration")

@@ -12,6 +12,7 @@ import typer
 
 from edgetrack.cli import options as shared
 from edgetrack.errors import UsageError
+from edgetrack.io import parse_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +99,7 @@ def bench(
         device=device,
         threads=threads or 0,
         warmup_s=warmup,
-        duration_s=seconds if duration is None else shared.parse_duration(duration, "--duration"),
+        duration_s=seconds if duration is None else parse_duration(duration, "--duration", zero_allowed=True),
         iterations=iterations,
         rounds=rounds or 0,
         fps=fps,
@@ -114,7 +115,7 @@ def bench(
         box=None if box is None else Box.parse(box),
         output=output,
         overwrite=overwrite,
-        timeout_s=shared.parse_duration(timeout, "--timeout"),
+        timeout_s=parse_duration(timeout, "--timeout"),
     )
     record = _measured(request, host, here)
     _present(record, as_json, as_markdown, percentile)

@@ -81,7 +81,7 @@ def check(
     from edgetrack.gate import outputs
     from edgetrack.gate.budget import GateConfig, find_budget
     from edgetrack.gate.check import check as run
-    from edgetrack.io import write_whole
+    from edgetrack.io import parse_duration, write_whole
     from edgetrack.presentation.progress import shown_progress
 
     if as_json + as_markdown + github > 1:
@@ -102,8 +102,8 @@ def check(
         threads=threads,
         source=source,
         box=None if box is None else Box.parse(box),
-        max_time_s=shared.parse_duration(max_time, "--max-time"),
-        timeout_s=shared.parse_duration(timeout, "--timeout"),
+        max_time_s=parse_duration(max_time, "--max-time"),
+        timeout_s=parse_duration(timeout, "--timeout"),
         undecided_exit=undecided_exit,
         force=force,
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from edgetrack.errors import UsageError
 
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, zip or name.")]
 
@@ -72,15 +69,3 @@ def split_names(given: list[str] | None) -> tuple[str, ...] | None:
     if given is None:
         return None
     return tuple(name for text in given for part in text.split(",") if (name := part.strip()))
-
-
-def parse_duration(text: str, option: str) -> float:
-    """Seconds from `30m`, `45s`, `1.5h` or a plain number of seconds.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", text.strip())
-    if not found:
-        raise UsageError(f"{option} {text!r}: expected seconds, or a number with s, m or h, such as 45s or 30m")
-    return float(found[1]) * {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]

@@ -1,9 +1,11 @@
 """Training a tracker, from scratch or from a checkpoint: `edgetrack train`. Needs the extra `export`.
 
-run         a request: data, output folder, wishes -> an outcome
-settings    recipe and wishes resolved: everything that decides the numbers
-shards, folders -> catalog   what there is to train on, checked
-pairs       template, search crop and box; augment, geometry and paste are its parts
+run         a request (data, output folder, overrides) to an outcome
+settings    recipe and overrides resolved: everything that decides the numbers
+catalog     what there is to train on, checked; sources reads it from shards and folders
+pairs       template, search crop and box, and their batches; augment changes how they look
 losses      the loss on score, size and offset maps
-loop        phases, steps, saves; schedule, state, journal, heldaside, device and loading are its parts
+loop        phases, steps, saves
+checkpoint  the state that a training resumes from, and its log
+validation  tracks the held-out sequences
 """

@@ -1,18 +1,23 @@
-"""How a crop is made to look different: every function takes a uint8 BGR crop and returns one, the input unchanged."""
+"""How training crops are made to look different, and where a box lies in them.
+
+Functions that take a crop (uint8 BGR) return another one and leave their input unchanged.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from typing import NamedTuple, cast
 
 import cv2
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.runtime.crop import Image
 
 
-class Looks(msgspec.Struct, frozen=True):
+class Augmentation(msgspec.Struct, frozen=True):
     """How often and how much.
 
     Probabilities: `flip` and `grey` hit both crops of a pair together; `blur` each crop for itself; `occlude` the
@@ -28,7 +33,7 @@ class Looks(msgspec.Struct, frozen=True):
     tint: float = 0.08
 
 
-def recolour(image: Image, rng: np.random.Generator, looks: Looks) -> Image:
+def recolour(image: Image, rng: np.random.Generator, looks: Augmentation) -> Image:
     """Brightness and tint multiply, contrast stretches around mid-grey; one table per channel, clipped to 0..255.
 
     Black stays black: it is what a tracker sees beyond the frame's border.
@@ -71,3 +76,71 @@ def occluded(image: Image, box: Box, rng: np.random.Generator) -> Image:
     from_x, from_y = int(rng.integers(0, size - width + 1)), int(rng.integers(0, size - height + 1))
     out[y : y + height, x : x + width] = image[from_y : from_y + height, from_x : from_x + width]
     return cast(Image, out)
+
+
+_AROUND = 0.1
+_FEATHER = 0.12
+
+
+def paste(image: Image, box: Box, background: Image, rng: np.random.Generator) -> tuple[Image, Box]:
+    """Cut the box out with a tenth of itself around, as an ellipse with a soft edge, and lay it somewhere.
+
+    Args:
+        image: uint8 (H, W, 3), with the object in `box` (pixels, centre inside).
+        background: uint8 (h, w, 3).
+
+    Returns:
+        The new picture, and the object's box in it: between an eighth and a third of the background's shorter side
+        (square root of the area), all of it inside where it fits.
+    """
+    height, width = background.shape[:2]
+    wanted = rng.uniform(1 / 8, 1 / 3) * min(height, width)
+    limit = min(0.9 * width / (box.w * (1 + 2 * _AROUND)), 0.9 * height / (box.h * (1 + 2 * _AROUND)))
+    scale = min(float(wanted / np.sqrt(box.w * box.h)), limit)
+    w, h = box.w * scale, box.h * scale
+    left, top = (
+        rng.uniform(_AROUND * w, width - w * (1 + _AROUND)),
+        rng.uniform(_AROUND * h, height - h * (1 + _AROUND)),
+    )
+    # TrainPosition (u, v) of the image goes to scale * (u - box.x) + left; pixel centres lie at half numbers.
+    shift_x, shift_y = (p - scale * c + 0.5 * scale - 0.5 for p, c in ((left, box.x), (top, box.y)))
+    matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
+    over = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    there = cv2.warpAffine(np.ones(image.shape[:2], np.float32), matrix, (width, height))
+    mask = _ellipse(width, height, Box(left, top, w, h)) * there
+    mixed = background + mask[..., None] * (over.astype(np.float32) - background)
+    return np.rint(mixed).clip(0, 255).astype(np.uint8), Box(left, top, w, h)
+
+
+def _ellipse(width: int, height: int, box: Box) -> NDArray[np.float32]:
+    """1 inside the ellipse that touches the widened box, falling to 0 at its edge."""
+    cx, cy = box.center
+    u = (np.arange(width) + 0.5 - cx) / (0.5 * box.w * (1 + 2 * _AROUND))
+    v = (np.arange(height) + 0.5 - cy) / (0.5 * box.h * (1 + 2 * _AROUND))
+    radius = np.sqrt(u[None, :] ** 2 + v[:, None] ** 2)
+    return np.clip((1 - radius) / _FEATHER, 0, 1).astype(np.float32)
+
+
+class CropSquare(NamedTuple):
+    """Whole pixels of the image that a crop shows: top-left corner (may be outside) and side."""
+
+    x: int
+    y: int
+    side: int
+
+
+def square_around(box: Box, factor: float) -> CropSquare:
+    """The square that `edgetrack.runtime.crop.crop_square` cuts around a box (docs/trackers/smat.md, Crop)."""
+    side = max(1, math.ceil(math.sqrt(box.w * box.h) * factor))
+    return CropSquare(round(box.x + 0.5 * box.w - 0.5 * side), round(box.y + 0.5 * box.h - 0.5 * side), side)
+
+
+def into_square(box: Box, square: CropSquare) -> Box:
+    """A box of the image in fractions of the crop; not clipped, so it may reach beyond 0..1."""
+    side = square.side
+    return Box((box.x - square.x) / side, (box.y - square.y) / side, box.w / side, box.h / side)
+
+
+def mirrored(box: Box) -> Box:
+    """A box in fractions of a crop, after the crop was flipped left to right."""
+    return Box(1.0 - box.x - box.w, box.y, box.w, box.h)

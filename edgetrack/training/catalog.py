@@ -1,4 +1,4 @@
-"""What there is to train on: pictures, the boxes in them, and which of them are held aside."""
+"""What there is to train on: pictures, the boxes in them, and which of them are held out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGEST_PICTURE = 64 * 2**20
 MOST_BAD = 0.05
 """Share of unusable pictures from which on a collection is refused."""
 HELD_FRAMES = 10
-"""A held-aside sequence has at least this many frames."""
+"""A held-out sequence has at least this many frames."""
 _NAMED = 5
 
 
@@ -46,7 +46,7 @@ class View(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrainingClip:
     """One object's views in order of time. Objects of one `video` may be in each other's pictures."""
 
     name: str
@@ -58,7 +58,7 @@ class Clip:
 class Catalog:
     """Sequences, pictures without a box, and what was left out and why."""
 
-    sequences: tuple[Clip, ...] = ()
+    sequences: tuple[TrainingClip, ...] = ()
     unlabelled: tuple[Picture, ...] = ()
     skipped: tuple[str, ...] = ()
 
@@ -77,7 +77,7 @@ class Catalog:
 
 
 @dataclass
-class Gathering:
+class CatalogBuilder:
     """A catalog while a collection is read; bad pictures are counted, and too many of them refused."""
 
     source: Path
@@ -102,7 +102,7 @@ class Gathering:
         Raises:
             SourceError: nothing in it, or more than 5 % unusable.
         """
-        sequences = tuple(Clip(name, video, tuple(views)) for (name, video), views in self.sequences.items())
+        sequences = tuple(TrainingClip(name, video, tuple(views)) for (name, video), views in self.sequences.items())
         catalog = Catalog(sequences, tuple(self.unlabelled), tuple(self.skipped))
         _refuse_if_bad(str(self.source), catalog)
         return catalog
@@ -165,7 +165,9 @@ def verified(catalog: Catalog, source: str) -> Catalog:
     with quiet_cv2(), ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(_problem, *zip(*every, strict=True), chunksize=16)) if every else []
     rest = iter(found)
-    sequences = tuple(Clip(s.name, s.video, tuple(v for v in s.views if next(rest) is None)) for s in catalog.sequences)
+    sequences = tuple(
+        TrainingClip(s.name, s.video, tuple(v for v in s.views if next(rest) is None)) for s in catalog.sequences
+    )
     unlabelled = tuple(picture for picture in catalog.unlabelled if next(rest) is None)
     skipped = (*catalog.skipped, *(problem for problem in found if problem is not None))
     result = Catalog(tuple(s for s in sequences if s.views), unlabelled, skipped)
@@ -192,7 +194,7 @@ def merge(catalogs: Iterable[Catalog]) -> Catalog:
     )
 
 
-def hold_aside(catalog: Catalog, count: int) -> tuple[Catalog, tuple[Clip, ...]]:
+def hold_out(catalog: Catalog, count: int) -> tuple[Catalog, tuple[TrainingClip, ...]]:
     """Take `count` sequences out, with all that comes from the same videos; which ones depends on their names alone.
 
     Returns:
@@ -206,12 +208,12 @@ def hold_aside(catalog: Catalog, count: int) -> tuple[Catalog, tuple[Clip, ...]]
     left = tuple(s for s in catalog.sequences if s.video not in videos)
     if not left and not catalog.unlabelled:
         raise SourceError(
-            f"holding {len(chosen)} sequences aside leaves nothing to train on; give more data or --hold-aside 0"
+            f"holding {len(chosen)} sequences out leaves nothing to train on; give more data or --held-out 0"
         )
     return Catalog(left, catalog.unlabelled, catalog.skipped), tuple(chosen)
 
 
-def _candidates(sequences: Sequence[Clip]) -> Iterable[Clip]:
+def _candidates(sequences: Sequence[TrainingClip]) -> Iterable[TrainingClip]:
     seen: set[str] = set()
     for sequence in sorted(sequences, key=lambda s: (zlib.crc32(s.name.encode()), s.name)):
         if len(sequence.views) >= HELD_FRAMES and sequence.video not in seen:

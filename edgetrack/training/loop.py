@@ -1,4 +1,4 @@
-"""The training loop: phases, steps, saves, logs. Time and what is shown are injected."""
+"""The training loop: phases, steps, saves, logs. The clock and what is shown are injected."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from torch import Tensor, nn
 
 from edgetrack.checkpoints import load_into, save_safetensors
 from edgetrack.errors import NumericalError, SourceInterruptedError
-from edgetrack.training.catalog import Catalog, Clip
-from edgetrack.training.device import Machine, to_images
-from edgetrack.training.heldaside import average_overlap
-from edgetrack.training.journal import PICTURE, Journal, Row, can_draw, draw_curves
-from edgetrack.training.loading import Batch, batches
+from edgetrack.training.catalog import Catalog, TrainingClip
+from edgetrack.training.checkpoint import PICTURE, LogRow, TrainLog, TrainPosition, can_draw, draw_curves, save_state
 from edgetrack.training.losses import Losses, tracking_loss
-from edgetrack.training.pairs import PairMaker
-from edgetrack.training.schedule import Average, optimizer_of, rate_factor, set_rate
-from edgetrack.training.settings import Phase, Settings
-from edgetrack.training.state import Place, save_state
+from edgetrack.training.pairs import Batch, PairMaker, batches
+from edgetrack.training.settings import (
+    Phase,
+    TrainConfig,
+    TrainDevice,
+    WeightAverage,
+    optimizer_of,
+    rate_factor,
+    set_rate,
+    to_images,
+)
+from edgetrack.training.validation import average_overlap
 
 WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
 MOST_BAD_STEPS = 20
@@ -30,7 +35,7 @@ MOST_BAD_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class Intervals:
     """How often things happen: rows of the log in steps, the rest in seconds; `stop_after` ends this run."""
 
     log_steps: int = 20
@@ -40,18 +45,18 @@ class Rhythm:
 
 
 @dataclass(frozen=True)
-class Report:
+class StepReport:
     """What a step came to, for whoever watches.
 
     Attributes:
-        place: after the step.
+        position: after the step.
         losses: by name; `total` is what was minimised.
         lr: of the step.
         progress: share of the whole training that is done, 0..1.
         pairs_per_s: since the last row of the log.
     """
 
-    place: Place
+    position: TrainPosition
     losses: dict[str, float]
     lr: float
     progress: float
@@ -59,12 +64,12 @@ class Report:
 
 
 @dataclass
-class Hooks:
+class Callbacks:
     """What the loop asks of the outside: the time in seconds, whether to stop, and somebody to tell."""
 
     clock: Callable[[], float] = time.perf_counter
     stop: Callable[[], bool] = lambda: False
-    on_step: Callable[[Report], None] = lambda report: None
+    on_step: Callable[[StepReport], None] = lambda report: None
     on_event: Callable[[str], None] = lambda text: None
 
 
@@ -91,7 +96,7 @@ class Trainer:
 
     Args:
         network: maps (template, search), RGB 0..1, to score, size and offset maps; trained in place.
-        settings: decide the numbers.
+        config: decide the numbers.
         machine: where it is computed.
         folder: everything is written there; must exist.
     """
@@ -99,25 +104,25 @@ class Trainer:
     def __init__(
         self,
         network: nn.Module,
-        settings: Settings,
-        machine: Machine,
+        config: TrainConfig,
+        machine: TrainDevice,
         folder: Path,
         *,
-        rhythm: Rhythm | None = None,
-        hooks: Hooks | None = None,
-        journal: Journal | None = None,
+        intervals: Intervals | None = None,
+        callbacks: Callbacks | None = None,
+        log: TrainLog | None = None,
     ) -> None:
         # Channels last: what the convolutions of CPUs and of GPUs with bfloat16 are fastest with.
         self.network: nn.Module = network.to(machine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.settings, self.machine, self.folder = settings, machine, folder
-        self.rhythm, self.hooks = rhythm or Rhythm(), hooks or Hooks()
-        self.journal = journal or Journal(settings)
-        self.optimizer = optimizer_of(self.network, settings)
-        self.average = Average(self.network, settings.memory)
-        self.place = Place()
+        self.config, self.machine, self.folder = config, machine, folder
+        self.intervals, self.callbacks = intervals or Intervals(), callbacks or Callbacks()
+        self.log = log or TrainLog(config)
+        self.optimizer = optimizer_of(self.network, config)
+        self.average = WeightAverage(self.network, config.memory)
+        self.position = TrainPosition()
         self._bad_steps = 0
 
-    def run(self, catalog: Catalog, held_aside: Sequence[Clip] = (), workers: int = 0) -> bool:
+    def run(self, catalog: Catalog, held_out: Sequence[TrainingClip] = (), workers: int = 0) -> bool:
         """Train until all phases are done, the time of this run is up, or somebody says stop; then save.
 
         Returns:
@@ -127,49 +132,49 @@ class Trainer:
             NumericalError: the loss or its gradient stayed NaN or infinite; the last saved state stays.
             SourceInterruptedError: a picture can no longer be read; what was done is saved first.
         """
-        self._started = self._mark = self._saved = self._validated = self.hooks.clock()
+        self._started = self._mark = self._saved = self._validated = self.callbacks.clock()
         self._means = _Means(since=self._mark)
         try:
-            complete = self._phases(catalog, held_aside, workers)
+            complete = self._phases(catalog, held_out, workers)
         except SourceInterruptedError:
             self._save()
             raise
-        if not self.hooks.stop():
-            self._validate(held_aside)
+        if not self.callbacks.stop():
+            self._validate(held_out)
         self._save()
-        if can_draw() and self.journal.rows:
-            draw_curves(self.journal, self.folder / PICTURE)
+        if can_draw() and self.log.rows:
+            draw_curves(self.log, self.folder / PICTURE)
         return complete
 
     @property
     def progress(self) -> float:
         """Share of the whole training that is done, 0..1."""
-        amounts = [phase.amount for phase in self.settings.phases]
-        return min(1.0, (sum(amounts[: self.place.phase]) + self.place.phase_done) / sum(amounts))
+        amounts = [phase.amount for phase in self.config.phases]
+        return min(1.0, (sum(amounts[: self.position.phase]) + self.position.phase_done) / sum(amounts))
 
-    def _phases(self, catalog: Catalog, held_aside: Sequence[Clip], workers: int) -> bool:
-        while self.place.phase < len(self.settings.phases):
-            if not self._phase(self.settings.phases[self.place.phase], catalog, held_aside, workers):
+    def _phases(self, catalog: Catalog, held_out: Sequence[TrainingClip], workers: int) -> bool:
+        while self.position.phase < len(self.config.phases):
+            if not self._phase(self.config.phases[self.position.phase], catalog, held_out, workers):
                 return False
-            self.place.phase, self.place.phase_done = self.place.phase + 1, 0.0
+            self.position.phase, self.position.phase_done = self.position.phase + 1, 0.0
             self.average.restart()
             self._save()
         return True
 
-    def _phase(self, phase: Phase, catalog: Catalog, held_aside: Sequence[Clip], workers: int) -> bool:
-        maker = PairMaker(catalog, self.settings, phase.search_size)
+    def _phase(self, phase: Phase, catalog: Catalog, held_out: Sequence[TrainingClip], workers: int) -> bool:
+        maker = PairMaker(catalog, self.config, phase.search_size)
         on_gpu = self.machine.device.type == "cuda"
         self.network.train()
-        for batch in batches(maker, self.place.samples, phase.batch, workers, pinned=on_gpu):
-            if self.place.phase_done >= phase.amount:
+        for batch in batches(maker, self.position.samples, phase.batch, workers, pinned=on_gpu):
+            if self.position.phase_done >= phase.amount:
                 return True
-            if self.hooks.stop() or self.hooks.clock() - self._started >= self.rhythm.stop_after_s:
+            if self.callbacks.stop() or self.callbacks.clock() - self._started >= self.intervals.stop_after_s:
                 return False
             self._step(batch, phase)
-            now = self.hooks.clock()
-            if now - self._validated >= self.rhythm.validate_s:
-                self._validate(held_aside)
-            if now - self._saved >= self.rhythm.save_s:
+            now = self.callbacks.clock()
+            if now - self._validated >= self.intervals.validate_s:
+                self._validate(held_out)
+            if now - self._saved >= self.intervals.save_s:
                 self._save()
         return True
 
@@ -177,19 +182,19 @@ class Trainer:
         device = self.machine.device
         templates, searches = (to_images(crops, device) for crops in batch[:2])
         boxes, positive = (part.to(device, non_blocking=True) for part in batch[2:])
-        factor = rate_factor(self.settings.schedule, self.place.step, self.progress)
+        factor = rate_factor(self.config.schedule, self.position.step, self.progress)
         set_rate(self.optimizer, factor)
         with self.machine.autocast():
             maps = self.network(templates, searches)
-        losses = tracking_loss(maps, boxes, positive, self.settings.loss)
+        losses = tracking_loss(maps, boxes, positive, self.config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.schedule.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.schedule.clip)
         if self._is_sound(losses.total, norm):
             self.optimizer.step()
             self.average.update(self.network)
-            self.place.updates += 1
-        self._advance(phase, len(positive), losses, factor * self.settings.schedule.lr)
+            self.position.updates += 1
+        self._advance(phase, len(positive), losses, factor * self.config.schedule.lr)
 
     def _is_sound(self, loss: Tensor, norm: Tensor) -> bool:
         """Whether loss and gradient are finite; a step for which they are not changes nothing."""
@@ -200,65 +205,66 @@ class Trainer:
         if self._bad_steps >= MOST_BAD_STEPS:
             raise NumericalError(
                 f"loss or gradient was NaN or infinite in {MOST_BAD_STEPS} steps in a row, up to step "
-                f"{self.place.step}; run the command again to go on from the last saved state, or start over with "
+                f"{self.position.step}; run the command again to go on from the last saved state, or start over with "
                 "--restart and a lower --lr or --precision fp32"
             )
         return False
 
     def _advance(self, phase: Phase, pairs: int, losses: Losses, lr: float) -> None:
-        now = self.hooks.clock()
+        now = self.callbacks.clock()
         passed, self._mark = now - self._mark, now
-        place = self.place
-        place.step, place.samples, place.seconds = place.step + 1, place.samples + pairs, place.seconds + passed
-        place.phase_done += 1 if phase.unit == "steps" else passed
+        position = self.position
+        position.step, position.samples = position.step + 1, position.samples + pairs
+        position.seconds += passed
+        position.phase_done += 1 if phase.unit == "steps" else passed
         values = torch.stack([value.detach() for value in losses]).tolist()  # one transfer from a GPU
         named = dict(zip(Losses._fields, values, strict=True))
         self._means.add(named, pairs)
         rate = self._means.pairs / max(now - self._means.since, 1e-9)
-        self.hooks.on_step(Report(place, named, lr, self.progress, rate))
-        if place.step % self.rhythm.log_steps == 0:
+        self.callbacks.on_step(StepReport(position, named, lr, self.progress, rate))
+        if position.step % self.intervals.log_steps == 0:
             means = self._means.means()
             means["loss"] = means.pop("total")
-            self.journal.rows.append(
-                Row(place.step, phase.search_size, round(place.seconds, 3), lr, **means, pairs_per_s=rate)
+            self.log.rows.append(
+                LogRow(position.step, phase.search_size, round(position.seconds, 3), lr, **means, pairs_per_s=rate)
             )
             self._means = _Means(since=now)
 
-    def _validate(self, clips: Sequence[Clip]) -> None:
-        """Follow the held-aside sequences with the averaged weights, unless that was just done."""
-        done = self.journal.validations and self.journal.validations[-1]["step"] == self.place.step
-        if not clips or self.place.step == 0 or done:
+    def _validate(self, clips: Sequence[TrainingClip]) -> None:
+        """Follow the held-out sequences with the averaged weights, unless that was just done."""
+        done = self.log.validations and self.log.validations[-1]["step"] == self.position.step
+        if not clips or self.position.step == 0 or done:
             return
         raw = {name: value.clone() for name, value in self.network.state_dict().items()}
         load_into(self.network, self.average.tensors, source="average")
-        found = average_overlap(self.network, clips, self.settings, self.machine)
+        found = average_overlap(self.network, clips, self.config, self.machine)
         load_into(self.network, raw, source="network")
         ao = sum(found.values()) / len(found)
-        size = self.settings.phases[min(self.place.phase, len(self.settings.phases) - 1)].search_size
-        self.journal.validations.append({"step": self.place.step, "ao": ao, "sequences": found})
-        self.journal.rows.append(Row(self.place.step, size, round(self.place.seconds, 3), ao=ao))
-        self.hooks.on_event(f"step {self.place.step}: AO {ao:.3f} on {len(found)} held-aside sequences")
-        if self.place.best is None or ao > self.place.best:
-            self.place.best = ao
+        size = self.config.phases[min(self.position.phase, len(self.config.phases) - 1)].search_size
+        self.log.validations.append({"step": self.position.step, "ao": ao, "sequences": found})
+        self.log.rows.append(LogRow(self.position.step, size, round(self.position.seconds, 3), ao=ao))
+        self.callbacks.on_event(f"step {self.position.step}: AO {ao:.3f} on {len(found)} held-out sequences")
+        if self.position.best is None or ao > self.position.best:
+            self.position.best = ao
             self._write_weights(BEST)
         # A validation is no training time, and no gap in the rate of pairs.
-        now = self.hooks.clock()
+        now = self.callbacks.clock()
         self._means.since += now - self._mark
         self._mark = self._validated = now
 
     def _save(self) -> None:
-        save_state(self.folder, self.network, self.optimizer, self.average, self.place, self.settings)
+        save_state(self.folder, self.network, self.optimizer, self.average, self.position, self.config)
         self._write_weights(WEIGHTS)
-        self.journal.write(self.folder)
-        now = self.hooks.clock()
+        self.log.write(self.folder)
+        now = self.callbacks.clock()
         self._means.since += now - self._mark
         self._mark = self._saved = now
 
     def _write_weights(self, name: str) -> None:
         about = {
-            "tracker": self.settings.tracker,
-            "step": str(self.place.step),
-            "pairs": str(self.place.samples),
+            "tracker": self.config.tracker,
+            "step": str(self.position.step),
+            "pairs": str(self.position.samples),
             "origin": "edgetrack train",
         }
         save_safetensors(self.average.tensors, self.folder / name, about)

@@ -1,32 +1,38 @@
-"""Pairs of a template and a search crop with the target's box, drawn from a catalog: sample i is always the same.
+"""Pairs of a template and a search crop with the target's box, drawn from a catalog, and their batches.
 
     clip      two frames of one object, up to `gap` apart
-    still     one picture of an object, looked at twice
+    still     one picture of an object, cut twice
     region    a random region of a picture without a box, as if it were an object
     paste     an object cut out and laid over another picture
     negative  template of one object, search crop around another of another video: nothing to be found
 
-Every sample has random numbers of its own, from (seed, index), so it depends on neither workers nor order.
+Sample i is always the same: it has random numbers of its own, from (seed, index), so it depends on neither the number
+of worker processes nor their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
+from multiprocessing import util
 from typing import NamedTuple, TypeVar, cast
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edgetrack.box import Box, jitter
-from edgetrack.errors import SourceError
+from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.runtime.crop import CropRule, Image, crop_square
 from edgetrack.training import augment
-from edgetrack.training.augment import Looks
-from edgetrack.training.catalog import Catalog, Clip, Picture, View, load
-from edgetrack.training.geometry import into_square, mirrored, square_around
-from edgetrack.training.paste import paste
-from edgetrack.training.settings import Settings
+from edgetrack.training.augment import Augmentation, into_square, mirrored, paste, square_around
+from edgetrack.training.catalog import Catalog, Picture, TrainingClip, View, load
+from edgetrack.training.settings import TrainConfig
 
 T = TypeVar("T")
 
@@ -61,7 +67,7 @@ class PairMaker:
 
     Args:
         catalog: what to draw from.
-        settings: crops, jitters, mix, gap and seed.
+        config: crops, jitters, mix, gap and seed.
         search_size: pixels of the search crop.
         looks: augmentations.
 
@@ -69,16 +75,18 @@ class PairMaker:
         SourceError: no kind of pair with a weight can be made from the catalog.
     """
 
-    def __init__(self, catalog: Catalog, settings: Settings, search_size: int, looks: Looks | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, config: TrainConfig, search_size: int, looks: Augmentation | None = None
+    ) -> None:
         self.catalog = catalog
-        self.looks = looks or Looks()
-        self.seed, self.gap = settings.seed, settings.gap
-        self.template_rule, self.search_rule = settings.template, settings.search_rule(search_size)
-        self.centre_jitter, self.scale_jitter = settings.jitter_at(search_size), settings.scale_jitter
+        self.looks = looks or Augmentation()
+        self.seed, self.gap = config.seed, config.gap
+        self.template_rule, self.search_rule = config.template, config.search_rule(search_size)
+        self.centre_jitter, self.scale_jitter = config.jitter_at(search_size), config.scale_jitter
         self.moving = tuple(s for s in catalog.sequences if len(s.views) > 1)
         # Pictures of one object each; where there are only clips, their frames serve as stills.
         self.still = tuple(s for s in catalog.sequences if len(s.views) == 1) or catalog.sequences
-        self.kinds = _possible(settings.mix, catalog, self.moving)
+        self.kinds = _possible(config.mix, catalog, self.moving)
         total = sum(self.kinds.values())
         self._bounds = np.cumsum([weight / total for weight in self.kinds.values()])
 
@@ -135,12 +143,12 @@ class PairMaker:
         other = self._other(sequence, rng)
         return _Scenes(*_look(_one_of(sequence.views, rng)), *_look(_one_of(other.views, rng)), positive=False)
 
-    def _other_picture(self, sequence: Clip, rng: np.random.Generator) -> Picture:
+    def _other_picture(self, sequence: TrainingClip, rng: np.random.Generator) -> Picture:
         if self.catalog.unlabelled:
             return _one_of(self.catalog.unlabelled, rng)
         return _one_of(self._other(sequence, rng).views, rng).picture
 
-    def _other(self, sequence: Clip, rng: np.random.Generator) -> Clip:
+    def _other(self, sequence: TrainingClip, rng: np.random.Generator) -> TrainingClip:
         """Of another video; the first one in a random direction, so that one is always found."""
         every = self.catalog.sequences
         start = int(rng.integers(len(every)))
@@ -169,7 +177,7 @@ class PairMaker:
         return augment.blurred(crop, rng) if rng.random() < self.looks.blur else crop
 
 
-def _possible(mix: dict[str, float], catalog: Catalog, moving: tuple[Clip, ...]) -> dict[str, float]:
+def _possible(mix: dict[str, float], catalog: Catalog, moving: tuple[TrainingClip, ...]) -> dict[str, float]:
     several = len({sequence.video for sequence in catalog.sequences}) > 1
     can = {
         "clip": bool(moving),
@@ -199,3 +207,80 @@ def _cut(image: Image, box: Box, rule: CropRule) -> Image:
     out = np.empty((rule.size, rule.size, 3), np.uint8)
     crop_square(image, box, rule, out)
     return out
+
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Templates and searches, uint8 (B, size, size, 3) BGR; boxes float32 (B, 4); positive, bool (B,)."""
+
+
+class Pairs(Dataset[Pair | SourceInterruptedError]):
+    """A pair maker as a dataset without an end; errors are handed over as values, so that they keep their message."""
+
+    def __init__(self, maker: PairMaker) -> None:
+        self.maker = maker
+
+    def __getitem__(self, index: int) -> Pair | SourceInterruptedError:
+        try:
+            return self.maker(index)
+        except SourceInterruptedError as error:
+            return error
+
+
+class _Numbers(Sampler[list[int]]):
+    """Numbers of the pairs of one batch after the other, without an end."""
+
+    def __init__(self, first: int, batch: int) -> None:
+        self.first, self.batch = first, batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(range(start, start + self.batch)) for start in count(self.first, self.batch))
+
+
+def collate(items: list[Pair | SourceInterruptedError]) -> Batch | SourceInterruptedError:
+    """Pairs as one batch, or the first error among them."""
+    pairs = []
+    for item in items:
+        if isinstance(item, SourceInterruptedError):
+            return item
+        pairs.append(item)
+    templates, searches, boxes = (torch.from_numpy(np.stack([p[n] for p in pairs])) for n in range(3))
+    return templates, searches, boxes, torch.tensor([p.positive for p in pairs])
+
+
+def batches(maker: PairMaker, first: int, batch: int, workers: int, *, pinned: bool = False) -> Iterator[Batch]:
+    """Batches without an end, from pair number `first` on.
+
+    Workers are started afresh rather than forked: a fork of a process that has computed with threads can hang.
+
+    Args:
+        maker: of the pairs.
+        first: number of the first pair.
+        batch: pairs a batch.
+        workers: processes; 0 makes them here.
+        pinned: keep batches in memory that a GPU copies from directly.
+
+    Raises:
+        SourceInterruptedError: a picture can no longer be read.
+    """
+    loader: Iterable[Batch | SourceInterruptedError] = DataLoader(
+        Pairs(maker),
+        batch_sampler=_Numbers(first, batch),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pinned,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_start_worker,
+        prefetch_factor=4 if workers else None,
+    )
+    for item in loader:
+        if isinstance(item, SourceInterruptedError):
+            raise item
+        yield item
+
+
+def _start_worker(_number: int) -> None:
+    # Ctrl-C goes to the whole group; the main process decides what happens then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    # The thread that sends batches through torch does not survive Python's shutdown: leave before it, last of all.
+    util.Finalize(None, os._exit, args=(0,), exitpriority=-100)

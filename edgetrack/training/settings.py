@@ -1,30 +1,35 @@
-"""What a training is asked to do, resolved from the tracker's recipe and the command line."""
+"""What decides the numbers of a training: recipe and overrides, device, learning rate, weight average."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from edgetrack.errors import UsageError
+from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.export.recipe import LossWeights, Recipe, Schedule, Training
+from edgetrack.io import parse_duration
 from edgetrack.runtime.crop import CropRule
 
-Precision = Literal["bf16", "fp32"]
-KINDS = ("clip", "still", "region", "paste", "negative")
+AutocastPrecision = Literal["bf16", "fp32"]
 DEFAULT_MIX = {"clip": 0.60, "still": 0.25, "region": 0.15, "paste": 0.0, "negative": 0.05}
-DEFAULT_MINUTES = 74.0
+KINDS = tuple(DEFAULT_MIX)
+DEFAULT_DURATION_S = 74 * 60.0
 STRIDE = 32
 """Search crops are multiples of this: an even number of cells at stride 16."""
-_PHASE = re.compile(r"(\d{2,4}):(\d+(?:\.\d+)?)(h|m|s|)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+COSINE_FLOOR = 0.01
+STEP_AT, STEP_FACTOR = 0.8, 0.1
 
 
 class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the training at one size of the search crop: so many `steps` or `seconds`."""
+    """A part of the training at one size of the search crop, `amount` steps or seconds long."""
 
     search_size: int
     batch: int
@@ -32,15 +37,15 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: Literal["steps", "seconds"]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that decides the numbers of a training, but for the data, the machine and the start weights.
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides the numbers of a training, except the data, the machine and the start weights.
 
     Attributes:
         template, search: published crop rules; a smaller search crop has a smaller factor, so the same object scale.
-        clip_margin: pixels of a box that stay in the frame, for the tracking of held-aside sequences.
+        clip_margin: pixels of a box that stay in the frame, where held-out sequences are tracked.
         mix: weight of each kind of pair (see `edgetrack.training.pairs`).
-        gap: how many frames apart the two of a clip may be.
-        memory: steps that the weight average looks back.
+        gap: how many frames apart the two pictures of a clip may be.
+        memory: horizon of the moving average of the weights, in steps.
         backbone_rate: factor on the learning rate of tensors under the recipe's `backbone` prefix.
     """
 
@@ -57,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mix: dict[str, float]
     gap: int
     memory: int
-    precision: Precision
+    precision: AutocastPrecision
     backbone: str
     backbone_rate: float
     initial: dict[str, float]
@@ -71,18 +76,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.centre_jitter * size / self.search.size
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user may ask for; None leaves it to the recipe.
+class TrainOverrides(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user may choose; None leaves it to the recipe.
 
     Attributes:
         phases: texts such as `128:26m`, `256:0.8h` or `256:2000` (steps).
-        minutes, steps: length of the whole training, shared out over the recipe's phases.
+        duration_s, steps: length of the whole training, shared by the recipe's phases.
         mix: texts such as `clip=0.6`; kinds that are not named keep their weight.
     """
 
     seed: int = 0
     phases: tuple[str, ...] = ()
-    minutes: float | None = None
+    duration_s: float | None = None
     steps: int | None = None
     batch: int | None = None
     schedule: str | None = None
@@ -90,107 +95,106 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     mix: tuple[str, ...] = ()
     gap: int = 12
     memory: int = 200
-    precision: Precision = "bf16"
+    precision: AutocastPrecision = "bf16"
     backbone_rate: float = 1.0
 
 
-def resolve(recipe: Recipe, wishes: Wishes) -> Settings:
-    """Recipe and wishes as settings.
+def resolve(recipe: Recipe, overrides: TrainOverrides) -> TrainConfig:
+    """Recipe and overrides as a configuration.
 
     Raises:
-        UsageError: the tracker cannot be trained, or a wish cannot be met.
+        UsageError: the tracker cannot be trained, or an override has no meaning.
     """
     training = recipe.training
     if training is None:
         raise UsageError(f"recipe {recipe.name!r} has no [training] section, so it cannot be trained")
-    _check(wishes)
-    schedule = _schedule(training, wishes)
+    _check(overrides)
+    name = next(iter(training.schedules)) if overrides.schedule is None else overrides.schedule
+    if name not in training.schedules:
+        raise UsageError(f"schedule {name!r} is not known; expected one of: {', '.join(training.schedules)}")
+    schedule = training.schedules[name]
     number = {key: float(value) for key, value in recipe.procedure.items() if not isinstance(value, str)}
-    return Settings(
+    return TrainConfig(
         tracker=recipe.name,
-        seed=wishes.seed,
-        phases=_phases(training, wishes),
-        schedule=schedule,
+        seed=overrides.seed,
+        phases=_phases(training, overrides),
+        schedule=schedule if overrides.lr is None else msgspec.structs.replace(schedule, lr=overrides.lr),
         loss=training.loss,
         template=CropRule(number["template_factor"], int(number["template_size"])),
         search=CropRule(number["search_factor"], int(number["search_size"])),
         clip_margin=number["clip_margin"],
         centre_jitter=training.centre_jitter,
         scale_jitter=training.scale_jitter,
-        mix=parse_mix(wishes.mix),
-        gap=wishes.gap,
-        memory=wishes.memory,
-        precision=wishes.precision,
+        mix=parse_mix(overrides.mix),
+        gap=overrides.gap,
+        memory=overrides.memory,
+        precision=overrides.precision,
         backbone=training.backbone,
-        backbone_rate=wishes.backbone_rate,
+        backbone_rate=overrides.backbone_rate,
         initial=training.initial,
     )
 
 
-def _check(wishes: Wishes) -> None:
-    if sum((bool(wishes.phases), wishes.minutes is not None, wishes.steps is not None)) > 1:
+def _check(overrides: TrainOverrides) -> None:
+    if sum((bool(overrides.phases), overrides.duration_s is not None, overrides.steps is not None)) > 1:
         raise UsageError("--phase, --minutes and --steps exclude each other; --phase gives each phase its own length")
     positive: dict[str, float | None] = {
-        "--minutes": wishes.minutes,
-        "--steps": wishes.steps,
-        "--batch": wishes.batch,
-        "--lr": wishes.lr,
-        "--gap": wishes.gap,
-        "--memory": wishes.memory,
-        "--backbone-rate": wishes.backbone_rate,
+        "--minutes": overrides.duration_s,
+        "--steps": overrides.steps,
+        "--batch": overrides.batch,
+        "--lr": overrides.lr,
+        "--gap": overrides.gap,
+        "--memory": overrides.memory,
+        "--backbone-rate": overrides.backbone_rate,
     }
     for option, value in positive.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{option} is {value}; expected a number above 0")
-    if wishes.seed < 0:
-        raise UsageError(f"--seed is {wishes.seed}; expected a whole number of at least 0")
+    if overrides.seed < 0:
+        raise UsageError(f"--seed is {overrides.seed}; expected a whole number of at least 0")
 
 
-def _schedule(training: Training, wishes: Wishes) -> Schedule:
-    name = next(iter(training.schedules)) if wishes.schedule is None else wishes.schedule
-    if name not in training.schedules:
-        raise UsageError(f"schedule {name!r} is not known; expected one of: {', '.join(training.schedules)}")
-    schedule = training.schedules[name]
-    return schedule if wishes.lr is None else msgspec.structs.replace(schedule, lr=wishes.lr)
-
-
-def _phases(training: Training, wishes: Wishes) -> tuple[Phase, ...]:
-    batches = {share.search_size: share.batch for share in training.phases}
-    default = training.phases[-1].batch
-    if wishes.phases:
-        found = [parse_phase(text) for text in wishes.phases]
-        phases = [Phase(size, wishes.batch or batches.get(size, default), amount, unit) for size, amount, unit in found]
+def _phases(training: Training, overrides: TrainOverrides) -> tuple[Phase, ...]:
+    if overrides.phases:
+        batches = {share.search_size: share.batch for share in training.phases}
+        default = training.phases[-1].batch
+        phases = []
+        for text in overrides.phases:
+            size, amount, unit = parse_phase(text)
+            phases.append(Phase(size, overrides.batch or batches.get(size, default), amount, unit))
         if len({phase.unit for phase in phases}) > 1:
             raise UsageError("some phases are given in time and some in steps; give all of them in one of the two")
         return tuple(phases)
     total = sum(share.share for share in training.phases)
     phases = []
     for share in training.phases:
-        batch = wishes.batch or share.batch
-        if wishes.steps is not None:
-            phases.append(Phase(share.search_size, batch, max(1, round(wishes.steps * share.share / total)), "steps"))
+        batch, part = overrides.batch or share.batch, share.share / total
+        if overrides.steps is not None:
+            phases.append(Phase(share.search_size, batch, max(1, round(overrides.steps * part)), "steps"))
         else:
-            seconds = 60 * (wishes.minutes or DEFAULT_MINUTES) * share.share / total
+            seconds = (overrides.duration_s or DEFAULT_DURATION_S) * part
             phases.append(Phase(share.search_size, batch, seconds, "seconds"))
     return tuple(phases)
 
 
 def parse_phase(text: str) -> tuple[int, float, Literal["steps", "seconds"]]:
-    """`SIZE:LENGTH` as pixels, amount and unit; a length is steps, or time with h, m or s behind the number.
+    """`SIZE:LENGTH` as pixels, amount and unit; a length is a number of steps, or a time with its unit, as 26m.
 
     Raises:
         UsageError: something else, a size that is no multiple of 32, or no length.
     """
-    match = _PHASE.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"phase {text!r} is not SIZE:LENGTH; expected such as 128:26m, 256:1.5h or 256:2000 (steps)")
-    size, amount, unit = int(match[1]), float(match[2]), match[3]
-    if size % STRIDE or size < 2 * STRIDE or amount <= 0 or (not unit and amount != int(amount)):
+    size_text, _, length = (part.strip() for part in text.partition(":"))
+    size = int(size_text) if size_text.isascii() and size_text.isdigit() and len(size_text) < 5 else 0
+    if size % STRIDE or size < 2 * STRIDE:
         raise UsageError(
-            f"phase {text!r} has a search crop of {size} pixels and a length of {match[2]}{unit}; expected a multiple "
-            f"of {STRIDE} from {2 * STRIDE} pixels on, and a time or a whole number of steps above 0"
+            f"phase {text!r} is not SIZE:LENGTH with a search crop of a multiple of {STRIDE} pixels, {2 * STRIDE} or "
+            "more; expected such as 128:26m, 256:1.5h or 256:2000 (steps)"
         )
-    return (size, amount * _SECONDS[unit], "seconds") if unit else (size, amount, "steps")
+    if length[-1:].isdigit():
+        if not (length.isascii() and length.isdigit() and 0 < int(length) < 10**9):
+            raise UsageError(f"phase {text!r} is {length!r} steps long; expected a whole number above 0, or a time")
+        return size, float(length), "steps"
+    return size, parse_duration(length, f"the length of phase {text!r}"), "seconds"
 
 
 def parse_mix(texts: Sequence[str]) -> dict[str, float]:
@@ -214,7 +218,133 @@ def parse_mix(texts: Sequence[str]) -> dict[str, float]:
     return mix
 
 
-def differences(a: Settings, b: Settings) -> Mapping[str, tuple[object, object]]:
-    """The fields in which two settings differ, with both values."""
-    pairs = {name: (getattr(a, name), getattr(b, name)) for name in Settings.__struct_fields__}
+def differences(a: TrainConfig, b: TrainConfig) -> Mapping[str, tuple[object, object]]:
+    """The fields in which two configurations differ, with both values."""
+    pairs = {name: (getattr(a, name), getattr(b, name)) for name in TrainConfig.__struct_fields__}
     return {name: values for name, values in pairs.items() if values[0] != values[1]}
+
+
+class TrainDevice(NamedTuple):
+    """A device and the precision of convolutions and matrix products on it."""
+
+    device: torch.device
+    precision: AutocastPrecision
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bfloat16 where it is precise enough, float32 elsewhere; or float32 everywhere."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def find_device(name: str | None) -> torch.device:
+    """`cpu`, `cuda:0` and the like; None: the first GPU, else the CPU.
+
+    Raises:
+        UsageError: not a device's name.
+        DeviceUnavailableError: it is not on this machine.
+    """
+    if name is None:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name!r} is not a device; expected cpu or cuda:0") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name!r} cannot be trained on; expected cpu or cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailableError(
+            f"device {name!r} is not on this machine: PyTorch {torch.__version__} sees {torch.cuda.device_count()} "
+            "CUDA devices; use --device cpu, or install a CUDA build of torch"
+        )
+    return device
+
+
+def to_images(crops: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
+    """uint8 (B, H, W, 3) BGR to float32 (B, 3, H, W) RGB, 0..1, channels last in memory."""
+    batch = torch.as_tensor(crops).to(device, non_blocking=True)
+    return batch.flip(3).permute(0, 3, 1, 2).float() / 255.0
+
+
+def rate_factor(schedule: Schedule, step: int, progress: float) -> float:
+    """What the learning rate is multiplied by, above 0 and at most 1.
+
+    Args:
+        schedule: its course and steps of warm-up.
+        step: number of the step, from 0.
+        progress: share of the whole training that is done, 0..1.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
+    if schedule.course == "step":
+        return warm * (STEP_FACTOR if progress >= STEP_AT else 1.0)
+    return warm * (COSINE_FLOOR + (1 - COSINE_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def optimizer_of(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; biases and normalisations (one-dimensional parameters) do not decay, the backbone has its own rate.
+
+    Each group carries `base_lr`, which `set_rate` scales.
+    """
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        rate = config.backbone_rate if name.startswith(config.backbone) else 1.0
+        decay = config.schedule.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    lr = config.schedule.lr
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "base_lr": lr * rate, "lr": lr * rate}
+            for (rate, decay), parameters in groups.items()
+        ]
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to its base times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+class WeightAverage:
+    """Exponential average of all tensors of a network, with a memory of `memory` steps that starts short.
+
+    After n updates the decay is min(1 - 1/memory, n / (n + 9)): the first update copies.
+    """
+
+    def __init__(self, network: nn.Module, memory: int) -> None:
+        self.tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.memory = memory
+        self.updates = 0
+
+    def restart(self) -> None:
+        """Forget: the next update copies."""
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take a step's weights in; whole numbers are copied."""
+        keep = min(1 - 1 / self.memory, self.updates / (self.updates + 9))
+        self.updates += 1
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.tensors[name].lerp_(value, 1 - keep)
+            else:
+                self.tensors[name].copy_(value)
+
+
+def initialise(network: nn.Module, constants: Mapping[str, float], seed: int) -> None:
+    """Start weights: convolutions from He's normal distribution (arXiv 1502.01852; fan-in), biases 0, norms 1 and 0.
+
+    Args:
+        network: changed in place.
+        constants: parameter's name -> the value that fills it.
+        seed: of torch's generator, used for this alone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+        for name, value in constants.items():
+            network.get_parameter(name).fill_(value)

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgetrack.cli.options import parse_duration, split_names
-from edgetrack.errors import UsageError
+from edgetrack.cli.options import split_names
 
 
 @pytest.mark.parametrize(
@@ -18,16 +17,3 @@ from edgetrack.errors import UsageError
 )
 def test_names_by_comma_and_by_repeating(given: list[str] | None, expected: tuple[str, ...] | None) -> None:
     assert split_names(given) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("30m", 1800.0), ("45s", 45.0), ("2", 2.0), ("1.5h", 5400.0), ("0", 0.0), (" 7 ", 7.0)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text, "--duration") == seconds
-
-
-@pytest.mark.parametrize("text", ["", "m", "-3", "1d", "nan", "inf", "1e9", "1 2", "30m30s", "٣"])
-def test_durations_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="--duration"):
-        parse_duration(text, "--duration")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgetrack.export.recipe import find_recipe
 from edgetrack.media import load_scene
-from edgetrack.training.settings import Settings, Wishes, resolve
+from edgetrack.training.settings import TrainConfig, TrainOverrides, resolve
 
 FRAMES = 12
 
@@ -128,11 +128,11 @@ def own_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings() -> Callable[..., Settings]:
-    """settings(phases=("64:4",), ...) -> SMAT's settings with wishes of these."""
+def train_config() -> Callable[..., TrainConfig]:
+    """train_config(phases=("64:4",), ...) -> SMAT's configuration with these overrides."""
 
-    def make(**wishes: Any) -> Settings:
-        return resolve(find_recipe("smat"), Wishes(**wishes))
+    def make(**overrides: Any) -> TrainConfig:
+        return resolve(find_recipe("smat"), TrainOverrides(**overrides))
 
     return make
 

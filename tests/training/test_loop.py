@@ -18,49 +18,46 @@ from edgetrack.checkpoints import read_checkpoint
 from edgetrack.errors import NumericalError, SourceInterruptedError
 from edgetrack.models.base import find_model
 from edgetrack.training import loop
-from edgetrack.training.catalog import hold_aside
-from edgetrack.training.device import Machine
-from edgetrack.training.folders import read_data
-from edgetrack.training.journal import read_journal
-from edgetrack.training.loop import Hooks, Report, Rhythm, Trainer
+from edgetrack.training.catalog import hold_out
+from edgetrack.training.checkpoint import load_state, read_log, read_position
+from edgetrack.training.loop import Callbacks, Intervals, StepReport, Trainer
 from edgetrack.training.pairs import Pair, PairMaker
-from edgetrack.training.schedule import initialise
-from edgetrack.training.settings import Settings
-from edgetrack.training.state import load_state, read_place
+from edgetrack.training.settings import TrainConfig, TrainDevice, initialise
+from edgetrack.training.sources import read_data
 
-Make = Callable[..., Settings]
+Make = Callable[..., TrainConfig]
 Tiny = Callable[[], nn.Module]
 CPU = torch.device("cpu")
 
 
-def _resumed(network: nn.Module, settings: Settings, folder: Path, **options: Any) -> Trainer:
-    trainer = Trainer(network, settings, Machine(CPU, settings.precision), folder, **options)
-    place, _ = read_place(folder / "state")
-    load_state(folder / "state", trainer.network, trainer.optimizer, trainer.average, place)
-    trainer.place = place
+def _resumed(network: nn.Module, train_config: TrainConfig, folder: Path, **options: Any) -> Trainer:
+    trainer = Trainer(network, train_config, TrainDevice(CPU, train_config.precision), folder, **options)
+    position, _ = read_position(folder / "state")
+    load_state(folder / "state", trainer.network, trainer.optimizer, trainer.average, position)
+    trainer.position = position
     return trainer
 
 
-def _watch(losses: list[dict[str, float]], **more: Any) -> Hooks:
-    return Hooks(on_step=lambda report: losses.append(dict(report.losses)), **more)
+def _watch(losses: list[dict[str, float]], **more: Any) -> Callbacks:
+    return Callbacks(on_step=lambda report: losses.append(dict(report.losses)), **more)
 
 
 @pytest.mark.parametrize("stop_at", [3, 4, 5])
 def test_a_resumed_training_is_the_uninterrupted_one(
-    pack: Path, tiny: Tiny, settings: Make, tmp_path: Path, stop_at: int
+    pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path, stop_at: int
 ) -> None:
     # Phases of 4 and 3 steps: stopped before, at and behind the change.
-    made = settings(phases=("64:4", "128:3"), batch=4)
+    made = train_config(phases=("64:4", "128:3"), batch=4)
     catalog = read_data([pack])
     whole: list[dict[str, float]] = []
     (tmp_path / "a").mkdir()
-    straight = Trainer(tiny(), made, Machine(CPU, "bf16"), tmp_path / "a", hooks=_watch(whole))
+    straight = Trainer(tiny(), made, TrainDevice(CPU, "bf16"), tmp_path / "a", callbacks=_watch(whole))
     assert straight.run(catalog)
     parts: list[dict[str, float]] = []
     (tmp_path / "b").mkdir()
-    hooks = _watch(parts, stop=lambda: len(parts) == stop_at)
-    assert not Trainer(tiny(), made, Machine(CPU, "bf16"), tmp_path / "b", hooks=hooks).run(catalog)
-    second = _resumed(tiny(), made, tmp_path / "b", hooks=_watch(parts))
+    callbacks = _watch(parts, stop=lambda: len(parts) == stop_at)
+    assert not Trainer(tiny(), made, TrainDevice(CPU, "bf16"), tmp_path / "b", callbacks=callbacks).run(catalog)
+    second = _resumed(tiny(), made, tmp_path / "b", callbacks=_watch(parts))
     assert second.run(catalog)
     assert parts == whole
     assert len(whole) == 7
@@ -68,8 +65,8 @@ def test_a_resumed_training_is_the_uninterrupted_one(
         assert torch.equal(tensor, second.average.tensors[name])
 
 
-def test_the_real_network_resumes_exactly(pack: Path, settings: Make, tmp_path: Path) -> None:
-    made, catalog = settings(phases=("64:3",), batch=2), read_data([pack])
+def test_the_real_network_resumes_exactly(pack: Path, train_config: Make, tmp_path: Path) -> None:
+    made, catalog = train_config(phases=("64:3",), batch=2), read_data([pack])
     whole: list[dict[str, float]] = []
     parts: list[dict[str, float]] = []
 
@@ -80,81 +77,83 @@ def test_the_real_network_resumes_exactly(pack: Path, settings: Make, tmp_path: 
 
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    Trainer(network(), made, Machine(CPU, "bf16"), tmp_path / "a", hooks=_watch(whole)).run(catalog)
-    hooks = _watch(parts, stop=lambda: len(parts) == 2)
-    Trainer(network(), made, Machine(CPU, "bf16"), tmp_path / "b", hooks=hooks).run(catalog)
-    _resumed(find_model("smat").Network(), made, tmp_path / "b", hooks=_watch(parts)).run(catalog)
+    Trainer(network(), made, TrainDevice(CPU, "bf16"), tmp_path / "a", callbacks=_watch(whole)).run(catalog)
+    callbacks = _watch(parts, stop=lambda: len(parts) == 2)
+    Trainer(network(), made, TrainDevice(CPU, "bf16"), tmp_path / "b", callbacks=callbacks).run(catalog)
+    _resumed(find_model("smat").Network(), made, tmp_path / "b", callbacks=_watch(parts)).run(catalog)
     assert parts == whole
     assert all(math.isfinite(value) for losses in whole for value in losses.values())
 
 
 def test_sixteen_pairs_are_learned_by_heart(
-    pack: Path, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pack: Path, train_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Sixteen(PairMaker):
         def __call__(self, index: int) -> Pair:
             return super().__call__(index % 16)
 
     monkeypatch.setattr(loop, "PairMaker", Sixteen)
-    made = settings(phases=("128:60",), batch=8, lr=2e-3, mix=("negative=0",))
+    made = train_config(phases=("128:60",), batch=8, lr=2e-3, mix=("negative=0",))
     made = msgspec.structs.replace(made, schedule=msgspec.structs.replace(made.schedule, warmup=10))
     network = find_model("smat").Network()
     initialise(network, made.initial, made.seed)
     ious: list[float] = []
     # Two batches are all sixteen pairs; what is learned needs no further steps.
-    hooks = Hooks(
+    callbacks = Callbacks(
         on_step=lambda report: ious.append(report.losses["iou"]), stop=lambda: len(ious) > 1 and min(ious[-2:]) > 0.8
     )
-    Trainer(network, made, Machine(CPU, "bf16"), tmp_path, hooks=hooks).run(read_data([pack]))
+    Trainer(network, made, TrainDevice(CPU, "bf16"), tmp_path, callbacks=callbacks).run(read_data([pack]))
     assert min(ious[-2:]) > 0.8
 
 
-def test_time_budgets_follow_the_clock(pack: Path, tiny: Tiny, settings: Make, tmp_path: Path) -> None:
+def test_time_budgets_follow_the_clock(pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path) -> None:
     ticks = itertools.count()
     sizes: list[tuple[int, float]] = []
 
-    def on_step(report: Report) -> None:
-        sizes.append((report.place.phase, report.progress))
+    def on_step(report: StepReport) -> None:
+        sizes.append((report.position.phase, report.progress))
 
-    made = settings(phases=("64:60s", "128:40s"), batch=2)
-    hooks = Hooks(clock=lambda: 5.0 * next(ticks), on_step=on_step)
-    trainer = Trainer(tiny(), made, Machine(CPU, "fp32"), tmp_path, hooks=hooks)
+    made = train_config(phases=("64:60s", "128:40s"), batch=2)
+    callbacks = Callbacks(clock=lambda: 5.0 * next(ticks), on_step=on_step)
+    trainer = Trainer(tiny(), made, TrainDevice(CPU, "fp32"), tmp_path, callbacks=callbacks)
     assert trainer.run(read_data([pack]))
     assert {phase for phase, _ in sizes} == {0, 1}
     assert [progress for _, progress in sizes] == sorted(progress for _, progress in sizes)
     assert trainer.progress == 1
-    assert trainer.place.seconds >= 100
+    assert trainer.position.seconds >= 100
 
 
-def test_a_run_can_be_cut_into_pieces(pack: Path, tiny: Tiny, settings: Make, tmp_path: Path) -> None:
-    made, catalog = settings(phases=("64:6",), batch=2), read_data([pack])
+def test_a_run_can_be_cut_into_pieces(pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path) -> None:
+    made, catalog = train_config(phases=("64:6",), batch=2), read_data([pack])
     ticks = itertools.count()
-    hooks = Hooks(clock=lambda: float(next(ticks)))
-    first = Trainer(tiny(), made, Machine(CPU, "fp32"), tmp_path, hooks=hooks, rhythm=Rhythm(stop_after_s=10))
+    callbacks = Callbacks(clock=lambda: float(next(ticks)))
+    first = Trainer(
+        tiny(), made, TrainDevice(CPU, "fp32"), tmp_path, callbacks=callbacks, intervals=Intervals(stop_after_s=10)
+    )
     assert not first.run(catalog)
-    assert 0 < first.place.step < 6
+    assert 0 < first.position.step < 6
     assert _resumed(tiny(), made, tmp_path).run(catalog)
 
 
-def test_logs_weights_and_picture(pack: Path, tiny: Tiny, settings: Make, tmp_path: Path) -> None:
-    catalog, aside = hold_aside(read_data([pack]), 2)
-    made = settings(phases=("64:5",), batch=2)
+def test_logs_weights_and_picture(pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path) -> None:
+    catalog, held_out = hold_out(read_data([pack]), 2)
+    made = train_config(phases=("64:5",), batch=2)
     events: list[str] = []
     trainer = Trainer(
         tiny(),
         made,
-        Machine(CPU, "fp32"),
+        TrainDevice(CPU, "fp32"),
         tmp_path,
-        rhythm=Rhythm(log_steps=2),
-        hooks=Hooks(on_event=events.append),
+        intervals=Intervals(log_steps=2),
+        callbacks=Callbacks(on_event=events.append),
     )
-    trainer.run(catalog, aside)
+    trainer.run(catalog, held_out)
     log = json.loads((tmp_path / "log.json").read_text())
     assert [row["step"] for row in log["rows"]] == [2, 4, 5]
     assert log["settings"]["seed"] == 0
     (check,) = log["validations"]
-    assert set(check["sequences"]) == {clip.name for clip in aside}
-    assert events == [f"step 5: AO {check['ao']:.3f} on 2 held-aside sequences"]
+    assert set(check["sequences"]) == {clip.name for clip in held_out}
+    assert events == [f"step 5: AO {check['ao']:.3f} on 2 held-out sequences"]
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[0]["loss"]) == pytest.approx(log["rows"][0]["loss"], rel=1e-5)
@@ -163,14 +162,14 @@ def test_logs_weights_and_picture(pack: Path, tiny: Tiny, settings: Make, tmp_pa
     assert all(torch.equal(weights[name], tensor) for name, tensor in trainer.average.tensors.items())
     assert (tmp_path / "best.safetensors").is_file()
     assert cv2.imread(str(tmp_path / "curves.png")).shape == (450, 1200, 3)
-    journal = read_journal(tmp_path)
-    assert journal is not None
-    journal.cut(4)
-    assert ([row.step for row in journal.rows], journal.validations) == ([2, 4], [])
+    log = read_log(tmp_path)
+    assert log is not None
+    log.cut(4)
+    assert ([row.step for row in log.rows], log.validations) == ([2, 4], [])
 
 
 def test_one_bad_step_changes_nothing_and_many_end_the_training(
-    pack: Path, tiny: Tiny, settings: Make, tmp_path: Path
+    pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path
 ) -> None:
     class Diverging(nn.Module):
         def __init__(self, bad: range) -> None:
@@ -182,31 +181,35 @@ def test_one_bad_step_changes_nothing_and_many_end_the_training(
             self.calls += 1
             return tuple(m * math.nan for m in maps) if self.calls in self.bad else maps
 
-    made, catalog = settings(phases=("64:30",), batch=2), read_data([pack])
-    trainer = Trainer(Diverging(range(3, 4)), made, Machine(CPU, "fp32"), tmp_path)
+    made, catalog = train_config(phases=("64:30",), batch=2), read_data([pack])
+    trainer = Trainer(Diverging(range(3, 4)), made, TrainDevice(CPU, "fp32"), tmp_path)
     trainer.run(catalog)
-    assert (trainer.place.step, trainer.place.updates) == (30, 29)
+    assert (trainer.position.step, trainer.position.updates) == (30, 29)
     assert all(torch.isfinite(parameter).all() for parameter in trainer.network.parameters())
     with pytest.raises(NumericalError, match="--restart"):
-        Trainer(Diverging(range(5, 99)), made, Machine(CPU, "fp32"), tmp_path).run(catalog)
+        Trainer(Diverging(range(5, 99)), made, TrainDevice(CPU, "fp32"), tmp_path).run(catalog)
 
 
 def test_data_that_vanish_end_the_training_with_what_was_done_saved(
-    pack: Path, tiny: Tiny, settings: Make, tmp_path: Path
+    pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path
 ) -> None:
     copy = tmp_path / "a.tar"
     copy.write_bytes(pack.read_bytes())
     catalog = read_data([copy])
     steps: list[int] = []
 
-    def on_step(report: Report) -> None:
-        steps.append(report.place.step)
-        if report.place.step == 2:
+    def on_step(report: StepReport) -> None:
+        steps.append(report.position.step)
+        if report.position.step == 2:
             copy.unlink()
 
     trainer = Trainer(
-        tiny(), settings(phases=("64:9",), batch=2), Machine(CPU, "fp32"), tmp_path, hooks=Hooks(on_step=on_step)
+        tiny(),
+        train_config(phases=("64:9",), batch=2),
+        TrainDevice(CPU, "fp32"),
+        tmp_path,
+        callbacks=Callbacks(on_step=on_step),
     )
     with pytest.raises(SourceInterruptedError, match=r"picture a\.tar:"):
         trainer.run(catalog)
-    assert read_place(tmp_path / "state")[0].step == 2
+    assert read_position(tmp_path / "state")[0].step == 2

@@ -16,50 +16,48 @@ from hypothesis import strategies as st
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.training import augment
-from edgetrack.training.augment import Looks
+from edgetrack.training.augment import Augmentation, paste
 from edgetrack.training.catalog import Catalog
-from edgetrack.training.folders import read_data
-from edgetrack.training.loading import batches
-from edgetrack.training.pairs import PairMaker
-from edgetrack.training.paste import paste
-from edgetrack.training.settings import KINDS, Settings
+from edgetrack.training.pairs import PairMaker, batches
+from edgetrack.training.settings import KINDS, TrainConfig
+from edgetrack.training.sources import read_data
 
-Make = Callable[..., Settings]
-PLAIN = Looks(flip=0, grey=0, blur=0, occlude=0, brightness=0, contrast=0, tint=0)
+Make = Callable[..., TrainConfig]
+PLAIN = Augmentation(flip=0, grey=0, blur=0, occlude=0, brightness=0, contrast=0, tint=0)
 
 
 def _only(kind: str) -> tuple[str, ...]:
     return tuple(f"{other}={int(other == kind)}" for other in KINDS)
 
 
-def _steady(settings: Settings) -> Settings:
-    return msgspec.structs.replace(settings, centre_jitter=0.0, scale_jitter=0.0)
+def _steady(train_config: TrainConfig) -> TrainConfig:
+    return msgspec.structs.replace(train_config, centre_jitter=0.0, scale_jitter=0.0)
 
 
 @pytest.mark.parametrize("size", [128, 256])
-def test_a_pair_has_the_stated_shapes(pack: Path, settings: Make, size: int) -> None:
-    pair = PairMaker(read_data([pack]), settings(), size)(7)
+def test_a_pair_has_the_stated_shapes(pack: Path, train_config: Make, size: int) -> None:
+    pair = PairMaker(read_data([pack]), train_config(), size)(7)
     assert (pair.template.shape, pair.template.dtype) == ((128, 128, 3), np.uint8)
     assert (pair.search.shape, pair.search.dtype) == ((size, size, 3), np.uint8)
     assert (pair.box.shape, pair.box.dtype) == ((4,), np.float32)
     assert ((pair.box[:2] >= 0) & (pair.box[:2] <= 1)).all()
 
 
-def test_a_sample_depends_on_seed_and_number_alone(pack: Path, settings: Make) -> None:
+def test_a_sample_depends_on_seed_and_number_alone(pack: Path, train_config: Make) -> None:
     catalog = read_data([pack])
-    first = [PairMaker(catalog, settings(), 128)(index) for index in range(8)]
-    maker = PairMaker(catalog, settings(), 128)
+    first = [PairMaker(catalog, train_config(), 128)(index) for index in range(8)]
+    maker = PairMaker(catalog, train_config(), 128)
     again = [maker(index) for index in reversed(range(8))][::-1]
     for a, b in zip(first, again, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-    other = PairMaker(catalog, settings(seed=1), 128)
+    other = PairMaker(catalog, train_config(seed=1), 128)
     assert not any(np.array_equal(first[n].search, other(n).search) for n in range(8))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers, on however few cores
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine with one core
-def test_batches_do_not_depend_on_the_number_of_workers(pack: Path, settings: Make) -> None:
-    maker = PairMaker(read_data([pack]), settings(), 64)
+def test_batches_do_not_depend_on_the_number_of_workers(pack: Path, train_config: Make) -> None:
+    maker = PairMaker(read_data([pack]), train_config(), 64)
     alone = list(islice(batches(maker, 6, 3, 0), 4))
     helped = list(islice(batches(maker, 6, 3, 2), 4))
     for a, b in zip(alone, helped, strict=True):
@@ -68,25 +66,25 @@ def test_batches_do_not_depend_on_the_number_of_workers(pack: Path, settings: Ma
 
 
 def test_workers_end_quietly_in_the_middle_of_their_work(
-    pack: Path, settings: Make, capfd: pytest.CaptureFixture[str]
+    pack: Path, train_config: Make, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    batch = batches(PairMaker(read_data([pack]), settings(), 256), 0, 8, 1)
+    batch = batches(PairMaker(read_data([pack]), train_config(), 256), 0, 8, 1)
     next(batch)
     cast("Generator[object]", batch).close()
     assert capfd.readouterr().err == ""
 
 
-def test_an_object_keeps_its_size_in_pixels_at_every_search_size(pack: Path, settings: Make) -> None:
-    catalog, wishes = read_data([pack]), _steady(settings(mix=_only("clip")))
-    small, large = (PairMaker(catalog, wishes, size, PLAIN)(3).box * size for size in (128, 256))
+def test_an_object_keeps_its_size_in_pixels_at_every_search_size(pack: Path, train_config: Make) -> None:
+    catalog, overrides = read_data([pack]), _steady(train_config(mix=_only("clip")))
+    small, large = (PairMaker(catalog, overrides, size, PLAIN)(3).box * size for size in (128, 256))
     # An object of sqrt(w h) = 64 pixels, as in the template; sides are rounded up to whole pixels of the frame.
     assert small[2:] == pytest.approx(large[2:], rel=0.02)
     assert np.sqrt(large[2] * large[3]) == pytest.approx(64, rel=0.02)
 
 
-def test_clips_pair_near_frames_of_one_object(pack: Path, settings: Make) -> None:
+def test_clips_pair_near_frames_of_one_object(pack: Path, train_config: Make) -> None:
     catalog = read_data([pack])
-    maker = PairMaker(catalog, settings(mix=_only("clip"), gap=2), 128)
+    maker = PairMaker(catalog, train_config(mix=_only("clip"), gap=2), 128)
     distances = set()
     for index in range(200):
         scenes = maker._clip(np.random.default_rng(index))
@@ -97,9 +95,9 @@ def test_clips_pair_near_frames_of_one_object(pack: Path, settings: Make) -> Non
     assert distances == {-2, -1, 1, 2}
 
 
-def test_negatives_come_from_another_video(pack: Path, settings: Make) -> None:
+def test_negatives_come_from_another_video(pack: Path, train_config: Make) -> None:
     rare_still = (*_only("negative"), "still=1e-9")
-    maker = PairMaker(read_data([pack]), settings(mix=rare_still), 64)
+    maker = PairMaker(read_data([pack]), train_config(mix=rare_still), 64)
     assert not any(maker(index).positive for index in range(5))
     for index in range(50):
         sequence = maker.catalog.sequences[index % 4]
@@ -107,8 +105,8 @@ def test_negatives_come_from_another_video(pack: Path, settings: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", ["clip", "still", "region", "paste"])
-def test_every_kind_shows_its_object_in_the_search_crop(pack: Path, settings: Make, kind: str) -> None:
-    maker = PairMaker(read_data([pack]), _steady(settings(mix=_only(kind))), 256, PLAIN)
+def test_every_kind_shows_its_object_in_the_search_crop(pack: Path, train_config: Make, kind: str) -> None:
+    maker = PairMaker(read_data([pack]), _steady(train_config(mix=_only(kind))), 256, PLAIN)
     for index in range(6):
         pair = maker(index)
         assert pair.positive
@@ -124,8 +122,8 @@ def test_every_kind_shows_its_object_in_the_search_crop(pack: Path, settings: Ma
         assert np.corrcoef(there.ravel(), here.ravel())[0, 1] > 0.4
 
 
-def test_kinds_come_as_often_as_the_mix_says(pack: Path, settings: Make) -> None:
-    maker = PairMaker(read_data([pack]), settings(), 128)
+def test_kinds_come_as_often_as_the_mix_says(pack: Path, train_config: Make) -> None:
+    maker = PairMaker(read_data([pack]), train_config(), 128)
     rng = np.random.default_rng(0)
     drawn = Counter(maker.kind_of(rng) for _ in range(20_000))
     # 60 : 25 : 15 : 5, together 105.
@@ -133,22 +131,22 @@ def test_kinds_come_as_often_as_the_mix_says(pack: Path, settings: Make) -> None
         assert drawn[kind] / 20_000 == pytest.approx(weight / 105, abs=0.012)
 
 
-def test_kinds_that_the_data_do_not_allow_are_left_out(pack: Path, settings: Make) -> None:
+def test_kinds_that_the_data_do_not_allow_are_left_out(pack: Path, train_config: Make) -> None:
     catalog = read_data([pack])
-    assert set(PairMaker(Catalog(catalog.sequences), settings(), 128).kinds) == {"clip", "still", "negative"}
-    assert set(PairMaker(Catalog(catalog.sequences[:1]), settings(), 128).kinds) == {"clip", "still"}
-    assert set(PairMaker(Catalog((), catalog.unlabelled), settings(), 128).kinds) == {"region"}
+    assert set(PairMaker(Catalog(catalog.sequences), train_config(), 128).kinds) == {"clip", "still", "negative"}
+    assert set(PairMaker(Catalog(catalog.sequences[:1]), train_config(), 128).kinds) == {"clip", "still"}
+    assert set(PairMaker(Catalog((), catalog.unlabelled), train_config(), 128).kinds) == {"region"}
     with pytest.raises(SourceError, match=r"no pairs can be made: .* the mix asks for region"):
-        PairMaker(Catalog(catalog.sequences), settings(mix=_only("region")), 128)
+        PairMaker(Catalog(catalog.sequences), train_config(mix=_only("region")), 128)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_vanishes_is_an_error_with_its_name(
-    pack: Path, settings: Make, tmp_path: Path, workers: int
+    pack: Path, train_config: Make, tmp_path: Path, workers: int
 ) -> None:
     copy = tmp_path / "a.tar"
     copy.write_bytes(pack.read_bytes())
-    maker = PairMaker(read_data([copy]), settings(), 64)
+    maker = PairMaker(read_data([copy]), train_config(), 64)
     copy.unlink()
     with pytest.raises(SourceInterruptedError, match=r"^picture a\.tar:"):
         next(batches(maker, 0, 2, workers))
@@ -160,7 +158,7 @@ def test_looks_change_nothing_but_the_looks(seed: int) -> None:
     image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     image[:4] = 0
     before = image.copy()
-    coloured = augment.recolour(image, rng, Looks())
+    coloured = augment.recolour(image, rng, Augmentation())
     assert (coloured[:4] == 0).all()
     assert (augment.grey(image).std(axis=2) == 0).all()
     covered = augment.occluded(image, Box(0.25, 0.25, 0.5, 0.5), rng)
@@ -172,7 +170,7 @@ def test_looks_change_nothing_but_the_looks(seed: int) -> None:
 
 def test_brightness_and_tint_stay_within_their_bounds() -> None:
     image = np.full((4, 4, 3), 100, np.uint8)
-    looks = Looks(brightness=0.25, contrast=0.0, tint=0.1)
+    looks = Augmentation(brightness=0.25, contrast=0.0, tint=0.1)
     seen = [augment.recolour(image, np.random.default_rng(n), looks)[0, 0] for n in range(500)]
     assert np.min(seen) >= 67  # 100 * 0.75 * 0.9
     assert np.max(seen) <= 138  # 100 * 1.25 * 1.1

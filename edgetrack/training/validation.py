@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from edgetrack.box import Box, clip, iou
 from edgetrack.runtime.crop import CropRule, Image, crop_square
 from edgetrack.runtime.decode import decode_center, hann_open, map_back
-from edgetrack.training.catalog import Clip, load
-from edgetrack.training.device import Machine, to_images
-from edgetrack.training.settings import Settings
+from edgetrack.training.catalog import TrainingClip, load
+from edgetrack.training.settings import TrainConfig, TrainDevice, to_images
 
 SHAKE = 0.6
 """Largest shift before a frame, on each axis, times the square root of the box's area."""
@@ -26,14 +25,14 @@ FRAMES = 40
 class _Run:
     """One sequence while it is followed."""
 
-    clip: Clip
+    clip: TrainingClip
     rng: np.random.Generator
     box: Box
     overlaps: list[float] = field(default_factory=list)
 
 
 def average_overlap(
-    network: nn.Module, clips: Sequence[Clip], settings: Settings, machine: Machine
+    network: nn.Module, clips: Sequence[TrainingClip], config: TrainConfig, machine: TrainDevice
 ) -> dict[str, float]:
     """Mean IoU (0..1) after the first frame, by sequence, all followed side by side as one batch.
 
@@ -44,7 +43,7 @@ def average_overlap(
     Args:
         network: left in the mode that it had.
         clips: at most 40 frames of each are used.
-        settings: crops, margin and seed.
+        config: crops, margin and seed.
         machine: where and in which precision.
     """
     if not clips:
@@ -53,14 +52,16 @@ def average_overlap(
     network.eval()
     try:
         with torch.inference_mode():
-            return _follow(network, clips, settings, machine)
+            return _follow(network, clips, config, machine)
     finally:
         network.train(training)
 
 
-def _follow(network: nn.Module, clips: Sequence[Clip], settings: Settings, machine: Machine) -> dict[str, float]:
-    runs = [_Run(c, np.random.default_rng([settings.seed, zlib.crc32(c.name.encode())]), c.views[0].box) for c in clips]
-    templates = [_cut(load(r.clip.views[0].picture), r.box, settings.template)[0] for r in runs]
+def _follow(
+    network: nn.Module, clips: Sequence[TrainingClip], config: TrainConfig, machine: TrainDevice
+) -> dict[str, float]:
+    runs = [_Run(c, np.random.default_rng([config.seed, zlib.crc32(c.name.encode())]), c.views[0].box) for c in clips]
+    templates = [_cut(load(r.clip.views[0].picture), r.box, config.template)[0] for r in runs]
     z = to_images(np.stack(templates), machine.device)
     for index in range(1, FRAMES):
         active = [n for n, run in enumerate(runs) if index < len(run.clip.views)]
@@ -68,16 +69,16 @@ def _follow(network: nn.Module, clips: Sequence[Clip], settings: Settings, machi
             break
         frames = [load(runs[n].clip.views[index].picture) for n in active]
         for n, frame in zip(active, frames, strict=True):
-            runs[n].box = _shaken(runs[n].box, runs[n].rng, frame, settings.clip_margin)
-        cuts = [_cut(frame, runs[n].box, settings.search) for n, frame in zip(active, frames, strict=True)]
+            runs[n].box = _shaken(runs[n].box, runs[n].rng, frame, config.clip_margin)
+        cuts = [_cut(frame, runs[n].box, config.search) for n, frame in zip(active, frames, strict=True)]
         x = to_images(np.stack([image for image, _ in cuts]), machine.device)
         with machine.autocast():
             maps = network(z[active], x)
         numbers = [m.float().cpu() for m in maps]
         for place, n in enumerate(active):
-            found = _decode([m[place : place + 1] for m in numbers], runs[n].box, settings, cuts[place][1])
+            found = _decode([m[place : place + 1] for m in numbers], runs[n].box, config, cuts[place][1])
             height, width = frames[place].shape[:2]
-            runs[n].box = clip(found, height, width, settings.clip_margin)
+            runs[n].box = clip(found, height, width, config.clip_margin)
             runs[n].overlaps.append(iou(runs[n].box, runs[n].clip.views[index].box))
     return {run.clip.name: float(np.mean(run.overlaps)) for run in runs}
 
@@ -93,8 +94,8 @@ def _cut(frame: Image, box: Box, rule: CropRule) -> tuple[Image, float]:
     return out, crop_square(frame, box, rule, out)
 
 
-def _decode(maps: list[Tensor], previous: Box, settings: Settings, resize_factor: float) -> Box:
+def _decode(maps: list[Tensor], previous: Box, config: TrainConfig, resize_factor: float) -> Box:
     score, size, offset = (m.numpy() for m in maps)
     window = hann_open(score.shape[-1])
     peak = decode_center(score, size, offset, window, np.empty_like(window))
-    return map_back(peak, previous, settings.search.size, resize_factor)
+    return map_back(peak, previous, config.search.size, resize_factor)

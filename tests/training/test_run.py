@@ -17,12 +17,11 @@ from edgetrack.errors import DeviceUnavailableError, UsageError, WeightsMismatch
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
-from edgetrack.training.device import find_device
-from edgetrack.training.loop import Hooks
+from edgetrack.training.loop import Callbacks
 from edgetrack.training.run import TrainRequest, train
-from edgetrack.training.settings import Wishes
+from edgetrack.training.settings import TrainOverrides, find_device
 
-SHORT = ("--phase", "64:2", "--batch", "2", "--threads", "1", "--workers", "0", "--hold-aside", "1", "--device", "cpu")
+SHORT = ("--phase", "64:2", "--batch", "2", "--threads", "1", "--workers", "0", "--held-out", "1", "--device", "cpu")
 
 
 def _command(*arguments: str) -> list[str]:
@@ -44,7 +43,7 @@ def test_train_then_export_then_nothing_left_to_do(pack: Path, tmp_path: Path) -
     assert info.file == "weights.safetensors"
     again = _request(pack, tmp_path)
     events: list[str] = []
-    assert train(again, Hooks(on_event=events.append)).step == 2
+    assert train(again, Callbacks(on_event=events.append)).step == 2
     assert "nothing is left to do; --restart starts over" in events
 
 
@@ -67,7 +66,7 @@ def test_an_interrupted_training_can_be_resumed(pack: Path, tmp_path: Path, numb
             break
     out, rest = process.communicate(timeout=120)
     assert process.returncode == 128 + number, [*seen, rest]
-    assert "not complete, the same command goes on" in out
+    assert "not complete, the same command resumes it" in out
     assert "Traceback" not in rest
     state = json.loads((tmp_path / "state" / "state.json").read_text())
     assert state["place"]["step"] >= 1
@@ -75,14 +74,14 @@ def test_an_interrupted_training_can_be_resumed(pack: Path, tmp_path: Path, numb
     request = _request(pack, tmp_path, phases=("64:100000",))
     events: list[str] = []
     steps = iter([False, True, True, True])
-    outcome = train(request, Hooks(on_event=events.append, stop=lambda: next(steps)))
+    outcome = train(request, Callbacks(on_event=events.append, stop=lambda: next(steps)))
     assert any(f"resumed at step {state['place']['step']}" in event for event in events)
     assert (outcome.step, outcome.complete) == (state["place"]["step"] + 1, False)
 
 
-def _request(pack: Path, folder: Path, **wishes: Any) -> TrainRequest:
-    made = Wishes(**{"phases": ("64:2",), "batch": 2, **wishes})
-    return TrainRequest("smat", (pack,), folder, made, held_aside=1, device="cpu", workers=0)
+def _request(pack: Path, folder: Path, **overrides: Any) -> TrainRequest:
+    made = TrainOverrides(**{"phases": ("64:2",), "batch": 2, **overrides})
+    return TrainRequest("smat", (pack,), folder, made, held_out=1, device="cpu", workers=0)
 
 
 def test_other_settings_are_refused_and_restart_starts_over(pack: Path, tmp_path: Path) -> None:
@@ -92,14 +91,14 @@ def test_other_settings_are_refused_and_restart_starts_over(pack: Path, tmp_path
     request = _request(pack, tmp_path, seed=5)
     fresh = TrainRequest(**{**vars(request), "restart": True})
     events: list[str] = []
-    assert train(fresh, Hooks(on_event=events.append)).step == 2
+    assert train(fresh, Callbacks(on_event=events.append)).step == 2
     assert any("from scratch with seed 5" in event for event in events)
 
 
 def test_training_starts_from_the_official_format(pack: Path, tmp_path: Path, pilot_weights: Path) -> None:
     request = TrainRequest(**{**vars(_request(pack, tmp_path)), "init": str(pilot_weights)})
     events: list[str] = []
-    train(request, Hooks(on_event=events.append, stop=lambda: True))
+    train(request, Callbacks(on_event=events.append, stop=lambda: True))
     assert any(f"started from {pilot_weights.name}, sha256" in event for event in events)
     before, after = find_model("smat").Network(), find_model("smat").Network()
     fill(before, find_recipe("smat"), str(pilot_weights))
@@ -111,7 +110,7 @@ def test_training_starts_from_the_official_format(pack: Path, tmp_path: Path, pi
 
 def test_training_starts_from_the_weights_that_ship(pack: Path, tmp_path: Path) -> None:
     request = TrainRequest(**{**vars(_request(pack, tmp_path)), "init": "default"})
-    train(request, Hooks(stop=lambda: True))
+    train(request, Callbacks(stop=lambda: True))
     before, after = find_model("smat").Network(), find_model("smat").Network()
     fill(before, find_recipe("smat"), "default")
     fill(after, find_recipe("smat"), str(tmp_path / "weights.safetensors"))
@@ -137,7 +136,7 @@ def test_what_cannot_be_done_says_so(pack: Path, tmp_path: Path) -> None:
         train(request)
 
 
-@pytest.mark.parametrize(("field", "value"), [("held_aside", -1), ("workers", -1), ("threads", 0)])
+@pytest.mark.parametrize(("field", "value"), [("held_out", -1), ("workers", -1), ("threads", 0)])
 def test_numbers_that_make_no_sense(pack: Path, tmp_path: Path, field: str, value: int) -> None:
     with pytest.raises(UsageError, match=str(value)):
         train(TrainRequest(**{**vars(_request(pack, tmp_path)), field: value}))

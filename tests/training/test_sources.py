@@ -13,9 +13,8 @@ import pytest
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
-from edgetrack.training.catalog import Catalog, Clip, Picture, View, hold_aside, load, verified
-from edgetrack.training.folders import read_data, read_folder
-from edgetrack.training.shards import read_shard
+from edgetrack.training.catalog import Catalog, Picture, TrainingClip, View, hold_out, load, verified
+from edgetrack.training.sources import read_data, read_folder, read_shard
 
 
 def test_a_shard_is_read_where_it_lies(pack: Path) -> None:
@@ -144,7 +143,7 @@ def test_paths_that_are_not_there_or_nothing_are_named(tmp_path: Path) -> None:
 
 def test_folders_of_own_videos(own_videos: Path) -> None:
     catalog = verified(read_folder(own_videos), "own")
-    # Row 3 says that the object is hidden; one folder has no boxes at all.
+    # LogRow 3 says that the object is hidden; one folder has no boxes at all.
     assert [(s.name, len(s.views)) for s in catalog.sequences] == [
         (f"{own_videos.name}/street", 5),
         (f"{own_videos.name}/yard", 5),
@@ -179,24 +178,24 @@ def test_a_picture_that_vanishes_is_named(pack: Path, tmp_path: Path) -> None:
         load(picture)
 
 
-def _clip(name: str, video: str, views: int) -> Clip:
-    return Clip(name, video, (View(Picture("f", 0, 1, "p"), Box(0, 0, 9, 9)),) * views)
+def _clip(name: str, video: str, views: int) -> TrainingClip:
+    return TrainingClip(name, video, (View(Picture("f", 0, 1, "p"), Box(0, 0, 9, 9)),) * views)
 
 
-def test_held_aside_sequences_take_their_videos_with_them() -> None:
+def test_held_out_sequences_take_their_videos_with_them() -> None:
     clips = [_clip(f"{video}-{number}", video, 12) for video in "abcd" for number in range(2)]
-    left, aside = hold_aside(Catalog((*clips, _clip("short", "e", 3))), 2)
-    assert len({clip.video for clip in aside}) == 2
-    assert not {clip.video for clip in aside} & {clip.video for clip in left.sequences}
+    left, held_out = hold_out(Catalog((*clips, _clip("short", "e", 3))), 2)
+    assert len({clip.video for clip in held_out}) == 2
+    assert not {clip.video for clip in held_out} & {clip.video for clip in left.sequences}
     assert len(left.sequences) == 5
-    again = hold_aside(Catalog(tuple(np.random.default_rng(0).permutation(np.array(clips, object)))), 2)[1]
-    assert again == aside
+    again = hold_out(Catalog(tuple(np.random.default_rng(0).permutation(np.array(clips, object)))), 2)[1]
+    assert again == held_out
 
 
-def test_holding_everything_aside_is_refused() -> None:
+def test_holding_everything_out_is_refused() -> None:
     with pytest.raises(SourceError, match="leaves nothing to train on"):
-        hold_aside(Catalog((_clip("a", "a", 12),)), 1)
-    assert hold_aside(Catalog((_clip("a", "a", 12),)), 0)[1] == ()
+        hold_out(Catalog((_clip("a", "a", 12),)), 1)
+    assert hold_out(Catalog((_clip("a", "a", 12),)), 0)[1] == ()
 
 
 def test_the_real_training_pack(shared: Path) -> None:

@@ -11,14 +11,26 @@ from torch import nn
 from edgetrack.errors import UsageError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.models.base import find_model
-from edgetrack.training.schedule import Average, initialise, optimizer_of, rate_factor, set_rate
-from edgetrack.training.settings import Phase, Settings, Wishes, differences, parse_mix, parse_phase, resolve
+from edgetrack.training.settings import (
+    Phase,
+    TrainConfig,
+    TrainOverrides,
+    WeightAverage,
+    differences,
+    initialise,
+    optimizer_of,
+    parse_mix,
+    parse_phase,
+    rate_factor,
+    resolve,
+    set_rate,
+)
 
-Make = Callable[..., Settings]
+Make = Callable[..., TrainConfig]
 
 
-def test_cosine_with_warm_up(settings: Make) -> None:
-    schedule = settings().schedule
+def test_cosine_with_warm_up(train_config: Make) -> None:
+    schedule = train_config().schedule
     assert (schedule.course, schedule.lr, schedule.warmup, schedule.clip) == ("cosine", 1e-3, 100, 1.0)
     assert rate_factor(schedule, 0, 0.0) == pytest.approx(0.01)
     assert rate_factor(schedule, 49, 0.0) == pytest.approx(0.5)
@@ -26,14 +38,14 @@ def test_cosine_with_warm_up(settings: Make) -> None:
     assert rate_factor(schedule, 1000, 1.0) == rate_factor(schedule, 1000, 1.7) == pytest.approx(0.01)
 
 
-def test_the_papers_schedule_drops_once(settings: Make) -> None:
-    schedule = settings(schedule="paper").schedule
+def test_the_papers_schedule_drops_once(train_config: Make) -> None:
+    schedule = train_config(schedule="paper").schedule
     assert (schedule.lr, schedule.weight_decay, schedule.clip) == (4e-4, 1e-4, 0.1)
     assert [rate_factor(schedule, 0, p) for p in (0.0, 0.79, 0.8, 1.0)] == [1.0, 1.0, 0.1, 0.1]
 
 
-def test_the_papers_loss_and_crops(settings: Make) -> None:
-    made = settings()
+def test_the_papers_loss_and_crops(train_config: Make) -> None:
+    made = train_config()
     assert (made.loss.l1, made.loss.giou) == (5.0, 2.0)
     assert (made.template.factor, made.template.size, made.search.factor, made.search.size) == (2.0, 128, 4.0, 256)
     assert (made.centre_jitter, made.scale_jitter) == (3.0, 0.25)
@@ -41,9 +53,9 @@ def test_the_papers_loss_and_crops(settings: Make) -> None:
     assert made.jitter_at(128) == 1.5
 
 
-def test_biases_and_norms_do_not_decay_and_the_backbone_has_its_own_rate(settings: Make) -> None:
+def test_biases_and_norms_do_not_decay_and_the_backbone_has_its_own_rate(train_config: Make) -> None:
     network = find_model("smat").Network()
-    optimizer = optimizer_of(network, settings(backbone_rate=0.1))
+    optimizer = optimizer_of(network, train_config(backbone_rate=0.1))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     seen = 0
     for group in optimizer.param_groups:
@@ -58,7 +70,7 @@ def test_biases_and_norms_do_not_decay_and_the_backbone_has_its_own_rate(setting
 
 def test_the_average_is_exponential_and_copies_first() -> None:
     network = nn.BatchNorm1d(1)
-    average = Average(network, memory=4)
+    average = WeightAverage(network, memory=4)
     with torch.no_grad():
         for value in (3.0, 5.0):
             network.weight.fill_(value)
@@ -108,18 +120,21 @@ def test_what_is_no_phase(text: str) -> None:
         parse_phase(text)
 
 
-def test_lengths_are_shared_over_the_recipes_phases(settings: Make) -> None:
-    assert settings(steps=100).phases == (Phase(128, 32, 35, "steps"), Phase(256, 24, 65, "steps"))
-    assert settings(minutes=10, batch=8).phases == (Phase(128, 8, 210, "seconds"), Phase(256, 8, 390, "seconds"))
-    assert settings(phases=("256:7",)).phases == (Phase(256, 24, 7, "steps"),)
+def test_lengths_are_shared_over_the_recipes_phases(train_config: Make) -> None:
+    assert train_config(steps=100).phases == (Phase(128, 32, 35, "steps"), Phase(256, 24, 65, "steps"))
+    assert train_config(duration_s=600, batch=8).phases == (
+        Phase(128, 8, 210, "seconds"),
+        Phase(256, 8, 390, "seconds"),
+    )
+    assert train_config(phases=("256:7",)).phases == (Phase(256, 24, 7, "steps"),)
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "overrides",
     [
-        {"minutes": 1.0, "steps": 1},
+        {"duration_s": 60.0, "steps": 1},
         {"phases": ("128:5", "256:5m")},
-        {"minutes": -1.0},
+        {"duration_s": -1.0},
         {"lr": 0.0},
         {"steps": 0},
         {"schedule": "other"},
@@ -131,17 +146,17 @@ def test_lengths_are_shared_over_the_recipes_phases(settings: Make) -> None:
         {"mix": ("clip=0,still=0,region=0,negative=0",)},
     ],
 )
-def test_wishes_that_cannot_be_met(settings: Make, wishes: dict[str, object]) -> None:
+def test_overrides_that_cannot_be_met(train_config: Make, overrides: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        settings(**wishes)
+        train_config(**overrides)
 
 
 def test_a_recipe_without_training_says_so() -> None:
     recipe = msgspec.structs.replace(find_recipe("smat"), training=None)
     with pytest.raises(UsageError, match=r"no \[training\] section"):
-        resolve(recipe, Wishes())
+        resolve(recipe, TrainOverrides())
 
 
-def test_mix_and_differences(settings: Make) -> None:
+def test_mix_and_differences(train_config: Make) -> None:
     assert parse_mix(("clip=1,paste=0.5", "still=0"))["paste"] == 0.5
-    assert set(differences(settings(), settings(seed=1, gap=3))) == {"seed", "gap"}
+    assert set(differences(train_config(), train_config(seed=1, gap=3))) == {"seed", "gap"}

@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgetrack.training.device import Machine, to_images
-from edgetrack.training.folders import read_data
-from edgetrack.training.heldaside import SHAKE, average_overlap
-from edgetrack.training.settings import Settings
+from edgetrack.training.settings import TrainConfig, TrainDevice, to_images
+from edgetrack.training.sources import read_data
+from edgetrack.training.validation import SHAKE, average_overlap
 
-Make = Callable[..., Settings]
-MACHINE = Machine(torch.device("cpu"), "fp32")
+Make = Callable[..., TrainConfig]
+MACHINE = TrainDevice(torch.device("cpu"), "fp32")
 
 
 class Stays(nn.Module):
@@ -43,22 +42,24 @@ class Sees(Stays):
         return score, size, offset
 
 
-def test_a_box_that_stays_put_is_shaken_off_and_one_that_is_found_again_is_not(pack: Path, settings: Make) -> None:
+def test_a_box_that_stays_put_is_shaken_off_and_one_that_is_found_again_is_not(pack: Path, train_config: Make) -> None:
     clips = read_data([pack]).sequences
-    stays = average_overlap(Stays(), clips, settings(), MACHINE)
-    sees = average_overlap(Sees(), clips, settings(), MACHINE)
+    stays = average_overlap(Stays(), clips, train_config(), MACHINE)
+    sees = average_overlap(Sees(), clips, train_config(), MACHINE)
     assert set(stays) == set(sees) == {clip.name for clip in clips}
     assert max(stays.values()) < 0.4
     # The block is 32x24, the answer is always square: 24*27.7 / (32*24 + 27.7*27.7 - 24*27.7) = 0.77 at best.
     assert min(sees.values()) > 0.6
 
 
-def test_the_same_weights_get_the_same_figure_and_the_mode_is_left_alone(pack: Path, settings: Make) -> None:
+def test_the_same_weights_get_the_same_figure_and_the_mode_is_left_alone(pack: Path, train_config: Make) -> None:
     network = Stays().train()
     clips = read_data([pack]).sequences[:2]
-    assert average_overlap(network, clips, settings(), MACHINE) == average_overlap(network, clips, settings(), MACHINE)
+    assert average_overlap(network, clips, train_config(), MACHINE) == average_overlap(
+        network, clips, train_config(), MACHINE
+    )
     assert network.training
-    assert average_overlap(network, (), settings(), MACHINE) == {}
+    assert average_overlap(network, (), train_config(), MACHINE) == {}
     assert SHAKE < 2
 
 

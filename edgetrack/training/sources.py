@@ -1,0 +1,201 @@
+"""From `--data` to a catalog: training packs (tar shards) and folders of images.
+
+A shard is an uncompressed tar file of images with an `index.json`:
+
+    {"shard", "count", "entries": [{"file", "source", "seq", "video", "frame", "width", "height", "box"}]}
+
+`seq` is one object, `video` the clip it comes from, `frame` its number there, `box` x, y, w, h in pixels or null.
+Nothing is unpacked: members are read where they are. A shard is not trusted: names, sizes and the index are checked
+first.
+
+DATA/                     a folder, given as --data
+  street/                 one object followed through one video
+    img/000001.jpg ...    or the images right in street/
+    groundtruth.txt       a row x,y,w,h in pixels for each image; nan,nan,nan,nan where the object is hidden
+  textures/*.jpg          a folder without groundtruth.txt: images without a box
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from edgetrack.box import Box
+from edgetrack.errors import SourceError
+from edgetrack.media import IMAGE_SUFFIXES, ground_truth_for, natural_key
+from edgetrack.training.catalog import LARGEST_PICTURE, Catalog, CatalogBuilder, Picture, implausible, merge
+
+INDEX = "index.json"
+LARGEST_INDEX = 64 * 2**20
+MOST_MEMBERS = 500_000
+
+
+class ShardEntry(msgspec.Struct, frozen=True):
+    """One image of a shard."""
+
+    file: str
+    seq: str
+    video: str
+    frame: int
+    width: int
+    height: int
+    box: tuple[float, float, float, float] | None
+    source: str = ""
+
+
+class ShardIndex(msgspec.Struct, frozen=True):
+    """What a shard holds."""
+
+    shard: str
+    count: int
+    entries: list[ShardEntry]
+
+
+def read_shard(path: Path) -> Catalog:
+    """The catalog of one shard.
+
+    Raises:
+        SourceError: not an uncompressed tar file, no index or a wrong one, a member with a name that leads outside or
+            that is no plain file, or more than 5 % of its pictures unusable.
+    """
+    try:
+        members = _members(path)
+        index = _index(path, members)
+    except (tarfile.TarError, OSError, ValueError, ArithmeticError, RecursionError) as error:
+        raise SourceError(f"shard {path} cannot be read as an uncompressed tar file: {error}") from error
+    gathering = CatalogBuilder(path)
+    for entry in sorted(index.entries, key=lambda e: (e.seq, e.frame)):
+        member = members.get(entry.file)
+        name = f"{path.name}:{entry.file[:200]}"
+        if member is None:
+            gathering.skip(f"{name} is in the index, not in the shard")
+            continue
+        box = None if entry.box is None else Box(*entry.box)
+        reason = None if box is None else implausible(box, entry.width, entry.height)
+        if reason is not None:
+            gathering.skip(f"{name}: {reason}")
+            continue
+        picture = Picture(str(path.absolute()), member.offset_data, member.size, name)
+        gathering.add(picture, entry.seq, entry.video, box)
+    return gathering.finish()
+
+
+def _members(path: Path) -> dict[str, tarfile.TarInfo]:
+    members: dict[str, tarfile.TarInfo] = {}
+    size = path.stat().st_size
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            _check_member(path, member, size)
+            if member.name in members or len(members) >= MOST_MEMBERS:
+                raise SourceError(f"shard {path} holds {member.name[:200]!r} twice, or more than {MOST_MEMBERS} files")
+            members[member.name] = member
+    return members
+
+
+def _check_member(path: Path, member: tarfile.TarInfo, size: int) -> None:
+    parts = PurePosixPath(member.name).parts
+    if not member.isreg() or member.sparse is not None:
+        raise SourceError(f"shard {path} holds {member.name[:200]!r}, which is not a plain file; expected images only")
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in member.name or "\0" in member.name:
+        raise SourceError(f"shard {path} holds the name {member.name[:200]!r}, which leads outside; it was not read")
+    limit = LARGEST_INDEX if member.name == INDEX else LARGEST_PICTURE
+    if member.size > limit or member.offset_data + member.size > size:
+        raise SourceError(
+            f"shard {path} states {member.size} bytes for {member.name[:200]!r}, more than the file holds or than the "
+            f"limit of {limit}; copy the shard again"
+        )
+
+
+def _index(path: Path, members: dict[str, tarfile.TarInfo]) -> ShardIndex:
+    member = members.get(INDEX)
+    if member is None:
+        raise SourceError(f"shard {path} holds no {INDEX}; docs/train.md shows the format")
+    with path.open("rb") as file:
+        file.seek(member.offset_data)
+        data = file.read(member.size)
+    try:
+        index = msgspec.json.decode(data, type=ShardIndex)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"the {INDEX} of shard {path} is not what it should be: {error}") from error
+    if index.count != len(index.entries) or len({e.file for e in index.entries}) > len(members):
+        raise SourceError(
+            f"the {INDEX} of shard {path} states {index.count} images and lists {len(index.entries)}; copy it again"
+        )
+    return index
+
+
+IMAGE_FOLDERS = ("img", "imgs")
+
+
+def read_data(paths: Iterable[Path]) -> Catalog:
+    """The catalog of all that `--data` names: tar shards, folders of shards, sequence folders, folders of those.
+
+    Raises:
+        SourceError: a path that does not exist or holds nothing to train on, or a collection that is too damaged.
+    """
+    return merge(_read(path) for path in paths)
+
+
+def _read(path: Path) -> Catalog:
+    if path.is_file():
+        if path.suffix != ".tar":
+            raise SourceError(f"{path} is not a training pack; expected a .tar shard or a folder (see docs/train.md)")
+        return read_shard(path)
+    if not path.is_dir():
+        raise SourceError(f"{path} does not exist; give a .tar shard or a folder (see docs/train.md)")
+    shards = sorted(path.glob("*.tar"))
+    return merge(read_shard(shard) for shard in shards) if shards else read_folder(path)
+
+
+def read_folder(folder: Path) -> Catalog:
+    """The catalog of a sequence folder, or of a folder of them.
+
+    Raises:
+        SourceError: no images, ground truth with another number of rows, or more than 5 % unusable boxes.
+    """
+    gathering = CatalogBuilder(folder)
+    if _images(folder):
+        _add_sequence(gathering, folder, folder.name)
+    else:
+        for child in sorted(
+            (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_key
+        ):
+            _add_sequence(gathering, child, f"{folder.name}/{child.name}")
+    return gathering.finish()
+
+
+def _images(folder: Path) -> list[Path]:
+    for place in (*(folder / name for name in IMAGE_FOLDERS), folder):
+        if place.is_dir():
+            found = [p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+            if found:
+                return sorted(found, key=natural_key)
+    return []
+
+
+def _add_sequence(gathering: CatalogBuilder, folder: Path, name: str) -> None:
+    images = _images(folder)
+    if not images:
+        return
+    boxes = ground_truth_for([folder, images[0].parent], len(images))
+    for image, box in zip(images, boxes or [None] * len(images), strict=True):
+        if boxes is not None and box is None:
+            continue  # the object is hidden in this frame
+        _add(gathering, image, name, box)
+
+
+def _add(gathering: CatalogBuilder, image: Path, name: str, box: Box | None) -> None:
+    try:
+        length = image.stat().st_size
+    except OSError as error:
+        gathering.skip(f"{image} cannot be read: {error.strerror}")
+        return
+    # Without the image's size only what no image can hold is caught here; decoding catches the rest.
+    reason = None if box is None else implausible(box, 1 << 20, 1 << 20)
+    if reason is not None or not 0 < length <= LARGEST_PICTURE:
+        gathering.skip(f"{image}: {reason or f'it has {length} bytes; expected 1 to {LARGEST_PICTURE}'}")
+        return
+    gathering.add(Picture(str(image.absolute()), 0, length, str(image)), name, name, box)
