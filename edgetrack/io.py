@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
+import shutil
+import stat
 import sys
 import tempfile
+import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal, TypeVar
 
@@ -29,7 +34,10 @@ _T = TypeVar("_T")
 _CHUNK = 1 << 20
 LARGEST_TOML = 64 << 10
 """Bytes; people write such files by hand."""
+LARGEST_TEXT = 64 << 20
 _SHOWN = 120
+_SCRATCH = "edgetrack-scratch-"
+_FRESH_S = 60
 
 
 def replace_whole(path: Path, *parts: bytes | memoryview) -> None:
@@ -70,6 +78,64 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+class ScratchFolder:
+    """A temporary folder for this user only, removed at the end of a `with`, by `remove()`, or at exit.
+
+    It is locked while its process lives: what runs that were killed left behind is swept by the next.
+
+    Raises:
+        EdgetrackError: there is no place for it.
+    """
+
+    def __init__(self) -> None:
+        try:
+            _sweep(Path(tempfile.gettempdir()))
+            self.path = Path(tempfile.mkdtemp(prefix=_SCRATCH))
+        except OSError as error:
+            raise EdgetrackError(
+                f"no temporary folder can be made: {error.strerror or error}; set TMPDIR to a folder with free space"
+            ) from None
+        self.remove = weakref.finalize(self, _remove, self.path, _lock_of(self.path))
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def _remove(folder: Path, lock: int | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
+
+
+def _lock_of(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock; None where another process does, or nothing can be locked."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sweep(temporary: Path) -> None:
+    for folder in temporary.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            info = folder.lstat()
+            # A fresh one may not be locked yet.
+            old = time.time() - info.st_mtime > _FRESH_S
+            private = stat.S_IMODE(info.st_mode) == 0o700 and os.access(folder, os.W_OK)
+            if stat.S_ISDIR(info.st_mode) and old and private and (lock := _lock_of(folder)) is not None:
+                _remove(folder, lock)
 
 
 def sha256(source: Path | IO[bytes] | bytes) -> str:
@@ -136,6 +202,37 @@ def parse_duration(
     return seconds
 
 
+def read_text(
+    path: Path | Traversable, *, error: type[EdgetrackError] = UsageError, largest: int = LARGEST_TEXT
+) -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        error: class of the errors.
+        largest: in bytes.
+
+    Raises:
+        EdgetrackError: of class `error`: it cannot be read, is too large or is not UTF-8; the message names the line.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as fault:
+        raise error(f"{path} cannot be read: {fault.strerror or fault}") from None
+    if len(data) > largest:
+        raise error(f"{path} is larger than {largest >> 10} KiB; that is no such text file")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+        raise error(f"{path} is UTF-16 or no text; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        # Positions do not count the mark.
+        at = fault.start + len(codecs.BOM_UTF8) * data.startswith(codecs.BOM_UTF8)
+        line = data[:at].count(b"\n") + 1
+        raise error(f"line {line} of {path} is not UTF-8 (byte 0x{data[at]:02x}); save it as UTF-8") from None
+
+
 def read_toml(
     path: Path | Traversable,
     type_: type[_T],
@@ -160,17 +257,14 @@ def read_toml(
     """
     end = f"; {advice}" if advice else ""
     try:
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
-    except OSError as fault:
-        raise error(f"{what} {path} cannot be read: {fault.strerror or fault}{end}") from None
-    if len(data) > largest:
-        raise error(f"{what} {path} is larger than {largest >> 10} KB{end}")
+        text = read_text(path, largest=largest)
+    except UsageError as fault:
+        raise error(f"{what} {fault}{end}") from None
     try:
-        return msgspec.convert(tomllib.loads(data.decode("utf-8")), type_)
+        return msgspec.convert(tomllib.loads(text), type_)
     except msgspec.ValidationError as fault:
         raise error(f"{path} is not a {what} of schema 1: {fault}{end}") from None
-    except (ValueError, RecursionError) as fault:  # not TOML, not UTF-8, a number of 5000 digits, 1000 brackets
+    except (ValueError, RecursionError) as fault:  # not TOML, a number of 5000 digits, 1000 brackets
         raise error(f"{what} {path} is not TOML: {fault}{end}") from None
 
 

@@ -6,9 +6,12 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -27,6 +30,51 @@ _IDLE_STEPS = 40
 _TICK_S = 0.011
 """One tick of the kernel's accounting of processor time, and a little."""
 _T = TypeVar("_T")
+# Python 3.10 has no -P, and -I would also hide PYTHONPATH and what `pip install --user` has installed.
+_SAFE_PATH = "import sys; f = sys.flags; f.isolated or getattr(f, 'safe_path', 0) or sys.path.pop(0); "
+_END_WITH_PARENT = "import ctypes; ctypes.CDLL(None).prctl(1, 9); " if sys.platform == "linux" else ""
+_RUN = "del sys.argv[0]; import runpy; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+
+
+def module_arguments(module: str, *arguments: str) -> tuple[str, ...]:
+    """Make any Python run a module as `-m` does, without importing an inspect.py that lies in the current folder."""
+    return ("-c", _SAFE_PATH + _RUN, module, *arguments)
+
+
+def python_command(module: str, *arguments: str) -> tuple[str, ...]:
+    """The same, run by this Python; on Linux the process is killed when the thread that started it has ended."""
+    return (sys.executable, "-c", _SAFE_PATH + _END_WITH_PARENT + _RUN, module, *arguments)
+
+
+def end_with_parent(parent: int) -> None:
+    """On Linux, let this process be killed when the thread that started it has ended."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was gone before
+            os._exit(1)
+
+
+@contextmanager
+def isolated_children() -> Iterator[None]:
+    """Children that a library starts meanwhile import nothing from the current folder.
+
+    Python 3.10 knows no PYTHONSAFEPATH: there they start in the root folder, and must be told where to go.
+    """
+    before, folder = os.environ.get("PYTHONSAFEPATH"), Path.cwd() if sys.version_info < (3, 11) else None
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if folder is not None:
+        os.chdir(os.sep)
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.chdir(folder)
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def thread_environ(threads: int) -> dict[str, str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -16,10 +18,12 @@ from hypothesis import strategies as st
 from edgetrack.errors import EdgetrackError, RecipeError, UsageError
 from edgetrack.io import (
     LARGEST_TOML,
+    ScratchFolder,
     decode_line,
     encode_line,
     locked,
     parse_duration,
+    read_text,
     read_toml,
     replace_whole,
     sha256,
@@ -101,11 +105,11 @@ def test_a_file_becomes_an_object(tmp_path: Path) -> None:
         (b'name = "x"\nother = 1\n', "is not a thing of schema 1: .*other"),
         (b'name = "x"\ncount = "3"\n', "is not a thing of schema 1: .*int"),
         (b"name = ", "is not TOML"),
-        (b"\xff\xfe", "is not TOML"),
-        (b"\x00", "is not TOML"),
+        (b"\xff\xfe", "is UTF-16"),
+        (b"\x00", "is UTF-16 or no text"),
         (b"x = " + b"[" * 5000, "is not TOML"),
         (b"x = " + b"9" * 5000, "is not TOML"),
-        (b"#" * (LARGEST_TOML + 1), "is larger than 64 KB"),
+        (b"#" * (LARGEST_TOML + 1), "is larger than 64 KiB"),
     ],
 )
 def test_what_is_none_is_refused_by_name(tmp_path: Path, data: bytes, words: str) -> None:
@@ -183,3 +187,80 @@ def test_a_number_alone_has_the_unit_of_its_option_and_0_is_allowed_where_it_mea
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(UsageError, match=r"--duration is .*; expected a time above 0, such as 90"):
         parse_duration(text, "--duration")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that takes the place of the temporary one."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+def test_a_scratch_folder_is_private_and_goes(temporary: Path) -> None:
+    with ScratchFolder() as folder:
+        assert folder.parent == temporary
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "file").touch()
+    assert not list(temporary.iterdir())
+
+
+def test_what_a_killed_run_left_is_swept_and_nothing_else(temporary: Path) -> None:
+    code = (
+        "import os, sys; from edgetrack.io import ScratchFolder; scratch = ScratchFolder(); folder = scratch.path; "
+        "(folder / 'model.bin').touch(); os.utime(folder, (1, 1)); print(folder, flush=True); {end}"
+    )
+    dead = subprocess.run(
+        [sys.executable, "-c", code.format(end="os.kill(os.getpid(), 9)")], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    assert Path(dead, "model.bin").is_file()
+    for kept in ("edgetrack-scratch-mine", "edgetrack-old"):
+        (temporary / kept).mkdir()
+        os.utime(temporary / kept, (1, 1))
+    with subprocess.Popen(
+        [sys.executable, "-c", code.format(end="sys.stdin.read()")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as alive:
+        assert alive.stdout
+        lives = alive.stdout.readline().strip()
+        with ScratchFolder():
+            assert not Path(dead).exists()
+            assert Path(lives, "model.bin").is_file()
+            assert (temporary / "edgetrack-scratch-mine").is_dir()
+            assert (temporary / "edgetrack-old").is_dir()
+        alive.kill()
+
+
+def test_no_temporary_folder_is_one_message(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(temporary / "none")])
+    with pytest.raises(EdgetrackError, match=r"^no temporary folder can be made: .*set TMPDIR"):
+        ScratchFolder()
+
+
+@pytest.mark.parametrize("data", ["a\r\nç\n".encode(), "a\r\nç\n".encode("utf-8-sig")])
+def test_text_is_read_with_or_without_a_mark(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t").write_bytes(data)
+    assert read_text(tmp_path / "t").splitlines() == ["a", "ç"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("a\n".encode("utf-16"), "t is UTF-16 or no text; save it as UTF-8"),
+        ("a\n".encode("utf-16-le"), "t is UTF-16 or no text; save it as UTF-8"),
+        (b"a\nb\n\xe9t\xe9\n", "line 3 of .*t is not UTF-8 .byte 0xe9.; save it as UTF-8"),
+        (b"\xef\xbb\xbfa\nb\xb5", "line 2 of .*t is not UTF-8 .byte 0xb5.; save it as UTF-8"),
+        (b"x" * 2000, "t is larger than 1 KiB"),
+    ],
+)
+def test_what_is_no_text_is_named_with_its_line(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "t").write_bytes(data)
+    with pytest.raises(RecipeError, match=words):
+        read_text(tmp_path / "t", error=RecipeError, largest=1024)
+
+
+def test_toml_may_begin_with_a_mark(tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_bytes("a = 1\n".encode("utf-8-sig"))
+    assert read_toml(tmp_path / "t.toml", dict[str, int], "recipe") == {"a": 1}

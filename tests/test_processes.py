@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from edgetrack import __version__
+from edgetrack.benchmark import protocol
 from edgetrack.benchmark.protocol import Memory, Peak, Rate, WorkerProcess
+from edgetrack.devices import agent, remote
 from edgetrack.errors import BundleError, WorkerError
-from edgetrack.processes import exit_reason, thread_environ
+from edgetrack.export import isolated
+from edgetrack.processes import exit_reason, module_arguments, python_command, thread_environ
 from edgetrack.resources import THREAD_VARIABLES
 from tests.benchmark.conftest import real_worker
 
@@ -132,3 +137,41 @@ def test_threads_are_told_to_every_library():
 )
 def test_how_a_process_ended(code, stderr, reason):
     assert exit_reason(code, stderr) == reason
+
+
+SHADOWS = ("inspect", "select", "typing", "runpy", "json", "msgspec", "numpy", "edgetrack")
+
+
+@pytest.mark.parametrize("flags", [(), ("-P",), ("-I",)])
+def test_a_script_of_the_current_folder_is_not_imported(tmp_path, flags):
+    if sys.version_info < (3, 11) and flags == ("-P",):
+        pytest.skip("there is no -P")
+    for name in SHADOWS:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)\n")
+    program, *arguments = python_command("edgetrack", "--version")
+    done = subprocess.run([program, *flags, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    if flags == ("-I",) and "No module named" in done.stderr:
+        pytest.skip("edgetrack is found through PYTHONPATH here")
+    assert (done.returncode, done.stdout) == (0, f"edgetrack {__version__}\n"), done.stderr
+
+
+def test_everything_that_starts_python_does_so_in_one_way(tmp_path):
+    for command in (protocol.COMMAND, isolated.COMMAND, agent.BENCH_COMMAND):
+        assert command[:3] == python_command("x")[:3]
+    for arguments in (remote._DOCTOR, remote._AGENT):
+        assert arguments[:2] == module_arguments("x")[:2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not end children with their parent")
+def test_a_process_ends_with_a_parent_that_is_killed():
+    code = (
+        "import subprocess, time; from edgetrack.processes import python_command; p = "
+        "subprocess.Popen(python_command('http.server', '--bind', '127.0.0.1', '0'), "
+        "stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={'PYTHONUNBUFFERED': '1'}); p.stdout.readline(); "
+        "print(p.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    psutil.wait_procs([child], timeout=5)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

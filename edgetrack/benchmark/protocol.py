@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -16,9 +15,9 @@ from edgetrack.benchmark.config import BenchConfig
 from edgetrack.box import Box
 from edgetrack.errors import WorkerError
 from edgetrack.io import decode_line
-from edgetrack.processes import JsonLinesProcess, error_by_name, thread_environ
+from edgetrack.processes import JsonLinesProcess, error_by_name, python_command, thread_environ
 
-COMMAND = (sys.executable, "-m", "edgetrack.benchmark.worker")
+COMMAND = python_command("edgetrack.benchmark.worker")
 
 
 class Load(BenchConfig, frozen=True, kw_only=True, tag="load"):

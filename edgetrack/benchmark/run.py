@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ from edgetrack.benchmark.scenarios import find_scenario, resolve
 from edgetrack.capabilities import Target
 from edgetrack.device_name import is_cuda
 from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.io import ScratchFolder
 from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.telemetry.sampler import Sampler
 from edgetrack.telemetry.sources import Sensors, SourceName, find_sensors
@@ -105,8 +105,7 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
     before = environment.look()
     if is_cuda(config.device):
         require_gpu(config.device, before.nvidia_present, environment.watch)
-    with tempfile.TemporaryDirectory(prefix="edgetrack-bench-") as name:
-        scratch = Path(name)
+    with ScratchFolder() as scratch:
         candidates = _candidates(request, config, environment, scratch)
         scene = scratch / "scene"
         scene.mkdir()

@@ -6,9 +6,6 @@ import contextlib
 import difflib
 import math
 import os
-import shutil
-import tempfile
-import weakref
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,20 +30,13 @@ from edgetrack.bundle.integrity import (
 )
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError, UsageError
+from edgetrack.io import ScratchFolder
 
 MAX_JSON_BYTES = 64 << 20
 NPZ_LIMITS = Limits(total_bytes=1 << 30, file_bytes=1 << 30, files=4096, ratio=2000)
 """Deflate packs a constant array about 1000 times smaller, which is no bomb here: a GiB is the limit."""
 
 _T = TypeVar("_T")
-
-
-class _PrivateFolder:
-    """A temporary folder for this user only, removed by `remove()`, when nothing refers to it, or at exit."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="edgetrack-"))
-        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ class Bundle:
     folder: Path
     manifest: Manifest
     source: Path
-    _private: _PrivateFolder | None = field(default=None, repr=False, compare=False)
+    _private: ScratchFolder | None = field(default=None, repr=False, compare=False)
 
     def path(self, file: str) -> Path:
         """Where a file of the manifest is, or a folder with such files (a Core ML package).
@@ -121,7 +111,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
 
 def _open_zip(source: Path, verify_files: bool, limits: Limits) -> Bundle:
     with os_errors(source, "cannot be unpacked"):
-        private = _PrivateFolder()
+        private = ScratchFolder()
         try:
             manifest = extract(source, private.path, verify_files=verify_files, limits=limits)
             (private.path / MANIFEST_FILE).write_bytes(manifest.to_json())

@@ -31,9 +31,10 @@ from edgetrack.devices import protocol
 from edgetrack.devices.protocol import AgentReply, AgentRequest, BenchDone, BenchJob, BenchLog, Refused, SentBundle
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
 from edgetrack.io import encode_line, locked, sha256
+from edgetrack.processes import python_command
 from edgetrack.resources import cache_folder
 
-BENCH_COMMAND = (sys.executable, "-m", "edgetrack", "bench")
+BENCH_COMMAND = python_command("edgetrack", "bench")
 _POLL_S = 0.2
 _LOG_LINE = 2000
 KEEP_BYTES = 4 << 30

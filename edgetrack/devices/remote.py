@@ -26,10 +26,10 @@ from edgetrack.devices.ssh import RemoteProcess, connected, translated
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
 from edgetrack.io import encode_line, sha256, write_whole
 from edgetrack.presentation.sanitize import printable, printable_data
-from edgetrack.processes import error_by_name
+from edgetrack.processes import error_by_name, module_arguments
 
-_DOCTOR = ("-m", "edgetrack", "doctor", "--json")
-_AGENT = ("-m", "edgetrack.devices.agent")
+_DOCTOR = module_arguments("edgetrack", "doctor", "--json")
+_AGENT = module_arguments("edgetrack.devices.agent")
 _DOCTOR_S = 120.0
 _STEP_S = 300.0
 """Longest wait for an answer that needs no measuring; hashing some GB on a slow card takes minutes."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -18,9 +16,10 @@ import msgspec
 
 from edgetrack.capabilities import targets
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
-from edgetrack.processes import exit_reason
+from edgetrack.io import ScratchFolder
+from edgetrack.processes import exit_reason, python_command
 
-COMMAND = (sys.executable, "-m", "edgetrack", "export")
+COMMAND = python_command("edgetrack", "export")
 _LOOK_S = 0.1
 _LONGEST_RESULT = 1 << 20
 _KINDS = {kind.exit_code: kind for kind in (UsageError, BackendMissingError, DeviceUnavailableError)}
@@ -104,9 +103,9 @@ def export_each(
         start: starts a process as `subprocess.Popen` does.
     """
     results, failures = [], []
-    with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
+    with ScratchFolder() as scratch:
         for target, arguments in commands.items():
-            folder = Path(scratch) / target
+            folder = scratch / target
             folder.mkdir()
             found = _export_one(target, arguments, folder, progress, start)
             if isinstance(found, Exported):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from edgetrack.bundle.ref import BundleRef
@@ -12,6 +11,7 @@ from edgetrack.evaluation.execution import anchored_runs
 from edgetrack.evaluation.protocols.anchored import POINTS, AnchoredRuns, Difference, paired_difference
 from edgetrack.gate.budget import BudgetRule
 from edgetrack.gate.report import RuleFinding, finding_of
+from edgetrack.io import ScratchFolder
 from edgetrack.presentation.progress import Progress
 from edgetrack.stats.bootstrap import resamples_for
 from edgetrack.stats.verdict import judge, runs_to_settle
@@ -34,9 +34,9 @@ def delta_ao(
         EdgetrackError: a bundle cannot be run, or a sequence failed.
         UsageError: fewer than two runs to pair.
     """
-    with tempfile.TemporaryDirectory(prefix="edgetrack-check-") as scratch:
+    with ScratchFolder() as scratch:
         theirs, ours = (
-            _runs(side, Path(scratch) / role, dataset, device, threads, progress)
+            _runs(side, scratch / role, dataset, device, threads, progress)
             for role, side in (("baseline", baseline), ("candidate", candidate))
         )
     margin = -rule.limit / POINTS

@@ -7,8 +7,6 @@ may be a record, too. Of two records nothing is measured: they are analysed once
 from __future__ import annotations
 
 import importlib.util
-import tempfile
-from pathlib import Path
 
 from edgetrack.benchmark import warnings
 from edgetrack.benchmark.candidates import Candidate
@@ -34,6 +32,7 @@ from edgetrack.gate.evidence import (
 from edgetrack.gate.report import CodeNote, GateReport, GateSamples, RuleFinding, make_report
 from edgetrack.gate.rounds import KEEP_FRAMES, GateSide, TurnRunner, turn_config
 from edgetrack.gate.sequential import run
+from edgetrack.io import ScratchFolder
 from edgetrack.resources import usable_cores
 
 _OTHER_TIME = (
@@ -135,10 +134,10 @@ def _measure(
     def progress(what: str, step: int, total: int) -> None:
         environment.progress(f"{what} (measures {config.max_time_s:.0f} s at most)", step, total)
 
-    with tempfile.TemporaryDirectory(prefix="edgetrack-check-") as scene:
+    with ScratchFolder() as scene:
         box = config.box or (recording.record.source.box if recording else None)
         keep_mb = memory_for_frames(machine.memory_available_mib, len(sides))
-        frames = prepare_frames(source, box, Path(scene), keep_frames=KEEP_FRAMES, keep_mb=keep_mb)
+        frames = prepare_frames(source, box, scene, keep_frames=KEEP_FRAMES, keep_mb=keep_mb)
         with TurnRunner(sides, frames, turn_config(device, threads), config.timeout_s, progress) as runner:
             differing = _differences(config, runner, recording, machine, frames, device) if recording else []
             outcome = run(

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.io import read_text
 from edgetrack.media.frames import Frame, FrameSource, check_size, quiet_cv2
 
 _IMAGE_FOLDERS = ("img", "imgs")
@@ -232,10 +233,7 @@ def read_ground_truth(path: Path) -> list[Box | None]:
     Raises:
         SourceError: the file cannot be read, or a row is not four numbers.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"ground truth {path} cannot be read as text: {error}") from error
+    text = read_text(path, error=SourceError)
     return [_row(line, path, number) for number, line in enumerate(text.rstrip().splitlines(), 1)]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.execution import anchored_runs
 from edgetrack.evaluation.protocols.anchored import POINTS, Anchored, AnchoredRuns, Difference, paired_difference
+from edgetrack.io import ScratchFolder
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.session import load
 from edgetrack.runtime.verify import GOLDEN_FILE
@@ -240,8 +240,8 @@ class AccuracyControl:
         Raises:
             AccuracyError: the cost is not met; the message names the stage that suffers most.
         """
-        with tempfile.TemporaryDirectory(prefix="edgetrack-control-") as scratch:
-            trial = _Trial(self, full, build, Path(scratch), progress)
+        with ScratchFolder() as scratch:
+            trial = _Trial(self, full, build, scratch, progress)
             first = trial.candidate(tuple(kept))
             enough = first.drop <= self.max_drop
             findings: list[StageFinding] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from edgetrack.export.pipeline import ExportPlan, ExportReport, ExportRequest, p
 from edgetrack.export.pipeline import export as export_fp32
 from edgetrack.export.recipe import Recipe, Tolerance, patterns_of, require_stages
 from edgetrack.export.targets.base import Lowering
+from edgetrack.io import ScratchFolder
 from edgetrack.quantization.accuracy_control import AccuracyControl
 from edgetrack.quantization.calibration import CalibrationSet, CalibrationSources, to_toml
 from edgetrack.quantization.replay import replay
@@ -126,8 +126,8 @@ def export(
     if work.request.precision == "fp32":
         return export_fp32(work, progress=progress)
     check_destination(work.output, overwrite=work.request.overwrite)
-    with tempfile.TemporaryDirectory(prefix="edgetrack-") as scratch:
-        full = export_fp32(work, output=Path(scratch) / "fp32", progress=progress)
+    with ScratchFolder() as scratch:
+        full = export_fp32(work, output=scratch / "fp32", progress=progress)
         return lower(full.path, work, lowering, progress)
 
 

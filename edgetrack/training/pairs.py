@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edgetrack.box import Box, jitter
 from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.processes import isolated_children
 from edgetrack.runtime.crop import CropRule, Image, crop_square
 from edgetrack.training import augment
 from edgetrack.training.augment import Augmentation, into_square, mirrored, paste, square_around
@@ -272,7 +273,9 @@ def batches(maker: PairMaker, first: int, batch: int, workers: int, *, pinned: b
         worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
     )
-    for item in loader:
+    with isolated_children():
+        items = iter(loader)
+    for item in items:
         if isinstance(item, SourceInterruptedError):
             raise item
         yield item

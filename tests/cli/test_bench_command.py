@@ -12,6 +12,7 @@ from edgetrack.benchmark import protocol
 from edgetrack.benchmark import run as benchmark
 from edgetrack.cli import bench as command
 from edgetrack.errors import UsageError, WorkerError
+from edgetrack.processes import python_command
 
 QUICK = [
     *("--source", "synthetic:drift?frames=6&size=96x64", "--threads", "1", "--warmup", "0", "--duration", "0"),
@@ -103,5 +104,5 @@ def test_workers_are_started_with_their_threads(monkeypatch):
     monkeypatch.setattr(protocol, "WorkerProcess", lambda command, environ: seen.append((command, environ)))
     protocol.start_worker("a", 3)
     ((arguments, environ),) = seen
-    assert arguments[1:] == ("-m", "edgetrack.benchmark.worker")
+    assert arguments[1:] == python_command("edgetrack.benchmark.worker")[1:]
     assert environ["OMP_NUM_THREADS"] == "3"

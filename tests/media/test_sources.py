@@ -215,7 +215,7 @@ def test_a_row_that_is_not_four_numbers_is_named_by_its_line(tmp_path, row):
 def test_ground_truth_that_is_not_text_is_refused(tmp_path):
     put_series(tmp_path, 1)
     (tmp_path / "groundtruth.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SourceError, match="cannot be read as text"):
+    with pytest.raises(SourceError, match=r"groundtruth\.txt is UTF-16 or no text; save it as UTF-8"):
         open_source(tmp_path)
 
 

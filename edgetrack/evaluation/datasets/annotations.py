@@ -13,6 +13,7 @@ import numpy as np
 from edgetrack.arrays import Boxes
 from edgetrack.errors import EdgetrackError, InvalidTextError, SequenceError
 from edgetrack.evaluation.datasets.clip import Clip, Flags, ScoringRules
+from edgetrack.io import read_text
 from edgetrack.media import IMAGE_SUFFIXES, natural_key, open_source
 from edgetrack.runtime.prompt import Text, parse_text
 
@@ -105,13 +106,10 @@ def _text(frames: Path, truth: Path | None) -> Text | None:
     path = next((path for name in TEXT_FILES if (path := truth.parent / name).is_file()), None)
     if path is None:
         return None
+    text = read_text(path, error=SequenceError, largest=LONGEST_TEXT)
     try:
-        with path.open("rb") as file:
-            data = file.read(LONGEST_TEXT + 1)
-        if len(data) > LONGEST_TEXT:
-            raise SequenceError(f"{path} is longer than {LONGEST_TEXT} bytes; expected a sentence about the target")
-        return parse_text([line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()])
-    except (OSError, UnicodeDecodeError, InvalidTextError) as error:
+        return parse_text([line.strip() for line in text.splitlines() if line.strip()])
+    except InvalidTextError as error:
         raise SequenceError(f"{path} cannot be read as a description of the target: {error}") from error
 
 
@@ -197,10 +195,7 @@ def read_flags(path: Path) -> Flags:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SequenceError(f"{path} cannot be read as text: {error}") from error
+    return read_text(path, error=SequenceError).rstrip().splitlines()
 
 
 def _parts(line: str) -> list[str]:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgetrack.errors import DatasetError
 from edgetrack.evaluation.datasets.annotations import ClipFiles, images_in
 from edgetrack.evaluation.datasets.clip import ScoringRules
+from edgetrack.io import read_text
 from edgetrack.media import VIDEO_SUFFIXES, natural_key
 
 
@@ -52,7 +54,8 @@ def _paired(frames: Path, truths: Path) -> list[tuple[str, Path]]:
 
 def _listed(base: Path) -> list[Path]:
     """The folders that list.txt names."""
-    return [base / name for name in (base / "list.txt").read_text("utf-8").split()]
+    names = read_text(base / "list.txt", error=DatasetError).splitlines()
+    return [base / name.strip() for name in names if name.strip()]
 
 
 def _got10k(root: Path) -> list[ClipFiles]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -9,11 +10,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation.execution.ledger import Done, Setup, Work, perform, run_quarantined
+from edgetrack.processes import end_with_parent, isolated_children
 from edgetrack.resources import THREAD_VARIABLES
 
 DIED = "WorkerError: the process that tracked it died (killed, out of memory, or a crash in native code)"
@@ -47,7 +50,8 @@ def _pool(waiting: deque[Work], setup: Setup, jobs: int, done: Done) -> list[tup
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    future = pool.submit(_perform_and_keep, setup, waiting[0])
+                    with isolated_children():
+                        future = pool.submit(_perform_and_keep, setup, waiting[0])
                     running[future] = waiting.popleft()
                     future.add_done_callback(events.put)
                 ended = events.get()
@@ -117,12 +121,15 @@ def _executor(setup: Setup, jobs: int) -> tuple[Any, type[Exception]]:
         ) from None
     threads = dict.fromkeys(THREAD_VARIABLES, str(setup.threads))
     return ProcessPoolExecutor(
-        jobs, timeout=_IDLE_S, initializer=_leave_interrupts_to_parent, env=threads
+        jobs, timeout=_IDLE_S, initializer=_begin, initargs=(Path.cwd(), os.getpid()), env=threads
     ), BrokenProcessPool
 
 
-def _leave_interrupts_to_parent() -> None:
+def _begin(folder: Path, parent: int) -> None:
+    """A worker works where its parent does, leaves interrupts to it, and ends with it."""
+    os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
 
 
 def _perform_and_keep(setup: Setup, work: Work) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgetrack.export.lowering import Ignored, quantize
 from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.export.targets.onnx import to_onnx
+from edgetrack.io import ScratchFolder
 from edgetrack.runtime.backends.openvino.backend import import_openvino, shared_core
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class OpenVinoExporter(Exporter):
         openvino = import_openvino()
         from openvino._offline_transformations import apply_moc_transformations
 
-        with tempfile.TemporaryDirectory() as scratch:
-            source = Path(scratch) / f"{graph.name}.onnx"
+        with ScratchFolder() as scratch:
+            source = scratch / f"{graph.name}.onnx"
             to_onnx(graph, source, opset=opset, metadata=metadata)
             model = shared_core().read_model(source)
             # What `openvino.convert_model` does, without its usage reports: constants folded, normalisations fused.

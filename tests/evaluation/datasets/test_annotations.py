@@ -48,7 +48,11 @@ def test_a_polygon_becomes_its_axis_aligned_bounds(tmp_path) -> None:
 def test_an_empty_a_missing_and_a_binary_file_are_errors(tmp_path) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x01")
-    for name, words in (("empty.txt", "is empty"), ("none.txt", "cannot be read"), ("binary.txt", "cannot be read")):
+    for name, words in (
+        ("empty.txt", "is empty"),
+        ("none.txt", "cannot be read"),
+        ("binary.txt", "is UTF-16 or no text"),
+    ):
         with pytest.raises(SequenceError, match=words):
             read_boxes(tmp_path / name)
 

@@ -140,6 +140,17 @@ def test_vot_lists_its_sequences_and_may_give_polygons(tmp_path, write_images, w
     assert sequences(dataset)["bag"].start == (0, 5, 20, 20)
 
 
+def test_a_list_may_begin_with_the_mark_of_an_editor(tmp_path, write_images, write_rows) -> None:
+    for name in ("bag", "ball one"):
+        write_images(tmp_path / name, 2)
+        write_rows(tmp_path / name / "groundtruth.txt", BOX, BOX)
+    (tmp_path / "list.txt").write_bytes("bag\r\nball one\r\n".encode("utf-8-sig"))
+    assert list(sequences(open_dataset(tmp_path, "vot"))) == ["bag", "ball one"]
+    (tmp_path / "list.txt").write_bytes("bag\r\n".encode("utf-16"))
+    with pytest.raises(DatasetError, match=r"list\.txt is UTF-16 or no text; save it as UTF-8"):
+        open_dataset(tmp_path)
+
+
 def test_plain_folders_or_one_of_them(tmp_path, plain_dataset) -> None:
     root = plain_dataset("a10", "a9", frames=2)
     dataset = open_dataset(root)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from edgetrack.evaluation.datasets import open_dataset
@@ -42,12 +47,14 @@ def test_a_process_that_dies_takes_only_its_sequence(
     assert sorted(p.name for p in tmp_path.glob("?.json")) == ["a.json", "c.json", "d.json"]
 
 
-def test_interrupts_are_the_parents(monkeypatch) -> None:
+def test_interrupts_are_the_parents(monkeypatch, tmp_path) -> None:
     import signal
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "end_with_parent", lambda parent: None)
     before = signal.getsignal(signal.SIGINT)
     try:
-        local._leave_interrupts_to_parent()
+        local._begin(tmp_path, os.getppid())
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -97,3 +104,59 @@ def test_every_native_library_is_held_to_the_threads_of_the_setup() -> None:
             assert pool.submit(os.getenv, name).result() == "3"
     finally:
         pool.shutdown(wait=True)
+
+
+SHADOWS = ("inspect", "select", "typing", "signal", "argparse", "json", "msgspec", "edgetrack")
+
+
+def test_scripts_of_the_current_folder_are_not_imported_by_the_workers(
+    plain_dataset, make_bundle, tmp_path, monkeypatch
+) -> None:
+    dataset, here = open_dataset(plain_dataset("a", "b")), tmp_path / "here"
+    here.mkdir()
+    for name in SHADOWS:
+        (here / f"{name}.py").write_text("raise SystemExit(7)\n")
+    monkeypatch.chdir(here)
+    works = [Work(dataset.read(e), None, Path(f"{e.name}.json"), ("k", "b", "w", "d")) for e in dataset.entries]
+    outcomes = {}
+    setup = Setup(make_bundle(), "cpu", 1, None)
+    run_in_processes(works, setup, 2, lambda work, error: outcomes.update({work.clip.name: error}))
+    assert outcomes == {"a": None, "b": None}
+    # A file of a relative name is where it was asked for.
+    assert (here / "a.json").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not end children with their parent")
+def test_workers_end_with_a_parent_that_is_killed(plain_dataset, make_bundle, tmp_path) -> None:
+    code = SLOW.format(data=str(plain_dataset("a", "b")), bundle=str(make_bundle()), out=str(tmp_path))
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    for _ in range(600):
+        if len(started := list(tmp_path.glob("started-*"))) == 2:
+            break
+        time.sleep(0.1)
+    workers = [psutil.Process(int(file.name.partition("-")[2])) for file in started]
+    parent.kill()
+    parent.wait()
+    assert len(workers) == 2
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive
+
+
+SLOW = """
+import os, time
+from pathlib import Path
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.datasets.clip import Clip
+from edgetrack.evaluation.execution.ledger import Setup, Work
+from edgetrack.evaluation.execution.local import run_in_processes
+
+class Slow(Clip):
+    def open(self):
+        Path({out!r}, f"started-{{os.getpid()}}").touch()
+        time.sleep(60)
+
+data = open_dataset({data!r})
+clips = [Slow(**vars(data.read(entry))) for entry in data.entries]
+works = [Work(c, None, Path({out!r}, c.name + ".json"), ("k", "b", "w", "d")) for c in clips]
+run_in_processes(works, Setup(Path({bundle!r}), "cpu", 1, None), 2, lambda work, error: None)
+"""
