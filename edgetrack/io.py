@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import msgspec
 
@@ -268,9 +268,38 @@ def read_toml(
         raise error(f"{what} {path} is not TOML: {fault}{end}") from None
 
 
+def readable(text: str) -> str:
+    """Text in which a byte of a file name that is not UTF-8 (Python holds it as half of a pair) reads `\\udcc4`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def encode_json(value: Any, *, indent: int | None = None, order: Literal["deterministic"] | None = None) -> bytes:
+    """A struct or plain data as JSON; texts are made `readable` where they must be."""
+    try:
+        data = msgspec.json.encode(value, order=order)
+    except UnicodeEncodeError:
+        data = msgspec.json.encode(_all_readable(msgspec.to_builtins(value)), order=order)
+    return data if indent is None else msgspec.json.format(data, indent=indent)
+
+
+def _all_readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, list):
+        return [_all_readable(item) for item in value]
+    return {readable(k): _all_readable(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
 def encode_line(message: msgspec.Struct) -> bytes:
-    """One line, with its line feed."""
-    return msgspec.json.encode(message) + b"\n"
+    """One line, with its line feed.
+
+    Raises:
+        UsageError: a name in it is not UTF-8, so that the other process could not open the file.
+    """
+    try:
+        return msgspec.json.encode(message) + b"\n"
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the name {readable(error.object)!r} is not UTF-8; rename the file or folder") from None
 
 
 def decode_line(line: bytes, decoder: msgspec.json.Decoder[_T], refused: Callable[[str, str], Exception]) -> _T:

@@ -20,6 +20,7 @@ from edgetrack.io import (
     LARGEST_TOML,
     ScratchFolder,
     decode_line,
+    encode_json,
     encode_line,
     locked,
     parse_duration,
@@ -264,3 +265,17 @@ def test_what_is_no_text_is_named_with_its_line(tmp_path: Path, data: bytes, wor
 def test_toml_may_begin_with_a_mark(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_bytes("a = 1\n".encode("utf-8-sig"))
     assert read_toml(tmp_path / "t.toml", dict[str, int], "recipe") == {"a": 1}
+
+
+def test_names_that_are_not_utf8_are_kept_readable_and_apart() -> None:
+    names = [os.fsdecode(name) for name in (b"\xca\xfd", b"\xca\xfe")]
+    data = encode_json({names[0]: [names[1], "\u6570", 1]}, order="deterministic")
+    assert msgspec.json.decode(data) == {"\\udcca\\udcfd": ["\\udcca\\udcfe", "\u6570", 1]}
+
+
+def test_a_name_that_a_worker_could_not_open_is_named() -> None:
+    class Request(msgspec.Struct):
+        source: str
+
+    with pytest.raises(UsageError, match=r"udcca.* is not UTF-8; rename the file or folder"):
+        encode_line(Request(os.fsdecode(b"a\xca")))

@@ -19,7 +19,7 @@ from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import EdgetrackError
-from edgetrack.io import replace_whole
+from edgetrack.io import encode_json, replace_whole
 from edgetrack.telemetry.timeline import Energy, Timeline
 
 
@@ -175,7 +175,7 @@ class BenchRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> bytes:
         """The record as one line of UTF-8 JSON."""
-        return msgspec.json.encode(self) + b"\n"
+        return encode_json(self) + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes | str, *, source: str) -> BenchRecord:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgetrack.errors import BundleError
+from edgetrack.io import encode_json
 
 SCHEMA = 1
 
@@ -125,7 +126,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
 
     def to_json(self) -> bytes:
         """Indented JSON, keys in a fixed order: the same manifest gives the same bytes."""
-        return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
+        return encode_json(self, indent=2, order="deterministic") + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes, *, source: str) -> Manifest:

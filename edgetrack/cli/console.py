@@ -37,9 +37,9 @@ def stderr() -> Console:
 
 def print_json(value: Any) -> None:
     """A msgspec struct or plain data as indented JSON on stdout."""
-    import msgspec
+    from edgetrack.io import encode_json
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2).decode() + "\n")
+    sys.stdout.write(encode_json(value, indent=2, order="deterministic").decode() + "\n")
 
 
 @contextmanager

@@ -50,6 +50,8 @@ class Verbs(TyperGroup):
             _end("not enough memory; close other programs, or raise the limit (ulimit -v)", 1)
         except RecursionError:
             _end("a file is nested too deeply to be read", 1)
+        except UnicodeEncodeError as error:
+            _end(f"the name {error.object!r} is not UTF-8 and cannot be kept; rename the file or folder", 1)
         except OSError as error:
             place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
             _end(place + (error.strerror or str(error)), 1)
@@ -116,6 +118,8 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open as long as the process is
+        # A name that is not UTF-8, or a terminal that is not, must not end the run.
+        getattr(sys, name).reconfigure(errors="backslashreplace")
     app()
 
 

@@ -22,6 +22,7 @@ from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
+from edgetrack.io import encode_json
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
@@ -166,7 +167,7 @@ def export(
         report.require()
         progress("writing the bundle")
         write_npz(writer.folder / GOLDEN_FILE, _golden_arrays(golden))
-        (writer.folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+        (writer.folder / PARITY_FILE).write_bytes(encode_json(report, indent=1) + b"\n")
         if final:
             manifest = work.exporter.complete(writer.folder, manifest, progress)
         path = writer.commit(manifest)

@@ -10,6 +10,7 @@ import msgspec
 from edgetrack.benchmark.latency import Rounds
 from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.gate.budget import BudgetRule, GateConfig
+from edgetrack.io import encode_json
 from edgetrack.stats.sequential import ALPHA
 from edgetrack.stats.verdict import Verdict, overall_verdict
 
@@ -144,7 +145,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> bytes:
         """The report as one line of UTF-8 JSON."""
-        return msgspec.json.encode(self) + b"\n"
+        return encode_json(self) + b"\n"
 
 
 def make_report(config: GateConfig, *, findings: Sequence[RuleFinding], **fields: Any) -> GateReport:

@@ -23,7 +23,7 @@ from edgetrack.bundle.manifest import Name, Sha256
 from edgetrack.errors import CalibrationError, UnknownNameError, UsageError
 from edgetrack.evaluation.datasets import SYNTHETIC, Dataset, open_dataset
 from edgetrack.evaluation.datasets.clip import Clip
-from edgetrack.io import read_toml
+from edgetrack.io import encode_json, read_toml
 from edgetrack.resources import data_folder
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.prompt import prepare_text
@@ -98,7 +98,7 @@ def make_set(name: str, parts: tuple[Part, ...], about: str = "") -> Calibration
 
 def digest(parts: tuple[Part, ...]) -> str:
     """SHA-256 of what a set lists."""
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+    return hashlib.sha256(encode_json(parts)).hexdigest()
 
 
 def to_toml(value: CalibrationSet) -> str:

@@ -20,7 +20,7 @@ from edgetrack.export.pipeline import ExportPlan, ExportReport, ExportRequest, p
 from edgetrack.export.pipeline import export as export_fp32
 from edgetrack.export.recipe import Recipe, Tolerance, patterns_of, require_stages
 from edgetrack.export.targets.base import Lowering
-from edgetrack.io import ScratchFolder
+from edgetrack.io import ScratchFolder, encode_json
 from edgetrack.quantization.accuracy_control import AccuracyControl
 from edgetrack.quantization.calibration import CalibrationSet, CalibrationSources, to_toml
 from edgetrack.quantization.replay import replay
@@ -261,7 +261,7 @@ class _BundleLowering:
             not_run=not_run,
         )
         write_npz(folder / GOLDEN_FILE, golden)
-        (folder / PARITY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(proof), indent=1) + b"\n")
+        (folder / PARITY_FILE).write_bytes(encode_json(proof, indent=1) + b"\n")
         return report
 
     def _compare(self, manifest: Manifest, info: GraphInfo, folder: Path, golden: dict[str, Array]) -> list[Comparison]:

@@ -16,6 +16,7 @@ from edgetrack.bundle import Bundle, read_npz
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.capabilities import backend_of
 from edgetrack.errors import BundleError
+from edgetrack.io import encode_json
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, StructureFinding
 
 GOLDEN_FILE, PARITY_FILE, LAYERS_FILE = "golden.npz", "parity.json", "layers.json"
@@ -230,4 +231,4 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def to_json(self) -> bytes:
         """The same report gives the same bytes."""
-        return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=1) + b"\n"
+        return encode_json(self, indent=1, order="deterministic") + b"\n"

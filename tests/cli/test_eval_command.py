@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -126,6 +128,32 @@ def test_wrong_input_is_one_clear_message(make_bundle, tmp_path, monkeypatch, ar
     done = CliRunner().invoke(app, ["eval", str(make_bundle()), *arguments])
     assert done.exit_code == code
     assert words in done.stderr
+
+
+def test_names_that_are_not_utf8_are_names(make_bundle, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (b"\xca\xfd", b"\xca\xfe"):
+        folder = tmp_path / os.fsdecode(b"\xb2\xe2") / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for index in range(3):
+            image = cv2.imencode(".jpg", np.full((48, 64, 3), index, np.uint8))[1]
+            (folder / f"{index}.jpg").write_bytes(image.tobytes())
+        (folder / "groundtruth.txt").write_text("10,12,20,16\n" * 3)
+    bundle = str(make_bundle())
+    for _ in range(2):  # made, and taken from disk
+        done = CliRunner().invoke(app, ["eval", bundle, str(folder.parent), "--json"])
+        assert done.exit_code == 0, done.output
+        (result,) = json.loads(done.stdout)["results"]
+        assert result["dataset"] == "\\udcb2\\udce2"
+        assert [one["name"] for one in result["sequences"]] == ["\\udcca\\udcfd", "\\udcca\\udcfe"]
+    done = CliRunner().invoke(app, ["track", bundle, str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["source"].endswith("\\udcb2\\udce2/\\udcca\\udcfe")
+    for arguments in (["track", bundle, str(folder), "-o", "b.txt"], ["eval", bundle, str(folder.parent)]):
+        code = f"import sys; sys.argv[1:] = {arguments}; from edgetrack.cli.main import main; main()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "\\udcca\\udcfe" in done.stdout
 
 
 def test_ctrl_c_keeps_what_is_finished(make_bundle, tmp_path) -> None:

@@ -12,6 +12,7 @@ from edgetrack.errors import DatasetError, UnknownNameError
 from edgetrack.evaluation.datasets.annotations import ClipFiles, read_clip
 from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
 from edgetrack.evaluation.datasets.layouts import LAYOUTS, Layout
+from edgetrack.io import readable
 from edgetrack.media import load_scene, scene_names
 from edgetrack.runtime.prompt import Text
 
@@ -99,14 +100,14 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
             if entries and (layout is not None or any(map(candidate.recognizes, entries))):
                 _check_names(entries, root)
                 root = root.resolve()
-                return Dataset(root.stem or "data", str(root), candidate.name, candidate.rules, entries)
+                return Dataset(readable(root.stem) or "data", str(root), candidate.name, candidate.rules, entries)
     looked = "\n".join(f"  {c.name:<12}{c.looks_for}" for c in layouts)
     raise DatasetError(f"{path} has no known layout of a data set; looked for\n{looked}")
 
 
 def _find(layout: Layout, root: Path) -> tuple[ClipFiles, ...]:
     try:
-        return tuple(layout.find(root))
+        return tuple(replace(found, name=readable(found.name)) for found in layout.find(root))
     except OSError as error:
         raise DatasetError(f"data set {root} cannot be listed: {error.strerror or error}") from error
 

@@ -27,7 +27,7 @@ from edgetrack.evaluation.datasets.annotations import ClipFiles
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.one_pass import OnePass
-from edgetrack.io import write_whole
+from edgetrack.io import encode_json, readable, write_whole
 from edgetrack.presentation.progress import Progress
 from edgetrack.runtime.session import Tracker, load
 
@@ -50,7 +50,7 @@ class SavedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 def key_of(*parts: str | float | None) -> str:
     """A hash of what decides a result."""
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+    return hashlib.sha256(encode_json(parts)).hexdigest()
 
 
 def digest_of(manifest: Manifest) -> str:
@@ -88,7 +88,7 @@ def save(value: msgspec.Struct, path: Path) -> None:
     Raises:
         EdgetrackError: it cannot be written; what was there is kept.
     """
-    write_whole(path, msgspec.json.encode(value), b"\n")
+    write_whole(path, encode_json(value), b"\n")
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class RunLedger:
 
     def _work(self, clip: Clip, task: Task[Any]) -> Work:
         config, manifest = self.config, self.ref.manifest
-        where = config.dataset.where
+        where = readable(config.dataset.where)
         key = key_of(
             digest_of(manifest),
             config.device,
