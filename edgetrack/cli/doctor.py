@@ -27,10 +27,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
         return
     from rich.table import Table
 
+    from edgetrack.presentation.sanitize import printable
+
     console = stdout()
     facts = Table(show_header=False, box=None)
     for name, value in (*_facts(machine), ("profiles", ", ".join(fitting(machine)))):
-        facts.add_row(name, value)
+        facts.add_row(name, printable(value))
     console.print(facts, markup=False)
     table = Table("target", "runs here", "tested with", "about")
     for target in targets:

@@ -1,8 +1,8 @@
-"""The device's end: `python -m edgetrack.devices.agent`, started over SSH, ends with the connection.
+"""The agent on the device: `python -m edgetrack.devices.agent`, started over SSH; it ends with the connection.
 
-It reads requests on stdin and answers on stdout (`protocol.py`). When stdin ends, or nothing came for its patience,
-it ends the benchmark with all its processes and removes what belongs to it: a network that is gone closes no pipe,
-so the end of stdin alone would not do.
+It reads requests on stdin and answers on stdout (`protocol.py`). When stdin ends, or nothing arrives for a minute, it
+ends the benchmark with all its processes and removes its files: a broken network closes no pipe, so the end of stdin
+alone would not do.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BENCH_COMMAND = python_command("edgetrack", "bench")
 _POLL_S = 0.2
 _LOG_LINE = 2000
 KEEP_BYTES = 4 << 30
-"""What is kept for next time; the files that were not used for longest go first."""
+"""Kept for the next benchmark; the files that were not used for longest are removed first."""
 _UPLOAD_KEPT_S = 86_400.0
 
 
@@ -150,7 +150,7 @@ class Store:
 
 
 class GoneError(Exception):
-    """The workstation is not there any more."""
+    """The workstation has ended the connection, or is silent."""
 
 
 class Agent:
@@ -158,9 +158,9 @@ class Agent:
 
     Args:
         requests, replies: its pipes.
-        store: where files lie.
-        patience_s: longest silence.
-        command: starts a benchmark.
+        store: where files are kept.
+        patience_s: the longest silence before the workstation is taken for gone.
+        command: what starts a benchmark.
 
     Attributes:
         reader: the thread that reads the requests; it ends when they do.

@@ -50,7 +50,7 @@ class Recognition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     system: ShortText | None = None
 
 
-class Expected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExpectedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The state in which figures are compared; it is checked and never set. Clocks in MHz, under load."""
 
     power_modes: tuple[ShortText, ...] = ()
@@ -67,7 +67,7 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A device. `backends` says for each target that runs there on what; `python` is what SSH starts there."""
+    """A device. `backends` says for each target where on the device it runs; `python` is what SSH starts there."""
 
     schema: Literal[1]
     name: ProfileName
@@ -76,7 +76,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     python: ShortText = "python3"
     backends: dict[str, DeviceName]
     recognise: Recognition = Recognition()
-    expect: Expected = Expected()
+    expect: ExpectedState = ExpectedState()
     telemetry: Readings = Readings()
 
     def fits(self, machine: MachineRecord) -> bool:
@@ -94,14 +94,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def is_board(self) -> bool:
-        """Whether it describes boards that can be told from other machines by their name."""
+        """Whether it describes boards that are recognised by their name."""
         return self.recognise.jetson is True or self.recognise.board is not None
 
     def place(self, manifests: Iterable[Manifest]) -> str:
-        """On what the bundles run there: `cpu` or `cuda:0`.
+        """Where the bundles run on the device: `cpu` or `cuda:0`.
 
         Raises:
-            UsageError: a target that does not run there, or bundles that run on different things.
+            UsageError: a target that does not run there, or bundles that do not all run in the same place.
         """
         places: dict[str, str] = {}
         for manifest in manifests:
@@ -117,14 +117,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def expectation(self) -> Expectation:
         """What the benchmark reads and checks there."""
-        return Expectation(
-            sources=self.telemetry.sources,
-            rails=self.telemetry.power or RAILS,
-            power_modes=self.expect.power_modes,
-            jetson_clocks=self.expect.jetson_clocks,
-            cpu_mhz=self.expect.cpu_mhz,
-            gpu_mhz=self.expect.gpu_mhz,
-        )
+        state = msgspec.structs.asdict(self.expect)
+        return Expectation(sources=self.telemetry.sources, rails=self.telemetry.power or RAILS, **state)
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

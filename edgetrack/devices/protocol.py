@@ -4,10 +4,10 @@
     workstation  need         which files of which hashes the bundles have
     agent        missing      which of them are not there yet; they are uploaded by SFTP
     workstation  bench        what to measure
-    agent        log, ..., done   the benchmark's words, and where its record is
+    agent        log, ..., done   what the benchmark prints, and where its record is
     workstation  clean        the record was fetched: remove it
 
-Between all of these the workstation sends `beat`; an agent that hears nothing for its patience ends what it runs.
+All the time the workstation sends `beat`; an agent that hears nothing for `PATIENCE_S` ends what it runs.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ class BenchJob(msgspec.Struct, frozen=True, tag="bench"):
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
-    """The workstation is there."""
+    """A sign of life."""
 
 
 class Clean(msgspec.Struct, frozen=True, tag="clean"):
-    """All was fetched."""
+    """The record was fetched; the agent may end."""
 
 
 class BenchLog(msgspec.Struct, frozen=True, tag="log"):
-    """A line of the benchmark's."""
+    """A line that the benchmark printed."""
 
     line: LogLine
 

@@ -1,4 +1,4 @@
-"""A benchmark on a device over SSH: look at it, send what is missing, measure, fetch, clean up."""
+"""A benchmark on a device over SSH: check the device, send missing files, measure, fetch the record, clean up."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def arguments(request: BenchRequest, profile: str) -> list[str]:
 
     Args:
         request: what was asked for; its device is replaced by the profile.
-        profile: the device's profile, which the device is told to take itself for.
+        profile: the profile that the device is to take for its own.
 
     Raises:
         UsageError: frames that are on this machine alone.
@@ -204,7 +204,7 @@ async def _measure(host: Host, profile: Profile, job: DeviceJob, notify: Callabl
 
 
 def _check_device(output: bytes, host: Host, profile: Profile, job: DeviceJob, notify: Callable[[str], None]) -> None:
-    """See in what the device's doctor printed that the targets can run, and tell where the profile does not fit."""
+    """Check by the output of `edgetrack doctor --json` that the targets can run and that the profile fits."""
     try:
         doctor = msgspec.json.decode(output, type=Doctor)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -229,7 +229,7 @@ class _Session:
         self._log: list[str] = []
 
     async def beat(self) -> None:
-        """Show for ever that we are there."""
+        """Send signs of life until it is cancelled."""
         while True:
             await asyncio.sleep(protocol.BEAT_S)
             self._say(protocol.Beat())

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from edgetrack.devices.profiles import Host
+from edgetrack.devices.protocol import LONGEST_MESSAGE
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, WorkerError
 from edgetrack.presentation.sanitize import printable
 
@@ -23,7 +24,6 @@ _LOGIN_S = 30
 _KEEPALIVE_S = 10
 _UNANSWERED = 3
 """Signs of life without an answer after which the other side is gone."""
-LONGEST_LINE = 16 << 20
 MOST_OUTPUT = 64 << 20
 """Bytes of a process on a device, stdout and stderr together: some hundred times what a long benchmark writes."""
 _CHUNK = 1 << 16
@@ -61,20 +61,16 @@ async def connected(host: Host) -> AsyncIterator[Any]:
         DeviceUnavailableError: the host is unknown, does not answer, is not the one it was, or lets nobody in.
     """
     asyncssh = import_asyncssh()
+    given = {"username": host.user, "port": host.port, "client_keys": [host.key] if host.key else None}
     options: dict[str, Any] = {
-        "known_hosts": str(host.known_hosts) if host.known_hosts else (),
+        **{name: value for name, value in given.items() if value},
+        "known_hosts": host.known_hosts or (),
         "preferred_auth": "publickey",
         "connect_timeout": _CONNECT_S,
         "login_timeout": _LOGIN_S,
         "keepalive_interval": _KEEPALIVE_S,
         "keepalive_count_max": _UNANSWERED,
     }
-    if host.user:
-        options["username"] = host.user
-    if host.port:
-        options["port"] = host.port
-    if host.key:
-        options["client_keys"] = [str(host.key)]
     with translated(host, "connecting"):
         prepared = await asyncssh.SSHClientConnectionOptions.construct(None, config=(), host=host.host, **options)
         if prepared.known_hosts is None:
@@ -145,7 +141,7 @@ class RemoteProcess:
 
     Args:
         host: where it runs, for messages.
-        connection: asyncssh's; it is cut when stderr never ends.
+        connection: asyncssh's; it is aborted when stderr exceeds the limit.
         process: asyncssh's, started with `encoding=None`.
     """
 
@@ -155,16 +151,16 @@ class RemoteProcess:
         self._received = 0
         self._stderr = b""
         self._fault: WorkerError | None = None
-        # Read all the time: asyncssh stops reading stdout while the stderr that nobody took fills its buffer.
+        # Read all the time: both share one buffer of asyncssh, and a stderr that nobody reads would stop stdout.
         self._stderr_reader = asyncio.create_task(self._read_stderr())
 
     @classmethod
     async def start(cls, host: Host, connection: Any, words: Sequence[str]) -> RemoteProcess:
-        """Start a command; each word reaches it as it is."""
+        """Start a command; each of its words arrives unchanged."""
         return cls(host, connection, await connection.create_process(command_line(words), encoding=None))
 
     def write(self, data: bytes) -> None:
-        """Send to its stdin; where it has ended, what it said last tells so."""
+        """Send to its stdin; that it has ended is seen at its stdout."""
         with suppress(OSError):
             self._process.stdin.write(data)
 
@@ -182,8 +178,8 @@ class RemoteProcess:
                 end = searched
                 break
             self._pending += part
-            if len(self._pending) > LONGEST_LINE:
-                raise self._excess(f"a line of more than {LONGEST_LINE >> 20} MiB")
+            if len(self._pending) > LONGEST_MESSAGE:
+                raise self._excess(f"a line of more than {LONGEST_MESSAGE >> 20} MiB")
         line = bytes(self._pending[:end])
         del self._pending[:end]
         return line
@@ -226,7 +222,7 @@ class RemoteProcess:
         except WorkerError as error:
             self._fault = error
             self._connection.abort()
-        except Exception:  # the connection is lost, which who reads stdout is told
+        except Exception:  # the connection is lost; reading stdout reports it
             return
 
     def _count(self, part: bytes) -> None:

@@ -272,7 +272,7 @@ def test_two_bundles_of_one_name_are_refused(make_onnx_bundle, tmp_path):
 
 @pytest.fixture
 def impostor(device, tmp_path):
-    """impostor(agent, doctor) is a choice of a device whose Python is a script of somebody else's.
+    """impostor(agent, doctor) is a choice of a device whose Python is another program.
 
     `agent` and `doctor` are Python; the agent has `say(**message)` and `hear()`.
     """
@@ -316,7 +316,7 @@ def impostor(device, tmp_path):
     ],
 )
 def test_an_agent_that_never_stops_talking_or_talks_nonsense_is_cut_off(there, impostor, monkeypatch, agent, words):
-    monkeypatch.setattr(ssh, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(ssh, "LONGEST_MESSAGE", 1 << 20)
     monkeypatch.setattr(ssh, "MOST_OUTPUT", 2 << 20)
     with pytest.raises(WorkerError, match=words):
         there(impostor(agent))
