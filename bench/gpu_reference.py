@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgetrack.benchmark import machine
 from edgetrack.benchmark.candidates import require_gpu
+from edgetrack.benchmark.run import this_machine
 from edgetrack.capabilities import reference_target
 from edgetrack.errors import EdgetrackError
 from edgetrack.export.isolated import IsolatedExports, export_each
@@ -68,7 +68,7 @@ def bench(given: argparse.Namespace, made: IsolatedExports, output: Path) -> int
 def main() -> int:
     """Export, measure, save; 0 where every way was measured."""
     given = arguments()
-    here = machine.collect()
+    here = this_machine()
     require_gpu(given.device, here.nvidia_present)
     card = re.sub(r"[^a-z0-9]+", "-", here.gpus[0].name.lower()).strip("-") if here.gpus else "unknown"
     output = given.output or RESULTS / f"gpu-{card}.json"

@@ -1,14 +1,21 @@
-"""What the package finds around it: the data that ships with it, a folder for its cache, the cores it may use."""
+"""What the package finds around it: shipped data, a cache folder, small system files, the cores it may use."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 
 from edgetrack.errors import EdgetrackError
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 """Environment variables by which native libraries choose their number of threads when they are loaded."""
+_COMMAND_TIMEOUT_S = 10.0
+
+RunCommand = Callable[..., "subprocess.CompletedProcess[str]"]
+"""Starts a command as `subprocess.run` does."""
 
 
 def data_folder(name: str) -> Path:
@@ -43,7 +50,58 @@ def cache_folder() -> Path | None:
     return base if os.access(base, os.W_OK) else None
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on, at least 1."""
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use, at least 1: its affinity within the CPU quota of its cgroup, rounded down.
+
+    Args:
+        root: the folder that holds proc and sys.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quota = cpu_quota(root)
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def cpu_quota(root: Path) -> float | None:
+    """The tightest quota on the way from this process's cgroup to the root, in cores; None without one."""
+    quotas = []
+    for folder in cgroup_folders(root, "cpu"):
+        v1 = f"{read_text(folder / 'cpu.cfs_quota_us')} {read_text(folder / 'cpu.cfs_period_us')}"
+        stated = re.fullmatch(r"(\d+) ([1-9]\d*)", read_text(folder / "cpu.max") or v1)
+        if stated:
+            quotas.append(int(stated[1]) / int(stated[2]))
+    return min(quotas, default=None)
+
+
+def cgroup_folders(root: Path, controller: str) -> list[Path]:
+    """The folders of this process's cgroup for a controller, v1 and v2, from the mount's root down.
+
+    In a container the path of /proc/self/cgroup may be the host's, so folders that are not there are left out.
+    """
+    mount = root / "sys/fs/cgroup"
+    folders = []
+    for line in ("0::/", *(read_text(root / "proc/self/cgroup") or "").splitlines()):
+        _, names, path = [*line.split(":", 2), "", ""][:3]
+        if names and controller not in names.split(","):
+            continue
+        for base in (mount / names, mount / controller) if names else (mount, mount / "unified"):
+            parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+            folders += [base.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def read_text(path: Path) -> str | None:
+    """A small file of /proc or /sys, stripped; None where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\n")
+    except OSError:
+        return None
+
+
+def command_output(run: RunCommand, command: Sequence[str]) -> str:
+    """What a command prints, stripped; empty where it is missing, fails or takes longer than ten seconds."""
+    try:
+        done = run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from edgetrack.benchmark import machine
 from edgetrack.export.isolated import Exported, Failed, IsolatedExports, Worst
+from edgetrack.system.machine import collect
 
 SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "gpu_reference.py"
 GIVEN = argparse.Namespace(
@@ -32,7 +32,7 @@ def script() -> ModuleType:
 
 
 def test_without_a_gpu_it_says_so_and_leaves_nothing() -> None:
-    if machine.collect().nvidia_present:
+    if collect().nvidia_present:
         pytest.skip("A GPU IS HERE: its absence cannot be tested")
     before = sorted(SCRIPT.parent.rglob("*.json"))
     done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, timeout=120, check=False)

@@ -48,8 +48,6 @@ TARGET_NAMED = {
     "training/run.py": {"torch"},
     # Every export starts from PyTorch or from ONNX files, and records the versions of both packages.
     "export/pipeline.py": {"torch", "onnx", "onnxruntime"},
-    # Waits for its list of packages to come from `capabilities.recorded_packages`.
-    "benchmark/machine.py": {"openvino", "onnxruntime", "torch", "tensorrt", "onnx"},
 }
 
 

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetrack.benchmark.gpu_watch import GpuWatch, Watch
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.bundle.reader import find_bundles, open_bundle
@@ -15,6 +14,7 @@ from edgetrack.bundle.ref import BundleRef, path_aliases
 from edgetrack.capabilities import Target, find_target, open_ref
 from edgetrack.device_name import is_cuda
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
+from edgetrack.system.gpu import GpuWatch, Watch
 
 OUTPUT_FOLDER = Path("out")
 _BUSY_PERCENT = 5

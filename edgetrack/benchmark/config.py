@@ -11,7 +11,7 @@ import msgspec
 from edgetrack.box import Box
 from edgetrack.device_name import is_device
 from edgetrack.errors import DeviceUnavailableError, UsageError
-from edgetrack.telemetry.sources import Expectation
+from edgetrack.system.sampler import Expectation
 
 DEFAULT_SOURCE = "synthetic:drift?frames=120&size=1280x720"
 _DAY_S = 86_400.0

@@ -14,7 +14,6 @@ from edgetrack.benchmark.candidates import Candidate
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.latency import Rounds, fps, latency_of
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.protocol import Loaded, Measure, Peak, Roofline, RoundSamples, Worker
 from edgetrack.benchmark.record import (
     BenchResult,
@@ -36,8 +35,9 @@ from edgetrack.device_name import is_cuda
 from edgetrack.errors import EdgetrackError
 from edgetrack.runtime.trackers.base import find_procedure
 from edgetrack.stats.bootstrap import Ratio, ratio_of_medians
-from edgetrack.telemetry.sources import Expectation
-from edgetrack.telemetry.timeline import Timeline, energy_of
+from edgetrack.system.machine import MachineRecord
+from edgetrack.system.sampler import Expectation
+from edgetrack.system.timeline import Timeline, energy_of
 
 _WARMUP_FRAMES = 10
 _DISCARDED = 5

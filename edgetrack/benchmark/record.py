@@ -12,7 +12,6 @@ import msgspec
 
 from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.latency import Latency, Rounds
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.scenarios.burst import BurstOutcome
 from edgetrack.benchmark.scenarios.paced import PacedOutcome
 from edgetrack.benchmark.scenarios.soak import SoakOutcome
@@ -20,7 +19,8 @@ from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.ref import bundle_label
 from edgetrack.errors import EdgetrackError
 from edgetrack.io import encode_json, replace_whole
-from edgetrack.telemetry.timeline import Energy, Timeline
+from edgetrack.system.machine import MachineRecord
+from edgetrack.system.timeline import Energy, Timeline
 
 
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from edgetrack.benchmark.clock import Clock, MonotonicClock
-from edgetrack.benchmark.machine import cpu_flags
 from edgetrack.benchmark.protocol import Roofline
 from edgetrack.capabilities import TARGETS, backend_of
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.resources import THREAD_VARIABLES
 from edgetrack.runtime.backends.base import Chain, RooflineProbe
+from edgetrack.system.clock import Clock, MonotonicClock
+from edgetrack.system.machine import cpu_flags
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _RUNS_IN_A_ROW = 8

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgetrack import capabilities, errors
-from edgetrack.benchmark import machine
 from edgetrack.benchmark.candidates import (
     OUTPUT_FOLDER,
     Candidate,
@@ -22,11 +21,8 @@ from edgetrack.benchmark.candidates import (
     on_device,
     require_gpu,
 )
-from edgetrack.benchmark.clock import Clock, MonotonicClock
 from edgetrack.benchmark.config import BenchConfig, BenchRequest
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
-from edgetrack.benchmark.gpu_watch import GpuWatch, Watch
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.measurement import (
     CandidateMeasurement,
     Measurement,
@@ -42,9 +38,11 @@ from edgetrack.device_name import is_cuda
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.io import ScratchFolder
 from edgetrack.presentation.progress import Progress, no_progress
-from edgetrack.telemetry.sampler import Sampler
-from edgetrack.telemetry.sources import Sensors, SourceName, find_sensors
-from edgetrack.telemetry.timeline import Window
+from edgetrack.system.clock import Clock, MonotonicClock
+from edgetrack.system.gpu import GpuWatch, Watch
+from edgetrack.system.machine import MachineRecord, collect
+from edgetrack.system.sampler import Sampler, Sensors, SourceName, find_sensors
+from edgetrack.system.timeline import Window
 
 _T = TypeVar("_T")
 
@@ -56,6 +54,11 @@ def no_export(tracker: str | None, target: str, output: Path | None, weights: st
         UsageError: always.
     """
     raise UsageError(f"a bundle of {tracker or 'the default tracker'} for {target} is missing; export it first")
+
+
+def this_machine() -> MachineRecord:
+    """This machine, with the versions of every target's packages."""
+    return collect(capabilities.recorded_packages())
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Environment:
     notify: Notify = lambda line: None
     progress: Progress = no_progress
     start: Start = start_worker
-    look: Callable[[], MachineRecord] = machine.collect
+    look: Callable[[], MachineRecord] = this_machine
     sensors: Callable[[Sequence[SourceName] | None], Sensors] = find_sensors
     best_target: Callable[[str | None], Target] = capabilities.best_target
     reference_target: Callable[[], Target] = capabilities.reference_target

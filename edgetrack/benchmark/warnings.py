@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from edgetrack.benchmark.latency import Latency
-from edgetrack.benchmark.machine import MachineRecord
-from edgetrack.telemetry.sources import Expectation
-from edgetrack.telemetry.throttling import find_throttling
-from edgetrack.telemetry.timeline import Timeline, Window, inside
+from edgetrack.system.machine import MachineRecord
+from edgetrack.system.sampler import Expectation
+from edgetrack.system.timeline import Timeline, Window, find_throttling, inside
 
 NOISY_CV = 0.15
 """Standard deviation over mean of the track latencies above which a machine counts as noisy."""
@@ -103,7 +102,7 @@ def of_run(timeline: Timeline, candidate: str, kinds: Sequence[str], expected: E
     codes = {"throttled": WarningCode.THROTTLED, "clock-changed": WarningCode.CLOCK_CHANGED}
     for found in find_throttling(timeline, candidate, kinds):
         yield codes[found.kind].warning(found.detail)
-    windows = [w for w in timeline.windows if w.contestant == candidate and w.kind in kinds]
+    windows = [w for w in timeline.windows if w.candidate == candidate and w.kind in kinds]
     for what, mhz, is_gpu in (("processor", expected.cpu_mhz, False), ("GPU", expected.gpu_mhz, True)):
         reached = _highest_clock(timeline, windows, is_gpu)
         if mhz is not None and reached is not None and reached < _NEAR_CLOCK * mhz:

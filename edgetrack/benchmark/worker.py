@@ -15,10 +15,7 @@ from contextlib import closing
 from typing import BinaryIO
 
 from edgetrack.benchmark import protocol
-from edgetrack.benchmark.clock import Clock, MonotonicClock
 from edgetrack.benchmark.frames import FrameFeed
-from edgetrack.benchmark.gpu_watch import ProcessMemory
-from edgetrack.benchmark.memory import peak_rss_mb
 from edgetrack.benchmark.protocol import Load, Loaded, LoadRoofline, Measure, Memory, Peak, Probe, Rate, RoundSamples
 from edgetrack.benchmark.roofline import RooflineSearch
 from edgetrack.benchmark.scenarios import scenario_of
@@ -28,6 +25,9 @@ from edgetrack.errors import EdgetrackError, WorkerError
 from edgetrack.io import encode_line
 from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import Tracker, load
+from edgetrack.system.clock import Clock, MonotonicClock
+from edgetrack.system.gpu import GpuMemory
+from edgetrack.system.process_memory import peak_rss_mb
 
 
 class TrackerRun:
@@ -57,7 +57,7 @@ class TrackerRun:
             return tracker
 
         clock = clock or MonotonicClock()
-        self._gpu_memory = ProcessMemory(request.device)
+        self._gpu_memory = GpuMemory(request.device)
         self._scenario = scenario_of(request)
         start = clock.now_ns()
         tracker = open_tracker(request.threads)

@@ -130,13 +130,13 @@ def _measured(request: BenchRequest, host: str | None, here: bool) -> BenchRecor
 
     import msgspec
 
-    from edgetrack.benchmark.machine import collect
+    from edgetrack.benchmark.run import this_machine
     from edgetrack.capabilities import open_ref
     from edgetrack.devices.profiles import choose_device
 
     if host is not None and here:
         raise UsageError("--host and --here exclude each other; give one of them")
-    choice = choose_device(request.config.device, host, collect, here=here)
+    choice = choose_device(request.config.device, host, this_machine, here=here)
     if choice.host is not None:
         return _measured_there(request, choice)
     if choice.profile is None:

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgetrack.benchmark.machine import MachineRecord
+    from edgetrack.system.machine import MachineRecord
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False) -> None:
     """Show the machine, the installed packages, and for every target whether it can run here."""
-    from edgetrack.benchmark.machine import collect
+    from edgetrack.capabilities import recorded_packages
     from edgetrack.capabilities import targets as all_targets
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.devices.profiles import fitting
+    from edgetrack.system.machine import collect
 
     with stages("looking") as progress:
         progress("at the machine")
-        machine = collect()
+        machine = collect(recorded_packages())
     targets = [t for t in all_targets() if t.exporter is not None]
     if as_json:
         rows = [{"target": t.name, "installed": t.installed, "install": t.install_command} for t in targets]

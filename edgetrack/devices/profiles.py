@@ -18,13 +18,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.device_name import EXAMPLES, DeviceName, ProfileName, is_device
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
 from edgetrack.resources import data_folder
-from edgetrack.telemetry.sources import RAILS, Expectation, SourceName
+from edgetrack.system.machine import MachineRecord
+from edgetrack.system.sampler import RAILS, Expectation, SourceName
 
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Rail = Annotated[str, msgspec.Meta(pattern=r"^(jtop|tegrastats|nvml|rapl):[\w:-]+(\+[\w:-]+)*\Z", max_length=200)]

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from edgetrack.benchmark.config import BenchRequest
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.bundle.integrity import MANIFEST_FILE
 from edgetrack.bundle.manifest import FileInfo
@@ -27,6 +26,7 @@ from edgetrack.errors import BackendMissingError, DeviceUnavailableError, Edgetr
 from edgetrack.io import encode_line, sha256, write_whole
 from edgetrack.presentation.sanitize import printable, printable_data
 from edgetrack.processes import error_by_name, module_arguments
+from edgetrack.system.machine import MachineRecord
 
 _DOCTOR = module_arguments("edgetrack", "doctor", "--json")
 _AGENT = module_arguments("edgetrack.devices.agent")

@@ -12,7 +12,6 @@ from edgetrack.benchmark import warnings
 from edgetrack.benchmark.candidates import Candidate
 from edgetrack.benchmark.config import DEFAULT_SOURCE
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.run import Environment
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.errors import BackendMissingError, UsageError
@@ -34,6 +33,7 @@ from edgetrack.gate.rounds import KEEP_FRAMES, GateSide, TurnRunner, turn_config
 from edgetrack.gate.sequential import run
 from edgetrack.io import ScratchFolder
 from edgetrack.resources import usable_cores
+from edgetrack.system.machine import MachineRecord
 
 _OTHER_TIME = (
     "baseline and candidate ran at different times: a change of the machine between them counts as the bundle's; give "

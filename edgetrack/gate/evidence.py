@@ -17,7 +17,6 @@ import numpy as np
 
 from edgetrack.arrays import Floats
 from edgetrack.benchmark.config import SourceNote
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.capabilities import open_ref
@@ -26,6 +25,7 @@ from edgetrack.gate.budget import BudgetRule, Speed
 from edgetrack.gate.report import RuleFinding, SideNote, TurnsMs, finding_of
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
 from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
+from edgetrack.system.machine import MachineRecord
 
 _SEED = 0
 _SUFFIX = ".json"

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import msgspec
 
 from edgetrack.benchmark.latency import Rounds
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.gate.budget import BudgetRule, GateConfig
 from edgetrack.io import encode_json
 from edgetrack.stats.sequential import ALPHA
 from edgetrack.stats.verdict import Verdict, overall_verdict
+from edgetrack.system.machine import MachineRecord
 
 
 class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgetrack.benchmark.clock import Clock
 from edgetrack.gate.budget import BudgetRule
 from edgetrack.gate.evidence import Evidence, judge, pairs_of_processes_needed, processes_needed
 from edgetrack.gate.report import RuleFinding
 from edgetrack.gate.rounds import TURN_FRAMES, GateSide, TurnRunner
 from edgetrack.stats.bootstrap import rounds_needed
 from edgetrack.stats.sequential import ANALYSES, spent, spent_on_processes
+from edgetrack.system.clock import Clock
 
 _LONGEST_RESTART = 1 / 16
 """Most of the time that fresh processes for one stage may take."""

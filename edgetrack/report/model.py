@@ -25,7 +25,7 @@ from edgetrack.evaluation.protocols.anchored import Difference
 from edgetrack.evaluation.results import EvalRecord
 from edgetrack.presentation.sanitize import printable
 from edgetrack.quantization.accuracy_control import Sensitivity
-from edgetrack.telemetry.timeline import Timeline
+from edgetrack.system.timeline import Timeline
 
 _T = TypeVar("_T")
 UNTRAINED = "untrained"

@@ -19,7 +19,6 @@ from markupsafe import Markup
 
 from edgetrack import __version__
 from edgetrack.benchmark.config import BenchConfig, SourceNote
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.table import scenario_notes, telemetry_note
@@ -50,6 +49,7 @@ from edgetrack.report.model import (
 )
 from edgetrack.report.svg import INK
 from edgetrack.report.table import accuracy_table, point_table, speed_table
+from edgetrack.system.machine import MachineRecord
 
 _ASSETS = Path(__file__).parent / "assets"
 

@@ -21,9 +21,8 @@ from edgetrack.evaluation.protocols.anchored import POINTS
 from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.report.model import by_speed, is_reference
 from edgetrack.report.svg import INK, NARROW, PX, Marks, both
-from edgetrack.telemetry.reading import Quantity
-from edgetrack.telemetry.throttling import Finding, find_throttling
-from edgetrack.telemetry.timeline import Series, Timeline
+from edgetrack.system.sensors import Quantity
+from edgetrack.system.timeline import Finding, Series, Timeline, find_throttling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -441,9 +440,9 @@ def _name_points(figure: Figure, axis: Axes, points: Sequence[Point], line: floa
 
 def _onsets(timeline: Timeline) -> Iterator[Finding]:
     """Throttling and falling clocks of all candidates."""
-    kinds = {(window.contestant, window.kind) for window in timeline.windows}
-    for contestant in sorted({contestant for contestant, _ in kinds}):
-        yield from find_throttling(timeline, contestant, sorted(kind for who, kind in kinds if who == contestant))
+    kinds = {(window.candidate, window.kind) for window in timeline.windows}
+    for candidate in sorted({candidate for candidate, _ in kinds}):
+        yield from find_throttling(timeline, candidate, sorted(kind for who, kind in kinds if who == candidate))
 
 
 def _known(series: Series) -> list[float]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +24,9 @@ from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
 from edgetrack.runtime.prompt import Text, missing_text, phrases_of
 from edgetrack.runtime.trackers.base import Procedure, find_procedure
+from edgetrack.system.clock import Clock, MonotonicClock
 
 STAGES = ("crop", "graphs", "decode")
-Clock = Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,11 @@ class Tracker:
         *,
         memory: str | None = None,
         text: Text | None = None,
-        clock: Clock = time.perf_counter_ns,
+        clock: Clock | None = None,
     ) -> None:
         self.manifest = bundle.manifest if memory is None else with_memory(bundle.manifest, memory)
         self.options = options
-        self._clock = clock
+        self._clock = clock or MonotonicClock()
         self._started = False
         self._closed = False
         self._frame_size = (0, 0)
@@ -163,13 +162,13 @@ class Tracker:
             raise UsageError("update was called before init; call tracker.init(frame, box) on the first frame")
         image = as_input(frame, aux, self._procedure.modalities)
         self._frame_size = image.shape[0], image.shape[1]
-        clock, spent = self._clock, self._spent
+        now_ns, spent = self._clock.now_ns, self._spent
         spent.update(dict.fromkeys(STAGES, 0))
-        last = clock()
+        last = now_ns()
 
         def timer(stage: str) -> None:
             nonlocal last
-            before, last = last, clock()
+            before, last = last, now_ns()
             spent[stage] += last - before
 
         found = self._procedure.update(image, timer)

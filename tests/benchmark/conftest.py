@@ -7,13 +7,13 @@ import pytest
 from edgetrack.benchmark.candidates import opened
 from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.frames import BenchFrames
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.measurement import CandidateMeasurement, RooflineMeasurement, failures, results
 from edgetrack.benchmark.protocol import COMMAND, Loaded, Peak, Rate, Ready, Roofline, RoundSamples, WorkerProcess
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import PaperFigures
 from edgetrack.processes import thread_environ
+from edgetrack.system.machine import MachineRecord
 from tests.builders import round_samples, scripted_manifest, write_scripted
 
 SOURCE = "synthetic:drift?frames=6&size=96x64"

@@ -5,11 +5,20 @@ from dataclasses import replace
 import pytest
 
 from edgetrack import capabilities
-from edgetrack.benchmark.candidates import add_references, choose, opened
+from edgetrack.benchmark.candidates import (
+    FAST_HINT,
+    add_references,
+    choose,
+    on_device,
+    opened,
+    require_gpu,
+    with_fast_reference,
+)
 from edgetrack.bundle import open_bundle, pack
 from edgetrack.bundle.manifest import WeightsInfo
-from edgetrack.capabilities import find_target
-from edgetrack.errors import BundleError, ParityError, UsageError
+from edgetrack.capabilities import find_target, reference_target
+from edgetrack.errors import BundleError, DeviceUnavailableError, ParityError, UsageError
+from tests.system.conftest import ScriptedNvml, absent, watching
 
 OURS = WeightsInfo(origin="official", sha256="a" * 64)
 OTHERS = WeightsInfo(origin="official", sha256="b" * 64)
@@ -238,3 +247,51 @@ def test_a_given_reference_that_is_none(refer, make_bundle, tmp_path):
     other = make_bundle("other", target="onnx", tracker="other")
     with pytest.raises(UsageError, match="measured are smat"):
         refer(ours, given=str(other))
+
+
+def test_a_machine_without_a_driver_is_refused_before_anything_is_done():
+    with pytest.raises(DeviceUnavailableError, match=r"'cuda:0': no NVIDIA driver.*Driver Not Loaded") as caught:
+        require_gpu("cuda:0", False, absent)
+    assert caught.value.exit_code == 4
+    require_gpu("cuda:0", False, watching(ScriptedNvml()))
+
+
+@pytest.mark.parametrize(
+    ("nvml", "codes"),
+    [
+        (ScriptedNvml(), []),
+        (ScriptedNvml(others=(500, 20)), ["gpu-shared"]),
+        (ScriptedNvml(load=60), ["gpu-shared"]),
+        (None, ["no-gpu-memory"]),
+    ],
+)
+def test_who_else_is_on_the_gpu_is_warned_of(make_bundle, nvml, codes):
+    ours = opened(make_bundle("ours"))
+    watch = absent if nvml is None else watching(nvml)
+    (found,) = on_device([ours], None, "cuda:0", watch)
+    assert [warning.code for warning in found.warnings] == codes
+    assert on_device([ours], None, "cpu", absent) == [ours]
+    if nvml is not None and nvml.others:
+        assert "2 other processes, 520 MiB in use" in found.warnings[0].detail
+
+
+def test_the_fast_reference_stands_beside_the_eager_one(make_bundle):
+    target = replace(reference_target(), name="onnx")
+    ours, eager = opened(make_bundle("ours")), opened(make_bundle("eager", target="onnx"))
+    candidates = [replace(ours, reference="eager"), replace(eager, reference="eager")]
+    found = with_fast_reference(candidates, target)
+    assert [c.label for c in found] == ["ours", "eager", f"eager@{FAST_HINT}"]
+    assert found[-1].reference == "eager"
+    assert with_fast_reference(found, target) == found
+    assert FAST_HINT in reference_target().hints
+
+
+def test_bundles_at_hand_that_do_not_run_there_are_left_out(make_bundle, tmp_path):
+    make_bundle("processor", folder=tmp_path / "out")
+    make_bundle("card", folder=tmp_path / "out", target="tensorrt")
+    told = []
+    for device, label in (("cuda:0", "card"), ("cpu", "processor")):
+        found = choose((), None, export=None, best_target=None, notify=told.append, folder=tmp_path / "out",
+                       device=device)  # fmt: skip
+        assert [c.label for c in found] == [label]
+    assert told == ["left out: processor does not run on cuda:0", "left out: card does not run on cpu"]

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgetrack.errors
-from edgetrack.benchmark.clock import ManualClock, MonotonicClock
 from edgetrack.benchmark.protocol import Roofline
 from edgetrack.benchmark.roofline import (
     CHAINS,
@@ -25,6 +24,7 @@ from edgetrack.benchmark.roofline import (
 )
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.runtime.backends.base import Chain
+from edgetrack.system.clock import ManualClock, MonotonicClock
 
 SMALL = Chain(4, (8, 16, 8))
 USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -212,23 +212,3 @@ def test_importing_the_package_loads_no_backend():
     root = Path(edgetrack.errors.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-class TestManualClock:
-    def test_steps_after_each_reading_and_when_told(self):
-        clock = ManualClock(step_ns=5, start_ns=100)
-        assert [clock.now_ns(), clock.now_ns()] == [100, 105]
-        clock.advance(1000)
-        assert clock.now_ns() == 1110
-
-    def test_never_goes_back(self):
-        with pytest.raises(ValueError, match="0 or more"):
-            ManualClock(step_ns=-1)
-        with pytest.raises(ValueError, match="0 or more"):
-            ManualClock().advance(-1)
-
-
-def test_monotonic_clock_never_goes_back():
-    clock = MonotonicClock()
-    readings = [clock.now_ns() for _ in range(100)]
-    assert readings == sorted(readings)

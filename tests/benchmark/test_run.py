@@ -9,19 +9,20 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from edgetrack.benchmark.candidates import opened
+from edgetrack.benchmark.candidates import FAST_HINT, opened
 from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.frames import BenchFrames
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.measurement import CandidateMeasurement, RooflineMeasurement
 from edgetrack.benchmark.protocol import Load, Measure, Memory, Probe
-from edgetrack.benchmark.record import BenchRecord
-from edgetrack.benchmark.run import Environment, Runner, exit_code, measure, order
+from edgetrack.benchmark.record import BenchRecord, VersusPaper
+from edgetrack.benchmark.run import Environment, Runner, exit_code, measure, order, this_machine
 from edgetrack.box import Box
-from edgetrack.bundle.manifest import WeightsInfo
-from edgetrack.capabilities import find_target
+from edgetrack.bundle.manifest import PaperFigures, WeightsInfo
+from edgetrack.capabilities import find_target, recorded_packages
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UsageError, WorkerError
+from edgetrack.system.machine import PACKAGES, MachineRecord
 from tests.builders import bench_request
+from tests.system.conftest import ScriptedNvml, absent, watching
 
 SOURCE = "synthetic:drift?frames=6&size=96x64"
 WEIGHTS = WeightsInfo(origin="trained-here", sha256="a" * 64)
@@ -453,3 +454,47 @@ def test_an_interruption_closes_all_workers(race, scripted):
 def test_names_must_differ(race, measurements):
     with pytest.raises(UsageError, match="one name"):
         race(measurements=[measurements[0], measurements[0]])
+
+
+def test_a_run_has_the_papers_gpu_and_no_roof(make_bundle, scripted, tmp_path):
+    machine = msgspec.structs.replace(MACHINE, nvidia_present=True)
+    asked = []
+    environment = Environment(
+        export=None,
+        notify=lambda line: None,
+        progress=lambda *step: None,
+        start=lambda label, threads: scripted(label, asked),
+        look=lambda: machine,
+        reference_target=lambda: replace(find_target("fake"), packages=(), hints=(FAST_HINT,)),
+        watch=watching(ScriptedNvml(others=(9,))),
+        folder=tmp_path / "out",
+    )
+    paper = PaperFigures(cpu_fps=37.0, gpu_fps=158.0, gpu="a card")
+    request = bench_request(
+        make_bundle("ours", paper=paper),
+        device="cuda:0",
+        source="synthetic:drift?frames=6&size=96x64",
+        iterations=8,
+        rounds=2,
+        duration_s=0.0,
+    )
+    found = measure(request, environment)
+    assert {label for label, _ in asked} == {"ours", f"ours@{FAST_HINT}"}
+    for result in found.results:
+        assert result.device == "cuda:0"
+        assert result.vs_paper == VersusPaper(fps=158.0, ratio=result.fps.track / 158.0, gpu="a card", source=None)
+        assert result.roofline.model is None
+        assert "gpu-shared" in {warning.code for warning in result.warnings}
+    assert found.results[1].vs_pytorch.track == pytest.approx(1.0)
+
+
+def test_a_gpu_on_a_machine_without_one_ends_before_the_export(scripted):
+    environment = Environment(export=None, notify=None, progress=None, look=lambda: MACHINE, watch=absent)
+    with pytest.raises(DeviceUnavailableError, match="no NVIDIA driver was found here"):
+        measure(bench_request(device="cuda:0"), environment)
+
+
+def test_the_record_of_a_machine_states_the_packages_of_the_targets():
+    stated = set(this_machine().packages)
+    assert {"numpy", "torch", "openvino", "onnxruntime", "nncf"} <= stated
+    assert stated <= {*PACKAGES, *recorded_packages()}

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgetrack.benchmark.machine import Gpu, MachineRecord
 from edgetrack.capabilities import TARGETS
 from edgetrack.devices.profiles import (
     Profile,
@@ -20,6 +19,7 @@ from edgetrack.devices.profiles import (
 )
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
+from edgetrack.system.machine import Gpu, MachineRecord
 
 
 def machine(**changes):

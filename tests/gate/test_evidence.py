@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from edgetrack.benchmark.config import SourceNote
-from edgetrack.benchmark.machine import Gpu, MachineRecord
 from edgetrack.box import Box
 from edgetrack.errors import UsageError
 from edgetrack.gate.evidence import conditions_of, differences, require_comparable
+from edgetrack.system.machine import Gpu, MachineRecord
 
 MACHINE = MachineRecord(
     os="Debian 12",

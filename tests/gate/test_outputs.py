@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.errors import UsageError
 from edgetrack.gate import outputs
 from edgetrack.gate.outputs import junit
 from edgetrack.gate.report import GateReport, GateSamples, RuleFinding, SideNote, TurnsMs
+from edgetrack.system.machine import MachineRecord
 
 MACHINE = MachineRecord(
     os="an OS", kernel="6.1", architecture="x86_64", python="CPython 3.11", usable_cores=2, packages={}

@@ -13,7 +13,6 @@ import pytest
 from edgetrack.benchmark import record as bench
 from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.latency import Latency
-from edgetrack.benchmark.machine import MachineRecord
 from edgetrack.benchmark.protocol import RoundSamples
 from edgetrack.benchmark.scenarios.soak import soak_outcome
 from edgetrack.benchmark.warnings import of_run
@@ -26,9 +25,10 @@ from edgetrack.evaluation.protocols.anchored import Difference
 from edgetrack.evaluation.protocols.one_pass import OnePassRun
 from edgetrack.media import load_scene
 from edgetrack.quantization.accuracy_control import Sensitivity, StageFinding
-from edgetrack.telemetry.power_mode import PowerMode
-from edgetrack.telemetry.sources import Expectation
-from edgetrack.telemetry.timeline import Series, Timeline, Window, energy_of
+from edgetrack.system.jetson import PowerMode
+from edgetrack.system.machine import MachineRecord
+from edgetrack.system.sampler import Expectation
+from edgetrack.system.timeline import Series, Timeline, Window, energy_of
 
 MACHINE = MachineRecord(
     os="an OS",

@@ -26,7 +26,7 @@ from edgetrack.report.plots import (
     timeline_plot,
     waterfall_plot,
 )
-from edgetrack.telemetry.timeline import Series, Timeline
+from edgetrack.system.timeline import Series, Timeline
 from tests.report.conftest import comparison, contestant, difference, jetson_soak, pair, sensitivity, side
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def scripted_tracker(scripted: Callable[..., Path]) -> Iterator[Callable[..., Tr
     with ExitStack() as stack:
 
         def make(clock: Callable[[], int] | None = None, **rules: Any) -> Tracker:
-            options = {} if clock is None else {"clock": clock}
+            options = {} if clock is None else {"clock": SimpleNamespace(now_ns=clock)}
             return stack.enter_context(Tracker(open_bundle(scripted(**rules)), BackendOptions(), **options))
 
         yield make

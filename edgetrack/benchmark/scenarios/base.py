@@ -11,14 +11,14 @@ from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.protocol import Measure, RoundSamples
 from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.errors import UsageError
-from edgetrack.telemetry.timeline import Timeline
+from edgetrack.system.timeline import Timeline
 
 if TYPE_CHECKING:
-    from edgetrack.benchmark.clock import Clock
     from edgetrack.benchmark.frames import FrameFeed, Shots
     from edgetrack.benchmark.record import BenchResult
     from edgetrack.box import Box
     from edgetrack.runtime.session import Timing, Tracker
+    from edgetrack.system.clock import Clock
 
 MAX_FPS = 10_000.0
 MAX_STREAMS = 64

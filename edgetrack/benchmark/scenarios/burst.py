@@ -16,7 +16,7 @@ from edgetrack.benchmark.latency import Latency, Rounds, latency_of
 from edgetrack.benchmark.protocol import Measure, RoundSamples
 from edgetrack.benchmark.scenarios.base import Rig
 from edgetrack.benchmark.scenarios.stream import Stream
-from edgetrack.telemetry.timeline import Timeline
+from edgetrack.system.timeline import Timeline
 
 if TYPE_CHECKING:
     from edgetrack.benchmark.record import BenchResult

@@ -15,7 +15,7 @@ from edgetrack.benchmark.scenarios.base import Rig
 from edgetrack.benchmark.scenarios.stream import Stream
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.stats.quantile import clopper_pearson_upper
-from edgetrack.telemetry.timeline import Timeline
+from edgetrack.system.timeline import Timeline
 
 if TYPE_CHECKING:
     from edgetrack.benchmark.record import BenchResult

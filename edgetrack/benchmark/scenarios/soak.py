@@ -27,8 +27,7 @@ from edgetrack.benchmark.scenarios.stream import Stream
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.stats.quantile import percentile
 from edgetrack.stats.trend import Slope, theil_sen
-from edgetrack.telemetry.throttling import find_throttling, visible
-from edgetrack.telemetry.timeline import Timeline, Window, inside, values_of
+from edgetrack.system.timeline import Timeline, Window, find_throttling, inside, values_of, visible
 
 if TYPE_CHECKING:
     from edgetrack.benchmark.record import BenchResult
@@ -152,7 +151,7 @@ def soak_outcome(rounds: Sequence[RoundSamples], fps: float | None, timeline: Ti
         timeline: the readings; its windows of kind `soak` are those of the rounds.
         candidate: the label under which they are there.
     """
-    spans = [window for window in timeline.windows if (window.contestant, window.kind) == (candidate, "soak")]
+    spans = [window for window in timeline.windows if (window.candidate, window.kind) == (candidate, "soak")]
     start = spans[0].start_s if spans else 0.0
     windows = [_window(one, span, start, timeline, candidate) for one, span in zip(rounds, spans, strict=False)]
     kept = windows[int(SETTLING * len(windows)) :]

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgetrack.benchmark.clock import MonotonicClock
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.protocol import Measure, RoundSamples
 from edgetrack.benchmark.scenarios.base import Rig
 from edgetrack.benchmark.scenarios.burst import Burst
 from edgetrack.box import Box
 from edgetrack.errors import DeviceUnavailableError
+from edgetrack.system.clock import MonotonicClock
 
 BOX = Box(1, 1, 4, 4)
 

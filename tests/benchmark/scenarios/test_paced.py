@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack.benchmark.clock import ManualClock
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.protocol import Measure
 from edgetrack.benchmark.scenarios.base import Rig
 from edgetrack.benchmark.scenarios.paced import Paced, follow_arrivals, paced_outcome
 from edgetrack.runtime.session import Timing
+from edgetrack.system.clock import ManualClock
 from tests.builders import round_samples
 
 MS = 1_000_000

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgetrack.benchmark.scenarios.soak import soak_outcome
-from edgetrack.telemetry.timeline import Series, Timeline, Window
+from edgetrack.system.timeline import Series, Timeline, Window
 from tests.builders import round_samples
 
 

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edgetrack.benchmark.clock import ManualClock
 from edgetrack.benchmark.protocol import Load, Measure
 from edgetrack.benchmark.worker import TrackerRun
 from edgetrack.box import Box
 from edgetrack.errors import WorkerError
 from edgetrack.runtime.session import Timing
+from edgetrack.system.clock import ManualClock
 
 MS = 1_000_000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -104,7 +105,7 @@ def test_time_of_both_graphs_is_told_from_the_rest(exported_tiny: Callable[..., 
     from edgetrack.runtime.backends.base import BackendOptions
 
     bundle = open_bundle(exported_tiny("dastm", "onnx"))
-    with Tracker(bundle, BackendOptions(), clock=lambda: next(ticks)) as tracker:
+    with Tracker(bundle, BackendOptions(), clock=SimpleNamespace(now_ns=lambda: next(ticks))) as tracker:
         timing = tracker.update(start(tracker)[1]).timing
     # A tick for each mark: crop, graphs, decode, graphs, and what is left.
     assert (timing.crop, timing.graphs, timing.decode) == (1.0, 2.0, 2.0)

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from edgetrack.benchmark.clock import ManualClock, MonotonicClock
 from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.runtime.backends.base import Chain
 from edgetrack.runtime.backends.openvino.probe import OpenVinoProbe
+from edgetrack.system.clock import ManualClock, MonotonicClock
 
 pytest.importorskip("openvino")
 USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edgetrack.benchmark.clock import ManualClock
 from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.runtime.backends.base import Chain
 from edgetrack.runtime.backends.torch.probe import TorchProbe
+from edgetrack.system.clock import ManualClock
 
 torch = pytest.importorskip("torch")
 SMALL = Chain(4, (8, 16, 8))

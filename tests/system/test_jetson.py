@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrack.devices.profiles import find_profile
-from edgetrack.telemetry.tegrastats import Tegrastats, parse_line
-from edgetrack.telemetry.timeline import Series, Timeline, Window, energy_of
+from edgetrack.system.jetson import (
+    Jtop,
+    PowerMode,
+    Tegrastats,
+    parse_jetson_clocks,
+    parse_line,
+    parse_nvpmodel,
+    read_power_mode,
+)
+from edgetrack.system.timeline import Series, Timeline, Window, energy_of
 
 ORIN_NANO = (
     "09-21-2025 15:38:17 RAM 3645/7620MB (lfb 63x4MB) SWAP 236/3810MB (cached 0MB) "
@@ -165,3 +175,115 @@ def test_a_program_that_never_ends_is_ended():
 def test_a_missing_program_is_an_error():
     with pytest.raises(OSError, match="no-such-program"):
         Tegrastats(["no-such-program"])
+
+
+ORIN_STATS = SimpleNamespace(
+    power={
+        "rail": {"VDD_CPU_GPU_CV": {"volt": 4960, "curr": 178, "power": 881, "avg": 880}, "odd": {"power": None}},
+        "tot": {"volt": 4968, "curr": 775, "power": 3852, "avg": 3850, "name": "VDD_IN"},
+    },
+    temperature={"cpu": {"temp": 44.656, "online": True}, "cv0": {"temp": -256, "online": False}},
+    gpu={"gpu": {"type": "integrated", "status": {"load": 26.7}, "freq": {"cur": 624750, "max": 624750}}},
+    cpu={"cpu": [{"online": True, "freq": {"cur": 729600}}, {"online": True, "freq": {"cur": 1510400}}, {"online": 0}]},
+    memory={"RAM": {"tot": 7803000, "used": 2097152}},
+    stats={"nvp model": "15W", "jetson_clocks": "OFF", "Power TOT": 3852},
+    close=lambda: None,
+)
+
+
+def test_jetson_stats_in_our_units():
+    readings = {(reading.quantity, reading.name): reading.value for reading in Jtop(ORIN_STATS).read()}
+    assert readings == {
+        ("power_w", "VDD_CPU_GPU_CV"): 0.881,
+        ("power_w", "TOT"): 3.852,
+        ("temperature_c", "cpu"): 44.656,
+        ("clock_mhz", "gpu"): 624.75,
+        ("load_percent", "gpu"): 26.7,
+        ("clock_mhz", "CPU"): 1510.4,
+        ("memory_mb", "RAM"): 2048.0,
+    }
+    assert (Jtop(ORIN_STATS).power_mode(), Jtop(ORIN_STATS).jetson_clocks()) == ("15W", False)
+
+
+XAVIER_NX_STATS = SimpleNamespace(
+    power={
+        "rail": {
+            "VDD_CPU_GPU_CV": {"volt": 5064, "curr": 136, "power": 688, "avg": 690, "warn": 32760, "crit": 32760},
+            "VDD_SOC": {"volt": 5064, "curr": 216, "power": 1093, "avg": 1094, "warn": 32760, "crit": 32760},
+        },
+        "tot": {"volt": 5056, "curr": 984, "power": 4975, "avg": 4970, "warn": 3000, "crit": 3600, "name": "VDD_IN"},
+    },
+    temperature={"AO": {"temp": 37.5, "online": True}, "CPU": {"temp": 39.0, "online": True}, "PMIC": {"temp": 50.0}},
+    gpu={"gv11b": {"type": "integrated", "status": {"load": 0.0}, "freq": {"cur": 1109250, "max": 1109250}}},
+    cpu={"cpu": [{"online": True, "freq": {"cur": 1420800}}, {"online": False}]},
+    memory={"RAM": {"tot": 7018772, "used": 2754560}},
+    stats={"nvp model": "15W_6CORE", "jetson_clocks": "ON"},
+    close=lambda: None,
+)
+
+
+def test_jetson_stats_of_an_older_board():
+    readings = {(reading.quantity, reading.name): reading.value for reading in Jtop(XAVIER_NX_STATS).read()}
+    assert readings["power_w", "TOT"] == 4.975
+    assert readings["power_w", "VDD_SOC"] == 1.093
+    assert readings["clock_mhz", "gv11b"] == 1109.25
+    assert readings["clock_mhz", "CPU"] == 1420.8
+    assert readings["memory_mb", "RAM"] == 2690.0
+    assert ("temperature_c", "PMIC") not in readings
+    assert (Jtop(XAVIER_NX_STATS).power_mode(), Jtop(XAVIER_NX_STATS).jetson_clocks()) == ("15W_6CORE", True)
+
+
+@pytest.mark.parametrize("odd", [None, [], "x", {"rail": 3, "cpu": {"a": 1}, "RAM": None, "tot": {"power": True}}])
+def test_jetson_stats_of_another_shape_says_nothing(odd):
+    names = ("power", "temperature", "gpu", "cpu", "memory", "stats")
+    jetson = SimpleNamespace(**dict.fromkeys(names, odd), close=lambda: None)
+    assert list(Jtop(jetson).read()) == []
+    assert Jtop(jetson).jetson_clocks() is None
+
+
+def test_a_service_that_is_gone_is_an_error_of_ours():
+    class Gone:
+        @property
+        def power(self):
+            raise RuntimeError("Lost connection")
+
+    with pytest.raises(OSError, match="Lost connection"):
+        list(Jtop(Gone()).read())
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("NV Power Mode: MAXN_SUPER\n2\n", "MAXN_SUPER"),
+        ("NV Power Mode: 15W\n0\n", "15W"),
+        ("NVPM WARN: fan mode is not set!\nNV Power Mode: MODE_15W_6CORE\n2\n", "15W_6CORE"),
+        ("nvpmodel: command failed", None),
+        ("", None),
+    ],
+)
+def test_the_power_modes_name(text, mode):
+    assert parse_nvpmodel(text) == mode
+
+
+CLOCKS = """SOC family:tegra234  Machine:NVIDIA Jetson Orin NX Engineering Reference Developer Kit
+Online CPUs: 0-1
+cpu0:  Online=1 Governor=schedutil MinFreq={low} MaxFreq=1510400 CurrentFreq=1510400 IdleStates: WFI=1 c7=1
+cpu1:  Online=0 Governor=schedutil MinFreq=729600 MaxFreq=1510400 CurrentFreq=729600 IdleStates: WFI=1 c7=1
+GPU MinFreq=624750000 MaxFreq=624750000 CurrentFreq=624750000
+"""
+
+
+@pytest.mark.parametrize(("low", "fixed"), [(1510400, True), (729600, False)])
+def test_fixed_clocks(low, fixed):
+    assert parse_jetson_clocks(CLOCKS.format(low=low)) is fixed
+    assert parse_jetson_clocks("permission denied") is None
+
+
+def test_where_jetson_clocks_wants_root_the_processors_limits_tell(write, tmp_path):
+    def run(command, **options):
+        text = "NV Power Mode: MAXN\n0\n" if command[0] == "nvpmodel" else "root please"
+        return subprocess.CompletedProcess(command, int(command[0] == "jetson_clocks"), text, "")
+
+    for name in ("scaling_min_freq", "scaling_max_freq"):
+        write(f"sys/devices/system/cpu/cpufreq/policy0/{name}", 1510400)
+    assert read_power_mode(tmp_path, run) == PowerMode("MAXN", True)

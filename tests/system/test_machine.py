@@ -7,7 +7,7 @@ import subprocess
 import msgspec
 import pytest
 
-from edgetrack.benchmark.machine import CPU_FLAGS, PACKAGES, Gpu, MachineRecord, collect, cpu_flags
+from edgetrack.system.machine import CPU_FLAGS, PACKAGES, Gpu, MachineRecord, collect, cpu_flags
 
 EPYC_CORE = """\
 processor\t: {index}
@@ -79,8 +79,8 @@ def no_package(name):
     raise importlib.metadata.PackageNotFoundError(name)
 
 
-def look(root, run=no_command, system="Linux", affinity=lambda: None, version=no_package):
-    return collect(root=root, run=run, system=system, affinity=affinity, version=version)
+def look(root, run=no_command, system="Linux", affinity=lambda: None, version=no_package, packages=()):
+    return collect(packages, root=root, run=run, system=system, affinity=affinity, version=version)
 
 
 @pytest.fixture
@@ -367,7 +367,10 @@ def test_packages_that_are_absent_are_left_out(tmp_path):
     def version(name):
         return {"numpy": "2.3.5", "torch": "2.13.0+cpu"}.get(name) or no_package(name)
 
-    assert look(tmp_path, version=version).packages == {"numpy": "2.3.5", "torch": "2.13.0+cpu"}
+    assert look(tmp_path, version=version, packages=["torch", "onnx"]).packages == {
+        "numpy": "2.3.5",
+        "torch": "2.13.0+cpu",
+    }
 
 
 def test_names_no_host_user_serial_or_container(pi5):

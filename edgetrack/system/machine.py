@@ -12,16 +12,16 @@ import platform
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 
-PACKAGES = (
-    "edgetrack", "numpy", "opencv-python", "opencv-python-headless", "openvino", "onnxruntime", "torch", "tensorrt",
-    "tensorrt-rtx-cu13", "coremltools", "onnx", "nncf",
-)  # fmt: skip
+from edgetrack.resources import RunCommand, cgroup_folders, command_output, cpu_quota, read_text
+
+PACKAGES = ("edgetrack", "numpy", "opencv-python", "opencv-python-headless")
+"""Distributions whose versions every record states; callers add those of the targets."""
 CPU_FLAGS = (
     "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8",
     "amx_fp16", "f16c", "fma", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
@@ -47,9 +47,6 @@ _ARM_PARTS = {
 
 _KIB_PER_MIB = 2**10
 _BYTES_PER_MIB = 2**20
-_COMMAND_TIMEOUT_S = 10.0
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class Gpu(msgspec.Struct, frozen=True):
@@ -110,9 +107,10 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def collect(
+    packages: Sequence[str] = (),
     *,
     root: Path = Path("/"),
-    run: Run = subprocess.run,
+    run: RunCommand = subprocess.run,
     system: str | None = None,
     affinity: Callable[[], int | None] | None = None,
     version: Callable[[str], str] = importlib.metadata.version,
@@ -120,6 +118,7 @@ def collect(
     """Look at this machine.
 
     Args:
+        packages: further distributions whose versions the record states.
         root: the folder that holds proc, sys, etc and dev.
         run: starts a command as `subprocess.run` does (nvidia-smi everywhere, sysctl on macOS).
         system: as `platform.system()`, which is the default; /proc and /sys are read only for "Linux".
@@ -131,7 +130,7 @@ def collect(
     common = {
         "architecture": platform.machine(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "packages": _packages(version),
+        "packages": _versions((*PACKAGES, *packages), version),
         **_nvidia(root, run),
     }
     host = _linux(root, allowed) if system == "Linux" else _elsewhere(system, run, allowed)
@@ -144,26 +143,26 @@ def cpu_flags(root: Path = Path("/")) -> tuple[str, ...]:
     Args:
         root: the folder that holds proc.
     """
-    cpus = _cpuinfo(_read(root / "proc/cpuinfo") or "")
+    cpus = _cpuinfo(read_text(root / "proc/cpuinfo") or "")
     every = [set((cpu.get("flags") or cpu.get("Features") or "").split()) for cpu in cpus]
     common = set.intersection(*every) if every else set()
     return tuple(flag for flag in CPU_FLAGS if flag in common)
 
 
 def _linux(root: Path, allowed: int | None) -> dict[str, Any]:
-    cpus = _cpuinfo(_read(root / "proc/cpuinfo") or "")
+    cpus = _cpuinfo(read_text(root / "proc/cpuinfo") or "")
     logical = len(cpus) or None
-    quota = _cpu_quota(root)
+    quota = cpu_quota(root)
     limits = [limit for limit in (logical, allowed, quota) if limit is not None]
-    board = (_read(root / "proc/device-tree/model") or "").strip("\0 \n") or None
-    l4t = _l4t(_read(root / "etc/nv_tegra_release") or "")
+    board = read_text(root / "proc/device-tree/model") or None
+    l4t = _l4t(read_text(root / "etc/nv_tegra_release") or "")
     current = [khz / 1000 for khz in _numbers(_cpufreq(root, "scaling_cur_freq"))]
-    load = _numbers((_read(root / "proc/loadavg") or "").split()[:3])
-    release = re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', _read(root / "etc/os-release") or "", re.MULTILINE)
+    load = _numbers((read_text(root / "proc/loadavg") or "").split()[:3])
+    release = re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', read_text(root / "etc/os-release") or "", re.MULTILINE)
     total, available = _memory(root)
     return {
         "os": release[1] if release else "Linux",
-        "kernel": _read(root / "proc/sys/kernel/osrelease") or platform.release(),
+        "kernel": read_text(root / "proc/sys/kernel/osrelease") or platform.release(),
         "cpu_model": _cpu_model(cpus),
         "physical_cores": _physical_cores(root, cpus),
         "logical_cores": logical,
@@ -183,7 +182,7 @@ def _linux(root: Path, allowed: int | None) -> dict[str, Any]:
     }
 
 
-def _elsewhere(system: str, run: Run, allowed: int | None) -> dict[str, Any]:
+def _elsewhere(system: str, run: RunCommand, allowed: int | None) -> dict[str, Any]:
     """macOS and others, through psutil and, on macOS, sysctl."""
     memory = psutil.virtual_memory()
     logical = psutil.cpu_count()
@@ -191,7 +190,9 @@ def _elsewhere(system: str, run: Run, allowed: int | None) -> dict[str, Any]:
     return {
         "os": f"macOS {platform.mac_ver()[0]}".strip() if mac else system,
         "kernel": platform.release(),
-        "cpu_model": (_output(run, ["sysctl", "-n", "machdep.cpu.brand_string"]) if mac else platform.processor())
+        "cpu_model": (
+            command_output(run, ["sysctl", "-n", "machdep.cpu.brand_string"]) if mac else platform.processor()
+        )
         or None,
         "physical_cores": psutil.cpu_count(logical=False),
         "logical_cores": logical,
@@ -199,7 +200,7 @@ def _elsewhere(system: str, run: Run, allowed: int | None) -> dict[str, Any]:
         "memory_total_mib": memory.total // _BYTES_PER_MIB,
         "memory_available_mib": memory.available // _BYTES_PER_MIB,
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        "device_model": (_output(run, ["sysctl", "-n", "hw.model"]) if mac else None) or None,
+        "device_model": (command_output(run, ["sysctl", "-n", "hw.model"]) if mac else None) or None,
     }
 
 
@@ -207,8 +208,8 @@ def _affinity() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def _packages(version: Callable[[str], str]) -> dict[str, str]:
-    found = {name: _version(name, version) for name in PACKAGES}
+def _versions(names: Iterable[str], version: Callable[[str], str]) -> dict[str, str]:
+    found = {name: _version(name, version) for name in dict.fromkeys(names)}
     return {name: stated for name, stated in found.items() if stated}
 
 
@@ -219,10 +220,10 @@ def _version(name: str, version: Callable[[str], str]) -> str | None:
         return None
 
 
-def _nvidia(root: Path, run: Run) -> dict[str, Any]:
-    module = _read(root / "proc/driver/nvidia/version")
+def _nvidia(root: Path, run: RunCommand) -> dict[str, Any]:
+    module = read_text(root / "proc/driver/nvidia/version")
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    gpus = tuple(_gpu(line) for line in _output(run, query).splitlines() if line.count(",") == 2)
+    gpus = tuple(_gpu(line) for line in command_output(run, query).splitlines() if line.count(",") == 2)
     stated = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", module or "")
     return {
         "nvidia_present": module is not None or (root / "dev/nvidia0").exists() or bool(gpus),
@@ -257,61 +258,33 @@ def _cpu_model(cpus: list[dict[str, str]]) -> str | None:
 
 def _physical_cores(root: Path, cpus: list[dict[str, str]]) -> int | None:
     folders = (root / "sys/devices/system/cpu").glob("cpu[0-9]*")
-    siblings = {_read(folder / "topology/thread_siblings_list") for folder in folders} - {None}
+    siblings = {read_text(folder / "topology/thread_siblings_list") for folder in folders} - {None}
     stated = {(cpu.get("physical id"), cpu["core id"]) for cpu in cpus if "core id" in cpu}
     return len(siblings) or len(stated) or None
 
 
 def _cpufreq(root: Path, name: str) -> list[str]:
     files = (root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/cpufreq/{name}")
-    return [text for text in map(_read, files) if text]
-
-
-def _cpu_quota(root: Path) -> float | None:
-    """The tightest quota on the way from this process's cgroup to the root, in cores."""
-    quotas = []
-    for folder in _cgroups(root, "cpu"):
-        v1 = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
-        stated = re.fullmatch(r"(\d+) ([1-9]\d*)", _read(folder / "cpu.max") or v1)
-        if stated:
-            quotas.append(int(stated[1]) / int(stated[2]))
-    return min(quotas, default=None)
+    return [text for text in map(read_text, files) if text]
 
 
 def _memory(root: Path) -> tuple[int | None, int | None]:
     """Total and available MiB under every limit on the way up; file cache that can be dropped counts as available."""
-    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read(root / "proc/meminfo") or "", re.MULTILINE))
+    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", read_text(root / "proc/meminfo") or "", re.MULTILINE))
     totals = [int(info["MemTotal"]) // _KIB_PER_MIB] if "MemTotal" in info else []
     available = [int(info["MemAvailable"]) // _KIB_PER_MIB] if "MemAvailable" in info else []
-    for folder in _cgroups(root, "memory"):
-        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes") or ""
-        used = _read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes") or ""
+    for folder in cgroup_folders(root, "memory"):
+        limit = read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes") or ""
+        used = read_text(folder / "memory.current") or read_text(folder / "memory.usage_in_bytes") or ""
         if not limit.isdigit():
             continue
         totals.append(int(limit) // _BYTES_PER_MIB)
         if used.isdigit():
-            cache = dict(re.findall(r"^(\w+) (\d+)$", _read(folder / "memory.stat") or "", re.MULTILINE))
+            cache = dict(re.findall(r"^(\w+) (\d+)$", read_text(folder / "memory.stat") or "", re.MULTILINE))
             droppable = int(cache.get("total_inactive_file") or cache.get("inactive_file") or 0)
             available.append(max(0, int(limit) - int(used) + droppable) // _BYTES_PER_MIB)
     total = min(totals, default=None)
     return total, min(available, default=None)
-
-
-def _cgroups(root: Path, controller: str) -> list[Path]:
-    """The folders of this process's cgroup for a controller, v1 and v2, from the mount's root down.
-
-    In a container the path of /proc/self/cgroup may be the host's, so folders that are not there are left out.
-    """
-    mount = root / "sys/fs/cgroup"
-    folders = []
-    for line in ("0::/", *(_read(root / "proc/self/cgroup") or "").splitlines()):
-        _, names, path = [*line.split(":", 2), "", ""][:3]
-        if names and controller not in names.split(","):
-            continue
-        for base in (mount / names, mount / controller) if names else (mount, mount / "unified"):
-            parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
-            folders += [base.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
-    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
 def _container(root: Path) -> str | None:
@@ -319,7 +292,7 @@ def _container(root: Path) -> str | None:
         return "docker"
     if (root / "run/.containerenv").exists():
         return "podman"
-    found = re.search(r"kubepods|docker|libpod|lxc|containerd", _read(root / "proc/1/cgroup") or "")
+    found = re.search(r"kubepods|docker|libpod|lxc|containerd", read_text(root / "proc/1/cgroup") or "")
     return found[0] if found else None
 
 
@@ -327,21 +300,6 @@ def _l4t(text: str) -> str | None:
     """From "# R36 (release), REVISION: 4.0, ..." the release "36.4.0"."""
     found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
     return f"{found[1]}.{found[2]}" if found else None
-
-
-def _output(run: Run, command: Sequence[str]) -> str:
-    try:
-        done = run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
 
 
 def _numbers(texts: Iterable[str]) -> list[float]:

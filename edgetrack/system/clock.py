@@ -1,4 +1,4 @@
-"""Time as something that is passed in, so that a timing loop can be tested without waiting."""
+"""Clocks are passed in, so that a timing loop can be tested without waiting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MonotonicClock:
 
 
 class ManualClock:
-    """A clock that moves only when told to, for tests.
+    """The shipped test double: a clock that moves only when told to.
 
     Every reading moves it on by `step_ns` afterwards, so that a loop that runs "until the time is over" ends.
 

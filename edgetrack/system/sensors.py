@@ -1,15 +1,61 @@
-"""Linux's own sensors under /sys: thermal zones, frequencies, counts of throttling, Intel's and AMD's energy counters.
+"""A reading of a sensor and where readings come from; Linux's own sensors under /sys, each found once.
 
-Each class finds its files once; `found` is false where there are none that can be read.
+Thermal zones, frequencies, counts of throttling, Intel's and AMD's energy counters; `found` is false where none of a
+class can be read.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
 
-from edgetrack.telemetry.reading import Reading, read_number, read_text
+from edgetrack.resources import read_text
+
+Quantity = Literal[
+    "power_w", "temperature_c", "clock_mhz", "load_percent", "memory_mb", "rss_mb", "uss_mb", "throttled",
+    "throttle_count",
+]  # fmt: skip
+"""What is read, with its unit; `throttled` is 0 or 1, `throttle_count` counts since the start of the system.
+
+Clocks in MHz, memory in MB of 2**20 bytes: `memory_mb` is what is in use on the whole device, `rss_mb` and `uss_mb` are
+one process's.
+"""
+
+
+class Reading(NamedTuple):
+    """A value of a sensor: `name` is the rail, zone, clock or process."""
+
+    quantity: Quantity
+    name: str
+    value: float
+
+
+class Source(Protocol):
+    """Something that can be read again and again."""
+
+    name: str
+
+    def read(self) -> Iterable[Reading]:
+        """What it says now; nothing where it has nothing new.
+
+        Raises:
+            OSError, ValueError: it cannot be read any more.
+        """
+
+    def close(self) -> None:
+        """Release it; any number of times."""
+
+
+def read_number(path: Path) -> float | None:
+    """A file of /sys that holds one whole number; None where it cannot be read or holds something else."""
+    text = read_text(path)
+    try:
+        return None if text is None else float(int(text))
+    except ValueError:
+        return None
+
 
 STATED = "CPU as stated"
 """The name of a clock that may be a constant."""
@@ -84,7 +130,9 @@ class ThrottleCounts:
     def __init__(self, root: Path = Path("/")) -> None:
         cores = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
         self._counts = sorted(path for path in cores if read_number(path) is not None)
-        self._firmware = root / "sys/devices/platform/soc/soc:firmware/get_throttled"
+        # Raspberry Pi 4: soc/soc:firmware; Raspberry Pi 5: soc@107c000000/soc@107c000000:firmware.
+        flags = (root / "sys/devices/platform").glob("soc*/*firmware/get_throttled")
+        self._firmware = next(iter(sorted(flags)), None)
 
     @property
     def found(self) -> bool:
@@ -105,7 +153,7 @@ class ThrottleCounts:
 
     def _flags(self) -> int | None:
         try:
-            return int(read_text(self._firmware) or "", 16)
+            return None if self._firmware is None else int(read_text(self._firmware) or "", 16)
         except ValueError:
             return None
 
@@ -113,7 +161,7 @@ class ThrottleCounts:
 class Rapl:
     """Power of processor packages from their energy counters (/sys/class/powercap, power capping framework), in watts.
 
-    The counters count microjoules and begin anew at `max_energy_range_uj`; power is the difference over the time since
+    The counters count microjoules and start again at `max_energy_range_uj`; power is the difference over the time since
     the last reading, so the first reading gives none. Only root may read them on most systems.
 
     Args:
