@@ -1,11 +1,16 @@
-"""Bundles that tests build: SMAT's graphs without a network, and small configurations of the large trackers."""
+"""What tests build: SMAT's graphs without a network, small configurations of large trackers, training packs."""
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
 
 from edgetrack.benchmark.config import BenchConfig, BenchRequest
 from edgetrack.benchmark.protocol import RoundSamples
@@ -223,3 +228,58 @@ def bench_json(*candidates: tuple[str, str | None, list[list[float]]], schema: i
         "results": results,
         "failures": [],
     }
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def picture(seed: int) -> np.ndarray:
+    """uint8 (120, 160, 3): coloured blocks."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (15, 20, 3), dtype=np.uint8)
+    return blocks.repeat(8, axis=0).repeat(8, axis=1)
+
+
+def pack_entry(file: str, sequence: str, frame: int, box: list[float] | None) -> dict[str, Any]:
+    return {
+        "file": file,
+        "source": "test",
+        "seq": sequence,
+        "video": sequence.split("-")[0],
+        "frame": frame,
+        "width": 160,
+        "height": 120,
+        "box": box,
+    }
+
+
+def pack_parts(sequences: int = 4, frames: int = 12, plain: int = 4) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Entries and files: sequences `v0-a`, `v1-a`, ... of a block that wanders, and pictures without a box."""
+    entries, files = [], {}
+    for number in range(sequences):
+        block = np.random.default_rng(100 + number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        for frame in range(frames):
+            x, y = 20 + 5 * frame + number, 30 + 3 * frame
+            image = picture(number)
+            image[y : y + 24, x : x + 32] = block
+            name = f"v{number}/{frame:03d}.jpg"
+            entries.append(pack_entry(name, f"v{number}-a", frame + 1, [x, y, 32, 24]))
+            files[name] = jpeg(image)
+    for number in range(plain):
+        entries.append(pack_entry(f"plain/{number}.jpg", f"p{number}", 1, None))
+        files[f"plain/{number}.jpg"] = jpeg(picture(1000 + number))
+    return entries, files
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_pack(path: Path, entries: list[dict[str, Any]], files: dict[str, bytes]) -> Path:
+    index = {"shard": path.name, "count": len(entries), "box_format": "xywh", "entries": entries}
+    return write_tar(path, {"index.json": json.dumps(index).encode(), **files})

@@ -64,6 +64,13 @@ class Scratch:
         return self._bytes[:needed].reshape(side, side, 3)
 
 
+def square_around(box: Box, factor: float) -> PixelSquare:
+    """The square that `crop_square` cuts around a box; it may reach beyond the frame."""
+    side = max(1, math.ceil(math.sqrt(box.w * box.h) * factor))
+    # Python's round (half to even) is the official rule.
+    return PixelSquare(round(box.x + 0.5 * box.w - 0.5 * side), round(box.y + 0.5 * box.h - 0.5 * side), side)
+
+
 def crop_square(frame: Image, box: Box, rule: CropRule, out: Image, scratch: Scratch | None = None) -> float:
     """Cut a square around a box, pad it with black, resize it into `out` (docs/trackers/smat.md, Crop).
 
@@ -80,13 +87,11 @@ def crop_square(frame: Image, box: Box, rule: CropRule, out: Image, scratch: Scr
     Returns:
         The resize factor: crop pixels per frame pixel.
     """
-    side = max(1, math.ceil(math.sqrt(box.w * box.h) * rule.factor))
-    # Python's round (half to even) is the official rule.
-    square = PixelSquare(round(box.x + 0.5 * box.w - 0.5 * side), round(box.y + 0.5 * box.h - 0.5 * side), side)
+    square = square_around(box, rule.factor)
     # The -1 is official: a square that touches the last column or row gives it up to padding.
     held = (frame.shape[0] - 1, frame.shape[1] - 1)
     _resize(frame, square, held, BLACK, out, scratch)
-    return rule.size / side
+    return rule.size / square.side
 
 
 def crop_filled(frame: Image, square: PixelSquare, fill: Colour, out: Image, scratch: Scratch | None = None) -> None:

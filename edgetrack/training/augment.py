@@ -5,8 +5,7 @@ Functions that take a crop (uint8 BGR) return another one and leave their input 
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple, cast
+from typing import cast
 
 import cv2
 import msgspec
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.box import Box
-from edgetrack.runtime.crop import Image
+from edgetrack.runtime.crop import CropRule, Image, PixelSquare, crop_square
 
 
 class Augmentation(msgspec.Struct, frozen=True):
@@ -121,21 +120,13 @@ def _ellipse(width: int, height: int, box: Box) -> NDArray[np.float32]:
     return np.clip((1 - radius) / _FEATHER, 0, 1).astype(np.float32)
 
 
-class CropSquare(NamedTuple):
-    """Whole pixels of the image that a crop shows: top-left corner (may be outside) and side."""
-
-    x: int
-    y: int
-    side: int
+def cut(image: Image, box: Box, rule: CropRule) -> tuple[Image, float]:
+    """The crop around a box, uint8 (size, size, 3), and crop pixels per image pixel."""
+    out = np.empty((rule.size, rule.size, 3), np.uint8)
+    return out, crop_square(image, box, rule, out)
 
 
-def square_around(box: Box, factor: float) -> CropSquare:
-    """The square that `edgetrack.runtime.crop.crop_square` cuts around a box (docs/trackers/smat.md, Crop)."""
-    side = max(1, math.ceil(math.sqrt(box.w * box.h) * factor))
-    return CropSquare(round(box.x + 0.5 * box.w - 0.5 * side), round(box.y + 0.5 * box.h - 0.5 * side), side)
-
-
-def into_square(box: Box, square: CropSquare) -> Box:
+def into_square(box: Box, square: PixelSquare) -> Box:
     """A box of the image in fractions of the crop; not clipped, so it may reach beyond 0..1."""
     side = square.side
     return Box((box.x - square.x) / side, (box.y - square.y) / side, box.w / side, box.h / side)

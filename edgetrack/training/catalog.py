@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,36 +75,34 @@ class Catalog:
         )
 
 
-@dataclass
-class CatalogBuilder:
-    """A catalog while a collection is read; bad pictures are counted, and too many of them refused."""
+class Labelled(NamedTuple):
+    """A picture, the sequence and video that it is from, and the object's box, if it has one."""
 
-    source: Path
-    sequences: dict[tuple[str, str], list[View]] = field(default_factory=dict)
-    unlabelled: list[Picture] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    picture: Picture
+    sequence: str
+    video: str
+    box: Box | None
 
-    def add(self, picture: Picture, sequence: str, video: str, box: Box | None) -> None:
-        """One good picture."""
-        if box is None:
-            self.unlabelled.append(picture)
+
+def build_catalog(source: str, found: Iterable[Labelled | str]) -> Catalog:
+    """The catalog of a collection's pictures; a text says why a picture cannot be used, and names it.
+
+    Raises:
+        SourceError: nothing in it, or more than 5 % unusable.
+    """
+    sequences: dict[tuple[str, str], list[View]] = {}
+    unlabelled, skipped = [], []
+    for item in found:
+        if isinstance(item, str):
+            skipped.append(item)
+        elif item.box is None:
+            unlabelled.append(item.picture)
         else:
-            self.sequences.setdefault((sequence, video), []).append(View(picture, box))
-
-    def skip(self, reason: str) -> None:
-        """One bad picture; `reason` names it."""
-        self.skipped.append(reason)
-
-    def finish(self) -> Catalog:
-        """The catalog.
-
-        Raises:
-            SourceError: nothing in it, or more than 5 % unusable.
-        """
-        sequences = tuple(TrainingClip(name, video, tuple(views)) for (name, video), views in self.sequences.items())
-        catalog = Catalog(sequences, tuple(self.unlabelled), tuple(self.skipped))
-        _refuse_if_bad(str(self.source), catalog)
-        return catalog
+            sequences.setdefault((item.sequence, item.video), []).append(View(item.picture, item.box))
+    clips = (TrainingClip(name, video, tuple(views)) for (name, video), views in sequences.items())
+    catalog = Catalog(tuple(clips), tuple(unlabelled), tuple(skipped))
+    _refuse_if_bad(source, catalog)
+    return catalog
 
 
 def _refuse_if_bad(source: str, catalog: Catalog) -> None:
@@ -203,19 +200,15 @@ def hold_out(catalog: Catalog, count: int) -> tuple[Catalog, tuple[TrainingClip,
     Raises:
         SourceError: nothing labelled and nothing unlabelled is left.
     """
-    chosen = list(islice(_candidates(catalog.sequences), count))
-    videos = {sequence.video for sequence in chosen}
+    chosen: list[TrainingClip] = []
+    videos: set[str] = set()
+    for clip in sorted(catalog.sequences, key=lambda s: (zlib.crc32(s.name.encode()), s.name)):
+        if len(chosen) < count and len(clip.views) >= HELD_FRAMES and clip.video not in videos:
+            chosen.append(clip)
+            videos.add(clip.video)
     left = tuple(s for s in catalog.sequences if s.video not in videos)
     if not left and not catalog.unlabelled:
         raise SourceError(
             f"holding {len(chosen)} sequences out leaves nothing to train on; give more data or --held-out 0"
         )
     return Catalog(left, catalog.unlabelled, catalog.skipped), tuple(chosen)
-
-
-def _candidates(sequences: Sequence[TrainingClip]) -> Iterable[TrainingClip]:
-    seen: set[str] = set()
-    for sequence in sorted(sequences, key=lambda s: (zlib.crc32(s.name.encode()), s.name)):
-        if len(sequence.views) >= HELD_FRAMES and sequence.video not in seen:
-            seen.add(sequence.video)
-            yield sequence

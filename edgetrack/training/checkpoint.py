@@ -20,7 +20,7 @@ import io
 import os
 import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import torch
@@ -36,6 +36,8 @@ _NEW, _OLD = ".state.new", ".state.old"
 _MOMENTS = {"moment1": "exp_avg", "moment2": "exp_avg_sq"}
 _JSON = "state.json"
 _LARGEST_JSON = 2**20
+JSON, CSV, PICTURE = "log.json", "log.csv", "curves.png"
+_T = TypeVar("_T")
 
 
 class TrainPosition(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,10 +97,6 @@ def save_state(
         file_.write(text)
         file_.flush()
         os.fsync(file_.fileno())
-    _swap(folder)
-
-
-def _swap(folder: Path) -> None:
     current, old = folder / FOLDER, folder / _OLD
     shutil.rmtree(old, ignore_errors=True)
     if current.exists():
@@ -122,21 +120,24 @@ def forget_state(folder: Path) -> None:
 
 
 def read_position(state: Path) -> tuple[TrainPosition, TrainConfig]:
-    """Where the training is, and with which config it was started.
+    """Where the training is, and with which configuration it was started.
 
     Raises:
         CheckpointError: not a state that this version wrote.
     """
     path = state / _JSON
-    try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise CheckpointError(f"{path} is larger than {_LARGEST_JSON} bytes; it is no training state")
-        found = msgspec.json.decode(path.read_bytes(), type=_State)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is not a training state: {error}. Start over with --restart, or copy the folder again"
-        ) from error
+    advice = "Start over with --restart, or copy the folder again"
+    if path.is_file() and path.stat().st_size > _LARGEST_JSON:
+        raise CheckpointError(f"{path} is larger than {_LARGEST_JSON} bytes; it is no training state. {advice}")
+    found = _read_json(path, _State, "state", advice)
     return found.position, found.config
+
+
+def _read_json(path: Path, type_: type[_T], what: str, advice: str) -> _T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=type_)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not a training {what}: {error}. {advice}") from error
 
 
 def load_state(
@@ -164,9 +165,6 @@ def load_state(
             # AdamW counts its steps in a float32 scalar on the CPU.
             entry["step"] = torch.tensor(float(position.updates))
             entry[key] = torch.zeros_like(parameter).copy_(moments[name])
-
-
-JSON, CSV, PICTURE = "log.json", "log.csv", "curves.png"
 
 
 class LogRow(msgspec.Struct, frozen=True):
@@ -241,12 +239,7 @@ def read_log(folder: Path) -> TrainLog | None:
         CheckpointError: it is not one that this version wrote.
     """
     path = folder / JSON
-    if not path.is_file():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=TrainLog)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not a training log: {error}. Move it away, or use --restart") from error
+    return _read_json(path, TrainLog, "log", "Move it away, or use --restart") if path.is_file() else None
 
 
 def can_draw() -> bool:

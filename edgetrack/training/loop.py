@@ -46,7 +46,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step came to, for whoever watches.
+    """The result of a step, for display.
 
     Attributes:
         position: after the step.
@@ -65,7 +65,7 @@ class StepReport:
 
 @dataclass
 class Callbacks:
-    """What the loop asks of the outside: the time in seconds, whether to stop, and somebody to tell."""
+    """What the loop asks of the outside: the time in seconds, whether to stop, and whom to tell."""
 
     clock: Callable[[], float] = time.perf_counter
     stop: Callable[[], bool] = lambda: False
@@ -96,8 +96,8 @@ class Trainer:
 
     Args:
         network: maps (template, search), RGB 0..1, to score, size and offset maps; trained in place.
-        config: decide the numbers.
-        machine: where it is computed.
+        config: decides the numbers.
+        device: where it is computed.
         folder: everything is written there; must exist.
     """
 
@@ -105,7 +105,7 @@ class Trainer:
         self,
         network: nn.Module,
         config: TrainConfig,
-        machine: TrainDevice,
+        device: TrainDevice,
         folder: Path,
         *,
         intervals: Intervals | None = None,
@@ -113,8 +113,8 @@ class Trainer:
         log: TrainLog | None = None,
     ) -> None:
         # Channels last: what the convolutions of CPUs and of GPUs with bfloat16 are fastest with.
-        self.network: nn.Module = network.to(machine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.config, self.machine, self.folder = config, machine, folder
+        self.network: nn.Module = network.to(device.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config, self.device, self.folder = config, device, folder
         self.intervals, self.callbacks = intervals or Intervals(), callbacks or Callbacks()
         self.log = log or TrainLog(config)
         self.optimizer = optimizer_of(self.network, config)
@@ -123,7 +123,7 @@ class Trainer:
         self._bad_steps = 0
 
     def run(self, catalog: Catalog, held_out: Sequence[TrainingClip] = (), workers: int = 0) -> bool:
-        """Train until all phases are done, the time of this run is up, or somebody says stop; then save.
+        """Train until all phases are done, the time of this run is up, or a stop is requested; then save.
 
         Returns:
             Whether the training is complete.
@@ -163,7 +163,7 @@ class Trainer:
 
     def _phase(self, phase: Phase, catalog: Catalog, held_out: Sequence[TrainingClip], workers: int) -> bool:
         maker = PairMaker(catalog, self.config, phase.search_size)
-        on_gpu = self.machine.device.type == "cuda"
+        on_gpu = self.device.device.type == "cuda"
         self.network.train()
         for batch in batches(maker, self.position.samples, phase.batch, workers, pinned=on_gpu):
             if self.position.phase_done >= phase.amount:
@@ -179,12 +179,12 @@ class Trainer:
         return True
 
     def _step(self, batch: Batch, phase: Phase) -> None:
-        device = self.machine.device
+        device = self.device.device
         templates, searches = (to_images(crops, device) for crops in batch[:2])
         boxes, positive = (part.to(device, non_blocking=True) for part in batch[2:])
         factor = rate_factor(self.config.schedule, self.position.step, self.progress)
         set_rate(self.optimizer, factor)
-        with self.machine.autocast():
+        with self.device.autocast():
             maps = self.network(templates, searches)
         losses = tracking_loss(maps, boxes, positive, self.config.loss)
         self.optimizer.zero_grad(set_to_none=True)
@@ -231,13 +231,13 @@ class Trainer:
             self._means = _Means(since=now)
 
     def _validate(self, clips: Sequence[TrainingClip]) -> None:
-        """Follow the held-out sequences with the averaged weights, unless that was just done."""
+        """Track the held-out sequences with the averaged weights, unless that was just done."""
         done = self.log.validations and self.log.validations[-1]["step"] == self.position.step
         if not clips or self.position.step == 0 or done:
             return
         raw = {name: value.clone() for name, value in self.network.state_dict().items()}
         load_into(self.network, self.average.tensors, source="average")
-        found = average_overlap(self.network, clips, self.config, self.machine)
+        found = average_overlap(self.network, clips, self.config, self.device)
         load_into(self.network, raw, source="network")
         ao = sum(found.values()) / len(found)
         size = self.config.phases[min(self.position.phase, len(self.config.phases) - 1)].search_size

@@ -24,18 +24,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from edgetrack.box import Box, jitter
 from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.processes import isolated_children
-from edgetrack.runtime.crop import CropRule, Image, crop_square
+from edgetrack.runtime.crop import Image, square_around
 from edgetrack.training import augment
-from edgetrack.training.augment import Augmentation, into_square, mirrored, paste, square_around
-from edgetrack.training.catalog import Catalog, Picture, TrainingClip, View, load
+from edgetrack.training.augment import Augmentation, cut, into_square, mirrored, paste
+from edgetrack.training.catalog import Catalog, TrainingClip, View, load
 from edgetrack.training.settings import TrainConfig
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class Pair(NamedTuple):
@@ -136,18 +136,16 @@ class PairMaker:
     def _paste(self, rng: np.random.Generator) -> _Scenes:
         sequence = _one_of(self.catalog.sequences, rng)
         image, box = _look(_one_of(sequence.views, rng))
-        background = load(self._other_picture(sequence, rng))
-        return _Scenes(image, box, *paste(image, box, background, rng))
+        if self.catalog.unlabelled:
+            picture = _one_of(self.catalog.unlabelled, rng)
+        else:
+            picture = _one_of(self._other(sequence, rng).views, rng).picture
+        return _Scenes(image, box, *paste(image, box, load(picture), rng))
 
     def _negative(self, rng: np.random.Generator) -> _Scenes:
         sequence = _one_of(self.catalog.sequences, rng)
         other = self._other(sequence, rng)
         return _Scenes(*_look(_one_of(sequence.views, rng)), *_look(_one_of(other.views, rng)), positive=False)
-
-    def _other_picture(self, sequence: TrainingClip, rng: np.random.Generator) -> Picture:
-        if self.catalog.unlabelled:
-            return _one_of(self.catalog.unlabelled, rng)
-        return _one_of(self._other(sequence, rng).views, rng).picture
 
     def _other(self, sequence: TrainingClip, rng: np.random.Generator) -> TrainingClip:
         """Of another video; the first one in a random direction, so that one is always found."""
@@ -158,10 +156,10 @@ class PairMaker:
 
     def _finish(self, scenes: _Scenes, rng: np.random.Generator) -> Pair:
         """Cut, mirror, recolour, blur, cover."""
-        template = _cut(scenes.first, scenes.first_box, self.template_rule)
-        place = jitter(scenes.second_box, rng, self.centre_jitter, self.scale_jitter)
-        search = _cut(scenes.second, place, self.search_rule)
-        box = into_square(scenes.second_box, square_around(place, self.search_rule.factor))
+        template, _ = cut(scenes.first, scenes.first_box, self.template_rule)
+        around = jitter(scenes.second_box, rng, self.centre_jitter, self.scale_jitter)
+        search, _ = cut(scenes.second, around, self.search_rule)
+        box = into_square(scenes.second_box, square_around(around, self.search_rule.factor))
         if rng.random() < self.looks.flip:
             template, search = (cast(Image, cv2.flip(crop, 1)) for crop in (template, search))
             box = mirrored(box)
@@ -169,13 +167,12 @@ class PairMaker:
             template, search = augment.grey(template), augment.grey(search)
         if rng.random() < self.looks.occlude:
             search = augment.occluded(search, box, rng)
-        crops = [self._look_different(crop, rng) for crop in (template, search)]
+        crops = []
+        for crop in (template, search):
+            crop = augment.recolour(crop, rng, self.looks)
+            crops.append(augment.blurred(crop, rng) if rng.random() < self.looks.blur else crop)
         cx, cy = box.center
         return Pair(crops[0], crops[1], np.array([cx, cy, box.w, box.h], np.float32), scenes.positive)
-
-    def _look_different(self, crop: Image, rng: np.random.Generator) -> Image:
-        crop = augment.recolour(crop, rng, self.looks)
-        return augment.blurred(crop, rng) if rng.random() < self.looks.blur else crop
 
 
 def _possible(mix: dict[str, float], catalog: Catalog, moving: tuple[TrainingClip, ...]) -> dict[str, float]:
@@ -196,7 +193,7 @@ def _possible(mix: dict[str, float], catalog: Catalog, moving: tuple[TrainingCli
     return kinds
 
 
-def _one_of(items: Sequence[T], rng: np.random.Generator) -> T:
+def _one_of(items: Sequence[_T], rng: np.random.Generator) -> _T:
     return items[int(rng.integers(len(items)))]
 
 
@@ -204,18 +201,12 @@ def _look(view: View) -> tuple[Image, Box]:
     return load(view.picture), view.box
 
 
-def _cut(image: Image, box: Box, rule: CropRule) -> Image:
-    out = np.empty((rule.size, rule.size, 3), np.uint8)
-    crop_square(image, box, rule, out)
-    return out
-
-
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Templates and searches, uint8 (B, size, size, 3) BGR; boxes float32 (B, 4); positive, bool (B,)."""
 
 
-class Pairs(Dataset[Pair | SourceInterruptedError]):
-    """A pair maker as a dataset without an end; errors are handed over as values, so that they keep their message."""
+class _PairSet(Dataset[Pair | SourceInterruptedError]):
+    """A pair maker as an endless dataset; errors are passed on as values, so that they keep their message."""
 
     def __init__(self, maker: PairMaker) -> None:
         self.maker = maker
@@ -227,17 +218,7 @@ class Pairs(Dataset[Pair | SourceInterruptedError]):
             return error
 
 
-class _Numbers(Sampler[list[int]]):
-    """Numbers of the pairs of one batch after the other, without an end."""
-
-    def __init__(self, first: int, batch: int) -> None:
-        self.first, self.batch = first, batch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (list(range(start, start + self.batch)) for start in count(self.first, self.batch))
-
-
-def collate(items: list[Pair | SourceInterruptedError]) -> Batch | SourceInterruptedError:
+def _collate(items: list[Pair | SourceInterruptedError]) -> Batch | SourceInterruptedError:
     """Pairs as one batch, or the first error among them."""
     pairs = []
     for item in items:
@@ -251,23 +232,23 @@ def collate(items: list[Pair | SourceInterruptedError]) -> Batch | SourceInterru
 def batches(maker: PairMaker, first: int, batch: int, workers: int, *, pinned: bool = False) -> Iterator[Batch]:
     """Batches without an end, from pair number `first` on.
 
-    Workers are started afresh rather than forked: a fork of a process that has computed with threads can hang.
+    Workers are spawned, not forked: a fork of a process that has computed with threads can hang.
 
     Args:
-        maker: of the pairs.
+        maker: what makes a pair.
         first: number of the first pair.
-        batch: pairs a batch.
-        workers: processes; 0 makes them here.
+        batch: pairs per batch.
+        workers: number of processes; 0 makes pairs in this one.
         pinned: keep batches in memory that a GPU copies from directly.
 
     Raises:
         SourceInterruptedError: a picture can no longer be read.
     """
     loader: Iterable[Batch | SourceInterruptedError] = DataLoader(
-        Pairs(maker),
-        batch_sampler=_Numbers(first, batch),
+        _PairSet(maker),
+        batch_sampler=(list(range(start, start + batch)) for start in count(first, batch)),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate,
         pin_memory=pinned,
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_start_worker,

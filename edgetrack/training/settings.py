@@ -289,13 +289,11 @@ def optimizer_of(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         rate = config.backbone_rate if name.startswith(config.backbone) else 1.0
         decay = config.schedule.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
-    lr = config.schedule.lr
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "base_lr": lr * rate, "lr": lr * rate}
-            for (rate, decay), parameters in groups.items()
-        ]
-    )
+    options = []
+    for (rate, decay), parameters in groups.items():
+        lr = config.schedule.lr * rate
+        options.append({"params": parameters, "weight_decay": decay, "base_lr": lr, "lr": lr})
+    return torch.optim.AdamW(options)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -305,7 +303,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class WeightAverage:
-    """Exponential average of all tensors of a network, with a memory of `memory` steps that starts short.
+    """Exponential moving average (EMA) of all tensors of a network, over `memory` steps and fewer at the start.
 
     After n updates the decay is min(1 - 1/memory, n / (n + 9)): the first update copies.
     """
@@ -316,12 +314,12 @@ class WeightAverage:
         self.updates = 0
 
     def restart(self) -> None:
-        """Forget: the next update copies."""
+        """Start again: the next update copies."""
         self.updates = 0
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take a step's weights in; whole numbers are copied."""
+        """Include a step's weights; integers are copied."""
         keep = min(1 - 1 / self.memory, self.updates / (self.updates + 9))
         self.updates += 1
         for name, value in network.state_dict().items():

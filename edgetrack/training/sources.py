@@ -18,7 +18,7 @@ DATA/                     a folder, given as --data
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -26,11 +26,12 @@ import msgspec
 from edgetrack.box import Box
 from edgetrack.errors import SourceError
 from edgetrack.media import IMAGE_SUFFIXES, ground_truth_for, natural_key
-from edgetrack.training.catalog import LARGEST_PICTURE, Catalog, CatalogBuilder, Picture, implausible, merge
+from edgetrack.training.catalog import LARGEST_PICTURE, Catalog, Labelled, Picture, build_catalog, implausible, merge
 
 INDEX = "index.json"
 LARGEST_INDEX = 64 * 2**20
 MOST_MEMBERS = 500_000
+IMAGE_FOLDERS = ("img", "imgs")
 
 
 class ShardEntry(msgspec.Struct, frozen=True):
@@ -66,21 +67,22 @@ def read_shard(path: Path) -> Catalog:
         index = _index(path, members)
     except (tarfile.TarError, OSError, ValueError, ArithmeticError, RecursionError) as error:
         raise SourceError(f"shard {path} cannot be read as an uncompressed tar file: {error}") from error
-    gathering = CatalogBuilder(path)
+    return build_catalog(str(path), _shard_pictures(path, index, members))
+
+
+def _shard_pictures(path: Path, index: ShardIndex, members: dict[str, tarfile.TarInfo]) -> Iterator[Labelled | str]:
     for entry in sorted(index.entries, key=lambda e: (e.seq, e.frame)):
         member = members.get(entry.file)
         name = f"{path.name}:{entry.file[:200]}"
         if member is None:
-            gathering.skip(f"{name} is in the index, not in the shard")
+            yield f"{name} is in the index, not in the shard"
             continue
         box = None if entry.box is None else Box(*entry.box)
-        reason = None if box is None else implausible(box, entry.width, entry.height)
-        if reason is not None:
-            gathering.skip(f"{name}: {reason}")
-            continue
-        picture = Picture(str(path.absolute()), member.offset_data, member.size, name)
-        gathering.add(picture, entry.seq, entry.video, box)
-    return gathering.finish()
+        if box is not None and (reason := implausible(box, entry.width, entry.height)):
+            yield f"{name}: {reason}"
+        else:
+            picture = Picture(str(path.absolute()), member.offset_data, member.size, name)
+            yield Labelled(picture, entry.seq, entry.video, box)
 
 
 def _members(path: Path) -> dict[str, tarfile.TarInfo]:
@@ -127,9 +129,6 @@ def _index(path: Path, members: dict[str, tarfile.TarInfo]) -> ShardIndex:
     return index
 
 
-IMAGE_FOLDERS = ("img", "imgs")
-
-
 def read_data(paths: Iterable[Path]) -> Catalog:
     """The catalog of all that `--data` names: tar shards, folders of shards, sequence folders, folders of those.
 
@@ -156,15 +155,11 @@ def read_folder(folder: Path) -> Catalog:
     Raises:
         SourceError: no images, ground truth with another number of rows, or more than 5 % unusable boxes.
     """
-    gathering = CatalogBuilder(folder)
     if _images(folder):
-        _add_sequence(gathering, folder, folder.name)
-    else:
-        for child in sorted(
-            (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_key
-        ):
-            _add_sequence(gathering, child, f"{folder.name}/{child.name}")
-    return gathering.finish()
+        return build_catalog(str(folder), _folder_pictures(folder, folder.name))
+    children = sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_key)
+    found = (item for child in children for item in _folder_pictures(child, f"{folder.name}/{child.name}"))
+    return build_catalog(str(folder), found)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -176,26 +171,20 @@ def _images(folder: Path) -> list[Path]:
     return []
 
 
-def _add_sequence(gathering: CatalogBuilder, folder: Path, name: str) -> None:
+def _folder_pictures(folder: Path, name: str) -> Iterator[Labelled | str]:
     images = _images(folder)
-    if not images:
-        return
-    boxes = ground_truth_for([folder, images[0].parent], len(images))
+    boxes = ground_truth_for([folder, images[0].parent], len(images)) if images else None
     for image, box in zip(images, boxes or [None] * len(images), strict=True):
         if boxes is not None and box is None:
             continue  # the object is hidden in this frame
-        _add(gathering, image, name, box)
-
-
-def _add(gathering: CatalogBuilder, image: Path, name: str, box: Box | None) -> None:
-    try:
-        length = image.stat().st_size
-    except OSError as error:
-        gathering.skip(f"{image} cannot be read: {error.strerror}")
-        return
-    # Without the image's size only what no image can hold is caught here; decoding catches the rest.
-    reason = None if box is None else implausible(box, 1 << 20, 1 << 20)
-    if reason is not None or not 0 < length <= LARGEST_PICTURE:
-        gathering.skip(f"{image}: {reason or f'it has {length} bytes; expected 1 to {LARGEST_PICTURE}'}")
-        return
-    gathering.add(Picture(str(image.absolute()), 0, length, str(image)), name, name, box)
+        try:
+            length = image.stat().st_size
+        except OSError as error:
+            yield f"{image} cannot be read: {error.strerror}"
+            continue
+        # Without the image's size only what no image can hold is caught here; decoding catches the rest.
+        reason = None if box is None else implausible(box, 1 << 20, 1 << 20)
+        if reason is not None or not 0 < length <= LARGEST_PICTURE:
+            yield f"{image}: {reason or f'it has {length} bytes; expected 1 to {LARGEST_PICTURE}'}"
+        else:
+            yield Labelled(Picture(str(image.absolute()), 0, length, str(image)), name, name, box)

@@ -1,4 +1,4 @@
-"""How well the weights track: sequences kept out of training are followed, and their overlap averaged."""
+"""How well the weights track: held-out sequences are tracked, and their overlap is averaged."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgetrack.box import Box, clip, iou
-from edgetrack.runtime.crop import CropRule, Image, crop_square
-from edgetrack.runtime.decode import decode_center, hann_open, map_back
+from edgetrack.runtime.crop import Image
+from edgetrack.runtime.decode import all_finite
+from edgetrack.runtime.trackers.center import CenterDecoder
+from edgetrack.training.augment import cut
 from edgetrack.training.catalog import TrainingClip, load
 from edgetrack.training.settings import TrainConfig, TrainDevice, to_images
 
-SHAKE = 0.6
+SHIFT = 0.6
 """Largest shift before a frame, on each axis, times the square root of the box's area."""
 FRAMES = 40
 
 
 @dataclass
 class _Run:
-    """One sequence while it is followed."""
+    """One sequence while it is tracked."""
 
     clip: TrainingClip
     rng: np.random.Generator
@@ -32,9 +34,9 @@ class _Run:
 
 
 def average_overlap(
-    network: nn.Module, clips: Sequence[TrainingClip], config: TrainConfig, machine: TrainDevice
+    network: nn.Module, clips: Sequence[TrainingClip], config: TrainConfig, device: TrainDevice
 ) -> dict[str, float]:
-    """Mean IoU (0..1) after the first frame, by sequence, all followed side by side as one batch.
+    """Mean IoU (0..1) after the first frame by sequence; all are tracked side by side as one batch.
 
     A training pack's pictures are cut around the target, so a box that never moves would follow it. Before each frame
     the box is therefore shifted by up to 0.6 of its size, always the same way for the same sequence: the tracker has to
@@ -44,7 +46,7 @@ def average_overlap(
         network: left in the mode that it had.
         clips: at most 40 frames of each are used.
         config: crops, margin and seed.
-        machine: where and in which precision.
+        device: where and in which precision.
     """
     if not clips:
         return {}
@@ -52,50 +54,39 @@ def average_overlap(
     network.eval()
     try:
         with torch.inference_mode():
-            return _follow(network, clips, config, machine)
+            return _track(network, clips, config, device)
     finally:
         network.train(training)
 
 
-def _follow(
-    network: nn.Module, clips: Sequence[TrainingClip], config: TrainConfig, machine: TrainDevice
+def _track(
+    network: nn.Module, clips: Sequence[TrainingClip], config: TrainConfig, device: TrainDevice
 ) -> dict[str, float]:
     runs = [_Run(c, np.random.default_rng([config.seed, zlib.crc32(c.name.encode())]), c.views[0].box) for c in clips]
-    templates = [_cut(load(r.clip.views[0].picture), r.box, config.template)[0] for r in runs]
-    z = to_images(np.stack(templates), machine.device)
+    templates = [cut(load(run.clip.views[0].picture), run.box, config.template)[0] for run in runs]
+    z = to_images(np.stack(templates), device.device)
+    decode: CenterDecoder | None = None
     for index in range(1, FRAMES):
         active = [n for n, run in enumerate(runs) if index < len(run.clip.views)]
         if not active:
             break
         frames = [load(runs[n].clip.views[index].picture) for n in active]
         for n, frame in zip(active, frames, strict=True):
-            runs[n].box = _shaken(runs[n].box, runs[n].rng, frame, config.clip_margin)
-        cuts = [_cut(frame, runs[n].box, config.search) for n, frame in zip(active, frames, strict=True)]
-        x = to_images(np.stack([image for image, _ in cuts]), machine.device)
-        with machine.autocast():
-            maps = network(z[active], x)
-        numbers = [m.float().cpu() for m in maps]
-        for place, n in enumerate(active):
-            found = _decode([m[place : place + 1] for m in numbers], runs[n].box, config, cuts[place][1])
-            height, width = frames[place].shape[:2]
-            runs[n].box = clip(found, height, width, config.clip_margin)
-            runs[n].overlaps.append(iou(runs[n].box, runs[n].clip.views[index].box))
+            runs[n].box = _shifted(runs[n], frame, config.clip_margin)
+        cuts = [cut(frame, runs[n].box, config.search) for n, frame in zip(active, frames, strict=True)]
+        with device.autocast():
+            maps = network(z[active], to_images(np.stack([image for image, _ in cuts]), device.device))
+        maps = [m.float().cpu().numpy() for m in maps]
+        decode = decode or CenterDecoder(config.search, config.clip_margin, cells=maps[0].shape[-1])
+        for row, n in enumerate(active):
+            run, (score, size, offset) = runs[n], (m[row : row + 1] for m in maps)
+            if all_finite(score, size, offset):  # else the last box is kept, as while tracking
+                run.box, _ = decode(score, size, offset, frames[row], run.box, cuts[row][1])
+            run.overlaps.append(iou(run.box, run.clip.views[index].box))
     return {run.clip.name: float(np.mean(run.overlaps)) for run in runs}
 
 
-def _shaken(box: Box, rng: np.random.Generator, frame: Image, margin: float) -> Box:
-    reach = SHAKE * float(np.sqrt(box.w * box.h))
-    dx, dy = rng.uniform(-reach, reach, 2)
+def _shifted(run: _Run, frame: Image, margin: float) -> Box:
+    box, reach = run.box, SHIFT * float(np.sqrt(run.box.w * run.box.h))
+    dx, dy = run.rng.uniform(-reach, reach, 2)
     return clip(Box(box.x + float(dx), box.y + float(dy), box.w, box.h), frame.shape[0], frame.shape[1], margin)
-
-
-def _cut(frame: Image, box: Box, rule: CropRule) -> tuple[Image, float]:
-    out = np.empty((rule.size, rule.size, 3), np.uint8)
-    return out, crop_square(frame, box, rule, out)
-
-
-def _decode(maps: list[Tensor], previous: Box, config: TrainConfig, resize_factor: float) -> Box:
-    score, size, offset = (m.numpy() for m in maps)
-    window = hann_open(score.shape[-1])
-    peak = decode_center(score, size, offset, window, np.empty_like(window))
-    return map_back(peak, previous, config.search.size, resize_factor)

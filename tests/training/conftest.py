@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,8 +14,7 @@ from torch import Tensor, nn
 from edgetrack.export.recipe import find_recipe
 from edgetrack.media import load_scene
 from edgetrack.training.settings import TrainConfig, TrainOverrides, resolve
-
-FRAMES = 12
+from tests.builders import pack_entry, pack_parts, picture, write_pack, write_tar
 
 
 @pytest.fixture(autouse=True)
@@ -31,68 +26,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def jpeg(image: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", image)[1].tobytes()
-
-
-def picture(seed: int) -> np.ndarray:
-    """uint8 (120, 160, 3): coloured blocks."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (15, 20, 3), dtype=np.uint8)
-    return blocks.repeat(8, axis=0).repeat(8, axis=1)
-
-
-def entry(file: str, sequence: str, frame: int, box: list[float] | None) -> dict[str, Any]:
-    return {
-        "file": file,
-        "source": "test",
-        "seq": sequence,
-        "video": sequence.split("-")[0],
-        "frame": frame,
-        "width": 160,
-        "height": 120,
-        "box": box,
-    }
-
-
-def pack_parts(
-    sequences: int = 4, frames: int = FRAMES, plain: int = 4
-) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Entries and files: sequences `v0-a`, `v1-a`, ... of a block that wanders, and pictures without a box."""
-    entries, files = [], {}
-    for number in range(sequences):
-        block = np.random.default_rng(100 + number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        for frame in range(frames):
-            x, y = 20 + 5 * frame + number, 30 + 3 * frame
-            image = picture(number)
-            image[y : y + 24, x : x + 32] = block
-            name = f"v{number}/{frame:03d}.jpg"
-            entries.append(entry(name, f"v{number}-a", frame + 1, [x, y, 32, 24]))
-            files[name] = jpeg(image)
-    for number in range(plain):
-        entries.append(entry(f"plain/{number}.jpg", f"p{number}", 1, None))
-        files[f"plain/{number}.jpg"] = jpeg(picture(1000 + number))
-    return entries, files
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def write_pack(path: Path, entries: list[dict[str, Any]], files: dict[str, bytes]) -> Path:
-    index = {"shard": path.name, "count": len(entries), "box_format": "xywh", "entries": entries}
-    return write_tar(path, {"index.json": json.dumps(index).encode(), **files})
-
-
 class Packing(NamedTuple):
     """Functions that make packs, good and bad."""
 
     parts: Callable[..., tuple[list[dict[str, Any]], dict[str, bytes]]] = pack_parts
-    entry: Callable[..., dict[str, Any]] = entry
+    entry: Callable[..., dict[str, Any]] = pack_entry
     write: Callable[..., Path] = write_pack
     write_tar: Callable[..., Path] = write_tar
 

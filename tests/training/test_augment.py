@@ -6,9 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgetrack.box import Box, jitter
-from edgetrack.runtime.crop import CropRule, crop_square
+from edgetrack.runtime.crop import CropRule, crop_square, square_around
 from edgetrack.runtime.decode import Peak, map_back
-from edgetrack.training.augment import into_square, mirrored, square_around
+from edgetrack.training.augment import into_square, mirrored
 
 boxes = st.builds(Box, st.floats(-50, 600), st.floats(-50, 400), st.floats(2, 200), st.floats(2, 200))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,17 @@ from torch import nn
 
 from edgetrack.errors import CheckpointError
 from edgetrack.models.base import find_model
-from edgetrack.training.checkpoint import TrainPosition, find_state, forget_state, load_state, read_position, save_state
+from edgetrack.training.checkpoint import (
+    LogSegment,
+    TrainLog,
+    TrainPosition,
+    find_state,
+    forget_state,
+    load_state,
+    read_log,
+    read_position,
+    save_state,
+)
 from edgetrack.training.settings import TrainConfig, WeightAverage, optimizer_of
 
 Make = Callable[..., TrainConfig]
@@ -92,3 +103,19 @@ def test_a_missing_or_foreign_part_is_named(tmp_path: Path, tiny: Tiny, train_co
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(CheckpointError, match=file):
         load_state(tmp_path / "state", network, optimizer, average, TrainPosition(step=1, updates=1))
+
+
+def test_files_of_earlier_runs_keep_their_keys(tmp_path: Path, tiny: Tiny, train_config: Make) -> None:
+    network = tiny()
+    optimizer, average = _stepped(network, train_config())
+    save_state(tmp_path, network, optimizer, average, TrainPosition(step=1, updates=1), train_config())
+    state = json.loads((tmp_path / "state" / "state.json").read_text())
+    assert (state["place"]["step"], state["settings"]["tracker"], state["settings"]["gap"]) == (1, "smat", 12)
+    segment = LogSegment(0, ["a.tar"], "1 sequence", ["held"], [], "cpu", 1, 0, "from scratch", {})
+    TrainLog(train_config(), segments=[segment]).write(tmp_path)
+    text = json.loads((tmp_path / "log.json").read_text())
+    assert set(text) == {"settings", "schema", "pieces", "rows", "validations"}
+    assert text["pieces"][0]["held_aside"] == ["held"]
+    log = read_log(tmp_path)
+    assert log is not None
+    assert log.segments == [segment]

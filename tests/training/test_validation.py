@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from edgetrack.training.settings import TrainConfig, TrainDevice, to_images
 from edgetrack.training.sources import read_data
-from edgetrack.training.validation import SHAKE, average_overlap
+from edgetrack.training.validation import SHIFT, average_overlap
 
 Make = Callable[..., TrainConfig]
 MACHINE = TrainDevice(torch.device("cpu"), "fp32")
@@ -60,7 +61,7 @@ def test_the_same_weights_get_the_same_figure_and_the_mode_is_left_alone(pack: P
     )
     assert network.training
     assert average_overlap(network, (), train_config(), MACHINE) == {}
-    assert SHAKE < 2
+    assert SHIFT < 2
 
 
 def test_crops_reach_the_network_as_rgb_between_0_and_1() -> None:
@@ -70,3 +71,13 @@ def test_crops_reach_the_network_as_rgb_between_0_and_1() -> None:
     assert (images.shape, images.dtype) == ((1, 3, 2, 2), torch.float32)
     assert images[0, :, 0, 0].tolist() == pytest.approx([0.2, 0.0, 1.0])
     assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_maps_that_are_not_finite_leave_the_box_where_it_was(pack: Path, train_config: Make) -> None:
+    class Broken(Stays):
+        def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            score, size, offset = super().forward(z, x)
+            return score, size * math.nan, offset
+
+    found = average_overlap(Broken(), read_data([pack]).sequences[:1], train_config(), MACHINE)
+    assert all(0 <= value < 0.5 for value in found.values())

@@ -14,7 +14,7 @@ from edgetrack.bundle.manifest import Manifest
 from edgetrack.media import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import CropRule, Image, Scratch, crop_square
-from edgetrack.runtime.decode import Map, decode_center, hann_open, map_back
+from edgetrack.runtime.decode import Map, Peak, decode_center, hann_open, map_back
 from edgetrack.runtime.memory import MemoryBank, MemoryEstimate, MemorySchedule, Retention
 from edgetrack.runtime.trackers.base import Decision, Pattern, Procedure, StageTimer, read_settings
 
@@ -45,6 +45,36 @@ class CenterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"sizes, factors and margin must be positive and all numbers finite, found {self}")
 
 
+class CenterDecoder:
+    """From a centre head's maps to the next box: what the procedure and the validation of a training share.
+
+    Args:
+        rule: of the search crop.
+        margin: pixels of a box that stay in the frame.
+        cells: of a map, on each axis.
+    """
+
+    def __init__(self, rule: CropRule, margin: float, cells: int) -> None:
+        self.rule, self.margin = rule, margin
+        self.window = hann_open(cells)
+        self._response = np.empty_like(self.window)
+
+    def __call__(
+        self, score: Map, size: Map, offset: Map, frame: Frame, previous: Box, scale: float
+    ) -> tuple[Box, Peak]:
+        """The box in pixels of the frame, clipped to it, and its peak; maps as in `decode_center`, all finite.
+
+        Args:
+            score, size, offset: the maps.
+            frame: what was searched.
+            previous: the box that the search crop was cut around.
+            scale: crop pixels per frame pixel, as `crop_square` returned it.
+        """
+        peak = decode_center(score, size, offset, self.window, self._response)
+        box = map_back(peak, previous, self.rule.size, scale)
+        return clip(box, frame.shape[0], frame.shape[1], self.margin), peak
+
+
 class CenterProcedure(Procedure):
     """Graph `step` (search crop, and what else the tracker feeds it -> score, size, offset).
 
@@ -60,12 +90,11 @@ class CenterProcedure(Procedure):
         self.check(manifest, settings)
         self.template_rule = CropRule(settings.template_factor, settings.template_size)
         self.search_rule = CropRule(settings.search_factor, settings.search_size)
-        self.margin, self.lost_below = settings.clip_margin, settings.lost_below
+        self.lost_below = settings.lost_below
         self.search = cast(Image, self.step.inputs["search"])
         self.score, self.size, self.offset = (cast(Map, self.step.outputs[name]) for name in MAPS)
         self.maps = (self.score, self.size, self.offset)
-        self.window = hann_open(self.score.shape[-1])
-        self.response = np.empty_like(self.window)
+        self.decoder = CenterDecoder(self.search_rule, settings.clip_margin, cells=self.score.shape[-1])
         self.scratch = Scratch()
 
     def check(self, manifest: Manifest, settings: CenterSettings) -> None:
@@ -80,10 +109,8 @@ class CenterProcedure(Procedure):
         return self.crop(frame, self.search_rule, self.search)
 
     def decode(self, frame: Frame, scale: float) -> Decision:
-        peak = decode_center(self.score, self.size, self.offset, self.window, self.response)
-        box = map_back(peak, self.state, self.search_rule.size, scale)
-        score = peak.score if self.reports == "score" else peak.windowed
-        return Decision(clip(box, frame.shape[0], frame.shape[1], self.margin), score)
+        box, peak = self.decoder(self.score, self.size, self.offset, frame, self.state, scale)
+        return Decision(box, peak.score if self.reports == "score" else peak.windowed)
 
 
 class TemplateMemorySettings(CenterSettings, frozen=True):
