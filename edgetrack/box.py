@@ -72,6 +72,20 @@ class Box(NamedTuple):
         return validate(values)
 
 
+def annotated(x: float, y: float, w: float, h: float) -> Box | None:
+    """The box of a row of ground truth; None where it says that the target is absent: NaN throughout, or no area.
+
+    Raises:
+        ValueError: other rows with NaN, and infinity.
+    """
+    values = (x, y, w, h)
+    if all(map(math.isnan, values)) or ((w <= 0 or h <= 0) and not any(map(math.isinf, values))):
+        return None
+    if not all(map(math.isfinite, values)):
+        raise ValueError("a box that is not finite")
+    return Box(x, y, w, h)
+
+
 def ious(a: Boxes, b: Boxes) -> Floats:
     """Intersection over union, 0..1, row by row of two (n, 4) arrays of boxes.
 

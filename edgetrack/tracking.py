@@ -13,7 +13,9 @@ import msgspec
 
 from edgetrack.box import Box, iou
 from edgetrack.errors import DeviceUnavailableError, UsageError
-from edgetrack.media import BoxRecord, BoxWriter, Frame, FrameSource, VideoWriter, draw, open_source
+from edgetrack.media import BoxRecord, BoxWriter, Frame, FrameSource, ReadOptions, VideoWriter, draw, open_source
+from edgetrack.media.writers import MAX_FPS
+from edgetrack.presentation.sanitize import printable
 from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentence, summarize
 from edgetrack.runtime.frames import PairedSource
 from edgetrack.runtime.prompt import parse_text
@@ -29,7 +31,8 @@ ESCAPE = 27
 class TrackRequest:
     """What to track and where the results go; see `edgetrack track --help`.
 
-    `aux` is the source of second images, `text` the description of the target, as it was typed.
+    `aux` is the source of second images, `text` the description of the target, as it was typed, `reading` how frames
+    are read.
     """
 
     bundle: str
@@ -47,6 +50,7 @@ class TrackRequest:
     aux: str | None = None
     memory: str | None = None
     text: tuple[str, ...] = ()
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass
@@ -58,6 +62,8 @@ class TrackSummary:
         overlaps: IoU of each frame after the first that has ground truth.
         diagnostics: see `edgetrack.runtime.diagnostics`.
         phrases: the description of the target, by attribute.
+        skipped: numbers of the frames that could not be read; their box is that of the frame before.
+        notes: what the user should know of source and video, a sentence each.
     """
 
     bundle: str
@@ -69,6 +75,8 @@ class TrackSummary:
     overlaps: list[float] = field(default_factory=list)
     diagnostics: DiagnosticLog = field(default_factory=dict)
     phrases: dict[str, str] = field(default_factory=dict)
+    skipped: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: track_ms is the median time of an update."""
@@ -83,11 +91,13 @@ class TrackSummary:
             "mean_iou": sum(self.overlaps) / len(self.overlaps) if self.overlaps else None,
             **({"text": self.phrases} if self.phrases else {}),
             **({"diagnostics": diagnostics} if diagnostics else {}),
+            **({"skipped": sorted(self.skipped)} if self.skipped else {}),
+            **({"notes": self.notes} if self.notes else {}),
         }
 
     def text(self) -> str:
         """One line, and one for each gate that the tracker reports."""
-        parts = [f"{self.frames} frames of {self.source} with {self.bundle} ({self.weights} weights)"]
+        parts = [f"{self.frames} frames of {printable(self.source)} with {self.bundle} ({self.weights} weights)"]
         if self.track_ms:
             parts.append(f"track() {median(self.track_ms):.1f} ms median = {1000 / median(self.track_ms):.0f} fps")
         if self.overlaps:
@@ -97,7 +107,13 @@ class TrackSummary:
         if self.phrases:
             parts.append("text: " + ", ".join(f"{name} {phrase!r}" for name, phrase in self.phrases.items()))
         gates = [sentence(name, found) for name, found in summarize(self.diagnostics).items()]
-        return "\n".join(["; ".join(parts), *gates])
+        notes = [f"note: {printable(note)}" for note in self.notes]
+        if self.skipped:
+            numbers = sorted(self.skipped)
+            shown = ", ".join(map(str, numbers[:10])) + (" ..." if len(numbers) > 10 else "")
+            first = printable(self.skipped[numbers[0]])
+            notes.append(f"note: unreadable frames skipped: {shown} ({len(numbers)} in all; the first: {first})")
+        return "\n".join(["; ".join(parts), *gates, *notes])
 
 
 def follow(
@@ -118,9 +134,9 @@ def follow(
             breaks in the middle.
     """
     with ExitStack() as stack:
-        frames = stack.enter_context(open_source(job.source))
+        frames = stack.enter_context(open_source(job.source, job.reading))
         if job.aux is not None:
-            frames = stack.enter_context(PairedSource(frames, open_source(job.aux)))
+            frames = stack.enter_context(PairedSource(frames, open_source(job.aux, job.reading)))
         tracker = stack.enter_context(
             load(
                 job.bundle,
@@ -134,9 +150,8 @@ def follow(
         writer = (
             stack.enter_context(BoxWriter(job.boxes, source=job.source, overwrite=job.overwrite)) if job.boxes else None
         )
-        video = (
-            stack.enter_context(VideoWriter(job.video, fps=frames.fps, overwrite=job.overwrite)) if job.video else None
-        )
+        rate = frames.fps if frames.fps and frames.fps <= MAX_FPS else None
+        video = stack.enter_context(VideoWriter(job.video, fps=rate, overwrite=job.overwrite)) if job.video else None
         if job.show or job.select:
             stack.callback(_close_windows)
         summary = TrackSummary(tracker.manifest.name, tracker.manifest.weights.origin, job.source)
@@ -146,6 +161,11 @@ def follow(
             on_record(record)
             if (video is not None or job.show) and not _picture(job, video, record, frame, truth):
                 break
+        summary.skipped, summary.notes = frames.skipped, list(frames.notes)
+        if video is not None:
+            summary.notes += video.notes
+            if frames.fps and abs(video.fps - frames.fps) >= 0.0005:
+                summary.notes.append(f"{job.video} plays at {video.fps:g} frames/s: it cannot state {frames.fps:g}")
     return summary
 
 
@@ -161,6 +181,8 @@ def _records(
             tracker.init(frame, start)
             summary.phrases = tracker.phrases
             record = BoxRecord(0, start, None, False, None)
+        elif index in frames.skipped:
+            record = BoxRecord(index, record.box, None, True, None)
         else:
             result = tracker.update(frame)
             record = BoxRecord(index, result.box, result.score, result.lost, result.timing.total, result.diagnostics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,20 @@ from edgetrack.cli.options import (
     PrecisionHintOption,
     ThreadsOption,
 )
+
+
+class OnBadFrame(str, Enum):
+    """The values of `--on-bad-frame`."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+class Exif(str, Enum):
+    """The values of `--exif`."""
+
+    apply = "apply"
+    ignore = "ignore"
 
 
 def track(
@@ -53,6 +68,20 @@ def track(
         str | None,
         typer.Option(help="How past frames are kept: exact, exact:disk or bounded:M. Default: as the bundle says."),
     ] = None,
+    on_bad_frame: Annotated[
+        OnBadFrame,
+        typer.Option(help="What to do with a frame that cannot be read: stop, or skip it, counted and said."),
+    ] = OnBadFrame.stop,
+    exif: Annotated[
+        Exif,
+        typer.Option(help="Turn images upright as their EXIF data say (apply), or take them as stored (ignore)."),
+    ] = Exif.apply,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range", help="Values of 16-bit and float images that become 0 and 255: LOW:HIGH, or percentile."
+        ),
+    ] = None,
     frames: FramesOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -61,7 +90,8 @@ def track(
     from edgetrack.box import Box
     from edgetrack.cli.console import print_json, progress_bar
     from edgetrack.errors import UsageError
-    from edgetrack.media import BoxRecord
+    from edgetrack.media import BoxRecord, ReadOptions
+    from edgetrack.media.frames import parse_range
     from edgetrack.tracking import TrackRequest, follow
 
     if box is not None and select:
@@ -82,6 +112,12 @@ def track(
         aux=aux,
         memory=memory,
         text=tuple(text or ()),
+        reading=ReadOptions(
+            on_bad_frame=on_bad_frame.value,
+            exif=exif.value,
+            value_range=None if value_range is None else parse_range(value_range),
+            ground_truth=box is None,
+        ),
     )
     print_boxes = output is None and not as_json
 

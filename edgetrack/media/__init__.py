@@ -1,7 +1,7 @@
 """Frames in, boxes and pictures out: synthetic scenes, sources, result files and overlays."""
 
 from edgetrack.media.folders import IMAGE_SUFFIXES, ImageSource, ground_truth_for, natural_key, stated_size
-from edgetrack.media.frames import Frame, check_size, quiet_cv2
+from edgetrack.media.frames import Frame, ReadOptions, check_size, quiet_cv2
 from edgetrack.media.overlay import draw
 from edgetrack.media.scenes import Scene, load_scene, scene_names
 from edgetrack.media.sources import FrameSource, open_source
@@ -16,6 +16,7 @@ __all__ = [
     "Frame",
     "FrameSource",
     "ImageSource",
+    "ReadOptions",
     "Scene",
     "VideoWriter",
     "check_size",

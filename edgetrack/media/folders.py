@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
-from edgetrack.box import Box
+from edgetrack.arrays import Array
+from edgetrack.box import Box, annotated
 from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.io import read_text
-from edgetrack.media.frames import Frame, FrameSource, check_size, quiet_cv2
+from edgetrack.media.frames import Frame, FrameSource, ReadOptions, check_size, quiet_cv2
 
 _IMAGE_FOLDERS = ("img", "imgs")
 _MAGIC = re.compile(r"[*?\[]")
@@ -22,12 +23,19 @@ _MAGIC = re.compile(r"[*?\[]")
 class ImageSource(FrameSource):
     """Image files in the order given; each is read when its turn comes."""
 
-    def __init__(self, name: str, paths: Sequence[Path], ground_truth_folders: list[Path]) -> None:
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        ground_truth_folders: list[Path],
+        options: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        self._options = options
         self.name = name
         self.length = len(paths)
         self.fps = None
         self.paths = tuple(paths)
-        self._ground_truth = ground_truth_for(ground_truth_folders, len(paths))
+        self._ground_truth = ground_truth_for(ground_truth_folders, len(paths)) if options.ground_truth else None
         self.size = self._first_size()
 
     @property
@@ -36,19 +44,40 @@ class ImageSource(FrameSource):
 
     def _first_size(self) -> tuple[int, int] | None:
         try:
-            height, width = read_image(self.paths[0], 0).shape[:2]
+            stored, turned = (_read(self.paths[0], 0, flag) for flag in (_AS_STORED, 0))
         except SourceInterruptedError:
             return None
-        return width, height
+        if stored.dtype != np.uint8 and self._options.value_range is not None:
+            limits = "the 1st and 99th percentile of each frame"
+            if self._options.value_range != "percentile":
+                limits = "{:g} and {:g}".format(*self._options.value_range)
+            self.notes.append(f"the values of {self.name} are {stored.dtype}; {limits} became 0 and 255")
+        if self._options.exif == "ignore":
+            turned = stored
+        elif stored.shape != turned.shape or (stored != turned).any():
+            self.notes.append(
+                f"the images of {self.name} are turned upright as their EXIF data say; "
+                "--exif ignore takes them as they are stored, for boxes that were drawn so"
+            )
+        return turned.shape[1], turned.shape[0]
 
     def __iter__(self) -> Iterator[Frame]:
+        return self._frames(lambda path, index: read_image(path, index, self._options))
+
+    def deep(self) -> Iterator[Array]:
+        """The images with the channels and the depth that the files have: 16-bit depth images stay what they are."""
+        return self._frames(lambda path, index: decode_image(path, index, _DEEP | _turning(self._options)))
+
+    def _frames(self, read: Callable[[Path, int], Array]) -> Iterator[Array]:
+        last: Array | None = None
         for index, path in enumerate(self.paths):
-            image = read_image(path, index)
             try:
-                check_size(image.shape[1], image.shape[0], "the image")
-            except SourceError as error:
-                raise SourceInterruptedError(f"frame {index} ({path}): {error}") from error
-            yield image
+                last = read(path, index)
+            except SourceInterruptedError as error:
+                if last is None or self._options.on_bad_frame == "stop":
+                    raise
+                self.skipped[index] = str(error)
+            yield last
 
 
 def natural_key(path: Path) -> list[list[tuple[int, int, str]]]:
@@ -64,7 +93,7 @@ def _images_among(paths: Iterator[Path]) -> list[Path]:
     return sorted(chosen, key=natural_key)
 
 
-def open_folder(folder: Path) -> ImageSource:
+def open_folder(folder: Path, options: ReadOptions) -> ImageSource:
     """The images of a folder, or of its sub-folder `img` or `imgs` where it has one with images.
 
     Raises:
@@ -77,18 +106,18 @@ def open_folder(folder: Path) -> ImageSource:
         except OSError as error:
             raise SourceError(f"folder {candidate} cannot be listed: {error.strerror or error}") from error
         if paths:
-            return _sequence(candidate, paths)
+            return _sequence(candidate, paths, options)
     endings = " ".join(sorted(IMAGE_SUFFIXES))
     raise SourceError(
         f"folder {folder} holds no images; expected files ending in {endings}, there or in its folder img"
     )
 
 
-def _sequence(folder: Path, paths: list[Path]) -> ImageSource:
+def _sequence(folder: Path, paths: list[Path], options: ReadOptions) -> ImageSource:
     folder = folder.absolute()
     if folder.name in _IMAGE_FOLDERS:
-        return ImageSource(folder.parent.name, paths, [folder.parent, folder])
-    return ImageSource(folder.name or "frames", paths, [folder])
+        return ImageSource(folder.parent.name, paths, [folder.parent, folder], options)
+    return ImageSource(folder.name or "frames", paths, [folder], options)
 
 
 def is_pattern(text: str) -> bool:
@@ -96,7 +125,7 @@ def is_pattern(text: str) -> bool:
     return _MAGIC.search(text) is not None
 
 
-def open_pattern(pattern: str) -> ImageSource:
+def open_pattern(pattern: str, options: ReadOptions) -> ImageSource:
     """The images that a glob pattern matches, such as `frames/*.jpg`.
 
     Raises:
@@ -116,89 +145,173 @@ def open_pattern(pattern: str) -> ImageSource:
         )
     folders = {p.parent for p in paths}
     if len(folders) == 1:
-        return _sequence(folders.pop(), paths)
-    return ImageSource(root.absolute().name or "frames", paths, [])
+        return _sequence(folders.pop(), paths, options)
+    return ImageSource(root.absolute().name or "frames", paths, [], options)
 
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_PNG, _JPEG, _JPEG_END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd9"
 _NOT_A_SIZE = frozenset({0xC4, 0xC8, 0xCC})
 _START_OF_SCAN = 0xDA
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
-def read_image(path: Path, index: int) -> Frame:
-    """Decode image number `index` of a sequence: uint8, (height, width, 3), BGR, turned upright as its EXIF data say.
+# As cv2 numbers them, which takes 0.1 s to import.
+_AS_STORED, _COLOURS, _DEEP = 128, 2 | 1, 2 | 4
 
-    Raises: as `decode_image`.
+
+def _turning(options: ReadOptions) -> int:
+    return _AS_STORED if options.exif == "ignore" else 0
+
+
+def read_image(path: Path, index: int, options: ReadOptions) -> Frame:
+    """Decode image number `index` of a sequence: uint8, (height, width, 3), BGR.
+
+    Raises:
+        SourceInterruptedError: as `decode_image`.
+        SourceError: it has 16 bits or floats, and the options give no range.
     """
-    import cv2
+    image = _read(path, index, _turning(options))
+    if image.dtype == np.uint8:
+        return image
+    values = image[np.isfinite(image)] if image.dtype.kind == "f" else image
+    if options.value_range is None:
+        lowest = float(values.min()) if values.size else 0.0
+        highest = max(float(values.max()) if values.size else 0.0, lowest + 1)
+        raise SourceError(
+            f"frame {index} ({path}) holds {image.dtype} values, {lowest:g} to {highest:g}, and a tracker takes 0 to "
+            f"255; give `edgetrack track` --range LOW:HIGH, such as --range {lowest:g}:{highest:g}, or --range "
+            "percentile, or convert the images to 8 bits"
+        )
+    if options.value_range == "percentile":
+        low, high = map(float, np.percentile(values, (1, 99))) if values.size else (0.0, 1.0)
+    else:
+        low, high = options.value_range
+    scaled = (image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
+    return cast(Frame, np.clip(np.nan_to_num(scaled), 0, 255).round().astype(np.uint8))
 
-    return decode_image(path, index, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+
+def _read(path: Path, index: int, turning: int) -> Array:
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return decode_image(path, index, _COLOURS | turning)
+    # OpenCV 5 cannot make three channels of one of floats.
+    image = decode_image(path, index, _DEEP | turning)
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
 
-def read_deep_image(path: Path, index: int) -> np.ndarray[Any, Any]:
-    """The same with the channels and the depth that the file has: 16-bit depth images stay what they are.
-
-    Raises: as `decode_image`.
-    """
-    import cv2
-
-    return decode_image(path, index, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-
-
-def decode_image(path: Path, index: int, flags: int) -> np.ndarray[Any, Any]:
+def decode_image(path: Path, index: int, flags: int) -> Array:
     """Decode image number `index` of a sequence as OpenCV's `flags` say.
 
     Raises:
         SourceInterruptedError: not there, empty, cut short, too large or not decodable.
     """
-    import cv2
-
+    what = f"frame {index} ({path})"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SourceInterruptedError(f"frame {index} ({path}) cannot be read: {error.strerror or error}") from error
+        raise SourceInterruptedError(f"{what} cannot be read: {error.strerror or error}") from error
+    return decode(data, what, flags)
+
+
+def decode(data: bytes, what: str, flags: int) -> Array:
+    """Decode an image file's content, called `what` in messages, as OpenCV's `flags` say.
+
+    Raises:
+        SourceInterruptedError: empty, cut short, too large or not decodable.
+    """
+    import cv2
+
     if not data:
-        raise SourceInterruptedError(f"frame {index} ({path}) is an empty file; copy it again or remove it")
+        raise SourceInterruptedError(f"{what} is an empty file; copy it again or remove it")
+    size = stated_size(data)
     try:
-        size = stated_size(data)
         if size is not None:
             check_size(*size, what="the image")
-        if _is_cut_short(data):
-            raise SourceInterruptedError(f"frame {index} ({path}) is cut short; copy it again or remove it")
+        if size is None or _is_cut_short(data):
+            fault = "cannot be decoded as an image" if size is None else "is cut short"
+            raise SourceInterruptedError(f"{what} {fault}; copy it again or remove it")
         with quiet_cv2():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            # A second end mark, where there is one, is never reached; without any, OpenCV 5 refuses the image.
+            image = cv2.imdecode(np.frombuffer(data + _JPEG_END if data.startswith(_JPEG) else data, np.uint8), flags)
     except SourceError as error:
-        raise SourceInterruptedError(f"frame {index} ({path}): {error}") from error
+        raise SourceInterruptedError(f"{what}: {error}") from error
     except cv2.error as error:
-        raise SourceInterruptedError(f"frame {index} ({path}) cannot be decoded: {error.err}") from error
+        raise SourceInterruptedError(f"{what} cannot be decoded: {error.err}") from error
     if image is None:
-        raise SourceInterruptedError(
-            f"frame {index} ({path}) cannot be decoded as an image; copy it again or remove it"
-        )
+        raise SourceInterruptedError(f"{what} cannot be decoded as an image; copy it again or remove it")
     return image
 
 
 def stated_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that a PNG, JPEG or BMP header states, in pixels; None for other formats and broken headers."""
-    if data.startswith(_PNG) and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
-        return width, height
-    if data.startswith(b"BM") and len(data) >= 26:
-        width, height = struct.unpack("<ii", data[18:26])
-        return abs(width), abs(height)
-    return _jpeg_layout(data)[0] if data.startswith(_JPEG) else None
+    """(width, height) in pixels that the header of an image states; None for other formats and broken headers."""
+    try:
+        if data.startswith(_PNG):
+            return cast("tuple[int, int]", struct.unpack_from(">II", data, 16))
+        if data.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", data, 18)
+            return abs(width), abs(height)
+        if data.startswith(_JPEG):
+            return _jpeg_layout(data)[0]
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp_size(data)
+        if found := _PNM.match(data):
+            return int(found[1]), int(found[2])
+        if data[:4] in _TIFF:
+            return _tiff_size(data)
+    except (struct.error, IndexError, KeyError):
+        return None
+    return None
+
+
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\n]{0,1000}\n){1,100}(\d{1,9})(?:\s|#[^\n]{0,1000}\n){1,100}(\d{1,9})\s")
+# Byte order and form: 42 is TIFF, 43 BigTIFF.
+_TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int(struct.unpack_from("<I", data, 21)[0])
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """The width and height (tags 256 and 257) of the first picture, which is the one that is decoded."""
+    order, big = _TIFF[data[:4]], b"+" in data[:4]
+    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+    sides: dict[int, int] = {}
+    for number in range(min(count, 1000)):
+        entry = at + (8 + 20 * number if big else 2 + 12 * number)
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if tag in (256, 257):
+            form = {3: "H", 4: "I", 16: "Q"}[kind]
+            sides[tag] = struct.unpack_from(order + form, data, entry + (12 if big else 8))[0]
+    return sides[256], sides[257]
 
 
 def _is_cut_short(data: bytes) -> bool:
     # Some OpenCV versions decode the first rows of such a file and fill the rest with grey.
     if data.startswith(_PNG):
         return b"IEND" not in data
-    if data.startswith(_JPEG):
-        return data.find(b"\xff\xd9", _jpeg_layout(data)[1]) < 0
+    if data.startswith(_JPEG) and data.find(_JPEG_END, _jpeg_layout(data)[1]) < 0:
+        # Some cameras leave the end mark out. Where every row is there, what follows the pixels changes none.
+        # (A single byte: libjpeg prints a line about more.)
+        return _decoded(data + b"\x00") != _decoded(data + b"\xfe")
     return False
+
+
+def _decoded(data: bytes) -> bytes | None:
+    import cv2
+
+    with quiet_cv2():
+        image = cv2.imdecode(np.frombuffer(data + _JPEG_END, np.uint8), _COLOURS)
+    return None if image is None else image.tobytes()
 
 
 def _jpeg_layout(data: bytes) -> tuple[tuple[int, int] | None, int]:
@@ -240,13 +353,12 @@ def read_ground_truth(path: Path) -> list[Box | None]:
 def _row(line: str, path: Path, number: int) -> Box | None:
     try:
         x, y, w, h = (float(part) for part in line.replace(",", " ").replace(";", " ").split())
+        return annotated(x, y, w, h)
     except ValueError:
         raise SourceError(
             f"line {number} of {path} is {line[:80]!r}; expected four numbers x,y,w,h in pixels, or nan,nan,nan,nan "
             "for a frame without the target"
         ) from None
-    box = Box(x, y, w, h)
-    return box if box.is_finite and w > 0 and h > 0 else None
 
 
 def ground_truth_for(folders: list[Path], frames: int) -> list[Box | None] | None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetrack.box import Box
-from edgetrack.errors import SourceError
+from edgetrack.errors import EdgetrackError, SourceError, UsageError
 
 Frame: TypeAlias = npt.NDArray[np.uint8]
 """An image: uint8, (height, width, 3), channels in the order blue, green, red."""
@@ -22,6 +27,42 @@ MAX_SIDE = 20_000
 """Pixels: no wider or higher image is taken."""
 MAX_PIXELS = 400_000_000
 """Pixels per image: 1.2 GB once decoded."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How frames are read.
+
+    Attributes:
+        on_bad_frame: what a frame that cannot be read does: `stop` ends the run, `skip` repeats the frame before it and
+            notes its number in `FrameSource.skipped`.
+        exif: `apply` turns images upright as their EXIF data say, `ignore` leaves them as they are stored.
+        value_range: the values of 16-bit and float images that become 0 and 255, or `percentile` for the 1st and 99th
+            percentile of each frame; None refuses such images.
+        ground_truth: whether ground truth beside the images is read.
+    """
+
+    on_bad_frame: Literal["stop", "skip"] = "stop"
+    exif: Literal["apply", "ignore"] = "apply"
+    value_range: tuple[float, float] | Literal["percentile"] | None = None
+    ground_truth: bool = True
+
+
+def parse_range(text: str) -> tuple[float, float] | Literal["percentile"]:
+    """A `ReadOptions.value_range` as it is typed.
+
+    Raises:
+        UsageError: neither `percentile` nor two rising numbers with a colon between them.
+    """
+    if text == "percentile":
+        return "percentile"
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"range {text!r}: expected LOW:HIGH with LOW below HIGH, such as 7000:8000, or percentile")
+    return low, high
 
 
 class FrameSource(ABC):
@@ -40,6 +81,16 @@ class FrameSource(ABC):
     length: int | None
     fps: float | None
     size: tuple[int, int] | None
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What the user should know of how the frames were read; sentences without a full stop."""
+        return []
+
+    @cached_property
+    def skipped(self) -> dict[int, str]:
+        """Numbers of the frames that could not be read, each with the reason; the frame before stood in for them."""
+        return {}
 
     @property
     def ground_truth(self) -> list[Box | None] | None:
@@ -75,6 +126,37 @@ def check_size(width: int, height: int, what: str) -> None:
             f"{what} states {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS // 1_000_000} "
             "megapixels are taken; scale it down first"
         )
+
+
+@contextmanager
+def native_name(path: Path) -> Iterator[str]:
+    """The path as text that native code can take: OpenCV 5 dies of names that are not UTF-8, so they get a link.
+
+    Raises:
+        EdgetrackError: no link can be made.
+    """
+    absolute = str(path.absolute())
+    if _is_unicode(absolute):
+        yield absolute
+        return
+    advice = f"{path} has a name that is not UTF-8; rename it (`convmv` does whole folders)"
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgetrack-name-") as folder:
+            link = Path(folder, "video" + (path.suffix if _is_unicode(path.suffix) else ""))
+            if not _is_unicode(str(link)):
+                raise EdgetrackError(advice)
+            link.symlink_to(absolute)
+            yield str(link)
+    except OSError as error:
+        raise EdgetrackError(f"{advice}; a link to it cannot be made: {error.strerror or error}") from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

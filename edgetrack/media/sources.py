@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl
 from edgetrack.box import Box
 from edgetrack.errors import SourceError
 from edgetrack.media.folders import is_pattern, open_folder, open_pattern
-from edgetrack.media.frames import Frame, FrameSource
+from edgetrack.media.frames import Frame, FrameSource, ReadOptions
 from edgetrack.media.scenes import load_scene
 from edgetrack.media.videos import VIDEO_SUFFIXES, CameraSource, VideoSource
 
@@ -66,7 +67,7 @@ def _scene_options(query: str, spec: str) -> dict[str, int]:
     return options
 
 
-def open_source(spec: str | Path | int) -> FrameSource:
+def open_source(spec: str | Path | int, options: ReadOptions = ReadOptions()) -> FrameSource:  # noqa: B008 - frozen
     """Open what frames are to be read from.
 
     Args:
@@ -75,6 +76,7 @@ def open_source(spec: str | Path | int) -> FrameSource:
             or as `camera:N`. A `Path` is always a file or folder; write `./0` for a folder that is called 0. The
             `groundtruth.txt` or `groundtruth_rect.txt` of a sequence is read where it lies with the images or beside
             their `img`.
+        options: how the frames are read.
 
     Raises:
         SourceError: nothing there, no images, a video or camera that cannot be opened, ground truth that does not fit.
@@ -82,29 +84,29 @@ def open_source(spec: str | Path | int) -> FrameSource:
         UsageError: a scene's length or size outside its range.
     """
     if isinstance(spec, int):
-        return _camera(spec)
+        return _camera(spec, options)
     if isinstance(spec, str):
         if spec.startswith("synthetic:"):
             return SyntheticSource(spec.removeprefix("synthetic:"))
         digits = spec.removeprefix("camera:")
         if digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS:
-            return _camera(int(digits))
+            return _camera(int(digits), options)
         if not spec.strip() or spec.startswith("camera:"):
             raise SourceError(f"{spec!r} is no source; expected {_KINDS}")
-    return _open_path(spec)
+    return _open_path(spec, options)
 
 
-def _camera(index: int) -> CameraSource:
+def _camera(index: int, options: ReadOptions) -> CameraSource:
     if isinstance(index, bool) or not 0 <= index <= 255:
         raise SourceError(f"camera {index} was asked for; expected an index from 0 to 255")
-    return CameraSource(index)
+    return CameraSource(index, options)
 
 
-def _open_path(spec: str | Path) -> FrameSource:
+def _open_path(spec: str | Path, options: ReadOptions) -> FrameSource:
     try:
         path = Path(spec).expanduser()
         if path.is_dir():
-            return open_folder(path)
+            return open_folder(path, options)
         is_file, exists = path.is_file(), path.exists()
     except (OSError, ValueError, RuntimeError) as error:
         raise SourceError(f"{str(spec)[:200]!r} is no source ({error}); expected {_KINDS}") from error
@@ -115,8 +117,17 @@ def _open_path(spec: str | Path) -> FrameSource:
                 f"{path} is not a video by its ending; expected one of {endings}; for images give their "
                 "folder or a pattern"
             )
-        return VideoSource(path)
+        return VideoSource(path, options)
     if not exists and isinstance(spec, str) and is_pattern(spec):
-        return open_pattern(spec)
+        return open_pattern(spec, options)
+    if device := re.fullmatch(r"/dev/video([0-9]+)", str(spec)):
+        raise SourceError(f"{spec} is a camera's device; give its number: {device[1]}")
+    if address := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", str(spec)):
+        instead = (
+            f"give the path alone: {re.sub('^//(localhost)?', '', str(spec).partition(':')[2])}"
+            if address[1].lower() == "file"
+            else f"record a clip with `ffmpeg -i {spec} -t 60 -c copy clip.mp4` and give that"
+        )
+        raise SourceError(f"{spec} is an address; {instead}; expected {_KINDS}")
     state = "is neither a file nor a folder" if exists else "does not exist"
     raise SourceError(f"{spec} {state}; expected {_KINDS}")

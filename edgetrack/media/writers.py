@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetrack.box import Box
-from edgetrack.errors import UsageError
-from edgetrack.media.frames import Frame, quiet_cv2
+from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.media.frames import Frame, native_name, quiet_cv2
 
 if TYPE_CHECKING:
     import cv2
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 BOX_SUFFIXES = (".txt", ".csv", ".json")
 SCHEMA = 1
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+MAX_FPS = 1000
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class BoxRecord:
 class BoxWriter:
     """Writes one record after another: `.txt` (x,y,w,h per line, as the toolkits read it), `.csv` or `.json`.
 
-    Lines go to `<path>.partial` and are flushed one by one; closing gives the file its name. When the `with` block
-    fails, what was written still gets the final name (a JSON file is completed), and the error is raised; a block that
-    fails before the first record leaves nothing. A killed process leaves the `.partial` file.
+    Lines go to `<path>.partial` (`.2.partial` ... while other runs write the same file; the last to end wins) and are
+    flushed one by one; closing gives the file its name. When the `with` block fails, what was written still gets the
+    final name (a JSON file is completed), and the error is raised; a block that fails before the first record leaves
+    nothing. A killed process leaves the `.partial` file, a full disk what fitted on it.
 
     JSON: `{"schema": 1, "source": ..., "boxes": [{"frame", "box": [x, y, w, h], "score", "lost", "track_ms"}]}`, and
     `"diagnostics": {mixture: {part: share}}` in a row that has any; the other formats leave them out.
@@ -72,12 +76,10 @@ class BoxWriter:
         self.count = 0
         """Records written so far."""
         self._suffix = suffix_of(self.path, BOX_SUFFIXES, "boxes")
-        self._partial = self.path.with_name(self.path.name + ".partial")
-        claim(self.path, self._partial, overwrite=overwrite)
-        try:
-            self._file = self._partial.open("w" if overwrite else "x", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise UsageError(f"{self.path} cannot be written: {error.strerror or error}") from error
+        handle, self._partial = claim(self.path, self.path.name, ".partial", overwrite=overwrite)
+        # Unbuffered: a line that did not fit would else be tried again at closing.
+        self._file = os.fdopen(handle, "wb", buffering=0)
+        self._failed = False
         self._put(self._head(source))
 
     def write(self, record: BoxRecord) -> None:
@@ -103,13 +105,16 @@ class BoxWriter:
             if self._suffix == ".json":
                 self._put("\n]}\n")
             os.fsync(self._file.fileno())
-        self._partial.replace(self.path)
+            # While it is open: with it goes the lock that keeps others from its name.
+            self._partial.replace(self.path)
 
     def __enter__(self) -> BoxWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or self.count:
+        if self._failed:
+            self._file.close()
+        elif kind is None or self.count:
             self.close()
         elif not self._file.closed:
             self._file.close()
@@ -124,8 +129,16 @@ class BoxWriter:
         return heads[self._suffix]
 
     def _put(self, text: str) -> None:
-        self._file.write(text)
-        self._file.flush()
+        data = text.encode()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            self._failed = True
+            raise EdgetrackError(
+                f"{self.path} cannot be written: {error.strerror or error}; its first {self.count} boxes are in "
+                f"{self._partial}"
+            ) from error
 
 
 def _finite(value: float | None, digits: int) -> float | None:
@@ -155,22 +168,61 @@ def _json_row(record: BoxRecord) -> str:
     return json.dumps(row, allow_nan=False)
 
 
-def claim(path: Path, partial: Path, *, overwrite: bool) -> None:
-    """Make sure that `path` may be written by way of `partial`, its sibling; their folder is made where it is missing.
+def claim(path: Path, start: str, end: str, *, overwrite: bool) -> tuple[int, Path]:
+    """A new sibling of `path` to write to, open and locked until it is closed; their folder is made where missing.
+
+    Args:
+        path: what it is to become.
+        start, end: of the sibling's name; a number goes between while other runs hold the names before it.
+        overwrite: whether `path`, and what a run that is dead left under the sibling's name, may be replaced.
 
     Raises:
-        UsageError: either exists and `overwrite` is not set, `path` is a folder, or its folder cannot be made.
+        UsageError: either exists and `overwrite` is not set, `path` is a folder, or it cannot be written.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of a file to write")
     if not overwrite and path.exists():
         raise UsageError(f"{path} exists; give another name or add --overwrite")
-    if not overwrite and partial.exists():
-        raise UsageError(f"{partial} was left by a run that did not end; move it away or add --overwrite")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the folder of {path} cannot be made: {error.strerror or error}") from error
+    for number in range(1, 1000):
+        partial = path.with_name(start + ("" if number == 1 else f".{number}") + end)
+        try:
+            handle = os.open(partial, os.O_RDWR | os.O_CREAT | (0 if overwrite else os.O_EXCL), 0o666)
+        except FileExistsError:
+            raise UsageError(f"{partial} was left by a run that did not end; move it away or add --overwrite") from None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+        if _locked(handle) and _is_at(handle, partial):
+            os.ftruncate(handle, 0)
+            return handle, partial
+        os.close(handle)
+    raise UsageError(f"{path} is being written by too many runs")
+
+
+def _locked(handle: int) -> bool:
+    """Whether no other run holds the file; where there are no locks, none does."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the open file still has this name: the run that held it may have just renamed it."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def suffix_of(path: Path, allowed: tuple[str, ...], what: str) -> str:
@@ -189,7 +241,7 @@ class VideoWriter:
     """Writes frames to an `.mp4` (MPEG-4) or `.avi` (Motion JPEG) file.
 
     Frames go to `<stem>.partial<suffix>` beside it; closing gives the file its name, also when the `with` block failed.
-    Without a frame there is no file.
+    Without a frame there is no file. Frames of another size than the first are scaled to fit, with black bars.
     """
 
     def __init__(self, path: str | Path, *, fps: float | None = None, overwrite: bool = False) -> None:
@@ -197,63 +249,113 @@ class VideoWriter:
 
         Args:
             path: where to write; its folder is made where it is missing.
-            fps: frames per second, above 0 up to 1000; 30 where it is None.
+            fps: frames per second, above 0 up to 1000, rounded to what the format can state; 30 where it is None.
             overwrite: replace an existing file, and one left by a killed run.
 
         Raises:
-            UsageError: another ending, an existing file, a rate out of range, or a folder that cannot be made.
+            UsageError: another ending, an existing file, a rate out of range, or a place that cannot be written to.
         """
         self.path = Path(path)
         self.count = 0
         """Frames written so far."""
+        self.scaled = 0
+        """Frames among them that had another size than the first."""
         self._codec = CODECS[suffix_of(self.path, tuple(CODECS), "videos")]
-        self._fps = 30.0 if fps is None else float(fps)
-        if not (math.isfinite(self._fps) and 0 < self._fps <= 1000):
-            raise UsageError(f"a video of {fps} frames per second was asked for; give a rate above 0, up to 1000")
-        self._partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
-        claim(self.path, self._partial, overwrite=overwrite)
+        self.fps = 30.0 if fps is None else float(fps)
+        if not (math.isfinite(self.fps) and 0 < self.fps <= MAX_FPS):
+            raise UsageError(f"a video of {fps} frames per second was asked for; give a rate above 0, up to {MAX_FPS}")
+        # MPEG-4 states a rate as a fraction of 16 bits, and OpenCV makes it one of a power of ten.
+        self.fps = next(rate for digits in (3, 2, 1, 0) if (rate := round(self.fps, digits)) * 10**digits < 2**16)
+        self.fps = max(self.fps, 0.01)
+        self._stack = ExitStack()
+        handle, self._partial = claim(self.path, self.path.stem, f".partial{self.path.suffix}", overwrite=overwrite)
+        self._stack.callback(os.close, handle)
         self._writer: cv2.VideoWriter | None = None
         self._shape: tuple[int, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the video that was not asked for; sentences without a full stop."""
+        if not self.scaled:
+            return []
+        height, width = self._shape[:2]
+        return [f"{self.path}: frames of another size scaled to fit {width}x{height}: {self.scaled}"]
 
     def write(self, frame: Frame) -> None:
         """Add one frame: uint8, (height, width, 3), BGR.
 
         Raises:
-            UsageError: the video cannot be opened, or the frame is not uint8 of three channels and of the first's size.
+            UsageError: the video cannot be opened, or the frame is not uint8 of three channels.
         """
-        expected = self._shape or (*frame.shape[:2], 3)
-        if frame.shape != expected or frame.dtype != np.uint8:
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise UsageError(
                 f"frame {self.count} for {self.path} is {frame.dtype} of shape {frame.shape}; expected uint8 of shape "
-                f"{expected}: a video has one size, that of its first frame"
+                "(height, width, 3)"
             )
         if self._writer is None:
             self._shape = frame.shape
             self._writer = self._open(frame.shape[1], frame.shape[0])
+        if frame.shape != self._shape:
+            frame = _fitted(frame, *self._shape[:2])
+            self.scaled += 1
         self._writer.write(frame)
         self.count += 1
 
     def close(self) -> None:
-        """Complete the file and give it its final name. May be called more than once."""
-        if self._writer is None:
-            return
-        with quiet_cv2():
-            self._writer.release()
-        self._writer = None
-        self._partial.replace(self.path)
+        """Complete the file and give it its final name. May be called more than once.
+
+        Raises:
+            EdgetrackError: the file is not whole, as on a full disk; it is removed.
+        """
+        with self._stack:
+            if self._writer is None:
+                if self.count == 0:
+                    self._partial.unlink(missing_ok=True)
+                return
+            with quiet_cv2():
+                self._writer.release()
+            self._writer = None
+            if not self._is_whole():
+                self._partial.unlink(missing_ok=True)
+                free = shutil.disk_usage(self.path.parent).free
+                raise EdgetrackError(
+                    f"video {self.path} could not be written whole and is removed: the disk is probably full "
+                    f"({free / 2**20:.0f} MiB free), or files have a size limit; give another place with --video"
+                )
+            self._partial.replace(self.path)
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            # What failed first is what the user should read.
+            with suppress(EdgetrackError, OSError):
+                self.close()
+
+    def _is_whole(self) -> bool:
+        """Whether the file opens, has all frames and shows the last: OpenCV does not say when writing fails."""
+        import cv2
+
+        with native_name(self._partial) as name, quiet_cv2():
+            capture = cv2.VideoCapture(name)
+            try:
+                if round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) != self.count:
+                    return False
+                capture.set(cv2.CAP_PROP_POS_FRAMES, self.count - 1)
+                return bool(capture.read()[0])
+            finally:
+                capture.release()
 
     def _open(self, width: int, height: int) -> cv2.VideoWriter:
         import cv2
 
         code = cv2.VideoWriter.fourcc(*self._codec)
+        name = self._stack.enter_context(native_name(self._partial))
         with quiet_cv2():
-            writer = cv2.VideoWriter(str(self._partial), code, self._fps, (width, height))
+            writer = cv2.VideoWriter(name, code, self.fps, (width, height))
         if not writer.isOpened():
             writer.release()
             self._partial.unlink(missing_ok=True)
@@ -263,3 +365,15 @@ class VideoWriter:
                 f"codec, or the folder cannot be written to; try a name that ends in {other}"
             )
         return writer
+
+
+def _fitted(frame: Frame, height: int, width: int) -> Frame:
+    """The frame scaled into this size, in its middle, with black bars where the shapes differ."""
+    import cv2
+
+    scale = min(height / frame.shape[0], width / frame.shape[1])
+    high, wide = max(1, round(frame.shape[0] * scale)), max(1, round(frame.shape[1] * scale))
+    top, left = (height - high) // 2, (width - wide) // 2
+    fitted = np.zeros((height, width, 3), np.uint8)
+    fitted[top : top + high, left : left + wide] = cv2.resize(frame, (wide, high), interpolation=cv2.INTER_AREA)
+    return fitted

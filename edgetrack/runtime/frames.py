@@ -12,7 +12,6 @@ from edgetrack.arrays import Array, Images
 from edgetrack.box import Box
 from edgetrack.errors import InvalidFrameError, SourceError, SourceInterruptedError
 from edgetrack.media import Frame, FrameSource, ImageSource
-from edgetrack.media.folders import read_deep_image
 
 _CONVERSIONS = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}
 DEPTH_LIMIT = 10_000.0
@@ -150,6 +149,14 @@ class PairedSource(FrameSource):
     def ground_truth(self) -> list[Box | None] | None:
         return self._colour.ground_truth
 
+    @property
+    def notes(self) -> list[str]:
+        return self._colour.notes + self._aux.notes
+
+    @property
+    def skipped(self) -> dict[int, str]:
+        return self._colour.skipped | self._aux.skipped
+
     def __iter__(self) -> Iterator[Frame]:
         second = _images(self._aux)
         for index, frame in enumerate(self._colour):
@@ -167,6 +174,4 @@ class PairedSource(FrameSource):
 
 
 def _images(source: FrameSource) -> Iterator[Any]:
-    if isinstance(source, ImageSource):
-        return (read_deep_image(path, index) for index, path in enumerate(source.paths))
-    return iter(source)
+    return source.deep() if isinstance(source, ImageSource) else iter(source)

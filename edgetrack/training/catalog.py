@@ -15,7 +15,8 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
-from edgetrack.media import check_size, quiet_cv2, stated_size
+from edgetrack.media import quiet_cv2
+from edgetrack.media.folders import decode
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.crop import Image
 
@@ -138,17 +139,9 @@ def load(picture: Picture) -> Image:
             data = file.read(picture.length)
         if len(data) != picture.length or not data:
             raise SourceError(f"only {len(data)} of {picture.length} bytes are there")
-        if data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-1024:]:
-            raise SourceError("the JPEG is cut short")
-        size = stated_size(data)
-        if size is not None:
-            check_size(*size, what="the image")
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, SourceError, cv2.error) as error:
+    except (OSError, SourceError) as error:
         raise SourceInterruptedError(f"picture {picture.name} cannot be read: {error}") from error
-    if image is None:
-        raise SourceInterruptedError(f"picture {picture.name} cannot be decoded as an image")
-    return image.astype(np.uint8, copy=False)
+    return decode(data, f"picture {picture.name}", cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
 
 
 def verified(catalog: Catalog, source: str) -> Catalog:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetrack.errors import SourceInterruptedError
-from edgetrack.media import FrameSource, open_source
+from edgetrack.media import FrameSource, open_source, stated_size
 
 SIZE = (160, 96)
 
@@ -92,6 +92,19 @@ def test_a_jpeg_cut_after_its_thumbnail_is_cut_short(tmp_path):
     assert "is cut short" in until_broken(open_source(tmp_path))[1]
 
 
+def test_a_jpeg_without_its_end_mark_is_taken_where_every_row_is_there(tmp_path):
+    rng = np.random.Generator(np.random.PCG64(0))
+    put(tmp_path / "1.jpg", rng.integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8))
+    whole = (tmp_path / "1.jpg").read_bytes()
+    (want,) = list(open_source(tmp_path))
+    (tmp_path / "1.jpg").write_bytes(whole.removesuffix(b"\xff\xd9"))
+    (found,) = list(open_source(tmp_path))
+    assert (found == want).all()
+    for missing in (8, 100, 2000):
+        (tmp_path / "1.jpg").write_bytes(whole[:-missing])
+        assert "is cut short" in until_broken(open_source(tmp_path))[1]
+
+
 def png_that_states(width: int, height: int) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -111,10 +124,48 @@ def bmp_that_states(width: int, height: int) -> bytes:
     return data[:18] + struct.pack("<ii", width, -height) + data[26:]
 
 
-@pytest.mark.parametrize("make", [png_that_states, jpeg_that_states, bmp_that_states])
+def tiff_that_states(width: int, height: int) -> bytes:
+    data = bytearray(cv2.imencode(".tiff", picture(9))[1].tobytes())
+    (at,) = struct.unpack_from("<I", data, 4)
+    for number, side in enumerate((width, height)):
+        assert struct.unpack_from("<H", data, at + 2 + 12 * number) == (256 + number,)
+        struct.pack_into("<HII", data, at + 4 + 12 * number, 4, 1, side)
+    return bytes(data)
+
+
+def bigtiff_that_states(width: int, height: int) -> bytes:
+    entries = b"".join(struct.pack(">HHQQ", tag, 16, 1, side) for tag, side in ((256, width), (257, height)))
+    return b"MM\0+" + struct.pack(">HHQQ", 8, 0, 16, 2) + entries
+
+
+def webp_that_states(width: int, height: int) -> bytes:
+    """The extended form; its plain forms end at 16384 pixels."""
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + sides
+
+
+def ppm_that_states(width: int, height: int) -> bytes:
+    return b"P6\n# a comment\n%d %d\n255\n" % (width, height)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp", ".ppm", ".pgm"])
+@pytest.mark.parametrize("quality", [80, 101])  # of WebP: 101 is the lossless form
+def test_every_format_states_its_size(suffix, quality):
+    image = picture(9) if suffix != ".pgm" else picture(9)[..., 0]
+    data = cv2.imencode(suffix, image, [cv2.IMWRITE_WEBP_QUALITY, quality] if suffix == ".webp" else [])[1].tobytes()
+    assert stated_size(data) == SIZE
+
+
+MAKERS = [
+    *(png_that_states, jpeg_that_states, bmp_that_states, tiff_that_states),
+    *(bigtiff_that_states, webp_that_states, ppm_that_states),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("size", [(20_001, 10), (10, 20_001), (20_000, 20_001)])
 def test_an_image_that_would_fill_the_memory_is_not_decoded(tmp_path, make, size, monkeypatch):
-    suffix = "." + make.__name__.partition("_")[0]
+    suffix = "." + make.__name__.partition("_")[0].removeprefix("big")
     (tmp_path / f"1{suffix}").write_bytes(make(*size))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
     assert f"states {size[0]}x{size[1]} pixels" in until_broken(open_source(tmp_path))[1]

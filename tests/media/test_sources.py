@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetrack.box import Box
-from edgetrack.errors import SourceError, UnknownNameError, UsageError
-from edgetrack.media import FrameSource, load_scene, open_source
+from edgetrack.errors import SourceError, SourceInterruptedError, UnknownNameError, UsageError
+from edgetrack.media import FrameSource, ReadOptions, load_scene, open_source
 from edgetrack.media.folders import natural_key
+from edgetrack.media.frames import parse_range
 
 SIZE = (160, 96)
 
@@ -127,14 +128,13 @@ def test_an_empty_sub_folder_does_not_hide_the_images(tmp_path):
     assert open_source(tmp_path).length == 4
 
 
-def test_grey_and_deep_images_come_as_bytes_in_three_channels(tmp_path):
+def test_grey_and_transparent_images_come_as_bytes_in_three_channels(tmp_path):
     put(tmp_path / "1.png", picture(30)[..., 0])
-    put(tmp_path / "2.png", picture(30).astype(np.uint16) * 256)
-    put(tmp_path / "3.png", np.dstack([picture(30), picture(255)[..., :1]]))
+    put(tmp_path / "2.png", np.dstack([picture(30), picture(255)[..., :1]]))
     with open_source(tmp_path) as source:
         frames = list(source)
     assert {(frame.shape, str(frame.dtype)) for frame in frames} == {((SIZE[1], SIZE[0], 3), "uint8")}
-    assert levels(source) == [3, 3, 3]
+    assert levels(source) == [3, 3]
 
 
 def test_a_pattern_picks_its_images_in_natural_order(tmp_path):
@@ -263,3 +263,100 @@ def test_a_path_of_digits_is_a_folder_not_a_camera(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert open_source(Path("97")).length == 4
     assert open_source("./97").length == 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("rtsp://camera/live", "ffmpeg -i rtsp://camera/live"),
+        ("https://host/a.mp4", "ffmpeg -i https://host/a.mp4"),
+        ("file:///videos/a.mp4", "give the path alone: /videos/a.mp4"),
+        ("/dev/video3", "give its number: 3"),
+    ],
+)
+def test_an_address_is_told_what_is_taken(spec, said):
+    with pytest.raises(SourceError) as caught:
+        open_source(spec)
+    assert said in str(caught.value)
+
+
+# How frames are read
+
+
+def test_a_bad_image_stops_or_is_skipped(tmp_path):
+    put_series(tmp_path, 5)
+    (tmp_path / "3.png").write_bytes(b"")
+    with pytest.raises(SourceInterruptedError, match=r"frame 2 .*3\.png\) is an empty file"):
+        levels(open_source(tmp_path))
+    source = open_source(tmp_path, ReadOptions(on_bad_frame="skip"))
+    assert levels(source) == [1, 2, 2, 4, 5]
+    assert list(source.skipped) == [2]
+
+
+def test_the_first_frame_cannot_be_skipped(tmp_path):
+    put_series(tmp_path, 2)
+    (tmp_path / "1.png").write_bytes(b"")
+    with pytest.raises(SourceInterruptedError, match="frame 0"):
+        levels(open_source(tmp_path, ReadOptions(on_bad_frame="skip")))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_deep_images_are_refused_or_stretched(tmp_path, suffix):
+    kelvin = np.linspace(7000, 7800, SIZE[0], dtype=np.uint16 if suffix == ".png" else np.float32)
+    put(tmp_path / f"1{suffix}", np.broadcast_to(kelvin, (SIZE[1], SIZE[0])).copy())
+    with pytest.raises(SourceError, match=r"7000 to 7800.*--range 7000:7800, or --range percentile"):
+        list(open_source(tmp_path))
+    source = open_source(tmp_path, ReadOptions(value_range=(7000, 7800)))
+    (frame,) = list(source)
+    assert frame.dtype == np.uint8
+    assert len(np.unique(frame)) >= SIZE[0] - 1
+    assert (frame[0, 0] == 0).all()
+    assert (frame[0, -1] == 255).all()
+    assert "7000 and 7800 became 0 and 255" in source.notes[0]
+    (spread,) = list(open_source(tmp_path, ReadOptions(value_range="percentile")))
+    assert (spread[0, :2] == 0).all()
+    assert abs(int(spread[0, SIZE[0] // 2, 0]) - 128) <= 2
+
+
+@pytest.mark.parametrize("text", ["", "7", "8:7", "1:nan", "a:b", "1:2:3", "percent"])
+def test_a_range_that_is_none_shows_how_to_write_one(text):
+    with pytest.raises(UsageError, match="LOW:HIGH"):
+        parse_range(text)
+    assert parse_range("-1.5:7e3") == (-1.5, 7000)
+
+
+def turned_jpeg(image: np.ndarray) -> bytes:
+    """A JPEG whose EXIF data say: turn it a quarter clockwise."""
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    return data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+
+
+def test_images_are_turned_with_a_word_or_left_as_stored(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"{number}.jpg").write_bytes(turned_jpeg(picture(90)))
+    source = open_source(tmp_path)
+    assert source.size == (SIZE[1], SIZE[0])
+    assert [frame.shape[:2] for frame in source] == [(SIZE[0], SIZE[1])] * 2
+    assert len(source.notes) == 1
+    assert "--exif ignore" in source.notes[0]
+    stored = open_source(tmp_path, ReadOptions(exif="ignore"))
+    assert stored.size == SIZE
+    assert [frame.shape[:2] for frame in stored] == [(SIZE[1], SIZE[0])] * 2
+    assert stored.notes == []
+
+
+def test_ground_truth_that_is_not_wanted_is_not_read(tmp_path):
+    put_series(tmp_path, 2)
+    (tmp_path / "groundtruth.txt").write_bytes(b"\xff\xfe\x00")
+    assert open_source(tmp_path, ReadOptions(ground_truth=False)).ground_truth is None
+
+
+def test_a_row_without_area_is_absent_and_half_a_box_is_refused(tmp_path):
+    put_series(tmp_path, 2)
+    (tmp_path / "groundtruth.txt").write_text("1,2,3,4\nnan,nan,0,0\n")
+    assert open_source(tmp_path).ground_truth == [Box(1, 2, 3, 4), None]
+    for row in ("1,nan,3,4", "1,2,inf,4", "nan,nan,3,4"):
+        (tmp_path / "groundtruth.txt").write_text(f"1,2,3,4\n{row}\n")
+        with pytest.raises(SourceError, match="line 2"):
+            open_source(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgetrack.errors import SourceError, SourceInterruptedError
-from edgetrack.media import FrameSource, load_scene, open_source
+from edgetrack.media import FrameSource, ReadOptions, load_scene, open_source
 
 SIZE = (160, 96)
 
@@ -154,3 +156,73 @@ def test_a_camera_that_stops_is_interrupted(monkeypatch):
     frames, message = until_broken(source)
     assert len(frames) == 3
     assert message.startswith("camera:0 gave no frame after 3")
+
+
+def hide(path: Path, first: int, last: int) -> None:
+    """Write into an MP4's edit list that only the frames `first` up to `last` are shown, as a trim without encoding."""
+    data = bytearray(path.read_bytes())
+    at = data.find(b"elst") + 12
+    track = int.from_bytes(data[(m := data.find(b"mdhd")) + 16 : m + 20], "big")
+    data[at : at + 8] = struct.pack(">Ii", (last - first) * 40, first * track // 25)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_frames_that_an_edit_list_hides_are_not_missing(tmp_path, suffix):
+    path = tmp_path / f"trimmed{suffix}"
+    put_video(path, 40, "mp4v")
+    hide(path, 12, 32)
+    with open_source(path) as source:
+        assert source.length == 20
+        frames = list(source)
+    assert len(frames) == 20
+    assert np.abs(frames[0].astype(int) - load_scene("drift", frames=40, size=SIZE).frame(12)).mean() < 12
+
+
+def test_a_name_that_is_not_utf8_opens_as_any(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xb3\xb5\xc1\xbe"))
+    folder.mkdir()
+    put_video(tmp_path / "a.mp4", 5, "mp4v")
+    (tmp_path / "a.mp4").rename(folder / os.fsdecode(b"\xb3.mp4"))
+    assert len(list(open_source(folder / os.fsdecode(b"\xb3.mp4")))) == 5
+
+
+class Stumbling(Pretender):
+    """One whose frames with these numbers cannot be read; a frame's values are its number."""
+
+    def __init__(self, bad: set[int], frames: int) -> None:
+        super().__init__(stated=frames, delivered=frames, end_ms=40 * frames)
+        self.bad = bad
+
+    def read(self) -> np.ndarray | None:
+        number = self.done
+        image = super().read()
+        return None if image is None or number in self.bad else image + number
+
+
+def test_a_bad_frame_in_the_middle_stops_or_is_skipped(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"a video")
+    monkeypatch.setattr("edgetrack.media.videos._open_capture", lambda *_: Stumbling({7, 8, 20}, 40))
+    assert len(until_broken(open_source(tmp_path / "a.mp4"))[0]) == 7
+    source = open_source(tmp_path / "a.mp4", ReadOptions(on_bad_frame="skip"))
+    numbers = [int(frame[0, 0, 0]) for frame in source]
+    assert numbers == [6 if n in (7, 8) else 19 if n == 20 else n for n in range(40)]
+    assert sorted(source.skipped) == [7, 8, 20]
+    assert source.notes == []
+
+
+def test_a_camera_that_stumbles_goes_on(monkeypatch):
+    monkeypatch.setattr("edgetrack.media.videos._open_capture", lambda *_: Stumbling({3}, 9))
+    source = open_source(0, ReadOptions(on_bad_frame="skip"))
+    frames, _ = until_broken(source)
+    assert len(frames) == 9
+    assert list(source.skipped) == [3]
+
+
+def test_skipping_says_where_a_truncated_video_ends(tmp_path):
+    put_video(tmp_path / "a.avi", 40, "MJPG")
+    data = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(data[: len(data) // 2])
+    source = open_source(tmp_path / "a.avi", ReadOptions(on_bad_frame="skip"))
+    assert 10 <= len(list(source)) <= 30
+    assert "although it states 40 frames" in source.notes[0]

@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetrack.box import Box
-from edgetrack.errors import UsageError
+from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.media import BoxRecord, BoxWriter, VideoWriter, load_scene, open_source
 
 GREY = np.full((360, 640, 3), 127, np.uint8)
@@ -238,10 +240,8 @@ def test_no_frame_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "wrong", [GREY[:200], GREY[..., 0], GREY.astype(np.float32), np.zeros((360, 640, 4), np.uint8)]
-)
-def test_a_frame_unlike_the_first_is_refused_and_the_others_are_kept(tmp_path, wrong):
+@pytest.mark.parametrize("wrong", [GREY[..., 0], GREY.astype(np.float32), np.zeros((360, 640, 4), np.uint8)])
+def test_a_frame_of_another_kind_is_refused_and_the_others_are_kept(tmp_path, wrong):
     with VideoWriter(tmp_path / "a.avi") as writer:
         writer.write(GREY)
         with pytest.raises(UsageError, match="expected uint8 of shape"):
@@ -274,7 +274,102 @@ def test_a_rate_out_of_range_is_refused(tmp_path, fps):
 def test_a_video_that_cannot_be_opened_says_what_to_try(tmp_path, capfd):
     folder = tmp_path / "out"
     writer = VideoWriter(folder / "a.mp4")
-    folder.rmdir()
+    shutil.rmtree(folder)
     with pytest.raises(UsageError, match=r"cannot be opened for writing \(mp4v, 640x360\).*\.avi"):
         writer.write(GREY)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [(211.222, 211.22), (119.923, 119.92), (29.97, 29.97), (1000 / 33, 30.303), (1000, 1000), (0.0001, 0.01)],
+)
+def test_any_rate_is_rounded_to_what_the_format_states(tmp_path, suffix, given, written):
+    with VideoWriter(tmp_path / f"a{suffix}", fps=given) as writer:
+        for _ in range(3):
+            writer.write(GREY)
+    assert writer.fps == pytest.approx(written, abs=1e-9)
+    assert len(frames_of(tmp_path / f"a{suffix}")) == 3
+    with open_source(tmp_path / f"a{suffix}") as source:
+        assert source.fps == pytest.approx(written, rel=1e-3)
+
+
+def test_frames_of_another_size_are_scaled_with_bars(tmp_path):
+    with VideoWriter(tmp_path / "a.avi") as writer:
+        writer.write(GREY)
+        writer.write(GREY[:, :320])
+        writer.write(GREY[:90, :160])
+    found = frames_of(tmp_path / "a.avi")
+    assert [frame.shape for frame in found] == [GREY.shape] * 3
+    middle, left = found[1][180, 320], found[1][180, 20]
+    assert abs(int(middle[0]) - 127) < 6
+    assert left[0] < 6
+    assert abs(int(found[2][5, 5, 0]) - 127) < 6
+    assert writer.notes == [f"{tmp_path / 'a.avi'}: frames of another size scaled to fit 640x360: 2"]
+
+
+def limited(limit: int, write) -> None:
+    """Run `write` while files cannot grow beyond a limit in bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_video_on_a_full_disk_is_an_error_and_no_file(tmp_path, suffix):
+    rng = np.random.Generator(np.random.PCG64(0))
+    noise = rng.integers(0, 256, (40, 120, 160, 3), np.uint8)
+
+    def write() -> None:
+        with VideoWriter(tmp_path / f"a{suffix}") as writer:
+            for frame in noise:
+                writer.write(frame)
+
+    with pytest.raises(EdgetrackError, match=r"could not be written whole.*MiB free") as caught:
+        limited(100_000, write)
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_boxes_on_a_full_disk_are_an_error_and_what_fitted_stays(tmp_path):
+    def write() -> None:
+        with BoxWriter(tmp_path / "a.txt") as writer:
+            for _ in range(9):
+                writer.write(RECORDS[0])
+
+    with pytest.raises(EdgetrackError, match=r"a\.txt cannot be written: File too large; its first 3 boxes are in"):
+        limited(100, write)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt.partial"]
+    assert (tmp_path / "a.txt.partial").read_text().count("\n") == 3
+
+
+def test_two_runs_that_overwrite_one_file_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    with BoxWriter(path, overwrite=True) as first:
+        first.write(RECORDS[0])
+        with BoxWriter(path, overwrite=True) as second:
+            second.write(RECORDS[1])
+            first.write(RECORDS[0])
+        assert path.read_text().startswith("1.5000,")
+    assert path.read_text() == "1.0000,2.0000,30.0000,40.0000\n" * 2
+    with VideoWriter(tmp_path / "a.avi", overwrite=True) as one, VideoWriter(tmp_path / "a.avi", overwrite=True) as two:
+        one.write(GREY)
+        two.write(GREY)
+        one.write(GREY)
+    assert len(frames_of(tmp_path / "a.avi")) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.avi", "a.txt"]
+
+
+def test_a_name_that_is_not_utf8_is_written_as_any(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xb3\xb5\xc1\xbe"))
+    path = folder / os.fsdecode(b"\xb3.mp4")
+    with VideoWriter(path) as writer:
+        writer.write(GREY)
+    write_all(folder / os.fsdecode(b"\xb3.json"), source=str(path))
+    assert len(frames_of(path)) == 1
+    assert json.loads((folder / os.fsdecode(b"\xb3.json")).read_text())["source"] == str(path)
+    assert len(list(folder.iterdir())) == 2

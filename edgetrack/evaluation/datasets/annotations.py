@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from edgetrack.arrays import Boxes
+from edgetrack.box import annotated
 from edgetrack.errors import EdgetrackError, InvalidTextError, SequenceError
 from edgetrack.evaluation.datasets.clip import Clip, Flags, ScoringRules
 from edgetrack.io import read_text
@@ -206,21 +207,21 @@ def _row(line: str, columns: Columns, path: Path, number: int) -> tuple[float, .
     parts = _parts(line)
     try:
         values = [float(part) for part in (parts[1:5] if columns == "corners" else parts)]
+        box = annotated(*_xywh(values, columns))
     except ValueError:
-        values = []
-    fits = len(values) == 4 or (columns == "region" and len(values) == 8)
-    absent = bool(values) and bool(np.isnan(values).all())
-    if not fits or not (absent or np.isfinite(values).all()):
         raise SequenceError(
             f"line {number} of {path} is {line[:80]!r}; expected {_EXPECTED[columns]} in pixels, or NaN in all of "
             "them for a frame without the target"
-        )
-    x, y, w, h = _xywh(values, columns)
-    return (x, y, w, h) if w > 0 and h > 0 else (np.nan,) * 4
+        ) from None
+    return (np.nan,) * 4 if box is None else tuple(box)
 
 
 def _xywh(values: list[float], columns: Columns) -> tuple[float, float, float, float]:
-    if len(values) == 8:
+    if columns == "region" and len(values) == 8:
+        if not np.isfinite(values).all():
+            if not np.isnan(values).all():
+                raise ValueError("a corner that is not finite")
+            return (np.nan,) * 4
         xs, ys = values[0::2], values[1::2]
         return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
     a, b, c, d = values

@@ -1,0 +1,107 @@
+"""A run from source to files: what is skipped, said and kept, with a scripted tracker."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgetrack.cli.main import app
+from edgetrack.media import open_source
+from edgetrack.media.sources import SyntheticSource
+from tests.builders import write_scripted
+
+BOX = "40,30,30,20"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_scripted(tmp_path_factory.mktemp("bundle") / "scripted"))
+
+
+def put_images(folder: Path, sizes: list[tuple[int, int]]) -> Path:
+    folder.mkdir(parents=True)
+    for number, (width, height) in enumerate(sizes, 1):
+        image = np.full((height, width, 3), 40 * number, np.uint8)
+        (folder / f"{number}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    return folder
+
+
+def track(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["track", *map(str, words)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_bad_frame_stops_unless_it_is_skipped(bundle, tmp_path):
+    folder = put_images(tmp_path / "seq", [(160, 96)] * 5)
+    (folder / "3.png").write_bytes(b"")
+    code, _, said = track(bundle, folder, "--box", BOX, "-o", tmp_path / "a.txt")
+    assert code == 1
+    assert "frame 2" in said
+    assert len((tmp_path / "a.txt").read_text().splitlines()) == 2
+    words = (bundle, folder, "--box", BOX, "--on-bad-frame", "skip")
+    code, out, _ = track(*words, "-o", tmp_path / "b.json")
+    assert code == 0
+    assert "unreadable frames skipped: 2 (1 in all; the first: frame 2" in out
+    rows = json.loads((tmp_path / "b.json").read_text())["boxes"]
+    assert [row["lost"] for row in rows] == [False, False, True, False, False]
+    assert rows[2]["box"] == rows[1]["box"]
+    assert rows[2]["track_ms"] is None
+    code, out, _ = track(*words, "--json")
+    assert (code, json.loads(out)["skipped"], json.loads(out)["frames"]) == (0, [2], 5)
+
+
+def test_frames_of_two_sizes_are_all_tracked_and_in_the_video(bundle, tmp_path):
+    folder = put_images(tmp_path / "seq", [(160, 96), (96, 96), (160, 96)])
+    code, out, _ = track(bundle, folder, "--box", BOX, "-o", tmp_path / "a.txt", "--video", tmp_path / "a.mp4")
+    assert code == 0
+    assert "frames of another size scaled to fit 160x96: 1" in out
+    assert len((tmp_path / "a.txt").read_text().splitlines()) == 3
+    assert [frame.shape for frame in open_source(tmp_path / "a.mp4")] == [(96, 160, 3)] * 3
+
+
+@pytest.mark.parametrize(("rate", "written"), [(211.222, 211.22), (5000.0, 30.0), (None, 30.0)])
+def test_a_rate_that_a_video_cannot_state_is_rounded_and_said(bundle, tmp_path, monkeypatch, rate, written):
+    monkeypatch.setattr(SyntheticSource, "fps", property(lambda _: rate, lambda *_: None), raising=False)
+    code, out, said = track(bundle, "synthetic:drift?frames=3&size=160x96", "--json", "--video", tmp_path / "a.mp4")
+    assert code == 0, said
+    notes = json.loads(out).get("notes", [])
+    assert len(notes) == (rate is not None)
+    assert all(f"plays at {written:g} frames/s: it cannot state {rate:g}" in note for note in notes)
+    assert open_source(tmp_path / "a.mp4").fps == pytest.approx(written)
+
+
+def test_with_a_box_the_ground_truth_is_not_read(bundle, tmp_path):
+    folder = put_images(tmp_path / "seq", [(160, 96)] * 2)
+    (folder / "groundtruth.txt").write_text("1,2,3,4,5,6,7,8\n" * 2)
+    assert track(bundle, folder)[0] == 2
+    assert track(bundle, folder, "--box", BOX)[0] == 0
+
+
+def test_deep_images_name_the_option_and_are_stretched_with_it(bundle, tmp_path):
+    folder = put_images(tmp_path / "seq", [(160, 96)] * 2)
+    for path in folder.iterdir():
+        deep = np.linspace(7000, 7800, 160 * 96).astype(np.uint16).reshape(96, 160)
+        path.write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    code, _, said = track(bundle, folder, "--box", BOX)
+    assert code == 2
+    assert "--range 7000:7800" in said
+    code, out, _ = track(bundle, folder, "--box", BOX, "--range", "7000:7800", "--json")
+    assert code == 0
+    assert json.loads(out)["notes"] == ["the values of seq are uint16; 7000 and 7800 became 0 and 255"]
+    assert track(bundle, folder, "--box", BOX, "--range", "percentile")[0] == 0
+    assert "LOW:HIGH" in track(bundle, folder, "--box", BOX, "--range", "7800:7000")[2]
+
+
+def test_names_that_are_not_utf8_are_tracked_and_written(bundle, tmp_path):
+    folder = put_images(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xb3\xb5")), [(160, 96)] * 3)
+    code, _, said = track(bundle, folder, "--box", BOX, "--video", folder / "a.mp4", "-o", folder / "a.csv")
+    assert code == 0, said
+    code, _, said = track(bundle, folder / "a.mp4", "--box", BOX, "-o", folder / "b.txt")
+    assert code == 0, said
+    assert len((folder / "b.txt").read_text().splitlines()) == 3
