@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -105,3 +106,11 @@ def test_names_that_are_not_utf8_are_tracked_and_written(bundle, tmp_path):
     code, _, said = track(bundle, folder / "a.mp4", "--box", BOX, "-o", folder / "b.txt")
     assert code == 0, said
     assert len((folder / "b.txt").read_text().splitlines()) == 3
+
+
+def test_a_bundle_whose_name_is_not_utf8_never_reaches_a_backend(bundle, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xb3\xb5"))
+    shutil.copytree(bundle, folder / "scripted")
+    code, _, said = track(folder / "scripted", "synthetic:drift?frames=2&size=160x96")
+    assert code == 2
+    assert "not UTF-8" in said

@@ -136,14 +136,14 @@ def native_name(path: Path) -> Iterator[str]:
         EdgetrackError: no link can be made.
     """
     absolute = str(path.absolute())
-    if _is_unicode(absolute):
+    if is_unicode(absolute):
         yield absolute
         return
     advice = f"{path} has a name that is not UTF-8; rename it (`convmv` does whole folders)"
     try:
         with tempfile.TemporaryDirectory(prefix="edgetrack-name-") as folder:
-            link = Path(folder, "video" + (path.suffix if _is_unicode(path.suffix) else ""))
-            if not _is_unicode(str(link)):
+            link = Path(folder, "video" + (path.suffix if is_unicode(path.suffix) else ""))
+            if not is_unicode(str(link)):
                 raise EdgetrackError(advice)
             link.symlink_to(absolute)
             yield str(link)
@@ -151,7 +151,8 @@ def native_name(path: Path) -> Iterator[str]:
         raise EdgetrackError(f"{advice}; a link to it cannot be made: {error.strerror or error}") from error
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether native code can take the text: names of files that are not UTF-8 are no Unicode in Python."""
     try:
         text.encode()
     except UnicodeEncodeError:

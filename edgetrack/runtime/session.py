@@ -17,6 +17,7 @@ from edgetrack.bundle.manifest import Manifest
 from edgetrack.bundle.reader import Bundle, open_bundle
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
+from edgetrack.media.frames import is_unicode
 from edgetrack.resources import cache_folder, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.diagnostics import Diagnostics
@@ -91,7 +92,12 @@ class Tracker:
             stack.callback(bundle.close)
             self.graphs: dict[str, CompiledGraph] = {}
             for info in self.manifest.graphs:
-                graph = graph_class(info, bundle.path(info.file), options)
+                path = bundle.path(info.file)
+                if not is_unicode(str(path.absolute())):
+                    raise UsageError(
+                        f"{path.parent} has a name that is not UTF-8, which backends cannot open; rename it"
+                    )
+                graph = graph_class(info, path, options)
                 stack.callback(graph.close)
                 self.graphs[info.name] = graph
             self._procedure: Procedure = find_procedure(self.manifest)(self.manifest, self.graphs)
