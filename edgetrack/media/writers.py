@@ -298,7 +298,8 @@ class VideoWriter:
         if frame.shape != self._shape:
             frame = _fitted(frame, *self._shape[:2])
             self.scaled += 1
-        self._writer.write(frame)
+        with quiet_cv2():
+            self._writer.write(frame)
         self.count += 1
 
     def close(self) -> None:

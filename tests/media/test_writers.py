@@ -320,7 +320,7 @@ def limited(limit: int, write) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
-def test_a_video_on_a_full_disk_is_an_error_and_no_file(tmp_path, suffix):
+def test_a_video_on_a_full_disk_is_an_error_and_no_file(tmp_path, suffix, capfd):
     rng = np.random.Generator(np.random.PCG64(0))
     noise = rng.integers(0, 256, (40, 120, 160, 3), np.uint8)
 
@@ -332,6 +332,7 @@ def test_a_video_on_a_full_disk_is_an_error_and_no_file(tmp_path, suffix):
     with pytest.raises(EdgetrackError, match=r"could not be written whole.*MiB free") as caught:
         limited(100_000, write)
     assert caught.value.exit_code == 1
+    assert capfd.readouterr().err == ""
     assert list(tmp_path.iterdir()) == []
 
 
