@@ -2,6 +2,7 @@
 
     read_checkpoint    a torch.save file (zip or legacy) or a safetensors file -> named tensors
     check_tensors      names and shapes against what the model needs
+    unwrapped          names without the prefixes of trainers
     check_finite       no NaN and no infinity
     load_into          into a torch module: all of it or nothing
     save_safetensors   named tensors -> one file, written whole or not at all
@@ -13,7 +14,18 @@ stand for tensors, which are refused as code and that all others become inert pl
 
 from __future__ import annotations
 
-from edgetrack.checkpoints.reading import MAX_BYTES, Checkpoint, check_finite, check_tensors, load_into, read_checkpoint
+from edgetrack.checkpoints.reading import (
+    MAX_BYTES,
+    Checkpoint,
+    check_finite,
+    check_tensors,
+    load_into,
+    read_checkpoint,
+    resemblance,
+    unwrapped,
+    with_counters,
+    without_wrapper,
+)
 from edgetrack.checkpoints.saving import save_safetensors
 
 __all__ = [
@@ -23,5 +35,9 @@ __all__ = [
     "check_tensors",
     "load_into",
     "read_checkpoint",
+    "resemblance",
     "save_safetensors",
+    "unwrapped",
+    "with_counters",
+    "without_wrapper",
 ]

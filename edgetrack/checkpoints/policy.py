@@ -90,6 +90,7 @@ _HARMLESS = {
 
 # Plain data classes in modules that are otherwise refused.
 _DATA_CLASSES = {
+    "functools.partial",  # Lightning's hyper-parameters; the function that it wraps is a name of its own
     "types.SimpleNamespace",
     *(
         f"{module}.{name}"

@@ -9,7 +9,7 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -61,6 +61,7 @@ class Checkpoint:
         placeholders: unknown classes and functions that the file names, as `module.name`, in order of appearance.
             Inert placeholders stood in for them, and nothing of them is in `tensors`.
         other_keys: what the file holds at its top level beside the state dict that was asked for.
+        key: where the state dict lay in the file, with dots between the levels; empty for a bare one.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -68,6 +69,7 @@ class Checkpoint:
     format: str
     placeholders: tuple[str, ...] = ()
     other_keys: tuple[str, ...] = ()
+    key: str = ""
 
 
 def read_checkpoint(path: str | Path, *, key: str | None = None, max_bytes: int = MAX_BYTES) -> Checkpoint:
@@ -77,8 +79,9 @@ def read_checkpoint(path: str | Path, *, key: str | None = None, max_bytes: int 
 
     Args:
         path: a torch.save file (zip or legacy format) or a safetensors file, told apart by their first bytes.
-        key: the top-level entry that holds the state dict ("net" in checkpoints of the OSTrack family). None: the file
-            is the state dict itself. A safetensors file has no levels, so `key` does not apply to it.
+        key: the top-level entry that holds the state dict ("net" in checkpoints of the OSTrack family). None, or a file
+            without that entry: the file is the state dict itself, or the only one in it is taken; `Checkpoint.key`
+            says which. A safetensors file has no levels, so `key` does not apply to it.
         max_bytes: largest file, and largest total size of the tensors, in bytes.
 
     Raises:
@@ -130,9 +133,9 @@ def _read(file: BinaryIO, key: str | None, max_bytes: int) -> Checkpoint:
         read_legacy_head(machine)
         top = machine.run()
         storages = LegacyStorages(file, machine)
-    refs, others = _select(top, key)
+    refs, others, found = _select(top, key)
     name = "torch-zip" if kind == "torch-zip" else "torch-legacy"
-    return Checkpoint(_materialise(refs, storages, max_bytes), sha256, name, tuple(machine.unknown), others)
+    return Checkpoint(_materialise(refs, storages, max_bytes), sha256, name, tuple(machine.unknown), others, found)
 
 
 def _sha256(file: BinaryIO) -> str:
@@ -151,20 +154,48 @@ def _read_safetensors(data: bytes) -> dict[str, torch.Tensor]:
     return {name: tensors[name] for name in sorted(tensors, key=lambda name: header[name]["data_offsets"])}
 
 
-def _select(top: object, key: str | None) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
-    """The state dict in the value of the file, and the names of what lies beside it."""
+def _select(top: object, key: str | None) -> tuple[dict[str, TensorRef], tuple[str, ...], str]:
+    """The state dict in the value of the file, the names of what lies beside it, and where it lay."""
     if not isinstance(top, dict):
         raise CheckpointError(f"it holds {describe(top)} at its top level, not a dict of tensors. Save its state dict")
-    if key is None:
-        if _is_state_dict(top):
-            return top, ()
-        raise CheckpointError(_without_key(top))
-    if key not in top:
-        bare = "; it is a state dict itself, so leave the key out" if _is_state_dict(top) else ""
-        raise CheckpointError(f"it has no key {key!r} at its top level{bare}. Its keys: {_listed(top)}")
-    if not _is_state_dict(top[key]):
-        raise CheckpointError(f"under the key {key!r} is no state dict: {_why_not(top[key])}")
-    return top[key], tuple(_key_text(other) for other in top if other != key)
+    if key is not None and key in top:
+        found = {key: top[key]} if _is_state_dict(top[key]) else dict(_state_dicts(top[key], f"{key}."))
+        if not found:
+            raise CheckpointError(f"under the key {key!r} is no state dict: {_why_not(top[key])}")
+    else:
+        found = {"": top} if _is_state_dict(top) else dict(_state_dicts(top))
+        if not found:
+            asked = "" if key is None else f"no key {key!r} and "
+            raise CheckpointError(f"{asked}no state dict at its top level: {_why_not(top)}. Its keys: {_listed(top)}")
+    if len(found) > 1:
+        raise CheckpointError(
+            f"it holds several state dicts: {_listed(found)}. Say which is meant: copy the tracker's recipe to a file "
+            'of yours, set `key = "..."` in its section [checkpoint], and give that file as the tracker'
+        )
+    ((where, state),) = found.items()
+    return state, tuple(_key_text(other) for other in top if where and other != where.partition(".")[0]), where
+
+
+_LEVELS = 3
+
+
+def _state_dicts(top: object, prefix: str = "") -> Iterator[tuple[str, dict[str, TensorRef]]]:
+    """The state dicts inside a dict, `_LEVELS` deep at most, each once: a file may refer to one a million times.
+
+    A dict with tensors of its own is not searched: what lies below would be a part of the weights.
+    """
+    pending, seen = [(prefix, top)], {id(top)}
+    for where, value in pending:
+        if isinstance(value, dict) and any(isinstance(entry, TensorRef) for entry in value.values()):
+            continue
+        for name, entry in value.items() if isinstance(value, dict) else ():
+            if not isinstance(name, str) or not isinstance(entry, dict) or name == "optimizer" or id(entry) in seen:
+                continue
+            seen.add(id(entry))
+            if _is_state_dict(entry):
+                yield f"{where}{name}", entry
+            elif where.count(".") + 1 < _LEVELS:
+                pending.append((f"{where}{name}.", entry))
 
 
 def _is_state_dict(value: object) -> bool:
@@ -184,14 +215,7 @@ def _why_not(value: object) -> str:
     return f"its entry {_key_text(name)!r} is {describe(entry)}, not a tensor with a name"
 
 
-def _without_key(top: dict[object, object]) -> str:
-    candidates = {name: value for name, value in top.items() if _is_state_dict(value)}
-    if candidates:
-        return f"not a state dict but a dict around one: give one of these keys: {_listed(candidates)}"
-    return f"no state dict at its top level: {_why_not(top)}. Its keys: {_listed(top)}"
-
-
-def _listed(keys: Mapping[object, object]) -> str:
+def _listed(keys: Iterable[object]) -> str:
     names = [repr(_key_text(key)) for key in keys]
     more = f" and {len(names) - _SHOWN_KEYS} more" if len(names) > _SHOWN_KEYS else ""
     return (", ".join(names[:_SHOWN_KEYS]) or "none") + more
@@ -239,14 +263,77 @@ def _flat(ref: StorageRef, data: bytearray) -> torch.Tensor:
     return torch.frombuffer(data, dtype=ref.element)
 
 
-_SHOWN = 20
+_SHOWN = 5
+_WRAPPERS = frozenset({"module", "_orig_mod", "model", "net", "network", "ema", "ema_model", "model_ema", "student"})
+_COUNTERS = ".num_batches_tracked"
+
+
+def unwrapped(
+    tensors: Mapping[str, torch.Tensor], fits: Callable[[str], bool], source: str
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors without the prefixes that trainers put before names: DataParallel, torch.compile, Lightning, ...
+
+    Args:
+        tensors: by the names of the file; a name that does not fit, with or without its prefixes, is kept as it is.
+        fits: whether a name is one of the network's.
+        source: names the weights in the message.
+
+    Returns:
+        The tensors, and the prefixes that were left out.
+
+    Raises:
+        WeightsMismatchError: two tensors have the same name without their prefixes.
+    """
+    found: dict[str, torch.Tensor] = {}
+    origins: dict[str, str] = {}
+    left_out: dict[str, None] = {}
+    for name, tensor in tensors.items():
+        bare = _bare(name, fits)
+        if bare in found:
+            raise WeightsMismatchError(
+                f"{source}: {shown(origins[bare])} and {shown(name)} are the same tensor of the model. Save the one "
+                "state dict that is meant with torch.save, and give that file"
+            )
+        found[bare], origins[bare] = tensor, name
+        if bare != name:
+            left_out[shown(name.removesuffix(bare) if name.endswith(bare) else "module. or _orig_mod. inside")] = None
+    return found, list(left_out)
+
+
+def _bare(name: str, fits: Callable[[str], bool]) -> str:
+    rest = name
+    while True:
+        inner = ".".join(part for part in rest.split(".") if part not in ("module", "_orig_mod"))
+        for candidate in (rest, inner):
+            if fits(candidate):
+                return candidate
+        first, _, rest = rest.partition(".")
+        if first not in _WRAPPERS or not rest:
+            return name
+
+
+def without_wrapper(name: str) -> bool:
+    """Whether a name starts with none of the prefixes; for `unwrapped`, where the network's names are not known."""
+    return name.partition(".")[0] not in _WRAPPERS
+
+
+def with_counters(tensors: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors with exactly the batch counters that `state` has: no inference uses them, many savers drop them."""
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTERS) or name in state}
+    return kept | {name: value for name, value in state.items() if name.endswith(_COUNTERS) and name not in kept}
+
+
+def resemblance(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, torch.Tensor]) -> float:
+    """Which share of all names, expected or found, both have with the same shape: 1.0 for the model's own weights."""
+    same = sum(name in found and tuple(found[name].shape) == shape for name, shape in expected.items())
+    return same / max(len(expected.keys() | found.keys()), 1)
 
 
 def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, torch.Tensor], *, source: str) -> None:
     """Check that `found` has exactly the names and shapes of `expected`; `source` names the weights in the message.
 
     Raises:
-        WeightsMismatchError: lists missing, unexpected and misshapen tensors, sorted by name, 20 of each at most.
+        WeightsMismatchError: lists missing, unexpected and misshapen tensors, sorted by name, 5 of each at most.
     """
     misshapen = [
         f"{shown(name)} is {tuple(found[name].shape)} and should be {tuple(expected[name])}"

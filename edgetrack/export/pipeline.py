@@ -192,6 +192,8 @@ def _start(
     model = find_model(work.recipe.family_name)
     network = make_network(work.recipe.family_name, work.recipe.configuration)
     weights = fill(network, work.recipe, chosen)
+    if weights.origin == "custom":
+        progress(f"weights: {weights.note}")
     published = model.reference(network)
     return published if work.target.reference else model.deploy(network), published, weights, "PyTorch"
 

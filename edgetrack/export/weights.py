@@ -7,13 +7,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import WeightsInfo
-from edgetrack.checkpoints import check_finite, load_into, read_checkpoint
-from edgetrack.errors import CheckpointError
-from edgetrack.export.recipe import DEFAULT, UNTRAINED, Recipe
+from edgetrack.checkpoints import (
+    check_finite,
+    load_into,
+    read_checkpoint,
+    resemblance,
+    unwrapped,
+    with_counters,
+    without_wrapper,
+)
+from edgetrack.errors import CheckpointError, WeightsMismatchError
+from edgetrack.export.recipe import DEFAULT, UNTRAINED, Recipe, find_recipe, shipped_names
+from edgetrack.models.base import make_network
 from edgetrack.models.untrained import untrained_tensors
+
+_ALIKE = 0.9
+"""Share of tensors equal in name and shape from which weights are taken for those of another tracker."""
 
 
 @runtime_checkable
@@ -26,6 +39,9 @@ class Assembled(Protocol):
 
 def fill(network: nn.Module, recipe: Recipe, weights: str) -> WeightsInfo:
     """Load weights into a network, strictly: all that the recipe does not call unused must fit.
+
+    Prefixes that trainers put before names are left out, and batch counters, which inference does not use, may be
+    absent; the note says what was left out.
 
     Args:
         network: the published module.
@@ -49,13 +65,20 @@ def fill(network: nn.Module, recipe: Recipe, weights: str) -> WeightsInfo:
     files = [
         read_checkpoint(path, key=recipe.checkpoint.key if index == 0 else None) for index, path in enumerate(paths)
     ]
-    unused = recipe.checkpoint.unused
-    tensors = {name: t for file in files for name, t in file.tensors.items() if not name.startswith(unused)}
     source = ", ".join(path.name for path in paths)
-    if isinstance(network, Assembled):
-        tensors = network.assemble(tensors, source)
-    check_finite(tensors, source=source)
-    load_into(network, tensors, source=source)
+    read = {name: tensor for file in files for name, tensor in file.tensors.items()}
+    try:
+        tensors, prefixes = _named(network, recipe, read, source)
+        check_finite(tensors, source=source)
+        load_into(network, tensors, source=source)
+    except CheckpointError:
+        if other := _resembled(recipe, read, source):
+            raise WeightsMismatchError(
+                f"{source}: this looks like the weights of {other}, not of {recipe.name}; type {other!r} as the tracker"
+            ) from None
+        raise
+    adapted = [f"tensors found under {file.key!r}" for file in files if file.key and file.key != recipe.checkpoint.key]
+    adapted += [f"prefix {prefix!r} left out" for prefix in prefixes]
     hashes = [file.sha256 for file in files]
     official = all(found in recipe.checkpoint.official_sha256 for found in hashes)
     note = "" if official else "a checkpoint of the official format, given by the user"
@@ -63,12 +86,45 @@ def fill(network: nn.Module, recipe: Recipe, weights: str) -> WeightsInfo:
         note = "; ".join(
             [note or "several files", *(f"{p.name} sha256 {h}" for p, h in zip(paths, hashes, strict=True))]
         )
+    note = "; ".join(filter(None, [note, *adapted]))
     return WeightsInfo(
         origin="official" if official else "custom",
         sha256=hashes[0] if len(hashes) == 1 else _hash_of(paths),
         file=source,
         note=note,
     )
+
+
+def _named(
+    network: nn.Module, recipe: Recipe, read: Mapping[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of the files by the names of the network's state dict, and the prefixes that were left out."""
+    state, unused = network.state_dict(), recipe.checkpoint.unused
+    assembled = isinstance(network, Assembled)
+    fits = without_wrapper if assembled else lambda name: name in state or name.startswith(unused)
+    tensors, prefixes = unwrapped(read, fits, source)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
+    if isinstance(network, Assembled):
+        tensors = network.assemble(tensors, source)
+    return with_counters(tensors, state), prefixes
+
+
+def _resembled(recipe: Recipe, read: Mapping[str, Tensor], source: str) -> str | None:
+    """The tracker of ours whose weights these are, if there is one beside the recipe's."""
+    best, nearest = _ALIKE, None
+    for other in map(find_recipe, shipped_names()):
+        if other.name == recipe.name:
+            continue
+        with torch.device("meta"):
+            network = make_network(other.family_name, other.configuration)
+        try:
+            tensors, _ = _named(network, other, read, source)
+        except CheckpointError:
+            continue
+        share = resemblance({name: tuple(value.shape) for name, value in network.state_dict().items()}, tensors)
+        if share > best:
+            best, nearest = share, other.name
+    return nearest
 
 
 def _fill_default(network: nn.Module, recipe: Recipe) -> WeightsInfo:

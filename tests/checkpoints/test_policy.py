@@ -105,6 +105,17 @@ OPCODES: dict[str, Callable[[str], bytes]] = {
 }
 
 
+def test_partials_of_a_trainer_are_inert(tmp_path: Path) -> None:
+    saved = {
+        "hyper_parameters": {"optimizer": functools.partial(torch.optim.AdamW, lr=1e-4)},
+        "net": {"w": torch.ones(1)},
+    }
+    torch.save(saved, tmp_path / "lightning.ckpt")
+    found = read_checkpoint(tmp_path / "lightning.ckpt", key="net")
+    assert found.tensors["w"].tolist() == [1.0]
+    assert "functools.partial" in found.placeholders
+
+
 def hostile_pickles(marker: Path) -> dict[str, bytes]:
     made = {f"{name}, protocol {p}": pickle.dumps(make(marker), p) for name, make in BY_REDUCE.items() for p in (2, 4)}
     return made | {name: make(touch(marker)) for name, make in OPCODES.items()}

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from edgetrack.checkpoints import Checkpoint, check_finite, check_tensors, load_into, read_checkpoint, save_safetensors
 from edgetrack.checkpoints.interpreter import Inert, Interpreter, StorageRef, TensorRef
 from edgetrack.checkpoints.policy import Global
+from edgetrack.checkpoints.reading import _state_dicts
 from edgetrack.errors import CheckpointError, WeightsMismatchError
 
 Writer = Callable[..., Path]
@@ -142,12 +143,30 @@ class TestKey:
         assert found.other_keys == ("epoch", "net_type", "optimizer")
 
     def test_absent_lists_the_keys(self, trained: Path) -> None:
-        with pytest.raises(CheckpointError, match=r"no key 'model'.*'epoch', 'net', 'net_type', 'optimizer'"):
+        torch.save({"epoch": 3, "net": {"names": 2}}, trained)
+        with pytest.raises(CheckpointError, match=r"no key 'model' and no state dict.*Its keys: 'epoch', 'net'"):
             read_checkpoint(trained, key="model")
 
-    def test_needed_lists_the_candidates(self, trained: Path) -> None:
-        with pytest.raises(CheckpointError, match=r"give one of these keys: 'net'$"):
-            read_checkpoint(trained)
+    @pytest.mark.parametrize("key", [None, "model"])
+    def test_the_only_state_dict_is_found(self, trained: Path, key: str | None) -> None:
+        found = read_checkpoint(trained, key=key)
+        assert_same(found.tensors, {"w": torch.ones(2)})
+        assert (found.key, found.other_keys) == ("net", ("epoch", "net_type", "optimizer"))
+
+    def test_a_nested_one_is_found(self, tmp_path: Path) -> None:
+        torch.save({"model": {"epoch": 3, "ema": {"w": torch.ones(2)}}}, tmp_path / "t.pth")
+        assert [read_checkpoint(tmp_path / "t.pth", key=key).key for key in (None, "net", "model")] == ["model.ema"] * 3
+
+    def test_of_several_none_is_chosen(self, tmp_path: Path) -> None:
+        torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.zeros(2)}}, tmp_path / "t.pth")
+        with pytest.raises(CheckpointError, match=r"several state dicts: 'model', 'ema'\. .*set `key"):
+            read_checkpoint(tmp_path / "t.pth", key="net")
+
+    def test_dicts_that_hold_themselves_are_searched_once(self) -> None:
+        top: dict[str, object] = {}
+        top.update({f"k{number}": top for number in range(3000)})
+        shared = {f"k{number}": dict(top) for number in range(300)}
+        assert list(_state_dicts(dict.fromkeys(map(str, range(3000)), shared))) == []
 
     def test_no_candidate_lists_the_keys(self, tmp_path: Path) -> None:
         torch.save({"epoch": 3, "names": ["a"]}, tmp_path / "t.pth")
@@ -159,10 +178,11 @@ class TestKey:
         with pytest.raises(CheckpointError, match="'k19' and 5 more"):
             read_checkpoint(tmp_path / "t.pth", key="net")
 
-    def test_not_needed_says_so(self, tmp_path: Path) -> None:
+    def test_a_bare_state_dict_needs_none(self, tmp_path: Path) -> None:
         torch.save({"w": torch.ones(2)}, tmp_path / "t.pth")
-        with pytest.raises(CheckpointError, match="leave the key out"):
-            read_checkpoint(tmp_path / "t.pth", key="net")
+        found = read_checkpoint(tmp_path / "t.pth", key="net")
+        assert_same(found.tensors, {"w": torch.ones(2)})
+        assert (found.key, found.other_keys) == ("", ())
 
     @pytest.mark.parametrize(
         ("value", "why"),
@@ -352,7 +372,7 @@ class TestCheckTensors:
         )
 
     def test_shows_twenty(self) -> None:
-        with pytest.raises(WeightsMismatchError, match=r"25 missing\n  missing: t00, .*, t19 and 5 more$"):
+        with pytest.raises(WeightsMismatchError, match=r"25 missing\n  missing: t00, .*, t04 and 20 more$"):
             check_tensors({f"t{number:02}": () for number in range(25)}, {}, source="w.pth")
 
 
