@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import os
 import re
@@ -12,10 +13,11 @@ import sys
 import tempfile
 import time
 import weakref
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
@@ -138,12 +140,45 @@ def _sweep(temporary: Path) -> None:
                 _remove(folder, lock)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file, or what a link leads to, for reading; a pipe or device is refused before it can be waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        code, text = (errno.EISDIR, "a folder") if stat.S_ISDIR(mode) else (errno.EINVAL, "a pipe or device")
+        raise OSError(code, f"{text}, not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+class BoundedReads:
+    """An open file for zipfile that refuses to be read in pieces larger than `largest` bytes: its directory is one."""
+
+    def __init__(self, file: IO[bytes], largest: int) -> None:
+        self._file = file
+        self._largest = largest
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of a file; zipfile.BadZipFile where more is wanted at once."""
+        wanted = self._largest if size is None or size < 0 else size
+        if wanted > self._largest:
+            raise zipfile.BadZipFile(f"its directory claims {wanted} bytes")
+        return self._file.read(wanted)
+
+
 def sha256(source: Path | IO[bytes] | bytes) -> str:
     """The SHA-256 of a file, of what is left to read of an open one, or of bytes, in hexadecimal."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, Path):
-        with source.open("rb") as file:
+        with open_regular(source) as file:
             return sha256(file)
     digest = hashlib.sha256()
     while chunk := source.read(_CHUNK):
@@ -216,7 +251,7 @@ def read_text(
         EdgetrackError: of class `error`: it cannot be read, is too large or is not UTF-8; the message names the line.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) if isinstance(path, Path) else path.open("rb") as file:
             data = file.read(largest + 1)
     except OSError as fault:
         raise error(f"{path} cannot be read: {fault.strerror or fault}") from None

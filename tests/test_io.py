@@ -23,6 +23,7 @@ from edgetrack.io import (
     encode_json,
     encode_line,
     locked,
+    open_regular,
     parse_duration,
     read_text,
     read_toml,
@@ -279,3 +280,24 @@ def test_a_name_that_a_worker_could_not_open_is_named() -> None:
 
     with pytest.raises(UsageError, match=r"udcca.* is not UTF-8; rename the file or folder"):
         encode_line(Request(os.fsdecode(b"a\xca")))
+
+
+@pytest.mark.parametrize("make", ["pipe", "link", "device", "folder"])
+def test_only_regular_files_are_opened_and_no_pipe_is_waited_for(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "file"
+    if make == "folder":
+        path.mkdir()
+    elif make == "device":
+        path = Path("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path = tmp_path / "pipe"
+        if make == "link":
+            path = tmp_path / "link"
+            path.symlink_to("pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(path)
+    with pytest.raises(UsageError, match=r"cannot be read: .*, not a regular file"):
+        read_text(path)
+    with pytest.raises(UsageError, match=r"budget .* cannot be read: .*, not a regular file"):
+        read_toml(path, dict, "budget")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
 import stat
 import struct
@@ -24,9 +23,13 @@ import msgspec
 
 from edgetrack.bundle.manifest import FileInfo, FilePath, Manifest
 from edgetrack.errors import BundleError, BundleIntegrityError
+from edgetrack.io import BoundedReads, open_regular
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
+_MAX_BUFFERS = 1 << 30
+_LITTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", "@eadir", "__macosx", ".appledouble", ".spotlight-v100"})
+_COPY = "model caches link their files: copy the folder with what its links lead to (cp -rL) and give the copy"
 # zipfile reads the directory at an archive's end in one piece, whatever length is claimed: 4096 entries need 1.3 MB.
 _MAX_READ = 4 << 20
 _BOMB_BYTES = 16 << 20
@@ -72,6 +75,11 @@ def is_file_name(name: str) -> bool:
     return "\n" not in name
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is one that macOS, Windows or a NAS puts beside others; it is no part of a bundle."""
+    return any(part.startswith("._") or part.casefold() in _LITTER for part in name.split("/"))
+
+
 @contextlib.contextmanager
 def os_errors(source: Path, what: str) -> Iterator[None]:
     """Turn an OSError inside into a BundleError `SOURCE: WHAT: reason`."""
@@ -87,13 +95,12 @@ def open_plain(path: Path) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise BundleIntegrityError(f"{path}: a symbolic link; a bundle holds plain files only") from None
+            raise BundleIntegrityError(f"{path}: a symbolic link; a bundle holds plain files only; {_COPY}") from None
         raise
-    file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    if file is None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise BundleIntegrityError(f"{path}: not a regular file; a bundle holds plain files only")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def scan_folder(folder: Path, limits: Limits = LIMITS) -> dict[str, int]:
@@ -110,6 +117,8 @@ def scan_folder(folder: Path, limits: Limits = LIMITS) -> dict[str, int]:
         prefix = pending.pop()
         with os.scandir(folder / prefix) as entries:
             for entry in entries:
+                if is_litter(entry.name):
+                    continue
                 seen += 1
                 name, mode = prefix + entry.name, entry.stat(follow_symlinks=False).st_mode
                 _check_entry(folder, name, mode, seen, limits)
@@ -124,8 +133,10 @@ def _check_entry(folder: Path, name: str, mode: int, seen: int, limits: Limits) 
     if seen > limits.files:
         raise BundleIntegrityError(f"{folder}: more than {limits.files} files and folders, too many for a bundle")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-        raise BundleIntegrityError(f"{folder}: {name!r} is {kind}; a bundle holds plain files only: remove it")
+        kind, advice = "neither a file nor a folder", "remove it"
+        if stat.S_ISLNK(mode):
+            kind, advice = "a symbolic link", _COPY
+        raise BundleIntegrityError(f"{folder}: {name!r} is {kind}; a bundle holds plain files only: {advice}")
     if not is_file_name(name):
         raise BundleIntegrityError(
             f"{folder}: {name!r} is not a name that a bundle may hold (letters, digits, '_', '-', '.', and none starts "
@@ -142,6 +153,11 @@ def check_manifest(manifest: Manifest, source: Path, limits: Limits = LIMITS) ->
     """
     _check_file_names(manifest.files, source)
     _check_unique((graph.name for graph in manifest.graphs), source, "graphs")
+    buffers = sum(tensor.nbytes for graph in manifest.graphs for tensor in (*graph.inputs, *graph.outputs))
+    if buffers > _MAX_BUFFERS:
+        raise BundleError(
+            f"{source}: its graphs' inputs and outputs have {buffers} bytes; at most {_MAX_BUFFERS} are allowed"
+        )
     for graph in manifest.graphs:
         _check_unique((tensor.name for tensor in graph.inputs), source, f"inputs of graph {graph.name!r}")
         _check_unique((tensor.name for tensor in graph.outputs), source, f"outputs of graph {graph.name!r}")
@@ -252,9 +268,9 @@ def read_folder(folder: Path, limits: Limits = LIMITS) -> Manifest:
         BundleIntegrityError: a file is missing, extra, of another size, or of a kind or name that is not allowed.
     """
     with os_errors(folder, "cannot be read"):
+        if not os.path.lexists(folder / MANIFEST_FILE):
+            raise BundleError(f"{folder}: no bundle: it has no {MANIFEST_FILE}; give the folder that holds it")
         found = scan_folder(folder, limits)
-        if MANIFEST_FILE not in found:
-            raise BundleError(f"{folder}: has no {MANIFEST_FILE}, so it is no bundle; give the folder that holds it")
         with open_plain(folder / MANIFEST_FILE) as file:
             data = file.read(MAX_MANIFEST_BYTES + 1)
     return _sound_manifest(data, found, folder, limits)
@@ -267,16 +283,6 @@ def _sound_manifest(data: bytes, found: Mapping[str, int], source: Path, limits:
     check_manifest(manifest, source, limits)
     compare_files(manifest, found, source)
     return manifest
-
-
-class _BoundedReads(io.BufferedReader):
-    """A file that refuses to be read in pieces larger than `_MAX_READ` bytes."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        wanted = _MAX_READ if size is None or size < 0 else size
-        if wanted > _MAX_READ:
-            raise zipfile.BadZipFile(f"its directory claims {wanted} bytes")
-        return super().read(wanted)
 
 
 @contextlib.contextmanager
@@ -292,7 +298,7 @@ def open_zip(
         BundleIntegrityError: links or special files, and names that are not `allowed` or come twice.
     """
     try:
-        with _BoundedReads(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(BoundedReads(file, _MAX_READ)) as archive:
             yield archive, _checked_entries(archive.infolist(), path, limits, allowed)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read or unpacked: {error.strerror or error}") from error
@@ -313,6 +319,8 @@ def _checked_entries(
         is_folder = name.endswith("/") and info.file_size == 0
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFDIR if is_folder else stat.S_IFREG):
             raise BundleIntegrityError(f"{path}: {name!r} is a link or a special file; a bundle holds plain files only")
+        if is_litter(name):
+            continue
         if not allowed(name.removesuffix("/") if is_folder else name):
             raise BundleIntegrityError(f"{path}: {name!r} is not a name that may be in it; nothing was unpacked")
         if name in entries:
@@ -323,6 +331,7 @@ def _checked_entries(
     total = sum(info.file_size for info in entries.values())
     if total > limits.total_bytes:
         raise BundleError(f"{path}: {total} bytes when unpacked; at most {limits.total_bytes} are allowed")
+    _check_ratio("all of it together", total, sum(info.compress_size for info in entries.values()), path, limits)
     return entries
 
 
@@ -336,9 +345,13 @@ def _check_packing(info: zipfile.ZipInfo, path: Path, limits: Limits) -> None:
         )
     if size > limits.file_bytes:
         raise BundleError(f"{path}: {name!r} has {size} bytes when unpacked; at most {limits.file_bytes} are allowed")
-    if size > _BOMB_BYTES and size > limits.ratio * info.compress_size:
+    _check_ratio(repr(name), size, info.compress_size, path, limits)
+
+
+def _check_ratio(what: str, size: int, packed: int, path: Path, limits: Limits) -> None:
+    if size > _BOMB_BYTES and size > limits.ratio * packed:
         raise BundleError(
-            f"{path}: {name!r} unpacks {info.compress_size} bytes to {size}, more than {limits.ratio} times as many, "
+            f"{path}: {what} unpacks {packed} bytes to {size}, more than {limits.ratio} times as many, "
             "as only a zip bomb does; nothing was unpacked"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -20,9 +21,15 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Shape = Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)]
 DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32"]
+_ITEM_BYTES = {"uint8": 1, "int8": 1, "int32": 4, "int64": 8, "float16": 2, "float32": 4}
 Origin = Literal["official", "trained-here", "custom", "untrained"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Scalar = bool | int | float | str
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Label = Annotated[str, msgspec.Meta(max_length=512)]
+Scalar = bool | int | float | Annotated[str, msgspec.Meta(max_length=4096)]
+
+MAX_TENSOR_BYTES = 256 << 20
+"""Of one input or output; the largest of a known tracker has 10 MiB."""
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,9 +39,21 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class TensorInfo(_Strict, frozen=True, kw_only=True):
     """A named input or output of a graph, fixed in shape."""
 
-    name: str
+    name: Label
     dtype: DType
     shape: Shape
+
+    def __post_init__(self) -> None:
+        if self.nbytes > MAX_TENSOR_BYTES:
+            raise ValueError(
+                f"tensor {self.name!r} of shape {self.shape} has {self.nbytes} bytes; at most {MAX_TENSOR_BYTES} are "
+                "allowed"
+            )
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
 class GraphInfo(_Strict, frozen=True, kw_only=True):
@@ -48,8 +67,8 @@ class GraphInfo(_Strict, frozen=True, kw_only=True):
     name: Name
     role: Literal["init", "step"]
     file: FilePath
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
+    inputs: Annotated[tuple[TensorInfo, ...], msgspec.Meta(max_length=256)]
+    outputs: Annotated[tuple[TensorInfo, ...], msgspec.Meta(max_length=256)]
     flops: Annotated[int, msgspec.Meta(ge=0)] = 0
     engines: tuple[dict[str, str | int], ...] = ()
 
@@ -59,14 +78,14 @@ class WeightsInfo(_Strict, frozen=True, kw_only=True):
 
     origin: Origin
     sha256: Sha256 | None = None
-    file: str | None = None
-    note: str = ""
+    file: Text | None = None
+    note: Text = ""
 
 
 class CalibrationInfo(_Strict, frozen=True, kw_only=True):
     """How the quantization ranges were found."""
 
-    method: str
+    method: Label
     list_sha256: Sha256
     size: int
 
@@ -81,11 +100,11 @@ class FileInfo(_Strict, frozen=True, kw_only=True):
 class PaperFigures(_Strict, frozen=True, kw_only=True):
     """Speed figures that the tracker's paper states, in frames per second of its `track()`."""
 
-    source: str = ""
+    source: Text = ""
     cpu_fps: float | None = None
-    cpu: str = ""
+    cpu: Label = ""
     gpu_fps: float | None = None
-    gpu: str = ""
+    gpu: Label = ""
 
 
 class Manifest(_Strict, frozen=True, kw_only=True):
@@ -100,16 +119,16 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     name: Name
     tracker: Name
     family: Name | msgspec.UnsetType = msgspec.UNSET
-    title: str
+    title: Label
     target: Name
     precision: Precision
     weights: WeightsInfo
-    graphs: tuple[GraphInfo, ...]
-    procedure: dict[str, Scalar]
+    graphs: Annotated[tuple[GraphInfo, ...], msgspec.Meta(max_length=64)]
+    procedure: Annotated[dict[Label, Scalar], msgspec.Meta(max_length=256)]
     paper: PaperFigures = PaperFigures()
-    precision_exceptions: dict[str, str] = {}
+    precision_exceptions: dict[Text, Label] = {}
     calibration: CalibrationInfo | None = None
-    tools: dict[str, str] = {}
+    tools: Annotated[dict[Label, Label], msgspec.Meta(max_length=256)] = {}
     files: dict[FilePath, FileInfo] = {}
 
     def graph(self, name: str) -> GraphInfo:

@@ -7,6 +7,7 @@ import difflib
 import math
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -226,10 +227,14 @@ def read_json(path: Path, type_: type[_T]) -> _T:
         raise BundleError(f"{path}: not the JSON that was expected: {error}; export the bundle again") from None
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+def read_npz(path: Path, check: Callable[[str, int], None] | None = None) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     """The arrays of an .npz file by name: numbers and bool only, 1 GiB in all, no pickle.
 
     Each header is compared with the bytes that are there before anything is allocated.
+
+    Args:
+        path: the file.
+        check: called with name and bytes (header included) of every array before any is unpacked; raises what it likes.
 
     Raises:
         BundleError: it cannot be read, is damaged or too large, or holds anything but plain arrays of numbers.
@@ -238,6 +243,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     with os_errors(path, "cannot be read"):
         open_plain(path).close()
     with open_zip(path, NPZ_LIMITS, allowed=_is_array_name) as (archive, entries):
+        if check is not None:
+            for name, info in entries.items():
+                check(name.removesuffix(".npy"), info.file_size)
         return {name.removesuffix(".npy"): _read_array(archive, info, path) for name, info in entries.items()}
 
 

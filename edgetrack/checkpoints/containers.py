@@ -10,11 +10,14 @@ from typing import BinaryIO, Protocol
 from edgetrack.checkpoints.interpreter import MAX_PICKLE_BYTES, Interpreter, StorageRef, malformed
 from edgetrack.checkpoints.policy import shown
 from edgetrack.errors import CheckpointError
+from edgetrack.io import BoundedReads
 
 HEAD_BYTES = 512
 """How much of a file `recognise` wants to see."""
 
-_MAX_SAFETENSORS_HEADER = 100_000_000
+_MAX_SAFETENSORS_HEADER = 4 << 20  # 1000 tensors have 100 KiB; the library itself would take 100 MB
+_MAX_DIRECTORY = 4 << 20  # zipfile reads a directory in one piece and makes objects of it: 40,000 members
+_BLOCK = 1 << 20
 
 _DOWNLOAD = "Download the weights file again, and look at what the address really gives"
 _UNPACK = "Unpack it first and give the weights file inside"
@@ -42,7 +45,12 @@ def recognise(head: bytes, size: int) -> str:
         raise CheckpointError("the file is empty (0 bytes). Download or copy it again")
     if head.startswith(b"PK\x03\x04"):
         return "torch-zip"
-    if _is_safetensors(head):
+    if head[8:9] == b"{" and (length := int.from_bytes(head[:8], "little")) <= 100_000_000:
+        if length > _MAX_SAFETENSORS_HEADER:
+            raise CheckpointError(
+                f"a safetensors file whose header has {length} bytes; at most {_MAX_SAFETENSORS_HEADER} "
+                f"are read. {_DOWNLOAD}"
+            )
         return "safetensors"
     for prefix, meaning in _PREFIXES:
         if head.startswith(prefix):
@@ -59,11 +67,6 @@ def recognise(head: bytes, size: int) -> str:
         f"not a file that torch.save or safetensors wrote: {size} bytes that start with {head[:8].hex(' ')}. "
         f"{_DOWNLOAD}"
     )
-
-
-def _is_safetensors(head: bytes) -> bool:
-    # The length of a JSON header, as 8 bytes, and the header. The library refuses longer headers too.
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_SAFETENSORS_HEADER
 
 
 def _is_text(head: bytes) -> bool:
@@ -87,7 +90,7 @@ class ZipStorages:
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         """Check the archive `file` of `size` bytes; raises CheckpointError and what zipfile raises on damage."""
-        self._archive = zipfile.ZipFile(file)
+        self._archive = zipfile.ZipFile(BoundedReads(file, _MAX_DIRECTORY))
         self._members = _checked_members(self._archive.infolist(), size)
         pickles = [name for name in self._members if re.fullmatch("[^/]+/data[.]pkl", name)]
         if len(pickles) != 1:
@@ -108,7 +111,8 @@ class ZipStorages:
         info = self._members[f"{self._prefix}data.pkl"]
         if info.file_size > MAX_PICKLE_BYTES:
             raise CheckpointError(f"its pickle is longer than {MAX_PICKLE_BYTES} bytes, too long for a weights file")
-        return self._archive.read(info)
+        with self._archive.open(info) as member:
+            return b"".join(iter(lambda: member.read(_BLOCK), b""))
 
     def read(self, ref: StorageRef) -> bytearray:
         """The bytes of a storage; CheckpointError if the member is absent or of another length."""
@@ -117,7 +121,12 @@ class ZipStorages:
             raise malformed(f"storage {shown(ref.key)} is not in the archive")
         if info.file_size != ref.nbytes:
             raise malformed(f"storage {shown(ref.key)} has {info.file_size} bytes instead of {ref.nbytes}")
-        return bytearray(self._archive.read(info))
+        data, start = bytearray(ref.nbytes), 0
+        with self._archive.open(info) as member:
+            while block := member.read(_BLOCK):
+                data[start : start + len(block)] = block
+                start += len(block)
+        return data
 
     def _optional(self, name: str) -> bytes:
         info = self._members.get(self._prefix + name)

@@ -77,9 +77,21 @@ def describe(value: object) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
+def _too_much(limit: int, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"its pickle has more than {limit} {what}, too many for weights. Save the state dict alone with torch.save"
+    )
+
+
 MAX_PICKLE_BYTES = 16 * 2**20
 """Largest pickle that is interpreted; a weights file of 1000 tensors with its optimizer state has less than 1 MiB."""
 
+MAX_OPERATIONS = 1_000_000
+"""Of all pickles of a file; 2000 tensors with their optimizer's state take about 250,000."""
+
+MAX_STORAGES = 20_000
+MAX_UNKNOWN = 1000
+_MAX_NAME = 512
 _MAX_LINE = 4096
 _MAX_INT = 2**63 - 1
 _MAX_INT_KEY = 2**60
@@ -121,6 +133,7 @@ class Interpreter:
         self.unknown: dict[str, None] = {}
         self.storages: dict[str, StorageRef] = {}
         self._stream = stream
+        self._operations_left = MAX_OPERATIONS
         self._reset()
 
     def _reset(self) -> None:
@@ -139,6 +152,9 @@ class Interpreter:
     def _replay(self) -> None:
         try:
             for opcode, argument, _ in pickletools.genops(_Bounded(self._stream)):  # type: ignore[arg-type]
+                self._operations_left -= 1
+                if self._operations_left < 0:
+                    raise _too_much(MAX_OPERATIONS, "operations")
                 if opcode.name == "STOP":
                     break
                 handler = _HANDLERS.get(opcode.name)
@@ -183,9 +199,13 @@ class Interpreter:
     def find(self, module: object, name: object) -> Global:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise malformed("its pickle names a class by something else than text")
+        if len(module) + len(name) > _MAX_NAME:
+            raise malformed(f"its pickle names a class by {len(module) + len(name)} characters")
         found = classify(module, name)
         if not found.known:
             self.unknown[found.qualified] = None
+            if len(self.unknown) > MAX_UNKNOWN:
+                raise _too_much(MAX_UNKNOWN, "unknown classes")
         return found
 
     def extend(self, items: list[object]) -> None:
@@ -235,6 +255,8 @@ class Interpreter:
             raise malformed(f"the length of storage {shown(key)} is no count, or it is a view of another storage")
         ref = StorageRef(key, numel, kind.dtype, kind.qualified)
         known = self.storages.setdefault(key, ref)
+        if len(self.storages) > MAX_STORAGES:
+            raise _too_much(MAX_STORAGES, "storages")
         if None not in (known.dtype, ref.dtype) and known.nbytes != ref.nbytes:
             raise malformed(f"storage {shown(key)} has two lengths, {known.nbytes} and {ref.nbytes} bytes")
         return ref

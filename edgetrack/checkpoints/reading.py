@@ -29,6 +29,7 @@ from edgetrack.checkpoints.containers import (
 from edgetrack.checkpoints.interpreter import Interpreter, StorageRef, TensorRef, describe, malformed
 from edgetrack.checkpoints.policy import shown
 from edgetrack.errors import CheckpointError, WeightsMismatchError
+from edgetrack.io import open_regular
 
 MAX_BYTES = 16 * 2**30
 """Largest file, and largest total of tensor bytes, that `read_checkpoint` accepts by default."""
@@ -109,7 +110,7 @@ def _opened(path: Path) -> BinaryIO:
             raise CheckpointError("there is no such file; check the path, or download the weights first")
         if not path.is_file():
             raise CheckpointError("not a regular file; give the path of a weights file")
-        return path.open("rb")
+        return open_regular(path)
     except OSError as error:
         raise CheckpointError(f"cannot be opened: {error.strerror}") from error
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from edgetrack.bundle import open_bundle, read_npz
+from edgetrack.bundle import open_bundle
 from edgetrack.bundle.ref import BundleRef
 from edgetrack.capabilities import find_target
 from edgetrack.errors import AccuracyError, DeviceUnavailableError, EdgetrackError, SequenceError, UsageError
@@ -31,7 +31,7 @@ from edgetrack.evaluation.protocols.anchored import POINTS, Anchored, AnchoredRu
 from edgetrack.io import ScratchFolder
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.session import load
-from edgetrack.runtime.verify import GOLDEN_FILE
+from edgetrack.runtime.verify import read_golden
 
 REPORT_FILE, PLOT_FILE = "sensitivity.json", "sensitivity.png"
 FASTER = 0.97
@@ -176,7 +176,7 @@ def interleaved_ms(
 
 def _fed(stack: ExitStack, timed: Timed, threads: int | None) -> list[CompiledGraph]:
     with open_bundle(timed.folder) as bundle:
-        golden = read_npz(bundle.path(GOLDEN_FILE))
+        golden = read_golden(bundle)
     tracker = stack.enter_context(load(timed.folder, threads=threads, precision_hint=timed.hint))
     graphs = [graph for graph in tracker.graphs.values() if graph.info.role == "step"]
     sample = min(key.split("/")[0] for key in golden)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from edgetrack.arrays import Array
-from edgetrack.bundle import Bundle, BundleWriter, Manifest, check_destination, open_bundle, read_npz, write_npz
+from edgetrack.bundle import Bundle, BundleWriter, Manifest, check_destination, open_bundle, write_npz
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
 from edgetrack.capabilities import TRACE, backend_of, proof_target
 from edgetrack.errors import UsageError
@@ -27,7 +27,7 @@ from edgetrack.quantization.replay import replay
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import hint_for, load
-from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE, Comparison, compare, run_graph
+from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE, Comparison, compare, read_golden, run_graph
 
 if TYPE_CHECKING:
     from edgetrack.export.parity import ParityReport
@@ -242,7 +242,7 @@ class _BundleLowering:
         """
         from edgetrack.export.parity import ParityReport, proof_of
 
-        golden = read_npz(source.path(GOLDEN_FILE))
+        golden = read_golden(source)
         comparisons: list[Comparison] = []
         for info in manifest.graphs:
             if self.work.target.proof == TRACE:

@@ -5,6 +5,7 @@ The comparison of two tensors is the one of every export's proof. A compiled bun
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -20,6 +21,7 @@ from edgetrack.io import encode_json
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, StructureFinding
 
 GOLDEN_FILE, PARITY_FILE, LAYERS_FILE = "golden.npz", "parity.json", "layers.json"
+_LARGEST_ITEM, _LARGEST_HEADER, _MOST_SAMPLES = 8, 4096, 64
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,11 +117,41 @@ class _Proof(msgspec.Struct, frozen=True):
 def _tolerance(bundle: Bundle) -> _Limits:
     try:
         proof = msgspec.json.decode(bundle.path(PARITY_FILE).read_bytes(), type=_Proof)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} is not a parity report: {error}") from None
     if not proof.comparisons:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} holds no comparison; export it again")
     return proof.allowed or proof.comparisons[0]
+
+
+def read_golden(bundle: Bundle) -> dict[str, Array]:
+    """The golden record, `sample/graph/in|out/tensor` -> array, compared with the manifest before it is unpacked.
+
+    Raises:
+        BundleError: the record is missing or malformed, or holds what no graph of the manifest takes or gives.
+    """
+    elements = {
+        f"{graph.name}/{side}/{tensor.name}": math.prod(tensor.shape)
+        for graph in bundle.manifest.graphs
+        for side, tensors in (("in", graph.inputs), ("out", graph.outputs))
+        for tensor in tensors
+    }
+    samples = set()
+
+    def check(entry: str, size: int) -> None:
+        sample, _, tensor = entry.partition("/")
+        samples.add(sample)
+        if tensor not in elements:
+            raise BundleError(
+                f"{GOLDEN_FILE} holds an entry {entry!r}; expected sample/graph/in|out/tensor, of the manifest's graphs"
+            )
+        if size > elements[tensor] * _LARGEST_ITEM + _LARGEST_HEADER or len(samples) > _MOST_SAMPLES:
+            raise BundleError(
+                f"{GOLDEN_FILE} holds {size} bytes of {entry!r}, {len(samples)} samples so far; the manifest's tensor "
+                f"has {elements[tensor]} elements, and at most {_MOST_SAMPLES} samples are read; export it again"
+            )
+
+    return read_npz(bundle.path(GOLDEN_FILE), check)
 
 
 def _golden(arrays: Mapping[str, Array]) -> dict[str, dict[str, dict[str, dict[str, Array]]]]:
@@ -146,7 +178,7 @@ def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
     if not backend.runs_here():
         return _verify_structure(bundle, backend.check_structure(bundle))
     limits = _tolerance(bundle)
-    golden = _golden(read_npz(bundle.path(GOLDEN_FILE)))
+    golden = _golden(read_golden(bundle))
     checks: list[Comparison] = []
     for info in bundle.manifest.graphs:
         samples = golden.get(info.name, {})

@@ -96,6 +96,17 @@ class TestWrongFiles:
             with pytest.raises(CheckpointError, match="big-endian"):
                 read_checkpoint(path)
 
+    def test_safetensors_with_a_huge_header(self, tmp_path: Path) -> None:
+        header = b"{" + b" " * (5 << 20)
+        (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(CheckpointError, match="whose header has 5242881 bytes; at most 4194304 are read"):
+            read_checkpoint(tmp_path / "w.safetensors")
+
+    def test_more_members_than_a_weights_file_has(self, torch_zip: Writer, tensor_pickle: Callable[..., bytes]) -> None:
+        path = torch_zip(tensor_pickle(), {f"archive/data/{number:01000}": b"" for number in range(4500)})
+        with pytest.raises(CheckpointError, match="its directory claims"):
+            read_checkpoint(path)
+
     def test_too_large(self, tmp_path: Path) -> None:
         torch.save({"w": torch.zeros(1000)}, tmp_path / "w.pth")
         with pytest.raises(CheckpointError, match="more than the limit of 3000"):

@@ -95,6 +95,21 @@ class TestMalformedPickles:
         with pytest.raises(CheckpointError):
             read_checkpoint(torch_zip(pickled), key="net")
 
+    @pytest.mark.parametrize(
+        ("pickled", "what"),
+        [
+            (b"\x80\x04N" + b"\x94" * 2_000_000 + b".", "1000000 operations"),
+            (b"\x80\x04(" + b"}" * 2_000_000 + b"t.", "1000000 operations"),
+            (b"\x80\x04" + b"(" * 2_000_000 + b".", "1000000 operations"),
+            (b"".join(b"ca\nC%d\n" % number for number in range(2000)) + b".", "1000 unknown classes"),
+            (b"ca\n" + b"C" * 600 + b"\n.", "601 characters"),
+        ],
+        ids=["memo", "dicts", "marks", "classes", "long name"],
+    )
+    def test_budgets(self, torch_zip: Writer, pickled: bytes, what: str) -> None:
+        with pytest.raises(CheckpointError, match=what):
+            read_checkpoint(torch_zip(pickled), key="net")
+
     def test_one_list_makes_one_dict(self) -> None:
         pairs = b"](" + b"K\x01K\x02\x86" * 2 + b"eq\x00"
         made = b"ccollections\nOrderedDict\nh\x00\x85R"

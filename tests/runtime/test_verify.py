@@ -106,6 +106,7 @@ def test_changed_file_is_not_even_opened_while_its_hash_stays(copied: Callable[[
     ("report", "words"),
     [
         (b"not json", r"parity\.json .* is not a parity report"),
+        (b"[" * 100_000, r"parity\.json .* is not a parity report"),
         (b"{}", r"parity\.json .* is not a parity report"),
         (b'{"comparisons": [{"atol": "much", "rtol": 0}]}', r"parity\.json .* is not a parity report"),
         (b'{"comparisons": []}', "holds no comparison; export it again"),
@@ -129,7 +130,12 @@ def without(part: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (without("/step/"), "no record of graph 'step'"),
         (without("/out/score"), "records .* for graph 'step', the manifest says"),
         (without("/in/search"), "records .* for graph 'step', the manifest says"),
-        (lambda arrays: arrays | {"0/step/in/more": np.zeros(1)}, "records .* for graph 'step'"),
+        (lambda arrays: arrays | {"0/step/in/more": np.zeros(1)}, "entry '0/step/in/more'; expected sample/graph"),
+        (
+            lambda arrays: arrays | {"0/step/out/score": np.zeros(1 << 20)},
+            "holds 8388[0-9]+ bytes of '0/step/out/score'",
+        ),
+        (lambda arrays: arrays | {f"{i}/step/out/score": np.zeros(1) for i in range(70)}, "65 samples so far"),
         (lambda arrays: arrays | {"stray": np.zeros(1)}, "entry 'stray'; expected sample/graph/in|out/tensor"),
         (lambda arrays: arrays | {"0/step/out/score": np.zeros((1, 1, 8, 8))}, "records .* for graph 'step'"),
     ],

@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.bundle.reader import Bundle
-from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.errors import BundleError, BundleIntegrityError, DeviceUnavailableError, EdgetrackError, UsageError
 
 GraphSignature = dict[str, tuple[str, tuple[int, ...]]]
 """Name of an input or output -> dtype, shape."""
+
+
+_SHOWN = 600
 
 
 class StructureFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +60,15 @@ class BackendOptions:
                 f"{backend} bundles run on the CPU here, not on {self.device!r}; use --device cpu"
             )
 
-    def refuse_hint(self, backend: str) -> None:
-        """Raise UsageError where a precision hint is given."""
+    def refuse_hint(self, backend: str, target: str | None = None) -> None:
+        """Raise UsageError where a precision hint is given, with the precisions that `target` is exported in."""
         if self.precision_hint is not None:
-            raise UsageError(f"{backend} takes no precision hint, given {self.precision_hint!r}; export that precision")
+            from edgetrack.capabilities import find_target
+
+            export = f", or export with --precision {'|'.join(find_target(target).precisions)}" if target else ""
+            raise UsageError(
+                f"{backend} takes no precision hint, given {self.precision_hint!r}; drop --precision-hint{export}"
+            )
 
 
 def allocate(tensors: tuple[TensorInfo, ...]) -> dict[str, Array]:
@@ -113,13 +121,32 @@ class CompiledGraph(abc.ABC):
         self.inputs = allocate(info.inputs)
         self.outputs = allocate(info.outputs)
         self._closed = False
-        self._open(path, options)
+        try:
+            self._open(path, options)
+        except (EdgetrackError, OSError, MemoryError):
+            raise
+        except Exception as error:  # dynamic shapes, ports without names, types that NumPy has not; each its own class
+            raise BundleIntegrityError(self._failed("cannot be opened", error)) from error
 
     def run(self) -> None:
-        """Compute `outputs` from `inputs`."""
+        """Compute `outputs` from `inputs`.
+
+        Raises:
+            BundleError: the graph fails on them; the message names the graph and what the backend says of the node.
+        """
         if self._closed:
             raise UsageError(f"graph {self.info.name!r} is closed; load the bundle again")
-        self._infer()
+        try:
+            self._infer()
+        except (EdgetrackError, OSError, MemoryError):
+            raise
+        except Exception as error:  # the backends' exceptions share no base class; their text names the node
+            raise BundleError(self._failed("fails while it runs", error)) from error
+
+    def _failed(self, what: str, error: Exception) -> str:
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
+        return f"graph {self.info.name!r} {what} in {self.engine}: {text}; export the bundle again"
 
     def close(self) -> None:
         """Release the backend's memory; safe to call twice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
-from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.runtime.backends.base import Chain, allocate
+from edgetrack.errors import BackendMissingError, BundleError, BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.runtime.backends.base import BackendOptions, Chain, CompiledGraph, allocate
 from edgetrack.runtime.verify import run_graph
 from tests.builders import TARGETS
 
@@ -88,8 +89,45 @@ def test_fewer_than_one_thread_is_refused(graph_file: Callable[..., Any], target
 
 @each_target
 def test_hint_that_is_not_offered_is_refused(graph_file: Callable[..., Any], target: str) -> None:
-    with pytest.raises(UsageError, match="precision hint"):
+    with pytest.raises(UsageError, match="precision hint") as caught:
         graph_file(target).open(precision_hint="int4")
+    if target == "onnx":
+        assert str(caught.value).endswith("drop --precision-hint, or export with --precision fp32|fp16|int8")
+
+
+class Failing(CompiledGraph):
+    engine = "failing"
+
+    def __init__(self, when: str) -> None:
+        self.when = when
+        info = GraphInfo(name="step", role="step", file="step.x", inputs=(), outputs=())
+        super().__init__(info, Path("step.x"), BackendOptions())
+
+    def _open(self, path: Path, options: BackendOptions) -> None:
+        self._fail("open")
+
+    def _infer(self) -> None:
+        self._fail("run")
+
+    def _close(self) -> None:
+        pass
+
+    def _fail(self, when: str) -> None:
+        if when == self.when:
+            raise RuntimeError("Gather node\nName:'/head/Gather' " + "x" * 5000)
+
+
+def test_a_graph_that_fails_is_named_with_its_node() -> None:
+    with pytest.raises(
+        BundleIntegrityError, match=r"^graph 'step' cannot be opened in failing: Gather node Name:'/head"
+    ):
+        Failing("open")
+    with pytest.raises(
+        BundleError, match=r"^graph 'step' fails while it runs in failing: Gather node Name:'/head"
+    ) as run:
+        Failing("run").run()
+    assert len(str(run.value)) < 800
+    assert "\n" not in str(run.value)
 
 
 @each_target

@@ -60,7 +60,7 @@ class CoreMlGraph(CompiledGraph):
 
     def _open(self, path: Path, options: BackendOptions) -> None:
         coremltools = import_coremltools()
-        options.refuse_hint("Core ML")
+        options.refuse_hint("Core ML", "coreml")
         if options.device not in UNITS:
             raise DeviceUnavailableError(
                 f"Core ML bundles run on {', '.join(UNITS)} (the Neural Engine is ane), not on {options.device!r}"

@@ -39,7 +39,7 @@ class OnnxRuntimeGraph(CompiledGraph):
     def _open(self, path: Path, options: BackendOptions) -> None:
         runtime = _import()
         options.require_cpu("ONNX")
-        options.refuse_hint("ONNX Runtime")
+        options.refuse_hint("ONNX Runtime", "onnx")
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1

@@ -41,7 +41,7 @@ class TensorRtGraph(CompiledGraph):
     def _open(self, path: Path, options: BackendOptions) -> None:
         installation = find_installation()
         runtime = import_runtime()
-        options.refuse_hint("TensorRT")
+        options.refuse_hint("TensorRT", "tensorrt")
         self._device = Device(runtime, options.device)
         try:
             self._engine = self._load(installation, path, options.cache)
