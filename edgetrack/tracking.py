@@ -16,6 +16,7 @@ from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.media import BoxRecord, BoxWriter, Frame, FrameSource, ReadOptions, VideoWriter, draw, open_source
 from edgetrack.media.writers import MAX_FPS
 from edgetrack.presentation.sanitize import printable
+from edgetrack.presentation.table import counted
 from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentence, summarize
 from edgetrack.runtime.frames import PairedSource
 from edgetrack.runtime.prompt import parse_text
@@ -97,13 +98,13 @@ class TrackSummary:
 
     def text(self) -> str:
         """One line, and one for each gate that the tracker reports."""
-        parts = [f"{self.frames} frames of {printable(self.source)} with {self.bundle} ({self.weights} weights)"]
+        parts = [f"{counted(self.frames, 'frame')} of {printable(self.source)} with {self.bundle} ({self.weights} weights)"]
         if self.track_ms:
             parts.append(f"track() {median(self.track_ms):.1f} ms median = {1000 / median(self.track_ms):.0f} fps")
         if self.overlaps:
             parts.append(f"AO {sum(self.overlaps) / len(self.overlaps):.3f}")
         if self.lost:
-            parts.append(f"lost in {self.lost} frames")
+            parts.append(f"lost in {counted(self.lost, 'frame')}")
         if self.phrases:
             parts.append("text: " + ", ".join(f"{name} {phrase!r}" for name, phrase in self.phrases.items()))
         gates = [sentence(name, found) for name, found in summarize(self.diagnostics).items()]

@@ -8,7 +8,7 @@ from edgetrack.benchmark.latency import Latency
 from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.benchmark.scenarios import SCENARIOS
 from edgetrack.benchmark.warnings import BenchWarning
-from edgetrack.presentation.table import NONE, Column, Table
+from edgetrack.presentation.table import NONE, Column, Table, counted
 
 PERCENTILES = (90, 95, 99)
 
@@ -59,7 +59,7 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
     width, height = source.size
     profile = f", device profile {settings.profile}" if settings.profile else ""
     yield (
-        f"{machine.cpu_model or machine.architecture}, {machine.usable_cores} usable cores, "
+        f"{machine.cpu_model or machine.architecture}, {counted(machine.usable_cores, 'usable core')}, "
         f"{settings.threads} thread{'' if settings.threads == 1 else 's'}{profile}"
     )
     rounds = SCENARIOS[settings.scenario].round_name if settings.scenario in SCENARIOS else "rounds"
@@ -94,7 +94,7 @@ def scenario_notes(result: BenchResult) -> Iterator[str]:
     for kind, energy in result.energy.items():
         yield (
             f"{result.label}: {energy.mj_per_frame:.1f} mJ per frame ({kind}), {energy.mean_w:.2f} W on {energy.rail}, "
-            f"{energy.readings} readings"
+            f"{counted(energy.readings, 'reading')}"
         )
 
 
@@ -112,7 +112,7 @@ def telemetry_note(record: BenchRecord) -> Iterator[str]:
     if hottest is not None:
         stated.append(f"at most {hottest:.0f} degrees Celsius")
     sources = sorted({series.source for series in timeline.series})
-    read = f"{len(timeline.t_s)} readings of {', '.join(sources) or 'nothing'}"
+    read = f"{counted(len(timeline.t_s), 'reading')} of {', '.join(sources) or 'nothing'}"
     yield f"telemetry: {'; '.join([read, *stated])}"
 
 
@@ -123,9 +123,9 @@ def _percentile_note(result: BenchResult, percentile: int) -> Iterator[str]:
     if bounds is None or bounds.upper is None:
         return
     between = f", between {bounds.low:.2f} and {bounds.high:.2f}" if bounds.low is not None and bounds.high else ""
-    size = f"{track.count} frames, effective sample size {bounds.effective or 0:.0f}"
+    size = f"{counted(track.count, 'frame')}, effective sample size {bounds.effective or 0:.0f}"
     if bounds.effective is None:  # a record of a version that took frames for independent
-        size = f"exact binomial, {track.count} frames"
+        size = f"exact binomial, {counted(track.count, 'frame')}"
     yield f"{result.label}: track p{percentile} at most {bounds.upper:.2f} ms{between} (each 95 %, {size})"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from edgetrack.benchmark.latency import Latency
+from edgetrack.presentation.table import counted
 from edgetrack.system.machine import MachineRecord
 from edgetrack.system.sampler import Expectation
 from edgetrack.system.timeline import Timeline, Window, find_throttling, inside
@@ -61,10 +62,10 @@ def of_machine(machine: MachineRecord, threads: int) -> Iterator[BenchWarning]:
     """What about the machine makes figures doubtful, as it was before the first frame."""
     cores = machine.usable_cores
     if cores is not None and threads > cores:
-        yield WarningCode.TOO_MANY_THREADS.warning(f"{threads} threads on {cores} usable cores")
+        yield WarningCode.TOO_MANY_THREADS.warning(f"{counted(threads, 'thread')} on {counted(cores, 'usable core')}")
     load = machine.load_average[0] if machine.load_average else 0.0
     if cores is not None and load > _BUSY_SHARE * cores:
-        yield WarningCode.BUSY_MACHINE.warning(f"load average {load:.1f} on {cores} cores before the start")
+        yield WarningCode.BUSY_MACHINE.warning(f"load average {load:.1f} on {counted(cores, 'core')} before the start")
     if machine.governor is not None and machine.governor != "performance":
         yield WarningCode.GOVERNOR.warning(f"the frequency governor is {machine.governor}")
 

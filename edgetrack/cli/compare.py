@@ -17,6 +17,7 @@ from edgetrack.cli.options import (
     LocalDeviceOption,
     MarkdownOption,
     RestartOption,
+    RunsOutputOption,
     SequencesOption,
     ThreadsOption,
 )
@@ -45,19 +46,14 @@ def compare(
         str | None, typer.Option(help="Exit with 1 unless B is `equal` (within the margin) or `not-worse`.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw IoU of A and B over frames: .png, .svg or .pdf.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Keep runs and comparison.json here. Default: under out/eval and out/compare."
-        ),
-    ] = None,
+    output: RunsOutputOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
     as_markdown: MarkdownOption = False,
 ) -> None:
     """Compare bundle B with A: how far their boxes diverge, the error on the same crops, and AO with a verdict."""
     from edgetrack.capabilities import open_refs
-    from edgetrack.cli.console import print_json, stdout
+    from edgetrack.cli.console import folder_or_file, print_json, stdout
     from edgetrack.cli.evaluate import resumable_progress, select_dataset
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.comparison import SUMMARY, CompareConfig
@@ -65,6 +61,7 @@ def compare(
     from edgetrack.evaluation.comparison_report import check_plot, compare_table, draw_plot
     from edgetrack.evaluation.config import EvalConfig
     from edgetrack.evaluation.protocols.anchored import POINTS, Anchored
+    from edgetrack.io import encode_json, write_whole
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
@@ -72,13 +69,14 @@ def compare(
         raise UsageError(f"--require {require}: expected one of {', '.join(REQUIREMENTS)}")
     if plot is not None:
         check_plot(plot)
+    folder, file = folder_or_file(output)
     runs = EvalConfig(
         dataset=select_dataset(dataset, layout, sequences),
         jobs=jobs,
         threads=threads,
         frames=frames,
         device=device,
-        output=output,
+        output=folder,
         restart=restart,
         anchors=Anchored(anchors, anchor_length),
     )
@@ -86,6 +84,8 @@ def compare(
     config = CompareConfig(one, other, runs, margin / POINTS)
     with resumable_progress() as progress:
         found = run(config, progress)
+    if file is not None:
+        write_whole(file, encode_json(found), b"\n")
     if plot is not None:
         draw_plot(found, plot)
     if as_json:

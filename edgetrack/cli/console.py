@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -33,6 +34,12 @@ def stdout() -> Console:
 def stderr() -> Console:
     """For progress and warnings."""
     return _Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+
+
+def folder_or_file(output: Path | None) -> tuple[Path | None, Path | None]:
+    """The folder for runs, and the file for the result, that `--output` names: a name in .json is a file's."""
+    is_file = output is not None and output.suffix == ".json"
+    return (None, output) if is_file else (output, None)
 
 
 def print_json(value: Any) -> None:

@@ -20,6 +20,7 @@ from edgetrack.cli.options import (
     MarkdownOption,
     PrecisionHintOption,
     RestartOption,
+    RunsOutputOption,
     SequencesOption,
     ThreadsOption,
     split_names,
@@ -46,9 +47,7 @@ def evaluate(
     frames: FramesOption = None,
     device: LocalDeviceOption = "cpu",
     precision_hint: PrecisionHintOption = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Keep the runs here. Default: out/eval/BUNDLE/DATASET.")
-    ] = None,
+    output: RunsOutputOption = None,
     restart: RestartOption = False,
     results: Annotated[
         tuple[str, Path] | None,
@@ -80,13 +79,14 @@ def evaluate(
 ) -> None:
     """Track every sequence of a data set from its first box; print AO, SR, AUC, precision and their intervals."""
     from edgetrack.capabilities import open_ref
-    from edgetrack.cli.console import print_json, stdout
+    from edgetrack.cli.console import folder_or_file, print_json, stdout
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.config import EvalConfig
     from edgetrack.evaluation.results import EvalRecord, eval_table
     from edgetrack.evaluation.run import SUMMARY
     from edgetrack.evaluation.run import evaluate as run
     from edgetrack.evaluation.submission import check_kind, write_results
+    from edgetrack.io import encode_json, write_whole
     from edgetrack.runtime.prompt import parse_text
 
     if as_json and as_markdown:
@@ -97,13 +97,14 @@ def evaluate(
             raise UsageError("--results wants whole sequences; leave --frames out")
     opened = replace(select_dataset(dataset, layout, sequences), text=parse_text(text or []))
     ref = open_ref(bundle if precision_hint is None else f"{bundle}@{precision_hint}")
+    folder, file = folder_or_file(output)
     config = EvalConfig(
         dataset=opened,
         jobs=jobs,
         threads=threads,
         frames=frames,
         device=device,
-        output=output,
+        output=folder,
         restart=restart,
         anchors=_anchored(anchors, anchor_length),
         streaming=_streaming(fps, latencies, ref),
@@ -113,6 +114,8 @@ def evaluate(
         found = run(ref, config, progress)
     if results is not None:
         write_results(*results, found.result.bundle, found.runs)
+    if file is not None:
+        write_whole(file, encode_json(EvalRecord(results=[found.result])), b"\n")
     if as_json:
         print_json(EvalRecord(results=[found.result]))
     elif as_markdown:

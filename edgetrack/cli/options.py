@@ -57,6 +57,14 @@ TimeoutOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print the result as a Markdown table.")]
+RunsOutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="FILE.json: write the result as JSON to this file. Any other name: keep runs and result in this folder.",
+    ),
+]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON to this file.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 RestartOption = Annotated[

@@ -9,6 +9,7 @@ import typer
 from edgetrack.cli.options import BundleArgument, JsonOption, LocalDeviceOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from edgetrack.presentation.table import counted
     from edgetrack.runtime.verify import Verification
 
 
@@ -50,7 +51,8 @@ def verify(
             errors = (f"{v:.2g}" for v in (check.max_abs, check.q999_abs, check.mean_abs))
             table.add_row(check.name, *errors, allowed, "ok" if check.ok else "FAILED")
         stdout().print(table)
-        typer.echo(f"{found.files} files sound; {'equal within tolerance' if found.ok else 'NOT equal to PyTorch'}")
+        word = "equal within tolerance" if found.ok else "NOT equal to PyTorch"
+        typer.echo(f"{counted(found.files, 'file')} sound; {word}")
     if not found.ok:
         raise typer.Exit(1)
 
@@ -60,4 +62,4 @@ def _show_structure(found: Verification) -> None:
     for finding in found.findings:
         typer.echo(f"{'ok' if finding.ok else 'FAILED':8}{finding.name}: {finding.detail}")
     word = "structure sound" if found.ok else "structure NOT sound"
-    typer.echo(f"{found.files} files sound; {word}; not run: nothing on this system runs such a bundle")
+    typer.echo(f"{counted(found.files, 'file')} sound; {word}; not run: nothing on this system runs such a bundle")

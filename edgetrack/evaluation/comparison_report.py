@@ -11,7 +11,7 @@ from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.evaluation.comparison import Agreement, CompareRecord, CompareSide, OpenLoopErrors
 from edgetrack.evaluation.metrics import AGREEING, DIVERGED
 from edgetrack.evaluation.protocols.anchored import POINTS
-from edgetrack.presentation.table import NONE, Cell, Column, Table, number
+from edgetrack.presentation.table import NONE, Cell, Column, Table, counted, number
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
 _PLOT_COLUMNS = 2
@@ -62,12 +62,12 @@ def compare_table(found: CompareRecord) -> Table:
 
 def _notes(found: CompareRecord) -> Iterator[str]:
     """What ran, and what is in the figures; the difference of AO and its verdict last, but for failures."""
-    cut = "" if found.limit is None else f", at most {found.limit} frames of each sequence"
+    cut = "" if found.limit is None else f", at most {counted(found.limit, 'frame')} of each sequence"
     threads = "thread" if found.threads == 1 else "threads"
     yield f"A: {_named(found.a)}"
     yield f"B: {_named(found.b)}"
     yield (
-        f"on {found.dataset}: {len(found.sequences)} sequences{cut}; each follows its own boxes, "
+        f"on {found.dataset}: {counted(len(found.sequences), 'sequence')}{cut}; each follows its own boxes, "
         f"{found.threads} {threads}"
     )
     if found.agreement is not None:
@@ -103,7 +103,8 @@ def _named(side: CompareSide) -> str:
 def _agreement_note(found: Agreement) -> str:
     middle = "" if found.first_divergence is None else f", half of them by frame {found.first_divergence:g}"
     return (
-        f"diverged (IoU of A and B at or below {DIVERGED:g}): {found.diverged} of {found.sequences} sequences{middle}; "
+        f"diverged (IoU of A and B at or below {DIVERGED:g}): {found.diverged} of "
+        f"{counted(found.sequences, 'sequence')}{middle}; "
         f"{found.recovered} recover (above {AGREEING:g}) and do not diverge again"
     )
 

@@ -11,6 +11,7 @@ from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.anchored import Anchored
 from edgetrack.evaluation.protocols.one_pass import OnePass
 from edgetrack.evaluation.protocols.streaming import Streaming
+from edgetrack.presentation.table import counted
 from edgetrack.resources import usable_cores
 
 
@@ -55,6 +56,12 @@ class EvalConfig:
         if self.threads is not None:
             return self.threads
         return 1 if self.scheduler is not None else max(1, usable_cores() // self.jobs)
+
+    @property
+    def measured_with(self) -> str:
+        """What decides an inference's speed beside the bundle and the device."""
+        where = f"workers of {self.scheduler}" if self.scheduler else counted(self.jobs, "job")
+        return f"{counted(self.threads_each, 'thread')}, {where}"
 
     @property
     def tasks(self) -> list[Task[object]]:

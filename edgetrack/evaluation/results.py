@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from edgetrack.evaluation.metrics import Scores
-from edgetrack.presentation.table import NONE, Cell, Column, Table, number, span
+from edgetrack.presentation.table import NONE, Cell, Column, Table, counted, number, span
 from edgetrack.runtime.diagnostics import DiagnosticSummary, sentence
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
@@ -20,7 +20,7 @@ _COLUMNS = {
     "SR0.75": "sr75",
     "AUC": "auc",
     "P": "precision",
-    "P_norm": "p_norm",
+    "P_norm@0.2": "p_norm20",
     "OP50": "op50",
     "OP75": "op75",
 }
@@ -98,6 +98,8 @@ class EvalResult(Scores, frozen=True, kw_only=True):
         dataset, layout: the data set's name and layout.
         averaging: `sequences`, or `frames` where AO and SR are means over all frames (GOT-10k).
         frames: that were tracked, of all sequences; `limit`: frames of each sequence that were asked for.
+        other_speed: sequences whose runs an earlier call kept that had other threads or jobs, and which; their speed is
+            in no figure here.
         fps: 1000 over the median milliseconds of an update over all frames, while `jobs` processes of `threads` threads
             each shared the machine.
         interval: 95 % bootstrap interval over sequences for each figure.
@@ -126,6 +128,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     streaming: StreamingResult | None = None
     scheduler: str | None = None
     diagnostics: dict[str, DiagnosticSummary] | None = None
+    other_speed: dict[str, str] | None = None
 
 
 class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,9 +169,9 @@ def _notes(result: EvalResult) -> Iterator[str]:
     cut = "" if result.limit is None else f", at most {result.limit} of each sequence"
     yield (
         f"{result.bundle} ({result.weights} weights) on {result.dataset} ({result.layout}): "
-        f"{len(result.sequences)} sequences, {result.frames} frames{cut}"
+        f"{counted(len(result.sequences), 'sequence')}, {counted(result.frames, 'frame')}{cut}"
     )
-    if result.ao is None:
+    if result.ao is None and result.sequences:
         yield "no frame after the first is annotated: nothing can be scored; --results writes files for the servers"
     elif result.averaging == "frames":
         yield "all: AO and SR over all frames, as GOT-10k's toolkit; the others over sequences"
@@ -179,8 +182,15 @@ def _notes(result: EvalResult) -> Iterator[str]:
     share = f"; {result.jobs} jobs shared the machine, so this is no benchmark" if result.jobs > 1 else ""
     if result.scheduler is not None:
         share = f"; on the workers of {result.scheduler}, so this is no benchmark"
-    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
+    threads = counted(result.threads, "thread")
     yield f"track fps: 1 / median of crop + graphs + decode, {threads}{share}; see edgetrack bench"
+    for setting in sorted(set((result.other_speed or {}).values())):
+        names = [name for name, other in (result.other_speed or {}).items() if other == setting]
+        yield (
+            f"no track fps for {', '.join(names[:5])}{', ...' if names[5:] else ''}: kept from an earlier call, "
+            f"measured with {setting}; --restart measures again"
+        )
+    yield "P_norm@0.2: the normalised precision at 0.2, as LaSOT's toolkit and most papers print it"
     if result.anchored is not None:
         yield _anchored_note(result.anchored)
     if result.streaming is not None:
@@ -193,7 +203,7 @@ def _notes(result: EvalResult) -> Iterator[str]:
 
 def _anchored_note(found: AnchoredResult) -> str:
     return (
-        f"anchored AO: {found.runs} runs of up to {found.length} frames, forwards and backwards from every "
+        f"anchored AO: {counted(found.runs, 'run')} of up to {found.length} frames, forwards and backwards from every "
         f"{found.spacing}th frame; 95 %: bootstrap over sequences and runs"
     )
 

@@ -13,6 +13,7 @@ from edgetrack.gate.budget import BudgetRule
 from edgetrack.gate.report import RuleFinding, finding_of
 from edgetrack.io import ScratchFolder
 from edgetrack.presentation.progress import Progress
+from edgetrack.presentation.table import counted
 from edgetrack.stats.bootstrap import resamples_for
 from edgetrack.stats.verdict import judge, runs_to_settle
 
@@ -52,7 +53,7 @@ def judge_ao(rule: BudgetRule, found: Difference, alpha: float) -> RuleFinding:
     return finding_of(
         rule,
         verdict,
-        f"{found.runs} paired runs of {found.sequences} sequences",
+        f"{counted(found.runs, 'paired run')} of {counted(found.sequences, 'sequence')}",
         value=POINTS * found.value,
         low=POINTS * found.low,
         high=POINTS * found.high,

@@ -85,6 +85,11 @@ def _check_sides(
             f"budget {config.budget.name} limits {wanted.name}, for which two bundles run on annotated sequences; "
             "type: edgetrack check --budget ... BUNDLE --baseline BUNDLE --dataset DATASET"
         )
+    if baseline is None and all(rule.needs_baseline for rule in config.budget.rules):
+        raise UsageError(
+            f"every rule of budget {config.budget.name} compares with a baseline, and none was given; add --baseline, "
+            "a bundle or a result of `bench -o`"
+        )
 
 
 def _read(config: GateConfig, candidate: RecordedSide, baseline: RecordedSide | None) -> GateReport:

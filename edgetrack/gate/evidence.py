@@ -23,6 +23,7 @@ from edgetrack.capabilities import open_ref
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.gate.budget import BudgetRule, Speed
 from edgetrack.gate.report import RuleFinding, SideNote, TurnsMs, finding_of
+from edgetrack.presentation.table import counted
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
 from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
 from edgetrack.system.machine import MachineRecord
@@ -225,7 +226,7 @@ def judge(rule: BudgetRule, candidate: Evidence, baseline: Evidence | None, alph
 def _latency(rule: BudgetRule, candidate: Evidence, alpha: float) -> RuleFinding:
     turns = candidate.flat(rule.speed)
     bounds = quantile_bounds(turns, rule.quantile, alpha)
-    detail = f"{bounds.count} frames, effective sample size {bounds.effective:.0f}"
+    detail = f"{counted(bounds.count, 'frame')}, effective sample size {bounds.effective:.0f}"
     return _of_bounds(
         rule, bounds, alpha, detail, "frames", lambda: samples_to_decide(turns, rule.quantile, rule.limit, alpha)
     )
@@ -268,7 +269,7 @@ def _ratio(rule: BudgetRule, candidate: Evidence, baseline: Evidence, alpha: flo
         test.verdict,
         f"{len(ours)} turns against {len(theirs)} of another time"
         if unpaired
-        else f"{len(ours)} blocks of paired turns",
+        else f"{counted(len(ours), 'block')} of paired turns",
         value=test.value,
         low=test.low,
         high=test.high,

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as Xml
 from edgetrack.errors import UsageError
 from edgetrack.gate.report import GateReport, RuleFinding, SideNote
 from edgetrack.presentation.sanitize import markdown_text
-from edgetrack.presentation.table import Column, Table
+from edgetrack.presentation.table import Column, Table, counted
 
 _COLUMNS = (
     Column("rule", align="left"),
@@ -137,15 +137,17 @@ def _notes(report: GateReport) -> Iterator[str]:
             yield f"{finding.rule}: {_more(finding)}"
     machine = report.machine
     yield (
-        f"{machine.cpu_model or machine.architecture}, {machine.usable_cores} usable cores; device {report.device}, "
-        f"threads {report.threads}, {report.source}"
+        f"{machine.cpu_model or machine.architecture}, {counted(machine.usable_cores, 'usable core')}; "
+        f"device {report.device}, threads {report.threads}, {report.source}"
     )
     yield f"candidate: {_side(report.candidate)}"
     if report.baseline is not None:
         yield f"baseline: {_side(report.baseline)}"
     if report.design != "recorded" or report.blocks:
         turns = "A B B A" if report.design == "paired" else "two turns"
-        yield f"{report.blocks} blocks ({turns}) in {report.seconds:.0f} s, analysed {report.looks} times"
+        yield f"{counted(report.blocks, 'block')} ({turns}) in {report.seconds:.0f} s, analysed " + counted(
+            report.looks, "time"
+        )
     yield (
         f"bounds: each is wrong with a chance of at most its share of {report.alpha:.0%}, which the rules and their "
         "analyses divide; see docs/check.md"

@@ -16,7 +16,7 @@ from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.io import read_text
 from edgetrack.media.frames import Frame, FrameSource, ReadOptions, check_size, quiet_cv2
 
-_IMAGE_FOLDERS = ("img", "imgs")
+_IMAGE_FOLDERS = ("img", "imgs", "color")
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -94,7 +94,7 @@ def _images_among(paths: Iterator[Path]) -> list[Path]:
 
 
 def open_folder(folder: Path, options: ReadOptions) -> ImageSource:
-    """The images of a folder, or of its sub-folder `img` or `imgs` where it has one with images.
+    """The images of a folder, or of its sub-folder `img`, `imgs` or `color` where it has one with images.
 
     Raises:
         SourceError: no images, or a ground truth file that does not fit them.
@@ -339,7 +339,7 @@ _GROUND_TRUTH_NAMES = ("groundtruth.txt", "groundtruth_rect.txt")
 
 
 def read_ground_truth(path: Path) -> list[Box | None]:
-    """One box per row: x, y, w, h in pixels, separated by commas, tabs, semicolons or spaces.
+    """One box per row: x, y, w, h in pixels, separated by commas, tabs, semicolons or spaces; of a polygon its bounds.
 
     A row of NaN, or one without a positive width and height, is None: the target is absent.
 
@@ -352,7 +352,11 @@ def read_ground_truth(path: Path) -> list[Box | None]:
 
 def _row(line: str, path: Path, number: int) -> Box | None:
     try:
-        x, y, w, h = (float(part) for part in line.replace(",", " ").replace(";", " ").split())
+        values = [float(part) for part in line.replace(",", " ").replace(";", " ").split()]
+        if len(values) == 8:  # x1, y1, ... x4, y4, as VOT has it
+            xs, ys = values[::2], values[1::2]
+            values = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        x, y, w, h = values
         return annotated(x, y, w, h)
     except ValueError:
         raise SourceError(

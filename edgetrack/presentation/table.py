@@ -96,6 +96,11 @@ def number(value: float | None, digits: int | None = None) -> str:
     return str(value) if digits is None else f"{value:.{digits}f}"
 
 
+def counted(count: float, noun: str) -> str:
+    """`1 sequence`, `2 sequences`, `2 usable cores`."""
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+
+
 def span(interval: Sequence[float] | None, digits: int = 2) -> str:
     """An interval such as `0.45-0.52`; a dash for None."""
     return NONE if interval is None else f"{interval[0]:.{digits}f}-{interval[1]:.{digits}f}"

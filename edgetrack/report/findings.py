@@ -16,6 +16,7 @@ from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.comparison import CompareRecord
 from edgetrack.evaluation.protocols.anchored import POINTS, Difference
+from edgetrack.presentation.table import counted
 from edgetrack.report.model import (
     Accuracy,
     Identity,
@@ -160,7 +161,11 @@ def _most_accurate(trial: Trial, known: dict[Identity, Accuracy], results: Resul
     ordered = sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
     best, others = ordered[0], ordered[1:]
     open_ = [(other, reason) for other in others if (reason := _not_shown(trial, best, other, results)) is not None]
-    few = "" if trial.sequences >= FEW_SEQUENCES else f" {trial.sequences} sequences are few for an interval."
+    few = (
+        ""
+        if trial.sequences >= FEW_SEQUENCES
+        else f" {counted(trial.sequences, 'sequence')} {'is' if trial.sequences == 1 else 'are'} few for an interval."
+    )
     head = f"{best.who.label}, AO {best.ao:.3f} on {trial.label}"
     if not open_:
         beaten = _joined([f"{other.who.label} ({other.ao:.3f})" for other in others[:4]])
@@ -194,12 +199,12 @@ def _verdict(found: CompareRecord, results: Results) -> ReportFinding:
     apart = ""
     if found.agreement is not None:
         diverged, count = found.agreement.diverged, found.agreement.sequences
-        apart = f" Fed their own boxes they diverge in {diverged} of {count} sequences."
+        apart = f" Fed their own boxes they diverge in {diverged} of {counted(count, 'sequence')}."
     ratio = _ratio_of(b, a, results)
     pace = "The two were not measured in one benchmark" if ratio is None else ratio.sentence()
     if delta is None:
         return ReportFinding("undecided", head, f"Too few paired runs {where} to tell its cost. {pace}.{apart}")
-    cost = f"{_points(delta)} of AO by {delta.runs} paired runs {where}: {_said(delta)}"
+    cost = f"{_points(delta)} of AO by {counted(delta.runs, 'paired run')} {where}: {_said(delta)}"
     return ReportFinding(_kind(delta, ratio), head, f"{pace}. {cost}.{apart}")
 
 

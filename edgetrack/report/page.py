@@ -30,7 +30,7 @@ from edgetrack.evaluation.comparison_report import compare_table
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.results import eval_table
 from edgetrack.presentation.sanitize import markdown_text
-from edgetrack.presentation.table import Column, Table
+from edgetrack.presentation.table import Column, Table, counted
 from edgetrack.quantization import accuracy_control as sensitivity
 from edgetrack.report import plots
 from edgetrack.report.contact_sheet import contact_sheet
@@ -240,7 +240,7 @@ def measured(settings: BenchConfig, source: SourceNote) -> str:
     turns = "windows" if settings.scenario == "soak" else "interleaved rounds"
     return (
         f"Scenario {settings.scenario}{rate}{streams}: {settings.rounds} {turns} on {settings.device}{profile}, "
-        f"{settings.threads} threads, at least "
+        f"{counted(settings.threads, 'thread')}, at least "
         f"{settings.duration_s:g} s and {settings.iterations} frames of each after {settings.warmup_s:g} s of warm-up; "
         f"{source.spec} ({width}x{height}), camera frames {source.camera}"
     )

@@ -55,6 +55,16 @@ def test_the_command_prints_json_that_keeps_its_contract_and_its_exit_code_is_th
     assert "too few anchored runs" in done.stderr
 
 
+def test_an_output_in_json_is_a_file_and_any_other_a_folder(command, tmp_path) -> None:
+    assert command("-o", "cmp.json").exit_code == 0
+    assert json.loads((tmp_path / "cmp.json").read_text())["a"]["bundle"] == "a"
+    assert command("-o", "kept").exit_code == 0
+    assert (tmp_path / "kept" / "comparison.json").is_file()
+    done = CliRunner().invoke(app, ["eval", str(tmp_path / "bundles" / "a"), str(tmp_path / "data"), "-o", "e.json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "e.json").read_text())["results"][0]["bundle"] == "a"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -12,7 +12,7 @@ from edgetrack.capabilities import open_ref
 from edgetrack.errors import BackendMissingError, BundleIntegrityError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.results import EvalRecord
+from edgetrack.evaluation.results import EvalRecord, eval_table
 from edgetrack.evaluation.run import SUMMARY, evaluate
 
 pytestmark = pytest.mark.xdist_group("evaluation")
@@ -111,3 +111,24 @@ def test_a_missing_package_says_what_to_type(plain_dataset, configure, ref, monk
     monkeypatch.setitem(sys.modules, "joblib.externals.loky", None)  # as the import system marks what is not there
     with pytest.raises(BackendMissingError, match=r"edgetrack\[eval\]"):
         evaluate(ref, configure(plain_dataset("a")))
+
+
+def test_speed_belongs_to_the_threads_and_jobs_that_it_was_measured_with(plain_dataset, configure, ref) -> None:
+    one = configure(plain_dataset("a", "b"))
+    part = evaluate(ref, replace(one, dataset=one.dataset.select(["a"]))).result
+    assert part.other_speed is None
+    log = Log()
+    found = evaluate(ref, replace(one, threads=2), log).result
+    assert log.texts == ["a: kept from an earlier run", "b: done"]
+    assert found.other_speed == {"a": "1 thread, 1 job"}
+    a, b = found.sequences
+    assert a.fps is None
+    assert found.fps == b.fps
+    notes = eval_table(found).notes
+    assert (
+        "no track fps for a: kept from an earlier call, measured with 1 thread, 1 job; --restart measures again"
+        in notes
+    )
+    again = evaluate(ref, replace(one, threads=2, restart=True)).result
+    assert again.other_speed is None
+    assert all(one.fps for one in again.sequences)

@@ -69,6 +69,14 @@ def test_limits_are_judged_by_bounds_and_ratios_skipped_without_a_baseline(run, 
     assert (found.verdict, found.design, found.baseline) == ("pass", "alone", None)
 
 
+def test_a_budget_of_ratios_alone_wants_a_baseline_before_anything_is_measured(run, make_bundle):
+    def start(label, threads):
+        raise AssertionError("measured")
+
+    with pytest.raises(UsageError, match=r"every rule of budget mine compares with a baseline.*add --baseline"):
+        run(budget(regressions=P50), make_bundle("a"), start=start)
+
+
 @pytest.mark.parametrize(
     "limit", [{"track_p95_ms": 15.0}, {"model_p50_ms": 12.0}, {"load_ms": 200.0}, {"size_mb": 1e-6}]
 )

@@ -204,12 +204,20 @@ def test_ground_truth_of_another_length_is_refused(tmp_path, rows):
         open_source(tmp_path)
 
 
-@pytest.mark.parametrize("row", ["1,2,3", "1,2,3,4,5,6,7,8", "a,b,c,d", ""])
+@pytest.mark.parametrize("row", ["1,2,3", "1,2,3,4,5,6,7", "a,b,c,d", ""])
 def test_a_row_that_is_not_four_numbers_is_named_by_its_line(tmp_path, row):
     put_series(tmp_path, 3)
     (tmp_path / "groundtruth.txt").write_text(f"1,2,3,4\n{row}\n1,2,3,4\n")
     with pytest.raises(SourceError, match=r"line 2 of .*groundtruth\.txt.*expected four numbers"):
         open_source(tmp_path)
+
+
+def test_a_vot_sequence_has_polygons_and_its_images_in_color(tmp_path):
+    (tmp_path / "color").mkdir()
+    put_series(tmp_path / "color", 2)
+    (tmp_path / "groundtruth.txt").write_text("10,5,20,15,10,25,0,15\n1,2,3,4\n")
+    with open_source(tmp_path) as source:
+        assert source.ground_truth == [(0, 5, 20, 20), (1, 2, 3, 4)]
 
 
 def test_ground_truth_that_is_not_text_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from rich.console import Console
 from edgetrack.benchmark.table import bench_table
 from edgetrack.evaluation.comparison_report import compare_table
 from edgetrack.evaluation.results import eval_table
-from edgetrack.presentation.table import Column, Table, number, span
+from edgetrack.presentation.table import Column, Table, counted, number, span
 from tests.report.conftest import benchmark, comparison, contestant, evaluated, pair, side
 
 COLUMNS = (Column("bundle", align="left"), Column("frames"), Column("track ms", digits=2))
@@ -89,3 +89,8 @@ def test_every_verbs_table_shows_a_strange_name_on_a_terminal_and_in_markdown(ve
     assert "car\\[a\\]\\|b" in told
     rows = [line for line in told.splitlines() if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+def test_one_is_not_counted_as_many() -> None:
+    assert [counted(n, "usable core") for n in (0, 1, 2)] == ["0 usable cores", "1 usable core", "2 usable cores"]
+    assert counted(2, "loss") == "2 losses"

@@ -16,6 +16,7 @@ from edgetrack.benchmark.latency import Latency, Rounds, latency_of
 from edgetrack.benchmark.protocol import Measure, RoundSamples
 from edgetrack.benchmark.scenarios.base import Rig
 from edgetrack.benchmark.scenarios.stream import Stream
+from edgetrack.presentation.table import counted
 from edgetrack.system.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Burst(Stream):
         if found is None:
             return
         gain = f", {found.gain:.2f} times one tracker's" if found.gain is not None else ""
-        threads = "1 thread" if found.threads_each == 1 else f"{found.threads_each} threads"
+        threads = counted(found.threads_each, "thread")
         yield (
             f"{found.streams} trackers at once ({threads} each): {found.fps:.1f} frames/s in all{gain}; "
             f"{found.latency_ms.p50:.2f} ms per box"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,15 +94,34 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     root = Path(path).expanduser().absolute()
     if not root.exists():
         raise DatasetError(f"data set {path} does not exist; give a folder, a video or {SYNTHETIC}")
+    found = _recognized(root, layouts, layout is not None)
+    # An archive often unpacks into one folder more.
+    deeper = [d for d in _folders_in(root) if _recognized(d, layouts, layout is not None)] if found is None else []
+    if len(deeper) == 1:
+        root = deeper[0]
+        found = _recognized(root, layouts, layout is not None)
+    if found is not None:
+        candidate, entries = found
+        _check_names(entries, root)
+        root = root.resolve()
+        return Dataset(readable(root.stem) or "data", str(root), candidate.name, candidate.rules, entries)
+    if deeper:
+        raise DatasetError(f"{path} holds {len(deeper)} data sets; give one of: {', '.join(map(str, deeper[:5]))}")
+    looked = "\n".join(f"  {c.name:<12}{c.looks_for}" for c in layouts)
+    raise DatasetError(f"{path} has no known layout of a data set; looked for\n{looked}")
+
+
+def _recognized(root: Path, layouts: Sequence[Layout], asked: bool) -> tuple[Layout, tuple[ClipFiles, ...]] | None:
     for candidate in layouts:
         if root.is_dir() or candidate.name == "video":
             entries = _find(candidate, root)
-            if entries and (layout is not None or any(map(candidate.recognizes, entries))):
-                _check_names(entries, root)
-                root = root.resolve()
-                return Dataset(readable(root.stem) or "data", str(root), candidate.name, candidate.rules, entries)
-    looked = "\n".join(f"  {c.name:<12}{c.looks_for}" for c in layouts)
-    raise DatasetError(f"{path} has no known layout of a data set; looked for\n{looked}")
+            if entries and (asked or any(map(candidate.recognizes, entries))):
+                return candidate, entries
+    return None
+
+
+def _folders_in(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")) if root.is_dir() else []
 
 
 def _find(layout: Layout, root: Path) -> tuple[ClipFiles, ...]:

@@ -46,6 +46,7 @@ class ClipFiles:
         absent: files with 1 for every frame without the target.
         cover: a file with 0 for every frame without the target.
         span: first and last image that have boxes, counted from 1, for folders that hold more images.
+        hint: what may be the matter where there are no images.
         thinning: boxes per image where annotation may run at a higher rate than the images (NfS); None elsewhere.
     """
 
@@ -57,6 +58,7 @@ class ClipFiles:
     cover: Path | None = None
     span: tuple[int, int] | None = None
     thinning: int | None = None
+    hint: str = ""
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -87,8 +89,9 @@ def read_clip(files: ClipFiles, rules: ScoringRules) -> Clip:
     else:
         images = images_in(files.frames)
         if not images:
-            endings = " ".join(sorted(IMAGE_SUFFIXES))
-            raise SequenceError(f"folder {files.frames} holds no images; expected files ending in {endings}")
+            what = f"holds no images; expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
+            what = what if files.frames.is_dir() else "does not exist"
+            raise SequenceError(f"folder {files.frames} {what}" + (f"; {files.hint}" if files.hint else ""))
         images, truth = _fitted(images, files)
         clip = Clip(files.name, tuple(images), truth, _visible(truth, files), rules)
         clip = replace(clip, text=_text(files.frames, files.truth))

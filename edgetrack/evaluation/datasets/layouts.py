@@ -59,8 +59,8 @@ def _listed(base: Path) -> list[Path]:
 
 
 def _got10k(root: Path) -> list[ClipFiles]:
-    """<root>[/val|/test]/<sequence>/{*.jpg, groundtruth.txt, absence.label, cover.label}."""
-    for base in (b for b in (root, root / "val", root / "test") if b.is_dir()):
+    """<root>[/val|/test|/train]/<sequence>/{*.jpg, groundtruth.txt, absence.label, cover.label}."""
+    for base in (b for b in (root, root / "val", root / "test", root / "train") if b.is_dir()):
         if any((f / "groundtruth.txt").is_file() for f in _folders(base)):
             folders = _listed(base) if (base / "list.txt").is_file() else _folders(base)
             return [_got10k_entry(folder) for folder in folders]
@@ -132,7 +132,12 @@ def _uav_entry(images: Path, text: Path, spans: list[tuple[str, int, int]]) -> C
     for folder, first, last in spans:
         if last - first + 1 == rows:
             return ClipFiles(text.stem, images / folder, text, span=(first, last))
-    return ClipFiles(text.stem, images / text.stem, text)
+    return ClipFiles(
+        text.stem,
+        images / text.stem,
+        text,
+        hint="" if spans else "copy configSeqs.m beside anno: it says in which folders the frames are",
+    )
 
 
 _UAV_SPAN = re.compile(
@@ -190,17 +195,47 @@ def _vot(root: Path) -> list[ClipFiles]:
     return []
 
 
+def _visdrone(root: Path) -> list[ClipFiles]:
+    """<root>/{sequences/<name>/img0000001.jpg, annotations/<name>.txt}."""
+    frames, truths = root / "sequences", root / "annotations"
+    pairs = _paired(frames, truths) if frames.is_dir() and truths.is_dir() else []
+    return [ClipFiles(name, frames / name, truth) for name, truth in pairs]
+
+
+def _lasher(root: Path) -> list[ClipFiles]:
+    """<root>/[trainingset|testingset/]<name>/{visible/*.jpg, visible.txt}; the infrared images are not read."""
+    for base in (b for b in (root, root / "testingset", root / "trainingset") if b.is_dir()):
+        found = [f for f in _folders(base) if (f / "visible").is_dir() and (f / "visible.txt").is_file()]
+        if found:
+            return [ClipFiles(f.name, f / "visible", f / "visible.txt") for f in found]
+    return []
+
+
+def _tc128(root: Path) -> list[ClipFiles]:
+    """<root>/<Name>/{img/*.jpg, <Name>_gt.txt, <Name>_frames.txt}; the last gives first and last frame."""
+    entries = []
+    for folder in (f for f in _folders(root) if (f / f"{f.name}_gt.txt").is_file()):
+        frames = folder / f"{folder.name}_frames.txt"
+        ends = re.findall(r"\d+", read_text(frames, error=DatasetError)) if frames.is_file() else []
+        span = (int(ends[0]), int(ends[1])) if len(ends) == 2 else None
+        entries.append(ClipFiles(folder.name, folder / "img", folder / f"{folder.name}_gt.txt", span=span))
+    return entries
+
+
 _PLAIN_TRUTH = ("groundtruth.txt", "groundtruth_rect.txt")
 
 
 def _plain(root: Path) -> list[ClipFiles]:
-    """<root>/<name>/{img/*.jpg, groundtruth.txt}, images also in imgs or beside the file; or one such folder."""
+    """<root>/<name>/{img/*.jpg, groundtruth.txt}, images also in imgs, color or beside the file; or one such folder.
+
+    Boxes may be polygons: VOT's sequences without their list.txt are laid out like this.
+    """
     entries = []
     for folder in (root, *_folders(root)):
         truth = next(iter(_existing(folder / name for name in _PLAIN_TRUTH)), None)
         if truth is not None:
-            images = next((folder / n for n in ("img", "imgs") if (folder / n).is_dir()), folder)
-            entries.append(ClipFiles(folder.absolute().name, images, truth))
+            images = next((folder / n for n in ("img", "imgs", "color") if (folder / n).is_dir()), folder)
+            entries.append(ClipFiles(folder.absolute().name, images, truth, columns="region"))
         elif folder != root and images_in(folder / "img"):
             entries.append(ClipFiles(folder.name, folder / "img", folder / _PLAIN_TRUTH[0]))
     return entries
@@ -218,7 +253,7 @@ def _video(root: Path) -> list[ClipFiles]:
 LAYOUTS = (
     Layout(
         "got10k",
-        "[val/]GOT-10k_Val_000001/{00000001.jpg, groundtruth.txt, absence.label}",
+        "[val|test|train/]GOT-10k_Val_000001/{00000001.jpg, groundtruth.txt, absence.label}",
         _got10k,
         ScoringRules(bounded=True, over_frames=True),
         _is_got10k,
@@ -235,8 +270,11 @@ LAYOUTS = (
     Layout("trackingnet", "TEST/{frames/VIDEO/0.jpg, anno/VIDEO.txt}", _trackingnet),
     Layout("avist", "sequences/NAME/img_00001.jpg and anno/NAME.txt", _avist, ScoringRules(absent_fails=True)),
     Layout("vot", "[sequences/]list.txt and NAME/{[color/]00000001.jpg, groundtruth.txt}", _vot),
+    Layout("visdrone", "sequences/NAME/img0000001.jpg and annotations/NAME.txt", _visdrone),
+    Layout("lasher", "[testingset/]NAME/{visible/v000001.jpg, visible.txt}", _lasher),
+    Layout("tc128", "NAME/{img/0001.jpg, NAME_gt.txt, NAME_frames.txt}", _tc128),
     Layout("otb", "Basketball/{img/0001.jpg, groundtruth_rect.txt}", _otb),
-    Layout("plain", "NAME/{img/00001.jpg, groundtruth.txt}", _plain),
+    Layout("plain", "NAME/{[img|color/]00001.jpg, groundtruth.txt}", _plain),
     Layout("video", "clip.mp4 and clip.txt", _video),
 )
 """In the order in which they are tried."""

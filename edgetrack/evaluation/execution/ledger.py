@@ -37,7 +37,7 @@ Done = Callable[["Work", "str | None"], None]
 
 
 class SavedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of the ledger: the run of any task, and what it is a run of."""
+    """A file of the ledger: the run of a task, what it is of, and which threads and jobs its speed depends on."""
 
     schema: int = 1
     key: str
@@ -46,6 +46,7 @@ class SavedRun(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
     sequence: str
     run: msgspec.Raw
+    measured_with: str | None = None
 
 
 def key_of(*parts: str | float | None) -> str:
@@ -73,11 +74,13 @@ def encoded(run: msgspec.Struct) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(run))
 
 
-def read_run(path: Path, key: str, kind: type[_Found]) -> _Found | None:
-    """The run that was kept there under this key; None where there is none or the file is damaged."""
+def read_run(path: Path, key: str, kind: type[_Found]) -> tuple[_Found, str | None] | None:
+    """The run that was kept there under this key, and what its speed was measured with; None where there is none."""
     try:
         saved = msgspec.json.decode(path.read_bytes(), type=SavedRun)
-        return msgspec.json.decode(saved.run, type=kind) if saved.key == key and saved.schema == 1 else None
+        if saved.key != key or saved.schema != 1:
+            return None
+        return msgspec.json.decode(saved.run, type=kind), saved.measured_with
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
@@ -118,6 +121,7 @@ class Work:
     saved_as: tuple[str, str, str, str]
     """Key, bundle, weights and data set of `SavedRun`."""
     task: Task[Any] = field(default_factory=OnePass)
+    measured_with: str | None = None
 
     @property
     def label(self) -> str:
@@ -132,7 +136,13 @@ class Work:
         """
         key, bundle, weights, dataset = self.saved_as
         saved = SavedRun(
-            key=key, bundle=bundle, weights=weights, dataset=dataset, sequence=self.clip.name, run=encoded(found)
+            key=key,
+            bundle=bundle,
+            weights=weights,
+            dataset=dataset,
+            sequence=self.clip.name,
+            run=encoded(found),
+            measured_with=self.measured_with,
         )
         save(saved, self.file)
 
@@ -214,6 +224,7 @@ class RunLedger:
         progress: is told of every run.
         tasks: for the sequence of a name.
         clips: that could be read, in the data set's order.
+        other_speed: sequences whose one pass an earlier call made with other threads or jobs, and which.
         errors: what failed, by the label of the run (the sequence's name where it could not be read).
     """
 
@@ -223,6 +234,7 @@ class RunLedger:
     tasks: Callable[[str], Iterable[Task[Any]]]
     clips: list[Clip] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
+    other_speed: dict[str, str] = field(default_factory=dict)
     _found: dict[tuple[str, str], Any] = field(default_factory=dict)
     _total: int = 0
 
@@ -275,7 +287,9 @@ class RunLedger:
         found = read_run(work.file, work.saved_as[0], work.task.result)
         if found is None:
             return False
-        self._found[work.task.name, work.clip.name] = found
+        self._found[work.task.name, work.clip.name] = found[0]
+        if found[1] != work.measured_with and not work.task.name:
+            self.other_speed[work.clip.name] = found[1] or "an unknown setting"
         self._tell(f"{work.label}: {what}")
         return True
 
@@ -300,4 +314,4 @@ class RunLedger:
             *task.key,
         )
         saved_as = (key, manifest.name, manifest.weights.origin, where)
-        return Work(clip, config.frames, file_for(self.folder, clip.name, key), saved_as, task)
+        return Work(clip, config.frames, file_for(self.folder, clip.name, key), saved_as, task, config.measured_with)

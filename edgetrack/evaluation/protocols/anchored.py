@@ -24,6 +24,7 @@ from edgetrack.evaluation.datasets.clip import Clip, Flags
 from edgetrack.evaluation.metrics import overlaps
 from edgetrack.evaluation.protocols import TrackerLike, follow, frame_size, frames_to_track
 from edgetrack.media import Frame
+from edgetrack.presentation.table import counted
 from edgetrack.stats.bootstrap import mean_of_means, two_level_interval
 from edgetrack.stats.verdict import DifferenceVerdict, judge_difference, runs_to_settle
 
@@ -206,9 +207,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
             said = f"equal within {POINTS * self.margin:g}"
         elif self.verdict == "undecided" and self.more_runs is not None:
             said = f"undecided, about {self.more_runs} more runs would probably settle it"
-        return (
-            f"{value:+.2f} points ({low:+.2f} to {high:+.2f}): {said} ({self.runs} runs of {self.sequences} sequences)"
-        )
+        runs = f"{counted(self.runs, 'run')} of {counted(self.sequences, 'sequence')}"
+        return f"{value:+.2f} points ({low:+.2f} to {high:+.2f}): {said} ({runs})"
 
 
 def paired_difference(
@@ -235,7 +235,9 @@ def paired_difference(
     groups = _paired(a_runs, b_runs)
     runs = sum(map(len, groups))
     if runs < 2:
-        raise UsageError(f"{runs} paired runs; a difference needs 2 or more; give more sequences, or anchors closer by")
+        raise UsageError(
+            f"{counted(runs, 'paired run')}; a difference needs 2 or more; give more sequences, or anchors closer by"
+        )
     value = mean_of_means(groups)
     low, high = two_level_interval(groups, confidence=confidence, resamples=resamples, seed=seed)
     verdict = judge_difference(low, high, margin)
@@ -283,7 +285,7 @@ def _paired(a_runs: Sequence[AnchoredRuns], b_runs: Sequence[AnchoredRuns]) -> l
 def _by_name(runs: Sequence[AnchoredRuns]) -> dict[str, AnchoredRuns]:
     found = {run.sequence: run for run in runs}
     if len(found) != len(runs):
-        raise UsageError(f"{len(runs)} anchored runs of {len(found)} sequences; give each sequence once")
+        raise UsageError(f"{len(runs)} anchored runs of {counted(len(found), 'sequence')}; give each sequence once")
     return found
 
 

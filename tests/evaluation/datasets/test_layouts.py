@@ -151,6 +151,63 @@ def test_a_list_may_begin_with_the_mark_of_an_editor(tmp_path, write_images, wri
         open_dataset(tmp_path)
 
 
+def test_vot_sequences_without_their_list(tmp_path, write_images, write_rows) -> None:
+    for name in ("bag", "ball"):
+        write_images(tmp_path / name / "color", 2, pattern="{:08d}.jpg")
+        write_rows(tmp_path / name / "groundtruth.txt", "10,5,20,15,10,25,0,15", BOX)
+    found = sequences(open_dataset(tmp_path))
+    assert list(found) == ["bag", "ball"]
+    assert found["bag"].start == (0, 5, 20, 20)
+    assert sequences(open_dataset(tmp_path / "bag"))["bag"].start == (0, 5, 20, 20)
+
+
+def test_got10k_with_its_training_part_only(tmp_path, write_images, write_rows) -> None:
+    folder = write_images(tmp_path / "train" / "GOT-10k_Train_000001", 2)
+    write_rows(folder / "groundtruth.txt", BOX, BOX)
+    dataset = open_dataset(tmp_path)
+    assert (dataset.layout, dataset.names) == ("got10k", ["GOT-10k_Train_000001"])
+
+
+def test_a_data_set_one_folder_deeper_is_found_and_several_are_named(tmp_path, write_images, write_rows) -> None:
+    def lasot(root):
+        write_images(root / "airplane" / "airplane-1" / "img", 2)
+        write_rows(root / "airplane" / "airplane-1" / "groundtruth.txt", BOX, BOX)
+
+    lasot(tmp_path / "LaSOTBenchmark")
+    dataset = open_dataset(tmp_path)
+    assert (dataset.layout, dataset.name, dataset.names) == ("lasot", "LaSOTBenchmark", ["airplane-1"])
+    lasot(tmp_path / "again")
+    with pytest.raises(DatasetError, match=r"holds 2 data sets; give one of: .*/LaSOTBenchmark, .*/again"):
+        open_dataset(tmp_path)
+
+
+def test_visdrone_lasher_and_temple_color(tmp_path, write_images, write_rows) -> None:
+    drone, heat, color = tmp_path / "visdrone", tmp_path / "lasher", tmp_path / "tc128"
+    write_images(drone / "sequences" / "uav01", 2, pattern="img{:07d}.jpg")
+    write_rows(drone / "annotations" / "uav01.txt", BOX, BOX)
+    for kind in ("visible", "infrared"):
+        write_images(heat / "testingset" / "boy" / kind, 2, pattern=kind[0] + "{:06d}.jpg")
+        write_rows(heat / "testingset" / "boy" / f"{kind}.txt", BOX, BOX)
+    write_images(color / "Ball_ce1" / "img", 5, pattern="{:04d}.jpg")
+    write_rows(color / "Ball_ce1" / "Ball_ce1_gt.txt", BOX, BOX)
+    write_rows(color / "Ball_ce1" / "Ball_ce1_frames.txt", "3,4")
+    for root, name, images in (
+        (drone, "uav01", ["img0000001.jpg", "img0000002.jpg"]),
+        (heat, "boy", ["v000001.jpg", "v000002.jpg"]),
+        (color, "Ball_ce1", ["0003.jpg", "0004.jpg"]),
+    ):
+        dataset = open_dataset(root)
+        assert dataset.layout == root.name
+        assert names_of(sequences(dataset)[name]) == images
+
+
+def test_uav123_without_its_configuration_names_it(tmp_path, write_images, write_rows) -> None:
+    write_images(tmp_path / "data_seq" / "UAV123" / "bird1", 2, pattern="{:06d}.jpg")
+    write_rows(tmp_path / "anno" / "UAV123" / "bird1_1.txt", BOX, BOX)
+    with pytest.raises(SequenceError, match=r"bird1_1 does not exist; copy configSeqs\.m beside anno"):
+        sequences(open_dataset(tmp_path))
+
+
 def test_plain_folders_or_one_of_them(tmp_path, plain_dataset) -> None:
     root = plain_dataset("a10", "a9", frames=2)
     dataset = open_dataset(root)
