@@ -196,7 +196,8 @@ def fitting(machine: MachineRecord) -> list[str]:
 def config_file() -> Path:
     """`$XDG_CONFIG_HOME/edgetrack/devices.toml`, which is under `~/.config` by default."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base else Path.home() / ".config") / "edgetrack" / "devices.toml"
+    # Without a home (a container's random user) `~` stays as it is, and no such file is found.
+    return Path(base or os.path.expanduser("~/.config")) / "edgetrack" / "devices.toml"  # noqa: PTH111
 
 
 def read_hosts(path: Path) -> dict[str, Host]:

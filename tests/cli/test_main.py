@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import write_scripted
+
 HEAVY = ("numpy", "cv2", "torch", "onnx", "onnxruntime", "openvino", "scipy", "safetensors")
 
 
@@ -97,3 +99,32 @@ def test_closed_streams_are_no_error(closed: int) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_no_temporary_folder_is_one_line(tmp_path: Path) -> None:
+    bundle = write_scripted(tmp_path / "a")
+    code = (
+        "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/none']; "
+        f"sys.argv[1:] = ['bench', {str(bundle)!r}, '--no-reference']; from edgetrack.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("edgetrack: no temporary folder can be made: ")
+    assert "set TMPDIR" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is not limited elsewhere")
+def test_little_memory_is_one_line(tmp_path: Path) -> None:
+    bundle = write_scripted(tmp_path / "a")
+    # Everything is imported before the limit: what is tested is how a verb ends, not how NumPy's import does.
+    code = (
+        "import sys, resource, numpy, cv2, edgetrack.evaluation.run, edgetrack.tracking, edgetrack.media.scenes; "
+        "from edgetrack.cli.main import main; used = int(open('/proc/self/statm').read().split()[0]) * 4096; "
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20),) * 2); "
+        f"sys.argv[1:] = ['track', {str(bundle)!r}, 'synthetic:drift?size=8000x8000&frames=2', '--json']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "not enough memory" in done.stderr

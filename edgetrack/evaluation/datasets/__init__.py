@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
         return _synthetic(path)
     layouts = LAYOUTS if layout is None else (_find_layout(layout),)
     # Workers of a cluster have another working directory.
-    root = Path(path).expanduser().absolute()
+    root = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - leaves ~nobody as it is
     if not root.exists():
         raise DatasetError(f"data set {path} does not exist; give a folder, a video or {SYNTHETIC}")
     found = _recognized(root, layouts, layout is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ HINTS = {None: "f32", "bf16": "bf16"}
 
 
 def import_openvino() -> Any:
-    """The package.
+    """The package, without its usage reports (a DNS look-up and files under ~/intel at every import).
+
+    OpenVINO and NNCF do without where the package `openvino_telemetry` cannot be imported; that one also wants a home.
 
     Raises:
         BackendMissingError: it is not installed.
     """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError as error:

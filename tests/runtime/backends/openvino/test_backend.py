@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -103,3 +104,37 @@ def test_ctrl_c_is_ctrl_c_after_bundles_were_closed(exported: Callable[..., Any]
     command = [sys.executable, "-c", INTERRUPTED, bundle, bundle]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+NO_HOME = """
+import os, pwd, socket, sys
+os.environ.pop("HOME", None)
+def missing(*_): raise KeyError("no such user")
+def refused(*_, **__): raise AssertionError("the network was asked")
+pwd.getpwuid = missing
+socket.getaddrinfo = refused
+from edgetrack.runtime.backends.openvino.backend import shared_core
+shared_core()
+import edgetrack.export.lowering
+from edgetrack.cli.main import app
+print("telemetry:", sys.modules["openvino_telemetry"])
+sys.argv[1:] = ARGUMENTS
+app()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "--devices"], ["track", "BUNDLE", "synthetic:drift?frames=4", "--json"]]
+)
+def test_neither_a_home_nor_reports_of_usage_are_needed(
+    exported: Callable[..., Path], tmp_path: Path, arguments: list[str]
+) -> None:
+    words = [str(exported("openvino")) if word == "BUNDLE" else word for word in arguments]
+    environ = {name: value for name, value in os.environ.items() if name not in ("EDGETRACK_CACHE", "XDG_CACHE_HOME")}
+    code = NO_HOME.replace("ARGUMENTS", repr(words))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("telemetry: None")
+    assert not list(tmp_path.iterdir())
