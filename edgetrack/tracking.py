@@ -98,7 +98,8 @@ class TrackSummary:
 
     def text(self) -> str:
         """One line, and one for each gate that the tracker reports."""
-        parts = [f"{counted(self.frames, 'frame')} of {printable(self.source)} with {self.bundle} ({self.weights} weights)"]
+        frames = f"{counted(self.frames, 'frame')} of {printable(self.source)}"
+        parts = [f"{frames} with {self.bundle} ({self.weights} weights)"]
         if self.track_ms:
             parts.append(f"track() {median(self.track_ms):.1f} ms median = {1000 / median(self.track_ms):.0f} fps")
         if self.overlaps:

@@ -28,6 +28,7 @@ from edgetrack.cli.verify import verify
 from edgetrack.errors import EdgetrackError
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+NO_MEMORY = "not enough memory; close other programs, or raise the limit (ulimit -v)"
 INTERRUPTED = 130  # 128 + SIGINT
 
 
@@ -47,7 +48,7 @@ class Verbs(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(BROKEN_PIPE) from None
         except MemoryError:
-            _end("not enough memory; close other programs, or raise the limit (ulimit -v)", 1)
+            _end(NO_MEMORY, 1)
         except RecursionError:
             _end("a file is nested too deeply to be read", 1)
         except UnicodeEncodeError as error:
@@ -120,7 +121,10 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open as long as the process is
         # A name that is not UTF-8, or a terminal that is not, must not end the run.
         getattr(sys, name).reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    except MemoryError:  # before a verb has begun
+        _end(NO_MEMORY, 1)
 
 
 if __name__ == "__main__":
