@@ -96,9 +96,9 @@ def number(value: float | None, digits: int | None = None) -> str:
     return str(value) if digits is None else f"{value:.{digits}f}"
 
 
-def counted(count: float, noun: str) -> str:
-    """`1 sequence`, `2 sequences`, `2 usable cores`."""
-    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+def counted(count: float | None, noun: str) -> str:
+    """`1 sequence`, `2 sequences`, `- usable cores` where the number is not known."""
+    return f"{NONE if count is None else count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def span(interval: Sequence[float] | None, digits: int = 2) -> str:
