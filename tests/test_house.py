@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -39,6 +40,96 @@ def _is_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncF
 def test_no_file_but_its_own_names_a_tracker(name: str) -> None:
     others = set(PACKAGE.rglob("*.py")) - _own_files(name) - _own_files(find_recipe(name).family_name)
     assert [p for p in others if name in _strings(p)] == []
+
+
+# nn.Module networks repeat the field's words (Backbone, Head ...): each lies in its tracker's room.
+TORCH_ROOM = PACKAGE / "models"
+# Tests of the repository as a whole.
+WHOLE = {"test_house", "test_imports", "test_readme"}
+
+
+def _defined(path: Path) -> set[str]:
+    """Classes and aliases that a module defines at its top level."""
+    names = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            (target, *_) = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if isinstance(target, ast.Name) and target.id[0].isupper() and not target.id.isupper():
+                names.add(target.id)
+    return names
+
+
+def test_no_class_or_alias_has_the_name_of_another() -> None:
+    places: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        if TORCH_ROOM not in path.parents:
+            for name in _defined(path):
+                places.setdefault(name, []).append(path.relative_to(PACKAGE).as_posix())
+    assert {name: sorted(found) for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_tests_mirror_the_package() -> None:
+    """tests/<room>/test_<module>[_<aspect>].py tests <room>/<module>.py of the package, tests/bench the scripts."""
+    strays = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        room = path.parent.relative_to(ROOT / "tests")
+        subjects = ROOT / "bench" if room.parts[:1] == ("bench",) else PACKAGE / room
+        known = {one.stem for one in subjects.glob("*") if one.suffix in ("", ".py") and one.stem[0] != "_"}
+        name = path.stem.removeprefix("test_")
+        if not (any(name == one or name.startswith(f"{one}_") for one in known) or path.stem in WHOLE):
+            strays.append(path.relative_to(ROOT).as_posix())
+    assert sorted(strays) == []
+
+
+def _imports() -> dict[str, set[str]]:
+    """What every module imports of the package, also inside functions, but not for types alone."""
+    modules = {
+        ".".join(("edgetrack", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    found: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        tree = ast.parse(path.read_text("utf-8"))
+        typing = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+            for inner in ast.walk(node)
+        }
+        names = set()
+        for node in ast.walk(tree):
+            if id(node) in typing:
+                continue
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {
+                    inner if (inner := f"{node.module}.{alias.name}") in modules else node.module
+                    for alias in node.names
+                }
+        found[module] = names & set(modules) - {module}
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    list(graphlib.TopologicalSorter(_imports()).static_order())
+
+
+@pytest.mark.parametrize(
+    ("entries", "most"),
+    [(("edgetrack.cli.bench", "edgetrack.benchmark.worker"), 65), (("edgetrack.cli.track",), 42)],
+    ids=["bench", "track"],
+)
+def test_a_verb_is_read_in_few_modules(entries: tuple[str, ...], most: int) -> None:
+    imports, reached, open_ = _imports(), set(), list(entries)
+    while open_:
+        module = open_.pop()
+        if module not in reached:
+            reached.add(module)
+            open_ += imports[module]
+    assert len(reached) <= most
 
 
 TARGET_ROOMS = ("capabilities.py", "runtime/backends/", "export/targets/")

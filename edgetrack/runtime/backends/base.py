@@ -8,10 +8,11 @@ A public method checks state and input and names the fix; a private one does the
 from __future__ import annotations
 
 import abc
+import pkgutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import msgspec
 import numpy as np
@@ -87,10 +88,11 @@ class CompiledGraph(abc.ABC):
     """One graph, opened on a device, with its input and output buffers.
 
     Write into `inputs[name]`, call `run()`, read `outputs[name]`: the arrays are the same ones on every call.
-    `engine` is the backend's name in records.
+    `engine` is the backend's name in records, `probe` the `module:Class` of its `RooflineProbe`, if any.
     """
 
     engine: ClassVar[str]
+    probe: ClassVar[str] = ""
 
     @classmethod
     def runs_here(cls) -> bool:
@@ -105,7 +107,7 @@ class CompiledGraph(abc.ABC):
     @classmethod
     def roofline_probe(cls) -> type[RooflineProbe] | None:
         """What measures the peak rate of this backend on the processor; None where nothing does."""
-        return None
+        return cast("type[RooflineProbe]", pkgutil.resolve_name(cls.probe)) if cls.probe else None
 
     def __init__(self, info: GraphInfo, path: Path, options: BackendOptions) -> None:
         """Open a graph file.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature, RooflineProbe
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature
 
 HINTS = {None: "f32", "bf16": "bf16"}
 
@@ -48,13 +48,7 @@ class OpenVinoGraph(CompiledGraph):
     """A graph in OpenVINO."""
 
     engine = "openvino"
-
-    @classmethod
-    def roofline_probe(cls) -> type[RooflineProbe]:
-        """See `CompiledGraph`."""
-        from edgetrack.runtime.backends.openvino.probe import OpenVinoProbe
-
-        return OpenVinoProbe
+    probe = "edgetrack.runtime.backends.openvino.probe:OpenVinoProbe"
 
     def _open(self, path: Path, options: BackendOptions) -> None:
         openvino = import_openvino()

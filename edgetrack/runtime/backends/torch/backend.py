@@ -16,7 +16,7 @@ from edgetrack.errors import (
     UnknownNameError,
     UsageError,
 )
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, RooflineProbe
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.backends.torch.cuda import CudaRun, find_device, to_half
 
 HALF = "fp16"
@@ -78,13 +78,7 @@ class TorchGraph(CompiledGraph):
     """A graph of the published network."""
 
     engine = "torch"
-
-    @classmethod
-    def roofline_probe(cls) -> type[RooflineProbe]:
-        """See `CompiledGraph`."""
-        from edgetrack.runtime.backends.torch.probe import TorchProbe
-
-        return TorchProbe
+    probe = "edgetrack.runtime.backends.torch.probe:TorchProbe"
 
     def _open(self, path: Path, options: BackendOptions) -> None:
         if options.precision_hint not in (None, HALF) or (options.precision_hint and options.device == "cpu"):

@@ -60,7 +60,7 @@ def test_onnx_says_what_it_is(exported: Callable[..., Path]) -> None:
 
 
 def test_onnx_holds_no_path_of_this_machine(exported: Callable[..., Path]) -> None:
-    root = str(Path(__file__).resolve().parents[2]).encode()
+    root = str(Path(__file__).resolve().parents[3]).encode()
     for path in exported("onnx").glob("*.onnx"):
         assert root not in path.read_bytes()
 

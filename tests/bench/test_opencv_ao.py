@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "opencv_ao.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "opencv_ao.py"
 
 
 def test_opencvs_own_tracker_follows_a_square(tmp_path: Path) -> None:

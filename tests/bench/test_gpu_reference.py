@@ -15,7 +15,7 @@ import pytest
 from edgetrack.export.isolated import Exported, Failed, IsolatedExports, Worst
 from edgetrack.system.machine import collect
 
-SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "gpu_reference.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "gpu_reference.py"
 GIVEN = argparse.Namespace(
     tracker="smat", weights="untrained", calib="synthetic", device="cuda:0", duration=1.0, iterations=10
 )
