@@ -14,7 +14,7 @@ from edgetrack.benchmark.candidates import Candidate
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.latency import Rounds, fps, latency_of
-from edgetrack.benchmark.protocol import Loaded, Measure, Peak, Roofline, RoundSamples, Worker
+from edgetrack.benchmark.protocol import Loaded, Measure, PeakMemory, Roofline, RoundSamples, Worker
 from edgetrack.benchmark.record import (
     BenchResult,
     CandidateFailure,
@@ -97,7 +97,7 @@ class CandidateMeasurement(Measurement):
     candidate: Candidate
     frames: BenchFrames
     loaded: Loaded = field(init=False)
-    peak: Peak = field(init=False)
+    peak: PeakMemory = field(init=False)
     rounds: dict[str, list[RoundSamples]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -143,7 +143,7 @@ class CandidateMeasurement(Measurement):
             keep_mb=self.frames.keep_mb,
         )
         self.loaded = worker.ask(request, Loaded, self.timeout_s)
-        self.peak = worker.ask(protocol.Memory(_MEMORY_FRAMES), Peak, self.timeout_s)
+        self.peak = worker.ask(protocol.Memory(_MEMORY_FRAMES), PeakMemory, self.timeout_s)
 
     def warm_up(self, worker: Worker) -> None:
         request = Measure("track", self.config.warmup_s, _WARMUP_FRAMES, 0)

@@ -80,7 +80,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The peak throughput can be searched for."""
 
 
-class Peak(msgspec.Struct, frozen=True, tag="peak"):
+class PeakMemory(msgspec.Struct, frozen=True, tag="peak"):
     """Peak resident memory in MiB, and what the process holds of its GPU."""
 
     peak_rss_mb: float
@@ -156,8 +156,8 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 WorkerRequest = Load | LoadRoofline | Memory | Measure | Probe
-WorkerReply = Loaded | Ready | Peak | RoundSamples | Rate | Failure
-ReplyT = TypeVar("ReplyT", Loaded, Ready, Peak, RoundSamples, Rate)
+WorkerReply = Loaded | Ready | PeakMemory | RoundSamples | Rate | Failure
+ReplyT = TypeVar("ReplyT", Loaded, Ready, PeakMemory, RoundSamples, Rate)
 
 _REQUESTS: msgspec.json.Decoder[WorkerRequest] = msgspec.json.Decoder(WorkerRequest)
 _REPLIES: msgspec.json.Decoder[WorkerReply] = msgspec.json.Decoder(WorkerReply)

@@ -16,7 +16,17 @@ from typing import BinaryIO
 
 from edgetrack.benchmark import protocol
 from edgetrack.benchmark.frames import FrameFeed
-from edgetrack.benchmark.protocol import Load, Loaded, LoadRoofline, Measure, Memory, Peak, Probe, Rate, RoundSamples
+from edgetrack.benchmark.protocol import (
+    Load,
+    Loaded,
+    LoadRoofline,
+    Measure,
+    Memory,
+    PeakMemory,
+    Probe,
+    Rate,
+    RoundSamples,
+)
 from edgetrack.benchmark.roofline import RooflineSearch
 from edgetrack.benchmark.scenarios import scenario_of
 from edgetrack.benchmark.scenarios.base import Rig
@@ -76,7 +86,7 @@ class TrackerRun:
         versions = find_target(rig.tracker.manifest.target).versions()
         return Loaded(self._load_ms, rig.since(start), rig.tracker.options.threads, versions)
 
-    def memory(self, frames: int) -> Peak:
+    def memory(self, frames: int) -> PeakMemory:
         """Track `frames` frames straight from the source, and tell the most memory that this process ever held.
 
         Only before anything is timed: that keeps decoded frames, which are the benchmark's and not the tracker's.
@@ -84,7 +94,7 @@ class TrackerRun:
         with closing(self._rig.feed.from_source()) as shots:
             for _ in range(frames):
                 self._rig.step(shots)
-        return Peak(peak_rss_mb(), self._gpu_memory.mb())
+        return PeakMemory(peak_rss_mb(), self._gpu_memory.mb())
 
     def measure(self, request: Measure) -> RoundSamples:
         """One round of one kind, as the scenario does it."""

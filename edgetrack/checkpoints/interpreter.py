@@ -98,7 +98,7 @@ _MAX_INT_KEY = 2**60
 _MAX_DIMENSIONS = 64
 
 
-class Stream(Protocol):
+class PickleStream(Protocol):
     """What a pickle is read from."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -109,7 +109,7 @@ class Stream(Protocol):
 class _Bounded:
     """A stream that gives at most `MAX_PICKLE_BYTES`, so that a stated length cannot ask for absurd memory."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: PickleStream) -> None:
         self._stream = stream
         self._left = MAX_PICKLE_BYTES
 
@@ -129,7 +129,7 @@ class _Bounded:
 class Interpreter:
     """Replays one pickle after another from a stream; `unknown` and `storages` gather what they name, in order."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: PickleStream) -> None:
         self.unknown: dict[str, None] = {}
         self.storages: dict[str, StorageRef] = {}
         self._stream = stream

@@ -11,7 +11,9 @@ import numpy as np
 from edgetrack.arrays import Array, Images
 from edgetrack.box import Box
 from edgetrack.errors import InvalidFrameError, SourceError, SourceInterruptedError
-from edgetrack.media import Frame, FrameSource, ImageSource
+from edgetrack.media.folders import ImageSource
+from edgetrack.media.frames import Frame
+from edgetrack.media.sources import FrameSource
 
 _CONVERSIONS = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}
 DEPTH_LIMIT = 10_000.0

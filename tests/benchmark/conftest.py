@@ -8,7 +8,7 @@ from edgetrack.benchmark.candidates import opened
 from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.measurement import CandidateMeasurement, RooflineMeasurement, failures, results
-from edgetrack.benchmark.protocol import COMMAND, Loaded, Peak, Rate, Ready, Roofline, RoundSamples, WorkerProcess
+from edgetrack.benchmark.protocol import COMMAND, Loaded, PeakMemory, Rate, Ready, Roofline, RoundSamples, WorkerProcess
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import PaperFigures
@@ -47,8 +47,8 @@ class ScriptedWorker:
             raise self.fail(request)
         if expect is Loaded:
             return Loaded(10.0, 5.0, request.threads, {"fake": "1"})
-        if expect is Peak:
-            return Peak(100.0 * self.ms)
+        if expect is PeakMemory:
+            return PeakMemory(100.0 * self.ms)
         if expect is Ready:
             return Ready()
         if expect is Rate:
@@ -111,7 +111,7 @@ def entry(make_bundle):
     def make(name, ms, rounds=6, count=40, reference="torch", camera=True, **manifest):
         candidate = replace(opened(make_bundle(name, **manifest)), reference=reference)
         made = CandidateMeasurement(CONFIG, 60.0, candidate, FRAMES)
-        made.loaded, made.peak = Loaded(70.0, 14.0, 2, {"fake": "1"}), Peak(50.0 * ms)
+        made.loaded, made.peak = Loaded(70.0, 14.0, 2, {"fake": "1"}), PeakMemory(50.0 * ms)
         made.rounds["track"] = [samples("track", [ms] * count) for _ in range(rounds)]
         made.rounds["camera"] = [samples("camera", [ms] * count) for _ in range(rounds if camera else 0)]
         return made

@@ -11,7 +11,7 @@ from edgetrack.benchmark.protocol import (
     LoadRoofline,
     Measure,
     Memory,
-    Peak,
+    PeakMemory,
     Probe,
     Rate,
     Ready,
@@ -53,7 +53,7 @@ def test_requests_survive_the_line(request_):
     [
         Loaded(1.0, 2.0, 2, {"torch": "2"}),
         Ready(),
-        Peak(3.5),
+        PeakMemory(3.5),
         RoundSamples(
             kind="track", crop=[0.1], graphs=[0.2], decode=[0.3], read=[0.4], whole=[1.0], cpu_s=0.1, wall_s=0.2
         ),

@@ -8,7 +8,17 @@ import msgspec
 import pytest
 
 from edgetrack.benchmark import protocol
-from edgetrack.benchmark.protocol import Failure, Load, Loaded, LoadRoofline, Measure, Memory, Peak, Probe, RoundSamples
+from edgetrack.benchmark.protocol import (
+    Failure,
+    Load,
+    Loaded,
+    LoadRoofline,
+    Measure,
+    Memory,
+    PeakMemory,
+    Probe,
+    RoundSamples,
+)
 from edgetrack.benchmark.worker import WorkerServer, serve
 from edgetrack.box import Box
 from edgetrack.errors import BackendMissingError, WorkerError
@@ -93,7 +103,7 @@ def test_a_real_worker_tracks_a_bundle_and_prints_to_stderr_only(make_bundle, re
     assert loaded.load_ms > 0
     assert loaded.first_ms > 0
     assert loaded.versions == {}
-    assert worker.ask(Memory(3), Peak, 60).peak_rss_mb > 10
+    assert worker.ask(Memory(3), PeakMemory, 60).peak_rss_mb > 10
     found = worker.ask(Measure("track", 0, 7, 2), RoundSamples, 60)
     assert len(found.crop) == len(found.graphs) == len(found.decode) == len(found.whole) == 7
     assert all(value > 0 for value in found.graphs)

@@ -7,7 +7,7 @@ from scipy.signal import lfilter
 from edgetrack.benchmark.candidates import opened
 from edgetrack.benchmark.config import SourceNote
 from edgetrack.benchmark.frames import BenchFrames
-from edgetrack.benchmark.protocol import Loaded, Peak, Rate, Ready, Roofline, RoundSamples
+from edgetrack.benchmark.protocol import Loaded, PeakMemory, Rate, Ready, Roofline, RoundSamples
 from edgetrack.benchmark.run import Environment, measure
 from edgetrack.box import Box
 from edgetrack.gate.rounds import GateSide, TurnRunner, turn_config
@@ -88,8 +88,8 @@ class SimulatedWorker:
         if expect is Loaded:
             self.machine.now += self.LOAD_S
             return Loaded(float(400 * np.exp(0.1 * self.machine.rng.normal())), 50.0, request.threads, {"fake": "1"})
-        if expect is Peak:
-            return Peak(float(self.rss_mb * np.exp(0.01 * self.machine.rng.normal())))
+        if expect is PeakMemory:
+            return PeakMemory(float(self.rss_mb * np.exp(0.01 * self.machine.rng.normal())))
         if expect is Ready:
             return Ready()
         if expect is Rate:

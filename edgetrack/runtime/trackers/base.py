@@ -17,7 +17,7 @@ import msgspec
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest, Scalar, TensorInfo
 from edgetrack.errors import BundleError, InvalidTextError, UnknownNameError, UsageError
-from edgetrack.media import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.plugins import PROCEDURES, load_plugin
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.decode import Map, all_finite

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgetrack.box import Box, clip
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.media import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import CropRule, Image, Scratch, crop_square
 from edgetrack.runtime.decode import Map, Peak, decode_center, hann_open, map_back

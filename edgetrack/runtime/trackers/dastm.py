@@ -17,7 +17,7 @@ from edgetrack.arrays import Array, Images
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
-from edgetrack.media import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import Colour, Image, crop_warped, find_patch, target_rectangle
 from edgetrack.runtime.decode import CellChooser, Found, Map, hann_closed, size_with_context

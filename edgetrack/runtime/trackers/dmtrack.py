@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, cast
 
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
-from edgetrack.media import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.runtime.crop import CropRule, Image, crop_square
 from edgetrack.runtime.memory import MemorySchedule
 from edgetrack.runtime.trackers.base import Pattern, check_graphs

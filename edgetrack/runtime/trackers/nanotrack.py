@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
-from edgetrack.media import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import Colour, Image, PixelSquare, Scratch, crop_filled
 from edgetrack.runtime.decode import (

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.media import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.runtime.crop import Image
 from edgetrack.runtime.trackers.base import check_graphs, shapes_of
 from edgetrack.runtime.trackers.center import MAPS, CenterProcedure, CenterSettings

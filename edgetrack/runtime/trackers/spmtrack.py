@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
-from edgetrack.media import Frame
+from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import crop_aligned, mean_colour, touched
 from edgetrack.runtime.decode import CellChooser, Map, hann_closed
