@@ -16,7 +16,7 @@ from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
 from edgetrack.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
-    from edgetrack.bundle.ref import BundleRef
+    from edgetrack.bundle.reader import BundleRef
     from edgetrack.runtime.backends.base import CompiledGraph
 
 TRACE = "trace"
@@ -288,8 +288,7 @@ def open_ref(text: str) -> BundleRef:
         EdgetrackError: the bundle cannot be opened.
     """
     # Imported here: the table is read for every help text, NumPy is not needed for that.
-    from edgetrack.bundle.reader import open_bundle
-    from edgetrack.bundle.ref import BundleRef, split_label
+    from edgetrack.bundle.reader import BundleRef, open_bundle, split_label
 
     path, hint = split_label(text)
     with open_bundle(path) as bundle:
@@ -305,7 +304,7 @@ def open_ref(text: str) -> BundleRef:
 
 def open_refs(texts: Sequence[str]) -> list[BundleRef]:
     """`open_ref` for each, with aliases where two bundles have one name."""
-    from edgetrack.bundle.ref import path_aliases
+    from edgetrack.bundle.reader import path_aliases
 
     refs = [open_ref(text) for text in texts]
     aliases = path_aliases([(ref.manifest.name, ref.path) for ref in refs])

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.bundle.reader import find_bundles, open_bundle
-from edgetrack.bundle.ref import BundleRef, path_aliases
+from edgetrack.bundle.reader import BundleRef, find_bundles, open_bundle, path_aliases
 from edgetrack.capabilities import Target, find_target, open_ref
 from edgetrack.device_name import is_cuda
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError

@@ -16,7 +16,7 @@ from edgetrack.benchmark.scenarios.burst import BurstOutcome
 from edgetrack.benchmark.scenarios.paced import PacedOutcome
 from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.warnings import BenchWarning
-from edgetrack.bundle.ref import bundle_label
+from edgetrack.bundle.reader import bundle_label
 from edgetrack.errors import EdgetrackError
 from edgetrack.io import encode_json, replace_whole
 from edgetrack.system.machine import MachineRecord

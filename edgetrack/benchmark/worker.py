@@ -37,7 +37,7 @@ from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.system.clock import Clock, MonotonicClock
 from edgetrack.system.gpu import GpuMemory
-from edgetrack.system.process_memory import peak_rss_mb
+from edgetrack.system.sensors import peak_rss_mb
 
 
 class TrackerRun:

@@ -1,4 +1,4 @@
-"""Opening and listing bundles, and reading their JSON and arrays; all is checked before anything is loaded."""
+"""Naming, opening and listing bundles, and reading their JSON and arrays; all is checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -282,3 +282,69 @@ def _check_array(member: IO[bytes], info: zipfile.ZipInfo, path: Path) -> None:
     expected, found = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
     if min(shape, default=0) < 0 or expected != found:
         raise BundleError(f"{path}: {info.filename!r} says shape {shape} of {dtype} but holds {found} bytes of it")
+
+
+def bundle_label(name: str, hint: str | None) -> str:
+    """A bundle's name as results show it: `smat-openvino-fp32`, or `smat-openvino-fp32@bf16` with a precision hint."""
+    return name if hint is None else f"{name}@{hint}"
+
+
+def split_label(text: str) -> tuple[str, str | None]:
+    """A bundle's path or name, and its precision hint; a path that exists is taken as it is, whatever @ is in it."""
+    path, at, hint = text.rpartition("@")
+    return (text, None) if not at or Path(text).exists() else (path, hint or None)
+
+
+@dataclass(frozen=True)
+class BundleRef:
+    """A bundle that a command was given.
+
+    Attributes:
+        path: absolute, as `edgetrack.load` takes it.
+        manifest: what the bundle says of itself.
+        hint: the precision hint that it is to be loaded with.
+        alias: the end of its path, where another bundle of the same name was given, too.
+    """
+
+    path: Path
+    manifest: Manifest
+    hint: str | None = None
+    alias: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its alias where it has one, else the manifest's name."""
+        return self.alias or self.manifest.name
+
+    @property
+    def label(self) -> str:
+        """Its name, with its hint where it has one."""
+        return bundle_label(self.name, self.hint)
+
+    @property
+    def arithmetic(self) -> str:
+        """The precision that it computes in."""
+        return self.hint or self.manifest.precision
+
+
+def path_aliases(bundles: Sequence[tuple[str, Path]]) -> list[str | None]:
+    """What to call bundles of one name in different places, such as two exports of one tracker.
+
+    Args:
+        bundles: names and paths.
+
+    Returns:
+        For each as much of its path's end as tells it from the others of its name; None where the name does.
+    """
+    places: dict[str, set[Path]] = {}
+    for name, path in bundles:
+        places.setdefault(name, set()).add(path.resolve())
+    return [_distinct_end(path.resolve(), places[name]) for name, path in bundles]
+
+
+def _distinct_end(path: Path, places: set[Path]) -> str | None:
+    others = [place.parts for place in places if place != path]
+    if not others:
+        return None
+    length = next(n for n in range(1, len(path.parts) + 1) if all(other[-n:] != path.parts[-n:] for other in others))
+    return Path(*path.parts[-length:]).as_posix()

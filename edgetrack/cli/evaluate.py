@@ -27,7 +27,7 @@ from edgetrack.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from edgetrack.bundle.ref import BundleRef
+    from edgetrack.bundle.reader import BundleRef
     from edgetrack.evaluation.datasets import Dataset
     from edgetrack.evaluation.protocols.anchored import Anchored
     from edgetrack.evaluation.protocols.streaming import Streaming

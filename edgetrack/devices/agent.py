@@ -26,7 +26,7 @@ import psutil
 
 from edgetrack import __version__
 from edgetrack.bundle.manifest import FileInfo
-from edgetrack.bundle.ref import bundle_label
+from edgetrack.bundle.reader import bundle_label
 from edgetrack.devices import protocol
 from edgetrack.devices.protocol import AgentReply, AgentRequest, BenchDone, BenchJob, BenchLog, Refused, SentBundle
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.box import Box, center_distances, ious
-from edgetrack.bundle.ref import BundleRef, bundle_label
+from edgetrack.bundle.reader import BundleRef, bundle_label
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.execution import collect

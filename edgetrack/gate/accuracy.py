@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgetrack.bundle.ref import BundleRef
+from edgetrack.bundle.reader import BundleRef
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.execution import anchored_runs
@@ -15,7 +15,7 @@ from edgetrack.io import ScratchFolder
 from edgetrack.presentation.progress import Progress
 from edgetrack.presentation.table import counted
 from edgetrack.stats.bootstrap import resamples_for
-from edgetrack.stats.verdict import judge, runs_to_settle
+from edgetrack.stats.verdict import judge_limit, runs_to_settle
 
 
 def delta_ao(
@@ -47,7 +47,7 @@ def delta_ao(
 
 def judge_ao(rule: BudgetRule, found: Difference, alpha: float) -> RuleFinding:
     """`pass` where it is shown that no more is lost than the limit, `fail` where more is."""
-    verdict = judge(-POINTS * found.high, -POINTS * found.low, -rule.limit)  # of what is lost
+    verdict = judge_limit(-POINTS * found.high, -POINTS * found.low, -rule.limit)  # of what is lost
     away = found.value - rule.limit / POINTS
     more = runs_to_settle(away, (found.high - found.low) / 2, 0.0, found.runs) if verdict == "undecided" else None
     return finding_of(

@@ -13,7 +13,7 @@ from edgetrack.benchmark.candidates import Candidate
 from edgetrack.benchmark.config import DEFAULT_SOURCE
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
 from edgetrack.benchmark.run import Environment
-from edgetrack.bundle.ref import BundleRef
+from edgetrack.bundle.reader import BundleRef
 from edgetrack.errors import BackendMissingError, UsageError
 from edgetrack.gate.accuracy import delta_ao
 from edgetrack.gate.budget import GateConfig

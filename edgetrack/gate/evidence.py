@@ -18,7 +18,7 @@ import numpy as np
 from edgetrack.arrays import Floats
 from edgetrack.benchmark.config import SourceNote
 from edgetrack.benchmark.record import BenchRecord, BenchResult
-from edgetrack.bundle.ref import BundleRef
+from edgetrack.bundle.reader import BundleRef
 from edgetrack.capabilities import open_ref
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.gate.budget import BudgetRule, Speed
@@ -26,6 +26,7 @@ from edgetrack.gate.report import RuleFinding, SideNote, TurnsMs, finding_of
 from edgetrack.presentation.table import counted
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
 from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
+from edgetrack.stats.verdict import judge_limit
 from edgetrack.system.machine import MachineRecord
 
 _SEED = 0
@@ -293,7 +294,7 @@ def _of_bounds(
     rule: BudgetRule, bounds: QuantileBounds, alpha: float, detail: str, more_of: str, more: Callable[[], int | None]
 ) -> RuleFinding:
     """`more`: how many more of `more_of` would decide; only asked where that is open."""
-    verdict = bounds.judge(rule.limit)
+    verdict = judge_limit(bounds.low, bounds.high, rule.limit)
     return finding_of(
         rule,
         verdict,

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.bundle import open_bundle
-from edgetrack.bundle.ref import BundleRef
+from edgetrack.bundle.reader import BundleRef
 from edgetrack.capabilities import find_target
 from edgetrack.errors import AccuracyError, DeviceUnavailableError, EdgetrackError, SequenceError, UsageError
 from edgetrack.evaluation.config import EvalConfig

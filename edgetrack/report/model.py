@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from edgetrack.benchmark.record import BenchRecord, BenchResult
-from edgetrack.bundle.ref import bundle_label
+from edgetrack.bundle.reader import bundle_label
 from edgetrack.capabilities import reference_target
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison import CompareRecord, CompareSide

@@ -23,7 +23,7 @@ from edgetrack.benchmark.record import BenchRecord
 from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.table import scenario_notes, telemetry_note
 from edgetrack.benchmark.warnings import BenchWarning
-from edgetrack.bundle.ref import bundle_label
+from edgetrack.bundle.reader import bundle_label
 from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation.comparison import CompareRecord
 from edgetrack.evaluation.comparison_report import compare_table

@@ -8,10 +8,8 @@ import msgspec
 import numpy as np
 
 from edgetrack.arrays import Floats
+from edgetrack.runtime.trackers.base import Diagnostics
 
-Diagnostics = Mapping[str, Mapping[str, float]]
-"""Weights in a frame: gate -> part -> its weight, 0..1, where a gate's weights add up to 1. Empty for most trackers."""
-NO_DIAGNOSTICS: Diagnostics = {}
 FACTORS = (0.5, 0.7, 1.0, 1.3, 2.0)
 DiagnosticLog = dict[str, dict[str, list[float]]]
 """Gate -> part -> its weight in each frame, 0..1."""

@@ -20,11 +20,10 @@ from edgetrack.errors import UsageError
 from edgetrack.media.frames import is_unicode
 from edgetrack.resources import cache_folder, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
-from edgetrack.runtime.diagnostics import Diagnostics
 from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
 from edgetrack.runtime.prompt import Text, missing_text, phrases_of
-from edgetrack.runtime.trackers.base import Procedure, find_procedure
+from edgetrack.runtime.trackers.base import Diagnostics, Procedure, find_procedure
 from edgetrack.system.clock import Clock, MonotonicClock
 
 STAGES = ("crop", "graphs", "decode")

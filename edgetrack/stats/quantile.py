@@ -29,7 +29,6 @@ import numpy.typing as npt
 
 from edgetrack.arrays import Floats
 from edgetrack.errors import UsageError
-from edgetrack.stats.verdict import Verdict, judge
 
 Samples = Sequence[float] | npt.NDArray[np.floating]
 """One-dimensional samples: finite and not negative."""
@@ -58,10 +57,6 @@ class QuantileBounds:
     high: float | None
     count: int
     effective: float
-
-    def judge(self, limit: float) -> Verdict:
-        """`pass` where the quantile is shown to be no more than the limit, `fail` where it is shown to be above."""
-        return judge(self.low, self.high, limit)
 
 
 def samples_needed(q: float) -> int:

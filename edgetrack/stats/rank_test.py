@@ -27,7 +27,7 @@ from edgetrack.stats.bootstrap import (
     unpaired_mean_interval,
 )
 from edgetrack.stats.quantile import QuantileBounds
-from edgetrack.stats.verdict import Verdict, judge
+from edgetrack.stats.verdict import Verdict, judge_limit
 
 _MOST_BLOCKS = 100_000
 
@@ -191,7 +191,7 @@ def _null_of_one(m: int, n: int) -> Floats:
 
 def _judge(low: float | None, high: float | None, limit: float, above: float, below: float, alpha: float) -> Verdict:
     """The interval's verdict, where the ranks agree with it."""
-    verdict = "undecided" if low is None or high is None else judge(low, high, limit)
+    verdict = "undecided" if low is None or high is None else judge_limit(low, high, limit)
     agree = above <= alpha if verdict == "fail" else below <= alpha
     return verdict if agree else "undecided"
 

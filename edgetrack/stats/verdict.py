@@ -10,7 +10,7 @@ Verdict = Literal["pass", "fail", "undecided", "skipped"]
 DifferenceVerdict = Literal["better", "worse", "equal", "undecided"]
 
 
-def judge(low: float | None, high: float | None, limit: float) -> Verdict:
+def judge_limit(low: float | None, high: float | None, limit: float) -> Verdict:
     """`pass` where the interval is no more than the limit, `fail` where it lies above; None is an end not known."""
     if high is not None and high <= limit:
         return "pass"

@@ -14,8 +14,16 @@ from typing import Literal, get_args
 
 from edgetrack.system.gpu import NvmlSensors
 from edgetrack.system.jetson import UNKNOWN, Jtop, PowerMode, Tegrastats, read_power_mode
-from edgetrack.system.process_memory import ProcessMemory
-from edgetrack.system.sensors import CpuClocks, Quantity, Rapl, Reading, Source, ThermalZones, ThrottleCounts
+from edgetrack.system.sensors import (
+    CpuClocks,
+    ProcessMemory,
+    Quantity,
+    Rapl,
+    Reading,
+    Source,
+    ThermalZones,
+    ThrottleCounts,
+)
 from edgetrack.system.timeline import Missing, Series, Timeline, Window
 
 INTERVAL_S = 0.5

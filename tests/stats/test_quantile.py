@@ -22,6 +22,7 @@ from edgetrack.stats.quantile import (
     samples_to_decide,
     student_t,
 )
+from edgetrack.stats.verdict import judge_limit
 
 latencies = st.floats(0.01, 1e4, allow_nan=False)
 
@@ -219,21 +220,30 @@ def test_one_turn_alone_is_not_taken_for_independent_frames():
 
 def test_verdicts():
     bounds = QuantileBounds(value=10.0, low=9.0, high=11.0, count=100, effective=100.0)
-    assert [bounds.judge(limit) for limit in (8.9, 9.0, 10.9, 11.0)] == ["fail", "undecided", "undecided", "pass"]
+    assert [judged(bounds, limit) for limit in (8.9, 9.0, 10.9, 11.0)] == [
+        "fail",
+        "undecided",
+        "undecided",
+        "pass",
+    ]
     open_ended = QuantileBounds(value=10.0, low=None, high=None, count=3, effective=3.0)
-    assert open_ended.judge(1.0) == open_ended.judge(99.0) == "undecided"
+    assert (
+        judge_limit(open_ended.low, open_ended.high, 1.0)
+        == judge_limit(open_ended.low, open_ended.high, 99.0)
+        == "undecided"
+    )
 
 
 @pytest.mark.parametrize("limit", [0.93, 0.97])
 def test_as_many_more_samples_as_were_foretold_decide(limit):
     rng = np.random.default_rng(3)
     few = [np.sort(rng.permutation(np.linspace(0, 1, 60)))[rng.permutation(60)] for _ in range(2)]
-    assert quantile_bounds(few, 0.95, 0.01).judge(limit) == "undecided"
+    assert judged(quantile_bounds(few, 0.95, 0.01), limit) == "undecided"
     more = samples_to_decide(few, 0.95, limit, 0.01)
     assert more is not None
     turns = math.ceil(1.1 * more / 60) + 2
     later = [rng.permutation(np.linspace(0, 1, 60)) for _ in range(turns)]
-    assert quantile_bounds(later, 0.95, 0.01).judge(limit) == ("pass" if limit > 0.95 else "fail")
+    assert judged(quantile_bounds(later, 0.95, 0.01), limit) == ("pass" if limit > 0.95 else "fail")
 
 
 def test_nothing_decides_where_the_share_is_just_that_of_the_quantile():
@@ -247,3 +257,7 @@ def test_no_samples_are_refused():
         quantile_bounds([np.array([])], 0.5, 0.05)
     with pytest.raises(UsageError, match="expected samples"):
         independent_bounds(np.array([]), 0.5, 0.05)
+
+
+def judged(bounds, limit):
+    return judge_limit(bounds.low, bounds.high, limit)

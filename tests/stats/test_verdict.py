@@ -5,14 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack.stats.verdict import judge, judge_difference, overall_verdict, runs_to_settle
+from edgetrack.stats.verdict import judge_difference, judge_limit, overall_verdict, runs_to_settle
 
 
 def test_a_limit_is_judged_by_the_end_that_is_known():
-    assert [judge(9.0, 11.0, limit) for limit in (8.9, 9.0, 10.9, 11.0)] == ["fail", "undecided", "undecided", "pass"]
-    assert judge(None, 11.0, 11.0) == "pass"
-    assert judge(9.0, None, 8.0) == "fail"
-    assert judge(None, None, 1.0) == "undecided"
+    assert [judge_limit(9.0, 11.0, limit) for limit in (8.9, 9.0, 10.9, 11.0)] == [
+        "fail",
+        "undecided",
+        "undecided",
+        "pass",
+    ]
+    assert judge_limit(None, 11.0, 11.0) == "pass"
+    assert judge_limit(9.0, None, 8.0) == "fail"
+    assert judge_limit(None, None, 1.0) == "undecided"
 
 
 @pytest.mark.parametrize(

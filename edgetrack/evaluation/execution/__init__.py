@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from edgetrack.bundle import open_bundle
-from edgetrack.bundle.ref import BundleRef
+from edgetrack.bundle.reader import BundleRef
 from edgetrack.errors import SequenceError, UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.execution.dask import run_on_cluster

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import msgspec
 
 from edgetrack.bundle import Manifest
-from edgetrack.bundle.ref import BundleRef
+from edgetrack.bundle.reader import BundleRef
 from edgetrack.errors import BundleError, SequenceError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets.annotations import ClipFiles

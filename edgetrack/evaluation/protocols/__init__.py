@@ -10,8 +10,8 @@ from edgetrack.box import Box
 from edgetrack.errors import SequenceError
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.media import Frame
-from edgetrack.runtime.diagnostics import Diagnostics
 from edgetrack.runtime.session import Tracker
+from edgetrack.runtime.trackers.base import Diagnostics
 
 _Found = TypeVar("_Found", covariant=True)
 

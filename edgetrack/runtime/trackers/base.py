@@ -21,7 +21,6 @@ from edgetrack.media.frames import Frame
 from edgetrack.plugins import PROCEDURES, load_plugin
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.decode import Map, all_finite
-from edgetrack.runtime.diagnostics import NO_DIAGNOSTICS, Diagnostics
 from edgetrack.runtime.memory import MemoryEstimate
 from edgetrack.runtime.prompt import Prompt
 
@@ -31,6 +30,11 @@ NOT_FINITE = "the graph returned NaN or infinity; the last box is kept"
 Pattern = Mapping[str, tuple[int | str, ...]]
 """Shapes of tensors by name; a name in place of a dimension stands for any number, the same one everywhere."""
 _Settings = TypeVar("_Settings", bound=msgspec.Struct)
+
+
+Diagnostics = Mapping[str, Mapping[str, float]]
+"""Weights in a frame: gate -> part -> its weight, 0..1, where a gate's weights add up to 1. Empty for most trackers."""
+NO_DIAGNOSTICS: Diagnostics = {}
 
 
 class Decision(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack.bundle.ref import BundleRef, bundle_label, path_aliases, split_label
+from edgetrack.bundle.reader import BundleRef, bundle_label, path_aliases, split_label
 from tests.builders import scripted_manifest
 
 
