@@ -11,7 +11,7 @@ import pytest
 
 from edgetrack import __version__
 from edgetrack.benchmark import protocol
-from edgetrack.benchmark.protocol import Memory, Peak, Rate, WorkerProcess
+from edgetrack.benchmark.protocol import Memory, PeakMemory, Rate, WorkerProcess
 from edgetrack.devices import agent, remote
 from edgetrack.errors import BundleError, WorkerError
 from edgetrack.export import isolated
@@ -31,43 +31,43 @@ ANSWER = "import sys\nfor line in sys.stdin: print('{}', flush=True)"
 
 def test_a_request_gets_its_answer(real_worker):
     worker = real_worker(program(ANSWER.format('{"type":"peak","peak_rss_mb":7.5}')))
-    assert worker.ask(Memory(1), Peak, 60).peak_rss_mb == 7.5
-    assert worker.ask(Memory(1), Peak, 60).peak_rss_mb == 7.5
+    assert worker.ask(Memory(1), PeakMemory, 60).peak_rss_mb == 7.5
+    assert worker.ask(Memory(1), PeakMemory, 60).peak_rss_mb == 7.5
 
 
 def test_an_error_keeps_its_class_and_the_worker_stays_usable(real_worker):
     worker = real_worker(program(ANSWER.format('{"type":"failure","error":"BundleError","message":"damaged"}')))
     for _ in range(2):
         with pytest.raises(BundleError, match="damaged"):
-            worker.ask(Memory(1), Peak, 60)
+            worker.ask(Memory(1), PeakMemory, 60)
 
 
 @pytest.mark.parametrize("name", ["ValueError", "annotations", "ClassVar", "no such name"])
 def test_an_error_of_any_other_class_is_the_workers(real_worker, name):
     worker = real_worker(program(ANSWER.format(f'{{"type":"failure","error":"{name}","message":"odd"}}')))
     with pytest.raises(WorkerError, match=f"{name}: odd"):
-        worker.ask(Memory(1), Peak, 60)
+        worker.ask(Memory(1), PeakMemory, 60)
 
 
 def test_a_dead_worker_is_reported_with_its_last_words(real_worker):
     worker = real_worker(program("import sys; sys.stdin.readline(); sys.exit('out of luck')"))
     with pytest.raises(WorkerError, match=r"exit code 1.*out of luck"):
-        worker.ask(Memory(1), Peak, 60)
+        worker.ask(Memory(1), PeakMemory, 60)
     with pytest.raises(WorkerError, match="after it had failed"):
-        worker.ask(Memory(1), Peak, 60)
+        worker.ask(Memory(1), PeakMemory, 60)
 
 
 def test_a_killed_worker_is_reported_by_the_signal(real_worker):
     worker = real_worker(program("import sys; sys.stdin.read()"))
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match="killed by SIGKILL"):
-        worker.ask(Memory(1), Peak, 60)
+        worker.ask(Memory(1), PeakMemory, 60)
 
 
 def test_a_hanging_worker_is_given_up_and_killed(real_worker):
     worker = real_worker(program("import signal, threading; threading.Event().wait()"))
     with pytest.raises(WorkerError, match="--timeout"):
-        worker.ask(Memory(1), Peak, 0.05)
+        worker.ask(Memory(1), PeakMemory, 0.05)
     worker.close()
     with pytest.raises(ProcessLookupError):
         os.kill(worker.pid, 0)
@@ -77,12 +77,12 @@ def test_a_hanging_worker_is_given_up_and_killed(real_worker):
 def test_a_line_that_is_no_reply_breaks_the_protocol(real_worker, line):
     worker = real_worker(program(ANSWER.format(line)))
     with pytest.raises(WorkerError, match="broke its protocol"):
-        worker.ask(Memory(1), Peak, 60)
+        worker.ask(Memory(1), PeakMemory, 60)
 
 
 def test_a_reply_to_something_else_breaks_the_protocol(real_worker):
     worker = real_worker(program(ANSWER.format('{"type":"peak","peak_rss_mb":7.5}')))
-    with pytest.raises(WorkerError, match="answered Memory with Peak"):
+    with pytest.raises(WorkerError, match="answered Memory with PeakMemory"):
         worker.ask(Memory(1), Rate, 60)
 
 
@@ -90,7 +90,7 @@ def test_a_line_without_end_is_refused(real_worker):
     endless = program("import sys\nsys.stdin.readline()\nwhile True: sys.stdout.write('x' * 4096)")
     worker = real_worker(endless, longest_line=1000)
     with pytest.raises(WorkerError, match="broke its protocol: a line"):
-        worker.ask(Memory(1), Peak, 60)
+        worker.ask(Memory(1), PeakMemory, 60)
 
 
 def test_closing_twice_is_safe(real_worker):
