@@ -9,7 +9,6 @@ import typer
 from edgetrack.cli.options import BundleArgument, JsonOption, LocalDeviceOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from edgetrack.presentation.table import counted
     from edgetrack.runtime.verify import Verification
 
 
@@ -52,7 +51,7 @@ def verify(
             table.add_row(check.name, *errors, allowed, "ok" if check.ok else "FAILED")
         stdout().print(table)
         word = "equal within tolerance" if found.ok else "NOT equal to PyTorch"
-        typer.echo(f"{counted(found.files, 'file')} sound; {word}")
+        typer.echo(f"{_files(found)} sound; {word}")
     if not found.ok:
         raise typer.Exit(1)
 
@@ -62,4 +61,10 @@ def _show_structure(found: Verification) -> None:
     for finding in found.findings:
         typer.echo(f"{'ok' if finding.ok else 'FAILED':8}{finding.name}: {finding.detail}")
     word = "structure sound" if found.ok else "structure NOT sound"
-    typer.echo(f"{counted(found.files, 'file')} sound; {word}; not run: nothing on this system runs such a bundle")
+    typer.echo(f"{_files(found)} sound; {word}; not run: nothing on this system runs such a bundle")
+
+
+def _files(found: Verification) -> str:
+    from edgetrack.presentation.table import counted
+
+    return counted(found.files, "file")

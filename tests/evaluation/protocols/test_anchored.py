@@ -209,7 +209,7 @@ def test_a_sequence_that_one_tracker_lacks_and_one_without_runs_are_left_out() -
     [
         ([runs_of("x", [0.1, 0.2])], [runs_of("x", [0.1])], 0.01, "2 and 1 of them"),
         ([runs_of("x", [0.1, 0.2])], [runs_of("x", [0.1, 0.2], first=1)], 0.01, "the same anchors"),
-        ([runs_of("x", [0.1])], [runs_of("x", [0.1])], 0.01, "1 paired runs"),
+        ([runs_of("x", [0.1])], [runs_of("x", [0.1])], 0.01, "1 paired run;"),
         ([], [runs_of("x", [0.1])], 0.01, "0 paired runs"),
         ([runs_of("x", [0.1])] * 2, [runs_of("x", [0.1])], 0.01, "each sequence once"),
         ([], [], -1.0, "such as half a point"),
