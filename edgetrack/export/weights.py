@@ -22,8 +22,7 @@ from edgetrack.checkpoints import (
 )
 from edgetrack.errors import CheckpointError, WeightsMismatchError
 from edgetrack.export.recipe import DEFAULT, UNTRAINED, Recipe, find_recipe, shipped_names
-from edgetrack.models.base import make_network
-from edgetrack.models.untrained import untrained_tensors
+from edgetrack.models.base import make_network, untrained_tensors
 
 _ALIKE = 0.9
 """Share of tensors equal in name and shape from which weights are taken for those of another tracker."""

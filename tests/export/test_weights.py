@@ -15,9 +15,8 @@ from edgetrack.bundle import open_bundle
 from edgetrack.errors import CheckpointError, UsageError, WeightsMismatchError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
-from edgetrack.models.base import make_network
+from edgetrack.models.base import make_network, untrained_tensors
 from edgetrack.models.smat import Network
-from edgetrack.models.untrained import untrained_tensors
 
 RECIPE = find_recipe("smat")
 

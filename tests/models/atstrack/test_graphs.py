@@ -18,10 +18,9 @@ from edgetrack.errors import CheckpointError, UsageError
 from edgetrack.models.atstrack import Network, deploy, reference
 from edgetrack.models.atstrack.graphs import Gate
 from edgetrack.models.atstrack.network import SOURCES, Modulation
-from edgetrack.models.base import make_network
+from edgetrack.models.base import make_network, recipe_normal, untrained_tensors
 from edgetrack.models.layers.clip_text import DeployedTextTower, TextTower
 from edgetrack.models.layers.vit import MEAN, STD
-from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 MAPS = ("score_map", "size_map", "offset_map", "track_query")
 TINY: dict[str, Any] = {

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from edgetrack.errors import CheckpointError, UsageError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
-from edgetrack.models.base import GraphModule, make_network
+from edgetrack.models.base import GraphModule, make_network, recipe_normal, untrained_tensors
 from edgetrack.models.dastm import Network, deploy, reference
 from edgetrack.models.dastm.graphs import DeployedHead, MemoryRead
 from edgetrack.models.dastm.network import PARTS, DynamicAttention, Geometry, Head, Reductions, read_memory
 from edgetrack.models.layers.mobileone import MobileOne
-from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 TINY: dict[str, Any] = {
     "image_size": 97,

@@ -17,10 +17,9 @@ from torch import Tensor
 from edgetrack.errors import CheckpointError, UsageError, WeightsMismatchError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
-from edgetrack.models.base import make_network
+from edgetrack.models.base import make_network, recipe_normal, untrained_tensors
 from edgetrack.models.dmtrack import Network, deploy, reference
 from edgetrack.models.layers.vit import MEAN, STD
-from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 MAPS = {"score": "score_map", "size": "size_map", "offset": "offset_map"}
 TINY = {"search_size": 64, "template_size": 32, "dim": 32, "depth": 3, "heads": 2, "head_channels": 16}

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgetrack.models.base import recipe_normal, untrained_tensors
 from edgetrack.models.layers.mobileone import (
     DeployedBlock,
     DeployedMobileOne,
@@ -20,7 +21,6 @@ from edgetrack.models.layers.mobileone import (
     MobileOneBlock,
     untangled,
 )
-from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 
 def listed(shared: Path, form: str) -> list[tuple[str, tuple[int, ...], str]]:

@@ -13,8 +13,7 @@ from torch import nn
 
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
-from edgetrack.models.base import make_network
-from edgetrack.models.untrained import recipe_normal, untrained_tensors
+from edgetrack.models.base import make_network, recipe_normal, untrained_tensors
 
 NetworkMaker = Callable[..., nn.Module]
 

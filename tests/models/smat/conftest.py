@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from edgetrack.models.base import recipe_normal, untrained_tensors
 from edgetrack.models.smat import Network
-from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 # As golden/smat.npz says; a test holds the two against one another.
 MULTIPLIERS = {"neck.BN_z.weight": 0.02, "neck.BN_z.bias": 0.02}

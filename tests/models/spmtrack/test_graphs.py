@@ -16,12 +16,11 @@ from torch import Tensor
 from edgetrack.errors import CheckpointError, UsageError, WeightsMismatchError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
-from edgetrack.models.base import make_network
+from edgetrack.models.base import make_network, recipe_normal, untrained_tensors
 from edgetrack.models.layers.vit import MEAN, STD
 from edgetrack.models.spmtrack import Network, deploy, reference
 from edgetrack.models.spmtrack.graphs import StackedExperts
 from edgetrack.models.spmtrack.network import ExpertLinear
-from edgetrack.models.untrained import recipe_normal, untrained_tensors
 
 OUTPUTS = {"score": "score_map", "boxes": "boxes", "next_token": "track_query"}
 TINY = {"search_size": 56, "template_size": 28, "dim": 32, "depth": 2, "heads": 2, "rank": 8}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgetrack.models.untrained import recipe_normal, untrained_tensors
+from edgetrack.models.base import recipe_normal, untrained_tensors
 
 # name, shape, first three values: numbers published with the recipe
 CHECK_VALUES = [

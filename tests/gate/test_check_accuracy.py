@@ -7,8 +7,8 @@ import pytest
 from edgetrack.capabilities import open_ref
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.protocols.anchored import Difference
-from edgetrack.gate.accuracy import delta_ao, judge_ao
 from edgetrack.gate.budget import Budget
+from edgetrack.gate.check import delta_ao, judge_ao
 
 (RULE,) = Budget(schema=1, name="mine", limits={"delta_ao_points": -0.5}).rules
 
