@@ -24,7 +24,7 @@ DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32"]
 _ITEM_BYTES = {"uint8": 1, "int8": 1, "int32": 4, "int64": 8, "float16": 2, "float32": 4}
 Origin = Literal["official", "trained-here", "custom", "untrained"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Text = Annotated[str, msgspec.Meta(max_length=4096)]
+BoundedText = Annotated[str, msgspec.Meta(max_length=4096)]
 Label = Annotated[str, msgspec.Meta(max_length=512)]
 Scalar = bool | int | float | Annotated[str, msgspec.Meta(max_length=4096)]
 
@@ -78,8 +78,8 @@ class WeightsInfo(_Strict, frozen=True, kw_only=True):
 
     origin: Origin
     sha256: Sha256 | None = None
-    file: Text | None = None
-    note: Text = ""
+    file: BoundedText | None = None
+    note: BoundedText = ""
 
 
 class CalibrationInfo(_Strict, frozen=True, kw_only=True):
@@ -100,7 +100,7 @@ class FileInfo(_Strict, frozen=True, kw_only=True):
 class PaperFigures(_Strict, frozen=True, kw_only=True):
     """Speed figures that the tracker's paper states, in frames per second of its `track()`."""
 
-    source: Text = ""
+    source: BoundedText = ""
     cpu_fps: float | None = None
     cpu: Label = ""
     gpu_fps: float | None = None
@@ -126,7 +126,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     graphs: Annotated[tuple[GraphInfo, ...], msgspec.Meta(max_length=64)]
     procedure: Annotated[dict[Label, Scalar], msgspec.Meta(max_length=256)]
     paper: PaperFigures = PaperFigures()
-    precision_exceptions: dict[Text, Label] = {}
+    precision_exceptions: dict[BoundedText, Label] = {}
     calibration: CalibrationInfo | None = None
     tools: Annotated[dict[Label, Label], msgspec.Meta(max_length=256)] = {}
     files: dict[FilePath, FileInfo] = {}
