@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetrack.errors import DatasetError, UnknownNameError
-from edgetrack.evaluation.datasets.annotations import ClipFiles, read_clip
-from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
+from edgetrack.evaluation.datasets.clip import Clip, ClipFiles, ScoringRules, read_clip
 from edgetrack.evaluation.datasets.layouts import LAYOUTS, Layout
 from edgetrack.io import readable
 from edgetrack.media import load_scene, scene_names

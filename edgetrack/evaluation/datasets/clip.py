@@ -1,18 +1,236 @@
-"""One annotated sequence, and the rules by which its data set scores it."""
+"""One annotated sequence: its files and rows as data sets write them, and the rules by which they score it."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import os
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.arrays import Boxes
-from edgetrack.box import Box
-from edgetrack.media import FrameSource, ImageSource, open_source
-from edgetrack.runtime.prompt import Text
+from edgetrack.box import Box, annotated
+from edgetrack.errors import EdgetrackError, InvalidTextError, SequenceError
+from edgetrack.io import read_text
+from edgetrack.media import IMAGE_SUFFIXES, FrameSource, ImageSource, natural_key, open_source
+from edgetrack.runtime.prompt import Text, parse_text
+
+Columns = Literal["xywh", "corners", "region"]
+"""`xywh`: x, y, w, h. `corners`: a number, x1, y1, x2, y2, then anything (NfS). `region`: x, y, w, h or a polygon of
+x1, y1, ... x4, y4 (VOT), read as its axis-aligned bounding box."""
+
+_EXPECTED: dict[Columns, str] = {
+    "xywh": "four numbers x,y,w,h",
+    "corners": "a frame number and four corners x1 y1 x2 y2",
+    "region": "four numbers x,y,w,h or the eight of a polygon (masks are not read)",
+}
+_SEPARATOR = re.compile(r"[,;\s]+")
+TEXT_FILES = ("nlp.txt", "language.txt")
+"""Names of the file beside the boxes that describes the target (LaSOT, TNL2K)."""
+LONGEST_TEXT = 10_000
+"""Bytes."""
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """Where the files of a sequence are; nothing is read yet.
+
+    Attributes:
+        name: of the sequence.
+        frames: a folder of images, or, as text, what `edgetrack.media.open_source` takes.
+        truth: the file of boxes; None where the source brings its own.
+        columns: the columns of that file.
+        absent: files with 1 for every frame without the target.
+        cover: a file with 0 for every frame without the target.
+        span: first and last image that have boxes, counted from 1, for folders that hold more images.
+        hint: what may be the matter where there are no images.
+        thinning: boxes per image where annotation may run at a higher rate than the images (NfS); None elsewhere.
+    """
+
+    name: str
+    frames: Path | str
+    truth: Path | None
+    columns: Columns = "xywh"
+    absent: tuple[Path, ...] = ()
+    cover: Path | None = None
+    span: tuple[int, int] | None = None
+    thinning: int | None = None
+    hint: str = ""
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, frame 2 before frame 10; empty where there are none or no folder.
+
+    Raises:
+        SequenceError: the folder cannot be listed.
+    """
+    if not folder.is_dir():
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+    except OSError as error:
+        raise SequenceError(f"folder {folder} cannot be listed: {error.strerror or error}") from error
+    return sorted((folder / n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+
+
+def read_clip(files: ClipFiles, rules: ScoringRules) -> Clip:
+    """Read the boxes and flags of a sequence and list its images.
+
+    Raises:
+        SequenceError: something is missing or corrupt, frames and boxes do not fit, or the first frame has no target.
+    """
+    if isinstance(files.frames, str):
+        truth = _truth_of_source(files.frames) if files.truth is None else read_boxes(files.truth, files.columns)
+        clip = Clip(files.name, files.frames, truth, _visible(truth, files), rules)
+    else:
+        images = images_in(files.frames)
+        if not images:
+            what = f"holds no images; expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
+            what = what if files.frames.is_dir() else "does not exist"
+            raise SequenceError(f"folder {files.frames} {what}" + (f"; {files.hint}" if files.hint else ""))
+        images, truth = _fitted(images, files)
+        clip = Clip(files.name, tuple(images), truth, _visible(truth, files), rules)
+        clip = replace(clip, text=_text(files.frames, files.truth))
+    if np.isnan(clip.truth[0]).any():
+        raise SequenceError(
+            f"the first frame of {files.name} has no target (NaN or no area in {files.truth or files.frames}); "
+            "one-pass evaluation starts there; cut the sequence so that it begins with the target"
+        )
+    return clip
+
+
+def _text(frames: Path, truth: Path | None) -> Text | None:
+    """One sentence, or ATTRIBUTE=PHRASE in each line; of a folder that is this sequence's own."""
+    if truth is None or truth.parent not in (frames, frames.parent):
+        return None
+    path = next((path for name in TEXT_FILES if (path := truth.parent / name).is_file()), None)
+    if path is None:
+        return None
+    text = read_text(path, error=SequenceError, largest=LONGEST_TEXT)
+    try:
+        return parse_text([line.strip() for line in text.splitlines() if line.strip()])
+    except InvalidTextError as error:
+        raise SequenceError(f"{path} cannot be read as a description of the target: {error}") from error
+
+
+def _fitted(images: list[Path], files: ClipFiles) -> tuple[list[Path], Boxes]:
+    if files.truth is None or not files.truth.is_file():
+        raise SequenceError(f"sequence {files.name} has no ground truth; expected the file {files.truth}")
+    truth = read_boxes(files.truth, files.columns)
+    if files.span is not None and len(images) != len(truth):
+        first, last = files.span
+        images = images[first - 1 : last]
+    if files.thinning is not None:
+        images, truth = _thinned(images, truth, files.thinning)
+    if len(truth) not in (1, len(images)):
+        raise SequenceError(
+            f"{files.frames} has {len(images)} images and {files.truth} has {len(truth)} boxes; expected one box per "
+            "image, or one for the first; copy the missing files, or cut the longer of the two"
+        )
+    return images, truth
+
+
+def _thinned(images: list[Path], truth: Boxes, thinning: int) -> tuple[list[Path], Boxes]:
+    """NfS annotates at 240 Hz what it also ships at 30 Hz, and is one row long or short here and there."""
+    if abs(len(truth) / len(images) - thinning) < 1:
+        truth = truth[::thinning]
+    if abs(len(images) - len(truth)) == 1:
+        shorter = min(len(images), len(truth))
+        return images[:shorter], truth[:shorter]
+    return images, truth
+
+
+def _visible(truth: Boxes, files: ClipFiles) -> Flags:
+    visible: Flags = ~np.asarray(np.isnan(truth).any(axis=1))
+    if len(truth) == 1:
+        return visible
+    for path in files.absent:
+        visible &= ~_flags(path, len(truth))
+    if files.cover is not None:
+        visible &= _flags(files.cover, len(truth))
+    return visible
+
+
+def _flags(path: Path, frames: int) -> Flags:
+    flags = read_flags(path)
+    if len(flags) != frames:
+        raise SequenceError(f"{path} has {len(flags)} flags for {frames} frames; expected one per frame")
+    return flags
+
+
+def _truth_of_source(spec: str) -> Boxes:
+    try:
+        with open_source(spec) as source:
+            boxes = source.ground_truth or []
+    except EdgetrackError as error:
+        raise SequenceError(str(error)) from error
+    return np.array([(np.nan,) * 4 if box is None else tuple(box) for box in boxes], np.float64).reshape(-1, 4)
+
+
+def read_boxes(path: Path, columns: Columns = "xywh") -> Boxes:
+    """float64 (rows, 4): x, y, w, h in pixels, as written: no data set's origin is shifted by one.
+
+    Columns may be separated by commas, tabs, blanks or semicolons. A row of NaN, and a box whose width or height is not
+    positive, is NaN throughout: the target is absent.
+
+    Raises:
+        SequenceError: the file cannot be read, is empty, or a row is not what it should be.
+    """
+    lines = _lines(path)
+    if not lines:
+        raise SequenceError(f"{path} is empty; expected one row per frame: {_EXPECTED[columns]}")
+    return np.array([_row(line, columns, path, number) for number, line in enumerate(lines, 1)], np.float64)
+
+
+def read_flags(path: Path) -> Flags:
+    """bool (numbers,): whether each number is not zero; one per row, or all in one row.
+
+    Raises:
+        SequenceError: the file cannot be read or holds anything but numbers.
+    """
+    try:
+        return np.array([float(part) != 0 for line in _lines(path) for part in _parts(line)], np.bool_)
+    except ValueError as error:
+        raise SequenceError(f"{path} holds something that is no number ({error}); expected 0 or 1 per frame") from None
+
+
+def _lines(path: Path) -> list[str]:
+    return read_text(path, error=SequenceError).rstrip().splitlines()
+
+
+def _parts(line: str) -> list[str]:
+    return [part for part in _SEPARATOR.split(line) if part]
+
+
+def _row(line: str, columns: Columns, path: Path, number: int) -> tuple[float, ...]:
+    parts = _parts(line)
+    try:
+        values = [float(part) for part in (parts[1:5] if columns == "corners" else parts)]
+        box = annotated(*_xywh(values, columns))
+    except ValueError:
+        raise SequenceError(
+            f"line {number} of {path} is {line[:80]!r}; expected {_EXPECTED[columns]} in pixels, or NaN in all of "
+            "them for a frame without the target"
+        ) from None
+    return (np.nan,) * 4 if box is None else tuple(box)
+
+
+def _xywh(values: list[float], columns: Columns) -> tuple[float, float, float, float]:
+    if columns == "region" and len(values) == 8:
+        if not np.isfinite(values).all():
+            if not np.isnan(values).all():
+                raise ValueError("a corner that is not finite")
+            return (np.nan,) * 4
+        xs, ys = values[0::2], values[1::2]
+        return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    a, b, c, d = values
+    return (a, b, c - a, d - b) if columns == "corners" else (a, b, c, d)
+
 
 Flags = NDArray[np.bool_]
 

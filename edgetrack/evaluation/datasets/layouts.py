@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetrack.errors import DatasetError
-from edgetrack.evaluation.datasets.annotations import ClipFiles, images_in
-from edgetrack.evaluation.datasets.clip import ScoringRules
+from edgetrack.evaluation.datasets.clip import ClipFiles, ScoringRules, images_in
 from edgetrack.io import read_text
 from edgetrack.media import VIDEO_SUFFIXES, natural_key
 

@@ -23,8 +23,7 @@ from edgetrack.bundle import Manifest
 from edgetrack.bundle.reader import BundleRef
 from edgetrack.errors import BundleError, SequenceError
 from edgetrack.evaluation.config import EvalConfig
-from edgetrack.evaluation.datasets.annotations import ClipFiles
-from edgetrack.evaluation.datasets.clip import Clip
+from edgetrack.evaluation.datasets.clip import Clip, ClipFiles
 from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.one_pass import OnePass
 from edgetrack.io import encode_json, readable, write_whole

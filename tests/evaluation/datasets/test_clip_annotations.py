@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgetrack.errors import SequenceError
-from edgetrack.evaluation.datasets.annotations import read_boxes, read_flags
+from edgetrack.evaluation.datasets.clip import read_boxes, read_flags
 
 NAN = [np.nan] * 4
 
