@@ -125,7 +125,7 @@ def test_what_is_none_is_refused_by_name(tmp_path: Path, data: bytes, words: str
 def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"thing .*a\.toml cannot be read: No such file"):
         read_toml(tmp_path / "a.toml", Thing, "thing")
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="cannot be read: a folder, not a regular file"):
         read_toml(tmp_path, Thing, "thing")
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from edgetrack.bundle import BundleWriter, find_bundles, open_bundle, read_json, read_npz
 from edgetrack.bundle.integrity import Limits
-from edgetrack.errors import BundleError, BundleIntegrityError, UsageError
+from edgetrack.errors import BundleError, BundleIntegrityError, EdgetrackError, UsageError
 
 
 def test_an_open_bundle_gives_its_manifest_and_files(bundle: Path) -> None:
@@ -364,9 +364,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         open_bundle(tmp_path / "pipe.zip")
 
 
-def test_a_full_disk_while_unpacking(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_place_to_unpack_to(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
-    with pytest.raises(BundleError, match="cannot be unpacked"):
+    with pytest.raises(EdgetrackError, match=r"no temporary folder can be made: No such .*; set TMPDIR"):
         open_bundle(packed)
 
 
