@@ -79,7 +79,7 @@ def test_a_rate_that_a_video_cannot_state_is_rounded_and_said(bundle, tmp_path, 
 
 def test_with_a_box_the_ground_truth_is_not_read(bundle, tmp_path):
     folder = put_images(tmp_path / "seq", [(160, 96)] * 2)
-    (folder / "groundtruth.txt").write_text("1,2,3,4,5,6,7,8\n" * 2)
+    (folder / "groundtruth.txt").write_text("one,two,three,four\n" * 2)
     assert track(bundle, folder)[0] == 2
     assert track(bundle, folder, "--box", BOX)[0] == 0
 
