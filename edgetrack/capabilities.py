@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import pkgutil
 from collections.abc import Sequence
@@ -76,11 +75,13 @@ class Target:
 
     def versions(self) -> dict[str, str]:
         """Versions of the packages that run a bundle, by the name each is installed under."""
+        from importlib import metadata  # 50 ms that `edgetrack --help` need not wait for
+
         found = {}
         for group in self.packages:
             for name in group.split(" | "):
-                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                    distribution = importlib.metadata.distribution(name)
+                with contextlib.suppress(metadata.PackageNotFoundError):
+                    distribution = metadata.distribution(name)
                     found[distribution.metadata["Name"]] = distribution.version
                     break
         return dict(sorted(found.items()))

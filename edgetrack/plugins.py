@@ -10,10 +10,13 @@ Nothing of a plug-in is imported before its tracker or target is asked for.
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from edgetrack.errors import UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 PROCEDURES = "edgetrack.trackers"
 MODELS = "edgetrack.models"
@@ -23,7 +26,7 @@ TARGETS = "edgetrack.targets"
 
 def plugin_names(group: str) -> list[str]:
     """The trackers, or targets, that other packages bring, sorted."""
-    return sorted({entry.name for entry in entry_points(group=group)})
+    return sorted({entry.name for entry in _entries(group)})
 
 
 def load_plugin(group: str, name: str) -> Any | None:
@@ -34,7 +37,7 @@ def load_plugin(group: str, name: str) -> Any | None:
     """
     noun = "target" if group == TARGETS else "tracker"
     # A distribution that lies on the path twice is listed twice.
-    found = {(entry.value, _package(entry)): entry for entry in entry_points(group=group) if entry.name == name}
+    found = {(entry.value, _package(entry)): entry for entry in _entries(group) if entry.name == name}
     if len(found) > 1:
         raise UsageError(
             f"{noun} {name!r} comes from more than one package: {', '.join(package for _, package in found)} "
@@ -50,6 +53,12 @@ def load_plugin(group: str, name: str) -> Any | None:
             f"package {_package(entry)} cannot be used for {noun} {name!r}: loading {entry.value!r} (entry point "
             f"group {group!r}) fails with {type(error).__name__}: {error}"
         ) from error
+
+
+def _entries(group: str) -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # 50 ms that `edgetrack --help` need not wait for
+
+    return entry_points(group=group)
 
 
 def _package(entry: EntryPoint) -> str:

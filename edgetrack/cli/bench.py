@@ -12,7 +12,6 @@ import typer
 
 from edgetrack.cli import options as shared
 from edgetrack.errors import UsageError
-from edgetrack.io import parse_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,6 +84,7 @@ def bench(
     from edgetrack.benchmark.scenarios import find_scenario
     from edgetrack.benchmark.table import PERCENTILES
     from edgetrack.box import Box
+    from edgetrack.io import parse_duration
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
