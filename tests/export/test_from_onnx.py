@@ -94,7 +94,7 @@ def test_weights_and_onnx_are_not_taken_together(given: tuple[Path, ...], tmp_pa
 
 
 def test_reference_target_is_refused(given: tuple[Path, ...], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'torch' is the published network, which ONNX graphs are not"):
+    with pytest.raises(UsageError, match="target 'torch' is converted from PyTorch and reads no ONNX; give --weights"):
         plan(request(given, tmp_path / "bundle", "torch"))
 
 
