@@ -8,6 +8,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+from edgetrack.io import readable
+
 _REPLACEMENT = "\ufffd"
 _MARKDOWN = {ord(c): f"\\{c}" for c in "\\`*_[]|~#@"} | {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
 
@@ -15,9 +17,10 @@ _MARKDOWN = {ord(c): f"\\{c}" for c in "\\`*_[]|~#@"} | {ord("<"): "&lt;", ord("
 def printable(text: str, longest: int | None = None) -> str:
     """One line of text without what would steer a terminal or turn the direction of writing.
 
-    Control, format, private and unassigned characters and line breaks become replacement characters; text beyond
-    `longest` characters is cut off.
+    Control, format, private and unassigned characters and line breaks become replacement characters, bytes of a name
+    that is not UTF-8 read as `\\udcc4`; text beyond `longest` characters is cut off.
     """
+    text = readable(text)
     if longest is not None and len(text) > longest:
         text = text[: longest - 1] + "…"
     if text.isascii() and text.isprintable():

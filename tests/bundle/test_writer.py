@@ -212,7 +212,8 @@ def test_a_manifest_of_the_callers_is_refused(tmp_path: Path, tools: Any) -> Non
         ({"name": "No Such"}, "not one of schema"),
         ({"precision": "fp64"}, "not one of schema"),
         ({"procedure": {"factor": float("nan")}}, "not one of schema"),
-        ({"title": "x" * (5 << 20)}, "the manifest has"),
+        ({"title": "x" * 513}, "length <= 512 - at `\\$.title`"),
+        ({"precision_exceptions": {f"{i:04000}": "fp32" for i in range(1100)}}, "the manifest has"),
     ],
 )
 def test_a_manifest_that_readers_would_refuse_is_refused(
@@ -291,9 +292,10 @@ def test_a_writer_leaves_the_neighbours_alone(tmp_path: Path, tools: Any) -> Non
     ("stop", "left", "after_kill"),
     [
         ("write", ["partial"], True),  # while files are written
-        ("0", ["partial"], True),  # all written, the old bundle not yet aside
-        ("1", ["old", "partial"], False),  # the old one aside, the new one not yet in
-        ("2", ["old"], True),  # the new one in, the old one not yet removed
+        # From here on the name is locked; the lock's file goes with the next writer.
+        ("0", ["lock", "partial"], True),  # all written, the old bundle not yet aside
+        ("1", ["lock", "old", "partial"], False),  # the old one aside, the new one not yet in
+        ("2", ["lock", "old"], True),  # the new one in, the old one not yet removed
     ],
 )
 def test_a_killed_overwrite_leaves_no_half_bundle(

@@ -94,7 +94,7 @@ def test_a_table_or_markdown_says_what_ran_and_what_failed(command, make_bundle,
     (root / "b" / "groundtruth.txt").write_text("1,1,9,9\nbroken\n")
     done = command(make_bundle(), root, "--results", "got10k", "sent")
     assert done.returncode == 1
-    assert "scripted (untrained weights) on data (plain): 1 sequences, 4 frames" in done.stdout
+    assert "scripted (untrained weights) on data (plain): 1 sequence, 4 frames" in done.stdout
     assert "FAILED: b: SequenceError: line 2" in done.stdout
     assert (tmp_path / "sent" / "scripted" / "a" / "a_001.txt").is_file()
     done = command(tmp_path / "bundles" / "scripted", root, "--markdown")
@@ -115,7 +115,11 @@ def test_a_table_or_markdown_says_what_ran_and_what_failed(command, make_bundle,
         (["synthetic:", "--json", "--markdown"], 2, "exclude each other"),
         (["synthetic:", "--results", "vot", "sent"], 2, "got10k, trackingnet"),
         (["synthetic:", "--results", "got10k", "sent", "--frames", "2"], 2, "leave --frames out"),
-        (["synthetic:drift", "--frames", "2", "--device", "cuda:0"], 4, "runs on cpu"),
+        (
+            ["synthetic:drift", "--frames", "2", "--device", "cuda:0"],
+            4,
+            "run on the CPU here, not on 'cuda:0'; use --device cpu",
+        ),
         (["synthetic:drift", "--anchors", "0"], 2, "spacing 0"),
         (["synthetic:drift", "--anchor-length", "9"], 2, "add --anchors"),
         (["synthetic:drift", "--latencies", "bench.json"], 2, "add --fps"),

@@ -17,7 +17,7 @@ from edgetrack.presentation.sanitize import markdown_text, printable, printable_
         ("a\x9bb\x07", "a\ufffdb\ufffd"),
         ("left\u202eright", "left\ufffdright"),
         ("two\nlines\u2028three", "two\ufffdlines\ufffdthree"),
-        ("\ud800", "\ufffd"),
+        ("\ud800 \udcca", "\\ud800 \\udcca"),
     ],
 )
 def test_what_steers_a_terminal_is_replaced(text, shown):
