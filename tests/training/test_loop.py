@@ -98,11 +98,12 @@ def test_sixteen_pairs_are_learned_by_heart(
     network = find_model("smat").Network()
     initialise(network, made.initial, made.seed)
     ious: list[float] = []
+    # FP32: a processor without BF16 computes it many times slower, which is not what is tested here.
     # Two batches are all sixteen pairs; what is learned needs no further steps.
     callbacks = Callbacks(
         on_step=lambda report: ious.append(report.losses["iou"]), stop=lambda: len(ious) > 1 and min(ious[-2:]) > 0.8
     )
-    Trainer(network, made, TrainDevice(CPU, "bf16"), tmp_path, callbacks=callbacks).run(read_data([pack]))
+    Trainer(network, made, TrainDevice(CPU, "fp32"), tmp_path, callbacks=callbacks).run(read_data([pack]))
     assert min(ious[-2:]) > 0.8
 
 
