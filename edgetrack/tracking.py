@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +10,21 @@ from statistics import median
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from edgetrack.box import Box, iou
 from edgetrack.errors import DeviceUnavailableError, UsageError
-from edgetrack.media import BoxRecord, BoxWriter, Frame, FrameSource, ReadOptions, VideoWriter, draw, open_source
+from edgetrack.media import (
+    BoxRecord,
+    BoxWriter,
+    Frame,
+    FrameSource,
+    ReadOptions,
+    VideoWriter,
+    draw,
+    draw_attention,
+    open_source,
+)
 from edgetrack.media.writers import MAX_FPS
 from edgetrack.presentation.sanitize import printable
 from edgetrack.presentation.table import counted
@@ -21,6 +32,7 @@ from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentence, su
 from edgetrack.runtime.frames import PairedSource
 from edgetrack.runtime.prompt import parse_text
 from edgetrack.runtime.session import Tracker, load
+from edgetrack.runtime.trackers.base import AttentionMap
 
 FrameWrapper = Callable[[Iterable[Frame], "int | None"], Iterable[Frame]]
 """Shows how far the frames are, of which there will be so many (None: unknown)."""
@@ -33,7 +45,7 @@ class TrackRequest:
     """What to track and where the results go; see `edgetrack track --help`.
 
     `aux` is the source of second images, `text` the description of the target, as it was typed, `reading` how frames
-    are read.
+    are read; `attention` lays the tracker's maps of attention over the pictures.
     """
 
     bundle: str
@@ -51,6 +63,7 @@ class TrackRequest:
     aux: str | None = None
     memory: str | None = None
     text: tuple[str, ...] = ()
+    attention: bool = False
     reading: ReadOptions = field(default_factory=ReadOptions)
 
 
@@ -135,6 +148,8 @@ def follow(
         EdgetrackError: the bundle, the source, the box or a file cannot be used; SourceInterruptedError when the source
             breaks in the middle.
     """
+    if job.attention and job.video is None and not job.show:
+        raise UsageError("--attention draws on pictures and none are asked for; add --video FILE.mp4 or --show")
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(job.source, job.reading))
         if job.aux is not None:
@@ -149,6 +164,12 @@ def follow(
                 text=parse_text(job.text),
             )
         )
+        if job.attention and not tracker.procedure.looks:
+            raise UsageError(
+                f"bundle {tracker.manifest.name} was exported without maps of attention; export it with --set "
+                "attention_maps=true, where its tracker has them"
+            )
+        names = tuple(tracker.procedure.looks) if job.attention else ()
         writer = (
             stack.enter_context(BoxWriter(job.boxes, source=job.source, overwrite=job.overwrite)) if job.boxes else None
         )
@@ -157,12 +178,15 @@ def follow(
         if job.show or job.select:
             stack.callback(_close_windows)
         summary = TrackSummary(tracker.manifest.name, tracker.manifest.weights.origin, job.source)
-        for record, frame, truth in _records(job, frames, tracker, summary, progress):
+        for record, frame, truth, attention in _records(job, frames, tracker, summary, progress):
             if writer is not None:
                 writer.write(record)
             on_record(record)
-            if (video is not None or job.show) and not _picture(job, video, record, frame, truth):
-                break
+            if video is not None or job.show:
+                found = {look.name: look for look in attention}
+                panels = [_panel(frame, name, found.get(name)) for name in names] or [frame]
+                if not _picture(job, video, record, panels, truth):
+                    break
         summary.skipped, summary.notes = frames.skipped, list(frames.notes)
         if video is not None:
             summary.notes += video.notes
@@ -173,11 +197,12 @@ def follow(
 
 def _records(
     job: TrackRequest, frames: FrameSource, tracker: Tracker, summary: TrackSummary, progress: FrameWrapper
-) -> Iterator[tuple[BoxRecord, Frame, Box | None]]:
+) -> Iterator[tuple[BoxRecord, Frame, Box | None, tuple[AttentionMap, ...]]]:
     truths = frames.ground_truth or []
     total = frames.length if job.frames is None else min(job.frames, frames.length or job.frames)
     for index, frame in enumerate(progress(frames, total)):
         truth = truths[index] if index < len(truths) else None
+        attention: tuple[AttentionMap, ...] = ()
         if index == 0:
             start = _start_box(job, frames, frame[..., :3])
             tracker.init(frame, start)
@@ -188,6 +213,7 @@ def _records(
         else:
             result = tracker.update(frame)
             record = BoxRecord(index, result.box, result.score, result.lost, result.timing.total, result.diagnostics)
+            attention = result.attention
             add_frame(summary.diagnostics, result.diagnostics)
             summary.track_ms.append(result.timing.total)
             summary.lost += result.lost
@@ -195,7 +221,7 @@ def _records(
                 summary.overlaps.append(iou(result.box, truth))
         summary.frames += 1
         # Pictures show the first image.
-        yield record, frame[..., :3], truth
+        yield record, frame[..., :3], truth, attention
         if job.frames is not None and index + 1 >= job.frames:
             return
 
@@ -223,10 +249,18 @@ def _select(frame: Frame) -> Box:
     return Box(float(x), float(y), float(w), float(h))
 
 
-def _picture(job: TrackRequest, video: VideoWriter | None, record: BoxRecord, frame: Frame, truth: Box | None) -> bool:
-    """Draw, write, show; False when the window's user wants to stop."""
+def _panel(frame: Frame, name: str, look: AttentionMap | None) -> Frame:
+    """The frame with one of the tracker's maps; the first frame, and one that was skipped, have none."""
+    return draw_attention(frame, name, None if look is None else look.weights, None if look is None else look.region)
+
+
+def _picture(
+    job: TrackRequest, video: VideoWriter | None, record: BoxRecord, panels: Sequence[Frame], truth: Box | None
+) -> bool:
+    """Draw on each panel, put them side by side, write, show; False when the window's user wants to stop."""
     fps = 1000 / record.track_ms if record.track_ms else None
-    image = draw(frame, record.box, score=record.score, lost=record.lost, fps=fps, ground_truth=truth)
+    drawn = [draw(p, record.box, score=record.score, lost=record.lost, fps=fps, ground_truth=truth) for p in panels]
+    image = np.hstack(drawn)
     if video is not None:
         video.write(image)
     if not job.show:

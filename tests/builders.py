@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 
 from edgetrack.benchmark.config import BenchConfig, BenchRequest
@@ -64,6 +65,14 @@ def scripted_manifest(
             **fields,
         }
     )
+
+
+def with_attention(manifest: Manifest, **shapes: tuple[int, ...]) -> Manifest:
+    """The manifest with maps of attention behind the outputs of its last graph: name -> shape."""
+    looks = tuple(tensor(f"attention_{name}", *shape) for name, shape in shapes.items())
+    *before, step = manifest.graphs
+    step = msgspec.structs.replace(step, outputs=(*step.outputs, *looks))
+    return msgspec.structs.replace(manifest, graphs=(*before, step))
 
 
 def write_scripted(path: Path, manifest: Manifest | None = None, *, overwrite: bool = False, **rules: Any) -> Path:
@@ -138,8 +147,6 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
 
 def tiny_tables(tracker: str, procedure: Mapping[str, Any]) -> dict[str, Any]:
     """The tables of a tracker's recipe in its small configuration, its procedure changed."""
-    import msgspec
-
     from edgetrack.export.recipe import find_recipe
 
     tables = msgspec.to_builtins(find_recipe(tracker))

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from edgetrack.cli.main import app
 from edgetrack.media import open_source
 from edgetrack.media.sources import SyntheticSource
-from tests.builders import write_scripted
+from tests.builders import scripted_manifest, with_attention, write_scripted
 
 BOX = "40,30,30,20"
 
@@ -114,3 +114,31 @@ def test_a_bundle_whose_name_is_not_utf8_never_reaches_a_backend(bundle, tmp_pat
     code, _, said = track(folder / "scripted", "synthetic:drift?frames=2&size=160x96")
     assert code == 2
     assert "not UTF-8" in said
+
+
+@pytest.fixture(scope="module")
+def looking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bundle with two maps of attention."""
+    manifest = with_attention(scripted_manifest("looking"), near=(1, 4, 4), far=(1, 2, 2))
+    path = tmp_path_factory.mktemp("bundle") / "looking"
+    return str(write_scripted(path, manifest, attention_near=0.25, attention_far="nan"))
+
+
+def test_maps_of_attention_are_panels_side_by_side(looking, tmp_path):
+    video = tmp_path / "a.mp4"
+    code, _, said = track(looking, "synthetic:drift?frames=3&size=160x96", "--attention", "--video", video)
+    assert code == 0, said
+    assert [frame.shape for frame in open_source(video)] == [(96, 320, 3)] * 3
+    code, _, _ = track(looking, "synthetic:drift?frames=3&size=160x96", "--video", tmp_path / "b.mp4")
+    assert code == 0
+    assert {frame.shape for frame in open_source(tmp_path / "b.mp4")} == {(96, 160, 3)}
+
+
+def test_attention_says_what_it_lacks(bundle, looking, tmp_path):
+    code, _, said = track(looking, "synthetic:drift?frames=2", "--attention")
+    assert code == 2
+    assert "add --video FILE.mp4 or --show" in said
+    code, _, said = track(bundle, "synthetic:drift?frames=2", "--attention", "--video", tmp_path / "a.mp4")
+    assert code == 2
+    assert "export it with --set attention_maps=true" in said
+    assert not (tmp_path / "a.mp4").exists()

@@ -61,6 +61,13 @@ def track(
         Path | None, typer.Option(help="Write a video with box, score and frames/s to this .mp4 or .avi file.")
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the frames in a window. Esc or q stops.")] = False,
+    attention: Annotated[
+        bool,
+        typer.Option(
+            "--attention",
+            help="Lay the tracker's maps of attention over the picture; the bundle must have them, see docs/run.md.",
+        ),
+    ] = False,
     device: LocalDeviceOption = "cpu",
     threads: ThreadsOption = None,
     precision_hint: PrecisionHintOption = None,
@@ -112,6 +119,7 @@ def track(
         aux=aux,
         memory=memory,
         text=tuple(text or ()),
+        attention=attention,
         reading=ReadOptions(
             on_bad_frame=on_bad_frame.value,
             exif=exif.value,

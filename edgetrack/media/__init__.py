@@ -2,7 +2,7 @@
 
 from edgetrack.media.folders import IMAGE_SUFFIXES, ImageSource, ground_truth_for, natural_key, stated_size
 from edgetrack.media.frames import Frame, ReadOptions, check_size, quiet_cv2
-from edgetrack.media.overlay import draw
+from edgetrack.media.overlay import draw, draw_attention
 from edgetrack.media.scenes import Scene, load_scene, scene_names
 from edgetrack.media.sources import FrameSource, open_source
 from edgetrack.media.videos import VIDEO_SUFFIXES
@@ -21,6 +21,7 @@ __all__ = [
     "VideoWriter",
     "check_size",
     "draw",
+    "draw_attention",
     "ground_truth_for",
     "load_scene",
     "natural_key",

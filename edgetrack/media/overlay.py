@@ -6,11 +6,14 @@ from itertools import product
 
 import numpy as np
 
+from edgetrack.arrays import Array
 from edgetrack.box import Box
 from edgetrack.media.frames import Frame
 
 _TRACKED, _LOST, _TRUTH = (80, 230, 60), (60, 60, 255), (255, 220, 60)
 _DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
+_HEAT = 0.75
+"""How much of the frame the largest weight of a map of attention covers."""
 
 
 def draw(
@@ -52,6 +55,51 @@ def draw(
     if fps is not None:
         _text(image, f"{fps:.1f} fps", (8 * scale, 0.0), scale, _LIGHT)
     return image
+
+
+def draw_attention(frame: Frame, name: str, weights: Array | None, region: Box | None) -> Frame:
+    """A copy of the frame with a map of attention laid over the region that it covers, and its name below.
+
+    The least weight of the map leaves the frame as it is, the largest covers most of it; numbers that are not finite
+    count as the least.
+
+    Args:
+        frame: uint8, (height, width, 3), BGR.
+        name: stands in the lower right corner.
+        weights: (rows, columns); None where the frame has no map: the name alone is written.
+        region: in pixels of the frame, beyond which it may reach; outlined.
+    """
+    image: Frame = np.array(frame, dtype=np.uint8, order="C")
+    scale = max(min(image.shape[:2]) / 480, 0.35)
+    if weights is not None and region is not None:
+        _heat(image, weights, region)
+        _outline(image, region, _LIGHT, max(round(scale), 1))
+    _text(image, name, (image.shape[1], image.shape[0] - 8 * scale), scale, _LIGHT)
+    return image
+
+
+def _heat(image: Frame, weights: Array, region: Box) -> None:
+    import cv2
+
+    # Only the part of the frame that the region covers is touched.
+    height, width = image.shape[:2]
+    left, top = max(0, round(region.x)), max(0, round(region.y))
+    right, bottom = min(width, round(region.x + region.w)), min(height, round(region.y + region.h))
+    if right <= left or bottom <= top:
+        return
+    finite = np.isfinite(weights)
+    least, largest = (float(f(weights[finite])) for f in (np.min, np.max)) if finite.any() else (0.0, 0.0)
+    shares = np.where(finite, weights - least, 0).astype(np.float32) / max(largest - least, 1e-12)
+    # A pixel's middle, in cells from the middle of the first one.
+    (rows, columns), step_x, step_y = weights.shape, weights.shape[1] / region.w, weights.shape[0] / region.h
+    xs = np.clip((np.arange(left, right) + 0.5 - region.x) * step_x - 0.5, 0, columns - 1)
+    ys = np.clip((np.arange(top, bottom) + 0.5 - region.y) * step_y - 0.5, 0, rows - 1)
+    at_x, at_y = np.meshgrid(xs.astype(np.float32), ys.astype(np.float32))
+    values = cv2.remap(shares, at_x, at_y, cv2.INTER_LINEAR)
+    colours = cv2.applyColorMap(np.rint(values * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    cover = (_HEAT * values)[..., None]
+    part = image[top:bottom, left:right]
+    part[...] = np.rint(part * (1 - cover) + colours * cover).astype(np.uint8)
 
 
 def _outline(image: Frame, box: Box, colour: tuple[int, int, int], thick: int) -> None:

@@ -23,7 +23,7 @@ from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
 from edgetrack.runtime.prompt import Text, missing_text, phrases_of
-from edgetrack.runtime.trackers.base import Diagnostics, Procedure, find_procedure
+from edgetrack.runtime.trackers.base import AttentionMap, Diagnostics, Procedure, find_procedure
 from edgetrack.system.clock import Clock, MonotonicClock
 
 STAGES = ("crop", "graphs", "decode")
@@ -54,6 +54,7 @@ class Result:
         lost: whether the box should not be trusted; `reason` says why.
         timing: the waterfall of this update.
         diagnostics: what the tracker reports of its inside, see `edgetrack.runtime.diagnostics`; empty for most.
+        attention: where in the search region the tracker looked; empty unless the bundle was exported with such maps.
     """
 
     box: Box
@@ -62,6 +63,7 @@ class Result:
     reason: str | None
     timing: Timing
     diagnostics: Diagnostics = field(default_factory=dict)
+    attention: tuple[AttentionMap, ...] = ()
 
 
 class Tracker:
@@ -180,7 +182,8 @@ class Tracker:
         # What follows the last stage that ended is decoding.
         timer(STAGES[-1])
         timing = Timing(*(spent[stage] / 1e6 for stage in STAGES))
-        return Result(found.box, found.score, found.reason is not None, found.reason, timing, found.diagnostics)
+        lost = found.reason is not None
+        return Result(found.box, found.score, lost, found.reason, timing, found.diagnostics, found.attention)
 
     def reset_box(self, box: Iterable[float]) -> None:
         """Continue from another box than the one found: the next search starts there, the target stays the same.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgetrack.box import Box
-from edgetrack.media import draw
+from edgetrack.media import draw, draw_attention
 
 GREY = np.full((360, 640, 3), 127, np.uint8)
 BOX = Box(200, 150, 120, 80)
@@ -111,3 +111,42 @@ def test_a_box_outside_the_frame_leaves_no_line_at_its_border():
 def test_a_frame_that_is_a_view_with_gaps_is_taken():
     view = np.full((100, 200, 3), 127, np.uint8)[:, ::2]
     assert draw(view, Box(10, 10, 30, 30)).shape == (100, 100, 3)
+
+
+REGION = Box(100, 60, 160, 160)
+
+
+def test_a_map_of_attention_colours_its_largest_cell_and_leaves_the_frame_around():
+    weights = np.zeros((4, 4), np.float32)
+    weights[1, 2] = 0.3
+    mask = changed(GREY, draw_attention(GREY, "", weights, REGION))
+    inside = mask[66:214, 106:254]
+    ys, xs = np.nonzero(inside)
+    # Bilinear: one cell to each side of the middle of cell (row 1, column 2), which is 40 pixels wide.
+    assert (xs.mean() + 106, ys.mean() + 66) == (pytest.approx(100 + 2.5 * 40, abs=2), pytest.approx(60 + 60, abs=2))
+    assert inside[54, 94]
+    assert xs.max() - xs.min() < 80
+    outside = mask.copy()
+    outside[57:223, 97:263] = False
+    assert not outside.any()
+
+
+@pytest.mark.parametrize("region", [Box(-300, -300, 200, 200), Box(-50, -50, 2000, 2000), Box(630, 350, 40, 40)])
+def test_a_region_may_reach_beyond_the_frame(region):
+    weights = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    assert draw_attention(GREY, "map", weights, region).shape == GREY.shape
+
+
+@pytest.mark.parametrize("weights", [np.full((4, 4), 0.1, np.float32), np.full((4, 4), np.nan, np.float32)])
+def test_a_map_that_prefers_nothing_colours_nothing(weights):
+    mask = changed(GREY, draw_attention(GREY, "", weights, REGION))
+    assert not mask[66:214, 106:254].any()
+
+
+def test_a_map_covers_the_crop_as_the_graph_saw_it():
+    """The blob lies where its place in the crop maps to, for a region of uneven sides."""
+    weights = np.zeros((16, 8), np.float32)
+    weights[15, 0] = 1
+    corner = draw_attention(GREY, "", weights, Box(200, 100, 80, 160))
+    assert changed(GREY, corner)[254, 206]
+    assert not changed(GREY, corner)[150:200, 240:275].any()

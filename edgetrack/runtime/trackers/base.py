@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import msgspec
+import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest, Scalar, TensorInfo
@@ -35,6 +36,22 @@ _Settings = TypeVar("_Settings", bound=msgspec.Struct)
 Diagnostics = Mapping[str, Mapping[str, float]]
 """Weights in a frame: gate -> part -> its weight, 0..1, where a gate's weights add up to 1. Empty for most trackers."""
 NO_DIAGNOSTICS: Diagnostics = {}
+ATTENTION = "attention_"
+"""How the names of `step`'s outputs begin that are maps of attention: in bundles that were exported with them only."""
+
+
+class AttentionMap(NamedTuple):
+    """Where in the search region a tracker looked.
+
+    Attributes:
+        name: which of the tracker's maps it is.
+        weights: float32 (rows, columns), shares of a softmax; what they add up to is the family's affair.
+        region: what the map covers, in pixels of the frame, beyond which it may reach.
+    """
+
+    name: str
+    weights: Map
+    region: Box
 
 
 class Decision(NamedTuple):
@@ -45,12 +62,14 @@ class Decision(NamedTuple):
         score: the tracker's confidence, 0..1.
         reason: why the target counts as lost, or None while it is followed.
         diagnostics: see `edgetrack.runtime.diagnostics`; the same gates and parts in every frame.
+        attention: the frame's maps; empty where the bundle was exported without them.
     """
 
     box: Box
     score: float
     reason: str | None = None
     diagnostics: Diagnostics = NO_DIAGNOSTICS
+    attention: tuple[AttentionMap, ...] = ()
 
 
 class Procedure(abc.ABC):
@@ -68,6 +87,7 @@ class Procedure(abc.ABC):
         state: the last box, in pixels of the frame.
         maps: outputs of `step` that are checked for NaN and infinity before they are decoded.
         lost_below: a score under it flags the result as lost.
+        looks: outputs of `step` that are maps of attention, by name; empty unless the bundle was exported with them.
     """
 
     modalities: ClassVar[int] = 1
@@ -80,8 +100,19 @@ class Procedure(abc.ABC):
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         """Check the manifest's graphs and procedure section, and find the graphs."""
         self.graphs = graphs
+        self.looks: dict[str, Map] = {}
         if "step" in graphs:
             self.step = graphs["step"]
+            self.looks = {
+                name.removeprefix(ATTENTION): cast(Map, found)
+                for name, found in self.step.outputs.items()
+                if name.startswith(ATTENTION)
+            }
+        if self.looks and type(self).search_region is Procedure.search_region:
+            raise BundleError(
+                f"bundle {manifest.name!r} has maps of attention, which the procedure of its tracker does not read; "
+                "export it without them"
+            )
         self.state = Box(0.0, 0.0, 1.0, 1.0)
 
     @abc.abstractmethod
@@ -90,6 +121,10 @@ class Procedure(abc.ABC):
 
     def fill(self, frame: Frame) -> float:
         """Write the inputs of `step`: the crop around the state; returns crop pixels per frame pixel."""
+        raise NotImplementedError
+
+    def search_region(self) -> Box:
+        """What the crop of `fill` covers, in pixels of the frame; asked for where the bundle has maps of attention."""
         raise NotImplementedError
 
     def decode(self, frame: Frame, scale: float) -> Decision | None:
@@ -109,13 +144,19 @@ class Procedure(abc.ABC):
         timer("crop")
         self.run()
         timer("graphs")
+        attention = self._attention() if self.looks else ()
         found = self.decode(frame, scale) if all_finite(*self.maps) else None
-        box, score, reason, _ = found or Decision(self.state, 0.0, NOT_FINITE)
+        box, score, reason, *_ = found or Decision(self.state, 0.0, NOT_FINITE)
         if reason is None and score < self.lost_below:
             reason = f"score {score:.3f} is below {self.lost_below:g}"
         self.state = box
         self.remember(frame, timer)
-        return Decision(box, score, reason, self.diagnostics)
+        return Decision(box, score, reason, self.diagnostics, attention)
+
+    def _attention(self) -> tuple[AttentionMap, ...]:
+        """Copies of the maps that `step` gave; the state is still that of the frame before."""
+        region = self.search_region()
+        return tuple(AttentionMap(name, np.array(found[0]), region) for name, found in self.looks.items())
 
     def reset_box(self, box: Box) -> None:
         """Continue from another box than the one found: the next search region is cut around it.
@@ -158,6 +199,8 @@ def shapes_of(tensors: tuple[TensorInfo, ...]) -> dict[str, tuple[int | str, ...
 def check_graphs(manifest: Manifest, expected: Mapping[str, tuple[Pattern, Pattern]]) -> dict[str, int]:
     """Check the shapes of the manifest's graphs before anything is written into them.
 
+    Maps of attention, outputs (1, rows, columns) of `step` beside the others, are left aside.
+
     Args:
         manifest: of the bundle.
         expected: graph -> patterns of its inputs and of its outputs.
@@ -172,7 +215,7 @@ def check_graphs(manifest: Manifest, expected: Mapping[str, tuple[Pattern, Patte
     for name, sides in expected.items():
         graph = manifest.graph(name)
         for side, tensors, pattern in zip(("inputs", "outputs"), (graph.inputs, graph.outputs), sides, strict=True):
-            found = shapes_of(tensors)
+            found = shapes_of(tuple(t for t in tensors if not (name == "step" and _is_attention(t))))
             for tensor, shape in pattern.items():
                 for dimension, size in zip(shape, found.get(tensor, ()), strict=False):
                     if isinstance(dimension, str):
@@ -187,6 +230,15 @@ def check_graphs(manifest: Manifest, expected: Mapping[str, tuple[Pattern, Patte
                     f"expected {wanted}; export it again"
                 )
     return sizes
+
+
+def _is_attention(tensor: TensorInfo) -> bool:
+    return (
+        tensor.name.startswith(ATTENTION)
+        and tensor.dtype == "float32"
+        and len(tensor.shape) == 3
+        and tensor.shape[0] == 1
+    )
 
 
 def find_procedure(manifest: Manifest) -> type[Procedure]:

@@ -13,7 +13,7 @@ from edgetrack.box import Box, clip
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import CropRule, Image, Scratch, crop_square
+from edgetrack.runtime.crop import CropRule, Image, Scratch, crop_square, square_around
 from edgetrack.runtime.decode import Map, Peak, decode_center, hann_open, map_back
 from edgetrack.runtime.memory import MemoryBank, MemoryEstimate, MemorySchedule, Retention
 from edgetrack.runtime.trackers.base import Decision, Pattern, Procedure, StageTimer, read_settings
@@ -107,6 +107,10 @@ class CenterProcedure(Procedure):
 
     def fill(self, frame: Frame) -> float:
         return self.crop(frame, self.search_rule, self.search)
+
+    def search_region(self) -> Box:
+        x, y, side = square_around(self.state, self.search_rule.factor)
+        return Box(float(x), float(y), float(side), float(side))
 
     def decode(self, frame: Frame, scale: float) -> Decision:
         box, peak = self.decoder(self.score, self.size, self.offset, frame, self.state, scale)

@@ -18,6 +18,7 @@ from edgetrack.box import Box
 from edgetrack.bundle import Manifest
 from edgetrack.errors import BundleError
 from edgetrack.runtime.session import Tracker, load
+from tests.builders import scripted_manifest, with_attention
 
 START = Box(120.0, 80.0, 60.0, 40.0)
 TrackerMaker = Callable[..., Tracker]
@@ -228,3 +229,25 @@ def test_bundle_without_a_graph_is_refused(scripted: Callable[..., Path], fake_m
     graphs = tuple(info for info in fake_manifest.graphs if info.name != name)
     with pytest.raises(BundleError, match=f"has no graph {name!r}"):
         load(scripted(msgspec.structs.replace(fake_manifest, graphs=graphs)))
+
+
+def test_maps_of_attention_cover_the_crop_that_was_searched(scripted: Callable[..., Path], frame: np.ndarray) -> None:
+    manifest = with_attention(scripted_manifest(), near=(1, 4, 4), far=(1, 2, 2))
+    with load(scripted(manifest, attention_near=[0.1, 0.2], attention_far=0.3), threads=1) as tracker:
+        tracker.init(frame, START)
+        first, second = tracker.update(frame), tracker.update(frame)
+    assert [look.name for look in first.attention] == ["near", "far"]
+    # Copies: the next frame's weights are its own.
+    assert [found.attention[0].weights.flat[0] for found in (first, second)] == pytest.approx([0.1, 0.2])
+    assert first.attention[1].weights.shape == (2, 2)
+    # ceil(4 sqrt(60 x 40)) = 196, its middle that of the box.
+    assert first.attention[0].region == Box(52, 2, 196, 196)
+    middle = first.box.x + first.box.w / 2, first.box.y + first.box.h / 2
+    region = second.attention[0].region
+    assert (region.x + region.w / 2, region.y + region.h / 2) == pytest.approx(middle, abs=1)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4), (1, 1, 4, 4)])
+def test_maps_of_attention_of_another_shape_do_not_suit(scripted: Callable[..., Path], shape: tuple[int, ...]) -> None:
+    with pytest.raises(BundleError, match="attention_near"):
+        load(scripted(with_attention(scripted_manifest(), near=shape), attention_near=0.1), threads=1)
