@@ -24,14 +24,14 @@ def bench_table(record: BenchRecord, percentile: int = 99) -> Table:
         Column("model ms", 2),
         Column("track ms", 2),
         Column(f"track p{percentile}", 2),
-        Column("camera ms", 2),
-        Column("track fps", 1),
+        Column("camera ms", 2, drop=3),
+        Column("track fps", 1, drop=4),
         Column("x PyTorch"),
-        Column("x paper", 2),
-        Column("vs roofline", 2),
-        Column("peak MiB", 0),
-        Column("size MiB", 1),
-        Column("load ms", 0),
+        Column("x paper", 2, drop=8),
+        Column("vs roofline", 2, drop=2),
+        Column("peak MiB", 0, drop=5),
+        Column("size MiB", 1, drop=6),
+        Column("load ms", 0, drop=7),
     ]
     rows = [
         [

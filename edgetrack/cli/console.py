@@ -10,16 +10,22 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
+from edgetrack.presentation.sanitize import log_line
+
 T = TypeVar("T")
-# A pipe or file has no width; tables in it should not be folded to 80 columns.
-PIPE_WIDTH = 200
+# A pipe or file has no width: nothing in it is folded.
+PIPE_WIDTH = 1_000_000
 
 
 class _Console(Console):
-    """Text is shown as it is: a bundle may be called `car[a]`."""
+    """Text is shown as it is, a string as one line: a bundle may be called `car[a]`, or after an escape sequence."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        lines = (log_line(one) if isinstance(one, str) else one for one in objects)
+        super().print(*lines, **{"soft_wrap": True, **options})
 
     def on_broken_pipe(self) -> None:
         # rich would end the process with 1; cli.main ends it as a shell expects.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from edgetrack.capabilities import Target
+    from edgetrack.presentation.table import Table
     from edgetrack.system.machine import MachineRecord
+
+_COLUMNS = {"target": 0, "runs here": 0, "tested with": 2, "about": 1}
+"""And what a narrow terminal leaves out."""
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False) -> None:
@@ -16,6 +22,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
     from edgetrack.capabilities import targets as all_targets
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.devices.profiles import fitting
+    from edgetrack.presentation.table import show_all
     from edgetrack.system.machine import collect
 
     with stages("looking") as progress:
@@ -26,25 +33,23 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
         rows = [{"target": t.name, "installed": t.installed, "install": t.install_command} for t in targets]
         print_json({"schema": 1, "machine": machine, "targets": rows, "profiles": fitting(machine)})
         return
-    from rich.table import Table
-
-    from edgetrack.presentation.sanitize import printable
-
     console = stdout()
-    facts = Table(show_header=False, box=None)
-    for name, value in (*_facts(machine), ("profiles", ", ".join(fitting(machine)))):
-        facts.add_row(name, printable(value))
-    console.print(facts, markup=False)
-    table = Table("target", "runs here", "tested with", "about")
+    show_all(tables(machine, targets, fitting(machine)), console)
+
+
+def tables(machine: MachineRecord, targets: Sequence[Target], profiles: Sequence[str]) -> Iterator[Table]:
+    """The machine, and the targets with what they need."""
+    from edgetrack.presentation.table import Column, Table, facts
+
+    yield facts([*_facts(machine), ("profiles", ", ".join(profiles))])
+    rows = []
     for target in targets:
         ready = "yes" if target.installed else f"no; type: {target.install_command}"
         if target.installed and target.device_needed:
             ready = f"packages yes; running needs {target.device_needed}"
-        table.add_row(target.name, ready, target.tested, target.about)
-    console.print(table, markup=False)
-    for target in targets:
-        if target.setup:
-            console.print(f"{target.name}: {target.setup}", markup=False)
+        rows.append((target.name, ready, target.tested, target.about))
+    columns = [Column(title, align="left", drop=drop) for title, drop in _COLUMNS.items()]
+    yield Table(columns, rows, [f"{target.name}: {target.setup}" for target in targets if target.setup])
 
 
 def _facts(machine: MachineRecord) -> list[tuple[str, str]]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgetrack.cli.options import JsonOption
 
+if TYPE_CHECKING:
+    from edgetrack.presentation.table import Table
+
 Row = Mapping[str, Any]
 """Of the JSON list: numbers, booleans, lists and null as they are; `_text` makes a table's cells of them."""
+_DROPPED = {"from": 9, "tested": 8, "paper": 7, "about": 6, "hints": 5, "weights": 4, "precision": 3}
+"""What a narrow terminal leaves out, the highest first."""
 
 
 def list_bundles(
@@ -32,16 +37,20 @@ def list_bundles(
         print_json({"schema": 1, "items": rows})
         return
     if not rows:
-        stderr().print(f"no bundles in {folder}; make one with: edgetrack export TRACKER --target TARGET", markup=False)
+        stderr().print(f"no bundles in {folder}; make one with: edgetrack export TRACKER --target TARGET")
         return
-    from rich.table import Table
+    table(rows).show(stdout())
 
-    from edgetrack.presentation.sanitize import printable
 
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(printable(_text(key, value)) for key, value in row.items()))
-    stdout().print(table, markup=False)
+def table(rows: Sequence[Row]) -> Table:
+    """Rows of the same keys."""
+    from edgetrack.presentation.table import Column, Table
+
+    columns = [
+        Column(key, align="right" if key in ("frames", "size") else "left", drop=_DROPPED.get(key, 0))
+        for key in rows[0]
+    ]
+    return Table(columns, [[_text(key, value) for key, value in row.items()] for row in rows])
 
 
 def _text(key: str, value: Any) -> str:

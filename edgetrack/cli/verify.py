@@ -9,6 +9,7 @@ import typer
 from edgetrack.cli.options import BundleArgument, JsonOption, LocalDeviceOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from edgetrack.presentation.table import Table
     from edgetrack.runtime.verify import Verification
 
 
@@ -21,6 +22,7 @@ def verify(
     """Check a bundle's hashes and run its graphs on the recorded inputs; needs its backend and numpy only."""
     from edgetrack.bundle import open_bundle
     from edgetrack.cli.console import print_json, stages, stdout
+    from edgetrack.presentation.table import counted
     from edgetrack.resources import cache_folder, usable_cores
     from edgetrack.runtime.backends.base import BackendOptions
     from edgetrack.runtime.session import hint_for
@@ -37,34 +39,43 @@ def verify(
         found = verify_bundle(opened, options)
     if as_json:
         print_json(found)
-    elif found.verified == "structure":
-        _show_structure(found)
     else:
-        from rich.table import Table
-
-        table = Table(
-            "output", "max error", "99.9 %", "mean", "allowed", "verdict", title=f"{found.bundle} ({found.weights})"
-        )
-        for check in found.checks:
-            allowed = f"{check.atol:g} + {check.rtol:g}|x|"
-            errors = (f"{v:.2g}" for v in (check.max_abs, check.q999_abs, check.mean_abs))
-            table.add_row(check.name, *errors, allowed, "ok" if check.ok else "FAILED")
-        stdout().print(table)
-        word = "equal within tolerance" if found.ok else "NOT equal to PyTorch"
-        typer.echo(f"{_files(found)} sound; {word}")
+        console = stdout()
+        console.print(f"{found.bundle} ({found.weights} weights)")
+        table(found).show(console)
+        console.print(f"{counted(found.files, 'file')} sound; {_verdict(found)}")
     if not found.ok:
         raise typer.Exit(1)
 
 
-def _show_structure(found: Verification) -> None:
-    typer.echo(f"{found.bundle} ({found.weights} weights)")
-    for finding in found.findings:
-        typer.echo(f"{'ok' if finding.ok else 'FAILED':8}{finding.name}: {finding.detail}")
-    word = "structure sound" if found.ok else "structure NOT sound"
-    typer.echo(f"{_files(found)} sound; {word}; not run: nothing on this system runs such a bundle")
+def table(found: Verification) -> Table:
+    """The errors of every output; of a bundle that cannot run here, what its structure says."""
+    from edgetrack.presentation.table import Column, Table
+
+    if found.verified == "structure":
+        rows = [("ok" if one.ok else "FAILED", one.name, one.detail) for one in found.findings]
+        return Table([Column(title, align="left") for title in ("verdict", "part", "found")], rows)
+    columns = (
+        Column("output", align="left"),
+        Column("max error"),
+        Column("99.9 %", drop=1),
+        Column("mean", drop=2),
+        Column("allowed"),
+        Column("verdict", align="left"),
+    )
+    return Table(columns, [
+        (
+            one.name,
+            *(f"{value:.2g}" for value in (one.max_abs, one.q999_abs, one.mean_abs)),
+            f"{one.atol:g} + {one.rtol:g}|x|",
+            "ok" if one.ok else "FAILED",
+        )
+        for one in found.checks
+    ])  # fmt: skip
 
 
-def _files(found: Verification) -> str:
-    from edgetrack.presentation.table import counted
-
-    return counted(found.files, "file")
+def _verdict(found: Verification) -> str:
+    if found.verified == "structure":
+        word = "structure sound" if found.ok else "structure NOT sound"
+        return f"{word}; not run: nothing on this system runs such a bundle"
+    return "equal within tolerance" if found.ok else "NOT equal to PyTorch"

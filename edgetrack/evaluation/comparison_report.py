@@ -22,14 +22,14 @@ def compare_table(found: CompareRecord) -> Table:
     """A row per sequence and one for all of them; the last notes are the verdict and what failed."""
     columns = [
         Column("sequence", align="left"),
-        Column("frames"),
+        Column("frames", drop=5),
         Column("AO of A", 3),
         Column("AO of B", 3),
         Column("IoU of A and B", 3),
-        Column(f"above {AGREEING:g}", 3),
-        Column("diverged at"),
-        Column("recovered at"),
-        Column("open-loop error", 4),
+        Column(f"above {AGREEING:g}", 3, drop=3),
+        Column("diverged at", drop=1),
+        Column("recovered at", drop=4),
+        Column("open-loop error", 4, drop=2),
     ]
     agreement, opened = found.agreement, found.open_loop
     rows: list[list[Cell]] = [

@@ -24,6 +24,8 @@ _COLUMNS = {
     "OP50": "op50",
     "OP75": "op75",
 }
+_DROPPED = {"OP75": 7, "OP50": 6, "P_norm@0.2": 5, "P": 4, "SR0.75": 3}
+"""What a narrow terminal leaves out, the highest first."""
 
 
 class SequenceResult(Scores, frozen=True, kw_only=True):
@@ -143,9 +145,9 @@ def eval_table(result: EvalResult) -> Table:
     anchored, streaming = result.anchored, result.streaming
     columns = [
         Column("sequence", align="left"),
-        Column("frames"),
-        *(Column(title, 3) for title in _COLUMNS),
-        Column("track fps", 1),
+        Column("frames", drop=8),
+        *(Column(title, 3, drop=_DROPPED.get(title, 0)) for title in _COLUMNS),
+        Column("track fps", 1, drop=2),
         *([Column("anchored AO", 3)] if anchored else []),
         *([Column(f"AO at {streaming.rate:g} fps", 3)] if streaming else []),
     ]

@@ -17,8 +17,8 @@ _COLUMNS = (
     Column("verdict", align="left"),
     Column("limit"),
     Column("measured"),
-    Column("bounds", align="left"),
-    Column("based on", align="left"),
+    Column("bounds", drop=1),
+    Column("based on", align="left", drop=2),
 )
 _DIGITS = {"ms": 2, "MB": 1, "points": 2, "x": 3}
 _DIGEST = 12

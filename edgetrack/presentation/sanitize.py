@@ -5,12 +5,15 @@ A table (`presentation.table`) does this for its cells and notes. HTML is escape
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
 from edgetrack.io import readable
 
 _REPLACEMENT = "\ufffd"
+_COMMAND = re.compile(r"^(?=\s*::)|(?<=#)(?=#\w*\[)")
+"""What CI systems take for a command in a log: `::error::` where a line begins, `##[error]` and `##vso[` anywhere."""
 _MARKDOWN = {ord(c): f"\\{c}" for c in "\\`*_[]|~#@"} | {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
 
 
@@ -26,6 +29,11 @@ def printable(text: str, longest: int | None = None) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_REPLACEMENT if _steers(character) else character for character in text)
+
+
+def log_line(text: str) -> str:
+    """Printable text that no CI system takes for a command: a backslash stands before what would be one."""
+    return _COMMAND.sub(r"\\", printable(text))
 
 
 def printable_data(value: Any) -> Any:

@@ -33,8 +33,8 @@ def test_notes_say_each_warning_once_and_what_failed(entry):
 
 def test_the_terminals_table_holds_the_same_cells(entry):
     made = bench_table(recorded(entry("ours", 9.0), entry("torch", 19.0)), 99)
-    cells = [[str(cell) for cell in column.cells] for column in made.rich().columns]
-    assert list(map(list, zip(*cells, strict=True))) == made.cells()
+    shown = made.plain().splitlines()[1:3]
+    assert [line.split() for line in shown] == [" ".join(row).split() for row in made.cells()]
     assert made.cells()[0][:3] == ["ours", "9.00", "10.00"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -10,11 +11,16 @@ from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.protocol import Loaded, PeakMemory, Rate, Ready, Roofline, RoundSamples
 from edgetrack.benchmark.run import Environment, measure
 from edgetrack.box import Box
+from edgetrack.gate.report import GateReport, GateSamples, SideNote, TurnsMs
 from edgetrack.gate.rounds import GateSide, TurnRunner, turn_config
 from edgetrack.presentation.progress import no_progress
+from edgetrack.system.machine import MachineRecord
 from tests.builders import bench_request, write_scripted
 
 SOURCE = "synthetic:drift?frames=6&size=96x64"
+MACHINE = MachineRecord(
+    os="an OS", kernel="6.1", architecture="x86_64", python="CPython 3.11", usable_cores=2, packages={}
+)
 FRAMES = BenchFrames(SourceNote(spec="given", size=(96, 64), box=Box(1, 2, 3, 4), camera="decoded"), "read")
 
 
@@ -179,3 +185,44 @@ def steady():
 @pytest.fixture
 def source():
     return SOURCE
+
+
+def side(name="a"):
+    return SideNote(
+        bundle=name,
+        tracker="smat",
+        target="fake",
+        precision="fp32",
+        weights="untrained",
+        size_mb=16.7,
+        versions={},
+        load_ms=[1.0],
+        peak_rss_mb=[2.0],
+        recorded=False,
+        code=None,
+    )
+
+
+def report(*findings, verdict="fail", exit_code=1, **changes):
+    known = GateReport(
+        verdict=verdict,
+        exit_code=exit_code,
+        budget="mine",
+        budget_note="",
+        design="paired",
+        candidate=side("head"),
+        baseline=side("base"),
+        machine=MACHINE,
+        device="cpu",
+        threads=2,
+        source="synthetic:drift",
+        alpha=0.02,
+        blocks=16,
+        looks=1,
+        seconds=40.0,
+        findings=list(findings),
+        differences=[],
+        notes=[],
+        samples_ms=GateSamples(candidate=TurnsMs(model=[], track=[]), baseline=None),
+    )
+    return msgspec.structs.replace(known, **changes)

@@ -12,12 +12,9 @@ from rich.console import Console
 from edgetrack.errors import UsageError
 from edgetrack.gate import outputs
 from edgetrack.gate.outputs import junit
-from edgetrack.gate.report import GateReport, GateSamples, RuleFinding, SideNote, TurnsMs
-from edgetrack.system.machine import MachineRecord
+from edgetrack.gate.report import RuleFinding
+from tests.gate.conftest import report, side
 
-MACHINE = MachineRecord(
-    os="an OS", kernel="6.1", architecture="x86_64", python="CPython 3.11", usable_cores=2, packages={}
-)
 FAIL = RuleFinding(
     rule="track_p50_ratio", limit=1.05, unit="x", verdict="fail", value=1.15, low=1.12, high=1.17, detail="16 blocks"
 )
@@ -27,47 +24,6 @@ OPEN = RuleFinding(
 )  # fmt: skip
 PASS = RuleFinding(rule="size_mb", limit=18, unit="MB", verdict="pass", value=16.7, detail="the bundle's files")
 SKIP = RuleFinding(rule="size_ratio", limit=1.02, unit="x", verdict="skipped", detail="no --baseline was given")
-
-
-def side(name="a"):
-    return SideNote(
-        bundle=name,
-        tracker="smat",
-        target="fake",
-        precision="fp32",
-        weights="untrained",
-        size_mb=16.7,
-        versions={},
-        load_ms=[1.0],
-        peak_rss_mb=[2.0],
-        recorded=False,
-        code=None,
-    )
-
-
-def report(*findings, verdict="fail", exit_code=1, **changes):
-    known = GateReport(
-        verdict=verdict,
-        exit_code=exit_code,
-        budget="mine",
-        budget_note="",
-        design="paired",
-        candidate=side("head"),
-        baseline=side("base"),
-        machine=MACHINE,
-        device="cpu",
-        threads=2,
-        source="synthetic:drift",
-        alpha=0.02,
-        blocks=16,
-        looks=1,
-        seconds=40.0,
-        findings=list(findings),
-        differences=[],
-        notes=[],
-        samples_ms=GateSamples(candidate=TurnsMs(model=[], track=[]), baseline=None),
-    )
-    return msgspec.structs.replace(known, **changes)
 
 
 def test_sentences_say_what_was_found_what_was_allowed_and_what_would_decide():

@@ -1,16 +1,30 @@
 from __future__ import annotations
 
 import io
+import re
 
 import msgspec
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
 from edgetrack.benchmark.table import bench_table
+from edgetrack.capabilities import targets
+from edgetrack.cli import doctor, inspect, verify
+from edgetrack.cli import list as list_verb
 from edgetrack.evaluation.comparison_report import compare_table
 from edgetrack.evaluation.results import eval_table
+from edgetrack.gate import outputs
+from edgetrack.gate.report import RuleFinding
+from edgetrack.presentation.sanitize import log_line
 from edgetrack.presentation.table import Column, Table, counted, number, span
-from tests.report.conftest import benchmark, comparison, contestant, evaluated, pair, side
+from edgetrack.runtime.verify import Verification, compare
+from tests.builders import scripted_manifest
+from tests.gate.conftest import report
+from tests.report.conftest import MACHINE, benchmark, comparison, contestant, evaluated, pair, side
 
 COLUMNS = (Column("bundle", align="left"), Column("frames"), Column("track ms", digits=2))
 ROWS = (("car[a]|b", 1200, 7.25), ("[bold]plain[/bold]", 3, None), ("up\x1b[2J:smile:", 7, 1.0))
@@ -72,6 +86,7 @@ def test_numbers_and_spans():
 
 
 STRANGE = "car[a]|b"
+MANIFEST = scripted_manifest()
 VERBS = {
     "bench": lambda: bench_table(benchmark(contestant("smat-openvino-fp32", 20.0, bundle=STRANGE))),
     "eval": lambda: eval_table(msgspec.structs.replace(evaluated("smat-openvino-fp32", 0.7, None), bundle=STRANGE)),
@@ -89,6 +104,79 @@ def test_every_verbs_table_shows_a_strange_name_on_a_terminal_and_in_markdown(ve
     assert "car\\[a\\]\\|b" in told
     rows = [line for line in told.splitlines() if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+PARTS = re.compile(r".+?\d-(?=[\d.])|.+")
+
+
+def every_table():
+    """A table of each verb that prints one, with figures that are easy to cut."""
+    slow = [contestant(f"smat-openvino_with_a_long_name{i}-fp32", 1520.75 * i, pytorch=1.234) for i in (1, 2)]
+    yield "bench", bench_table(benchmark(*slow))
+    yield "eval", eval_table(evaluated("smat-openvino-fp32", 0.7, (0.6, 0.8)))
+    sequences = [pair("a sequence/of a long name", [1.0, 0.9])]
+    yield "compare", compare_table(comparison(side("smat-a-fp32", 0.7), side("smat-b-fp32", 0.7), None, sequences))
+    findings = [
+        RuleFinding(
+            rule="track_p95_ratio", limit=1.05, unit="x", verdict="undecided", value=1.0421, low=1.0311, high=1.0561,
+            detail="effective sample size 1234 of 12345 frames; Mann-Whitney p above 0.031",
+        )
+    ]  # fmt: skip
+    yield "check", outputs.table(report(*findings))
+    one = compare("step/score:frame 3", np.array([1.0, 25.4]), np.array([1.0, 25.4001]), atol=1e-4, rtol=1e-3)
+    yield "verify", verify.table(Verification(bundle="a", weights="official", files=4, ok=True, checks=(one,)))
+    yield from (("inspect", table) for table in inspect.tables(MANIFEST, None))
+    yield from (("doctor", table) for table in doctor.tables(MACHINE, targets(), ["x86"]))
+    for name, rows in (("targets", list_verb._targets()), ("trackers", list_verb._trackers())):
+        yield f"list --{name}", list_verb.table(rows)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_figure_is_cut_in_any_verbs_table(width):
+    for verb, table in every_table():
+        drawn = shown(table, width=width).splitlines()
+        body = drawn[: len(drawn) - len(table.notes)]
+        gone = next((line for line in body if line.startswith("left out in this width: ")), "")
+        lines = [line for line in body if line is not gone]
+        assert max(map(len, lines)) <= width, (verb, lines)
+        words = {part for word in " ".join(lines).split() for part in (word, *PARTS.findall(word))}
+        for index, column in enumerate(table.columns):
+            if column.title and column.title in gone:
+                continue
+            for row in table.cells():
+                if column.align == "right":
+                    figures = {figure for piece in row[index].split() for figure in PARTS.findall(piece)}
+                    assert figures <= words, (verb, column.title, row[index], lines)
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=60), st.floats(allow_nan=False), st.text("ab -/", max_size=90)), max_size=4),
+    st.integers(24, 200),
+)
+def test_whatever_the_cells_are_no_line_is_too_long_and_no_letter_is_lost(rows, width):
+    columns = (Column("name", align="left"), Column("figure"), Column("more", align="left"))
+    lines = Table(columns, rows).plain(width).splitlines()
+    assert all(cell_len(line) <= width + line.startswith("\\") for line in lines)
+    if any(line.startswith("name") for line in lines):
+        told = "".join("".join(lines[1:]).split())
+        for cells in Table(columns, rows).cells():
+            assert all(not set(cell) - set(told) - {" "} for cell in map(log_line, cells) if cell.isascii())
+
+
+def test_a_terminal_that_is_too_narrow_for_what_must_stay_gets_a_block_for_each_row():
+    columns = (Column("name", align="left"), *(Column(f"figure {i}", 6) for i in range(4)))
+    assert Table(columns, [("car", 1.0, 2.0, None, 123456.0)]).plain(30).splitlines() == [
+        "car",
+        "  figure 0 1.000000",
+        "  figure 1 2.000000",
+        "  figure 2 -",
+        "  figure 3 123456.000000",
+    ]
+
+
+def test_a_name_is_no_command_of_a_workflow():
+    named = Table((Column("name", align="left"),), [("::error::x",), ("##[error]y",)])
+    assert shown(named).splitlines()[1:] == ["\\::error::x", "#\\#[error]y"]
 
 
 def test_one_is_not_counted_as_many() -> None:
