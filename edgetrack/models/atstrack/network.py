@@ -110,14 +110,14 @@ class Modulation(nn.Module):
 
 
 class Description(NamedTuple):
-    """What is said of the target: words (A, L, dim), and a mask (A, L) that is 1 for words that are there."""
+    """What is said of B targets: words (B A, L, dim), and a mask (B A, L) that is 1 for words that are there."""
 
     words: Tensor
     mask: Tensor
 
 
 class Found(NamedTuple):
-    """What a step returns: maps as of the head, and the state (1, 2, dim): the visual token, the words'."""
+    """What a step returns: maps as of the head, and the state (B, 2, dim): the visual token, the words'."""
 
     score: Tensor
     size: Tensor
@@ -133,10 +133,10 @@ class Backbone(JointBackbone):
         self.cls_pos_embed = nn.Parameter(torch.zeros(1, 1, dim))
 
     def forward(self, templates: Tensor, search: Tensor, visual: Tensor, lingual: Tensor) -> Tensor:
-        """Normalised RGB (T, 3, h, w) and (1, 3, H, W), the carried token (1, 1, dim), words' tokens (1, 0 or 1, dim).
+        """Normalised RGB (B T, 3, h, w) and (B, 3, H, W), carried tokens (B, 1, dim), words' tokens (B, 0 or 1, dim).
 
         Returns:
-            (1, N, dim): the carried token, the words', templates one after another, the search region.
+            (B, N, dim): the carried token, the words', templates one after another, the search region.
         """
         query = self.cls_token + visual + self.cls_pos_embed
         tokens = torch.cat([query, lingual, self.tokens(templates, search)], dim=1)
@@ -233,7 +233,7 @@ class AtsTrack(nn.Module):
         return self.lang_proj(self.text(padded)[:, : ids.shape[1]])
 
     def forward(self, templates: Tensor, search: Tensor, state: Tensor, description: Description | None) -> Found:
-        """Normalised RGB: templates (T, 3, 192, 192), search (1, 3, 384, 384); the state before, (1, slots, dim).
+        """Normalised RGB: templates (B T, 3, 192, 192), search (B, 3, 384, 384); the state before, (B, slots, dim).
 
         On the first frame the state's visual token is zero and the words' the mean of the words.
         """
@@ -248,13 +248,19 @@ class AtsTrack(nn.Module):
             return Found(score, size, offset, query)
         z = tokens[:, self.slots : -count]
         latest = z[:, -self.backbone.pos_embed_z.shape[1] :]
-        said = self.fgm(*description, {"template": latest, "sequence": z, "search": x})
-        return Found(score, size, offset, torch.cat([query, said], dim=1))
+        words, mask = (part.reshape(len(x), -1, *part.shape[1:]) for part in description)
+        said = [
+            self.fgm(
+                words[n], mask[n], {"template": latest[n : n + 1], "sequence": z[n : n + 1], "search": x[n : n + 1]}
+            )
+            for n in range(len(x))
+        ]
+        return Found(score, size, offset, torch.cat([query, torch.cat(said)], dim=1))
 
     def _maps(self, query: Tensor, x: Tensor) -> Maps:
         weighted = x * torch.matmul(x, query.transpose(1, 2))
         cells = round(x.shape[1] ** 0.5)
-        return self.box_head(weighted.transpose(1, 2).reshape(1, -1, cells, cells))
+        return self.box_head(weighted.transpose(1, 2).reshape(x.shape[0], -1, cells, cells))
 
 
 def _require_language(state: Mapping[str, Tensor], source: str) -> None:

@@ -246,7 +246,7 @@ def read_memory(memory: Tensor, query: Tensor) -> Tensor:
 
 
 class Found(NamedTuple):
-    """What a search returns: score (1, F, F) in 0..1, boxes (1, F, F, 4) x1, y1, x2, y2 in pixels of the crop."""
+    """What a search returns: score (B, F, F) in 0..1, boxes (B, F, F, 4) x1, y1, x2, y2 in pixels of the crop."""
 
     score: Tensor
     boxes: Tensor
@@ -338,10 +338,14 @@ class Dastm(nn.Module):
         trunk = self.basemodel_m
         return self.dab(self.neck_m(self._middle(trunk(image, trunk.proj_fg_bg_label_map(target)))))
 
-    def forward(self, image: Tensor, memory: Tensor) -> Found:
-        """Image (1, 3, S, S) and features (1, dim, T, F, F) to scores and boxes."""
+    def search(self, image: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (B, 3, S, S) and features (B, dim, T, F, F) to what the head returns."""
         query = self.neck_q(self._middle(self.basemodel_q(image)))
-        cls, ctr, distances = self.head(torch.cat([read_memory(memory, query), query], dim=1))
+        return self.head(torch.cat([read_memory(memory, query), query], dim=1))
+
+    def forward(self, image: Tensor, memory: Tensor) -> Found:
+        """Image (B, 3, S, S) and features (B, dim, T, F, F) to scores and boxes."""
+        cls, ctr, distances = self.search(image, memory)
         points, edges = self.geometry.points(), distances.permute(0, 2, 3, 1)
         boxes = torch.cat([points - edges[..., :2], points + edges[..., 2:]], dim=-1)
         return Found((torch.sigmoid(cls) * torch.sigmoid(ctr))[:, 0], boxes)

@@ -39,11 +39,13 @@ class TemporalAdapter(nn.Module):
         self.adapter_mid = nn.Conv1d(TEMPORAL_RANK, TEMPORAL_RANK, 3, padding=1, groups=TEMPORAL_RANK)
 
     def forward(self, tokens: Tensor, frames: int, search: int) -> Tensor:
-        """Tokens (1, N, dim) of `frames` templates and then `search` places to the same shape."""
+        """Tokens (B, N, dim) of `frames` templates and then `search` places to the same shape."""
         down = self.adapter_down(tokens)
         z, x = down.split([down.shape[1] - search, search], dim=1)
-        over_time = z.reshape(frames, -1, TEMPORAL_RANK).permute(1, 2, 0)
-        filtered = self.adapter_mid(over_time).permute(2, 0, 1).reshape(z.shape)
+        places = z.shape[1] // frames
+        over_time = z.reshape(-1, frames, places, TEMPORAL_RANK).permute(0, 2, 3, 1).flatten(0, 1)
+        filtered = self.adapter_mid(over_time).reshape(-1, places, TEMPORAL_RANK, frames)
+        filtered = filtered.permute(0, 3, 1, 2).reshape(z.shape)
         return self.adapter_up(torch.cat([z + filtered, x], dim=1))
 
 
@@ -62,21 +64,22 @@ class DeepAdapter(nn.Module):
         self.v_noise = nn.Embedding(2, RANK)
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Both modalities' tokens (1, N, dim) to what is added to each."""
+        """Both modalities' tokens (B, N, dim) to what is added to each."""
         a, b = self.adapter_down(a), self.adapter_down(b)
         return self._direction(a, b, 0, self.cross_attn_0_to_1), self._direction(b, a, 1, self.cross_attn_1_to_0)
 
     def _direction(self, own: Tensor, other: Tensor, index: int, attention: nn.MultiheadAttention) -> Tensor:
+        shape = own.shape
         own, other = own.reshape(-1, 1, RANK), other.reshape(-1, 1, RANK)
         relation = self.relation_judger(torch.cat([own, other], dim=-1))
         keys = torch.cat([own + self.k_noise.weight[index], own * relation], dim=1)
         values = torch.cat([own + self.v_noise.weight[index], other], dim=1)
         found, _ = attention(own, keys, values, need_weights=False)
-        return self.adapter_up(found.reshape(1, -1, RANK))
+        return self.adapter_up(found.reshape(shape))
 
 
 class Block(nn.Module):
-    """One transformer layer for both modalities: (a, b), each (1, N, dim), to the same shapes."""
+    """One transformer layer for both modalities: (a, b), each (B, N, dim), to the same shapes."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -106,14 +109,14 @@ class Backbone(JointBackbone):
         super().__init__(sizes, dim, [Block(dim, heads) for _ in range(depth)])
 
     def forward(self, templates: Tensor, search: Tensor) -> Tensor:
-        """(T, 2, 3, h, w) and (2, 3, H, W), normalised RGB, modality in the dimension of 2, to (1, dim, F, F)."""
-        a, b = (self.tokens(templates[:, modality], search[modality : modality + 1]) for modality in (0, 1))
-        count = self.pos_embed_x.shape[1]
+        """(B T, 2, 3, h, w) and (2 B, 3, H, W), normalised RGB, colour before X in each pair, to (B, dim, F, F)."""
+        a, b = (self.tokens(templates[:, modality], search[modality::2]) for modality in (0, 1))
+        count, frames = self.pos_embed_x.shape[1], templates.shape[0] // a.shape[0]
         for block in self.blocks:
-            a, b = block(a, b, templates.shape[0], count)
+            a, b = block(a, b, frames, count)
         features = self.norm(a) + self.norm(b)
         cells = round(count**0.5)
-        return cast(Tensor, features[:, -count:].transpose(1, 2).reshape(1, -1, cells, cells))
+        return cast(Tensor, features[:, -count:].transpose(1, 2).reshape(a.shape[0], -1, cells, cells))
 
 
 class DmTrack(nn.Module):
@@ -156,10 +159,10 @@ class DmTrack(nn.Module):
         return dict(tensors)
 
     def forward(self, templates: Tensor, search: Tensor) -> Maps:
-        """Template crops (T, 2, 3, 128, 128) and search crop (2, 3, 256, 256), normalised RGB, colour before X.
+        """Template crops (B T, 2, 3, 128, 128) and search crops (2 B, 3, 256, 256), normalised RGB, colour before X.
 
         Returns:
-            score (1, 1, 16, 16) and size (1, 2, 16, 16) in 1e-4..1-1e-4, size as fractions of the crop; offset
-            (1, 2, 16, 16) in cells.
+            score (B, 1, 16, 16) and size (B, 2, 16, 16) in 1e-4..1-1e-4, size as fractions of the crop; offset
+            (B, 2, 16, 16) in cells.
         """
         return self.box_head(self.backbone(templates, search))

@@ -192,7 +192,10 @@ class JointBackbone(nn.Module):
         self.norm = layer_norm(dim)
 
     def tokens(self, templates: Tensor, search: Tensor) -> Tensor:
-        """Normalised RGB (T, 3, h, w) and (1, 3, H, W) to (1, N, dim): templates one after another, then the search."""
+        """Normalised RGB (B T, 3, h, w), each target's T one after another, and (B, 3, H, W), to (B, N, dim).
+
+        A target's templates come one after another, then its search region.
+        """
         z = self.patch_embed(templates) + self.pos_embed_z
         x = self.patch_embed(search) + self.pos_embed_x
-        return torch.cat([z.reshape(1, -1, z.shape[-1]), x], dim=1)
+        return torch.cat([z.reshape(x.shape[0], -1, z.shape[-1]), x], dim=1)

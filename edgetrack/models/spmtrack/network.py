@@ -55,7 +55,7 @@ MakeLinear = Callable[[int, int], nn.Module]
 
 
 class Found(NamedTuple):
-    """What a step returns: score logits (1, F, F), boxes (1, F, F, 4) x1, y1, x2, y2 in 0..1, state (1, dim)."""
+    """What a step returns: score logits (B, F, F), boxes (B, F, F, 4) x1, y1, x2, y2 in 0..1, state (B, dim)."""
 
     score: Tensor
     boxes: Tensor
@@ -99,7 +99,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """One transformer layer, (1, N, dim) to the same shape."""
+    """One transformer layer, (B, N, dim) to the same shape."""
 
     def __init__(self, dim: int, heads: int, mlp: str, linear: MakeLinear) -> None:
         super().__init__()
@@ -135,12 +135,12 @@ class Head(nn.Module):
         self.cls_mlp, self.reg_mlp = Tower(dim, 1), Tower(dim, 4)
 
     def forward(self, features: Tensor, query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells (1, F * F, dim), query (1, 1, dim) and cells' centres (F, F, 2) to logits and boxes."""
+        """Cells (B, F * F, dim), query (B, 1, dim) and cells' centres (F, F, 2) to logits and boxes."""
         cells = points.shape[0]
         weighted = features * torch.matmul(features, query.transpose(1, 2))
-        sides = torch.sigmoid(self.reg_mlp(weighted)).reshape(1, cells, cells, 4)
+        sides = torch.sigmoid(self.reg_mlp(weighted)).reshape(-1, cells, cells, 4)
         boxes = torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
-        return self.cls_mlp(weighted).reshape(1, cells, cells), boxes
+        return self.cls_mlp(weighted).reshape(-1, cells, cells), boxes
 
 
 def cell_centres(cells: int) -> Tensor:
@@ -253,15 +253,15 @@ class SpmTrack(nn.Module):
         return grid.reshape(1, window * window, -1)
 
     def forward(self, templates: Tensor, masks: Tensor, search: Tensor, state: Tensor) -> Found:
-        """Normalised RGB: templates (T, 3, 196, 196), search (1, 3, 378, 378); masks (T, 196), 1 on the target's cells.
+        """Normalised RGB: templates (B T, 3, 196, 196), search (B, 3, 378, 378); masks (B T, 196), 1 on target cells.
 
-        `state` (1, dim) is the one before, zeros on the first frame.
+        `state` (B, dim) is the one before, zeros on the first frame.
         """
         kinds = self.token_type_embed[masks.long()]
         z = self.patch_embed(templates) + self.template_positions() + kinds
         x = self.patch_embed(search) + self.pos_embed + self.token_type_embed[2]
-        query = (state + self.track_query + self.query_embed).unsqueeze(0)
-        tokens = torch.cat([query, z.reshape(1, -1, z.shape[-1]), x], dim=1)
+        query = (state + self.track_query + self.query_embed).unsqueeze(1)
+        tokens = torch.cat([query, z.reshape(x.shape[0], -1, z.shape[-1]), x], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)
