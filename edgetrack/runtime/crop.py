@@ -71,6 +71,12 @@ def square_around(box: Box, factor: float) -> PixelSquare:
     return PixelSquare(round(box.x + 0.5 * box.w - 0.5 * side), round(box.y + 0.5 * box.h - 0.5 * side), side)
 
 
+def whole_square_around(box: Box, factor: float) -> PixelSquare:
+    """The square around a box of whole pixels, as `cv2.TrackerVit` cuts it: half a pixel goes toward the box."""
+    side = max(1, math.ceil(math.sqrt(box.w * box.h) * factor))
+    return PixelSquare(int(box.x) + int((box.w - side) / 2), int(box.y) + int((box.h - side) / 2), side)
+
+
 def crop_square(frame: Image, box: Box, rule: CropRule, out: Image, scratch: Scratch | None = None) -> float:
     """Cut a square around a box, pad it with black, resize it into `out` (docs/trackers/smat.md, Crop).
 

@@ -12,6 +12,7 @@ from edgetrack.arrays import Array
 from edgetrack.box import Box
 
 Map = NDArray[np.float32]
+_NO_EXTENT = 1e-6
 
 
 def hann_open(size: int) -> Map:
@@ -228,14 +229,34 @@ class DistanceDecoder:
             np.exp(score, out=score)
             score += 1
             np.reciprocal(score, out=score)
-            left, top, right, bottom = np.exp(loc.reshape(4, -1), out=self._distances)
+            np.exp(loc.reshape(4, -1), out=self._distances)
+            # A NaN or an infinity anywhere reaches the sums; they are cheaper than arrays of truth values.
+            total = float(cls.sum()) + float(loc.sum()) + float(self._distances.sum())
+        found = self.find(score, scale, aspect)
+        return found if math.isfinite(total) and found is not None and found.w > 0 and found.h > 0 else None
+
+    def of_distances(self, score: Map, reg: Map, scale: float, aspect: float) -> Found | None:
+        """The best box of a head whose activations are in its graph.
+
+        Args:
+            score: (1, 1, n, n) probabilities of the target.
+            reg: (1, 4, n, n) distances to left, top, right and lower edge, 0 or more, in pixels of the crop.
+            scale, aspect: see `CellChooser.choose`.
+        """
+        np.copyto(self._score, score.reshape(-1))
+        # A box without extent has no aspect; one this small never wins.
+        np.maximum(reg.reshape(4, -1), _NO_EXTENT, out=self._distances)
+        return self.find(self._score, scale, aspect)
+
+    def find(self, score: Array, scale: float, aspect: float) -> Found | None:
+        """The best cell by its score and the distances that were filled in; None where a number is not finite."""
+        with np.errstate(all="ignore"):
+            left, top, right, bottom = self._distances
             np.add(left, right, out=self._width)
             np.add(top, bottom, out=self._height)
             best = self.chooser.choose(score, self._width, self._height, scale, aspect)
-            # A NaN or an infinity anywhere reaches the sums; they are cheaper than arrays of truth values.
-            total = float(cls.sum()) + float(loc.sum()) + float(self._distances.sum())
             x, y, width, height = self._box(best.cell)
-        if not (math.isfinite(total) and math.isfinite(best.windowed) and width > 0 and height > 0):
+        if not (math.isfinite(best.windowed) and math.isfinite(width) and math.isfinite(height)):
             return None
         return Found(best.score, best.windowed, best.weight, x, y, width, height)
 

@@ -91,7 +91,7 @@ class Procedure(abc.ABC):
     """
 
     modalities: ClassVar[int] = 1
-    remembers: ClassVar[bool] = False
+    remembers: bool = False
     prompt: Prompt | None = None
     diagnostics: Diagnostics = NO_DIAGNOSTICS
     maps: tuple[Map, ...] = ()

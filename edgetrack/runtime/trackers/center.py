@@ -13,10 +13,21 @@ from edgetrack.box import Box, clip
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import CropRule, Image, Scratch, crop_square, square_around
+from edgetrack.runtime.crop import (
+    BLACK,
+    CropRule,
+    Image,
+    PixelSquare,
+    Scratch,
+    crop_filled,
+    crop_square,
+    square_around,
+    whole_square_around,
+)
 from edgetrack.runtime.decode import Map, Peak, decode_center, hann_open, map_back
 from edgetrack.runtime.memory import MemoryBank, MemoryEstimate, MemorySchedule, Retention
-from edgetrack.runtime.trackers.base import Decision, Pattern, Procedure, StageTimer, read_settings
+from edgetrack.runtime.trackers.base import Decision, Pattern, Procedure, StageTimer, check_graphs, read_settings
+from edgetrack.runtime.trackers.roles import Templates, UpdatePolicy, check_roles, padding_mask
 
 MAPS: Pattern = {
     "score": (1, 1, "cells", "cells"),
@@ -70,9 +81,16 @@ class CenterDecoder:
             previous: the box that the search crop was cut around.
             scale: crop pixels per frame pixel, as `crop_square` returned it.
         """
-        peak = decode_center(score, size, offset, self.window, self._response)
-        box = map_back(peak, previous, self.rule.size, scale)
-        return clip(box, frame.shape[0], frame.shape[1], self.margin), peak
+        peak = self.peak(score, size, offset)
+        return clip(self.place(peak, previous, scale), frame.shape[0], frame.shape[1], self.margin), peak
+
+    def peak(self, score: Map, size: Map, offset: Map) -> Peak:
+        """The best cell, in fractions of the crop."""
+        return decode_center(score, size, offset, self.window, self._response)
+
+    def place(self, peak: Peak, previous: Box, scale: float) -> Box:
+        """The peak's box in pixels of the frame, not clipped."""
+        return map_back(peak, previous, self.rule.size, scale)
 
 
 class CenterProcedure(Procedure):
@@ -117,6 +135,174 @@ class CenterProcedure(Procedure):
         return Decision(box, peak.score if self.reports == "score" else peak.windowed)
 
 
+class RoleSettings(CenterSettings, frozen=True, kw_only=True):
+    """The settings of families whose graphs' inputs are named by role (`edgetrack.runtime.trackers.roles`).
+
+    `crop`: `square`, the rule of the OSTrack family; `whole`, that of `cv2.TrackerVit`, on whole pixels. `clip_margin`
+    is what stays of a box in the frame; `clip = false` leaves boxes as they are found. Where the score is below
+    `lost_below`, `on_lost = "hold"` keeps the last box and `flag` follows the new one. `update`, `update_interval`,
+    `update_above` and `score_decay` are the `UpdatePolicy`, `target_box` is how the template's box is written.
+    """
+
+    clip_margin: float = 10.0
+    lost_below: float = 0.0
+    clip: bool = True
+    crop: Literal["square", "whole"] = "square"
+    on_lost: Literal["flag", "hold"] = "flag"
+    update: Literal["fixed", "interval", "best"] = "fixed"
+    update_interval: int = 0
+    update_above: float = 0.0
+    score_decay: float = 1.0
+    target_box: Literal["xyxy", "xywh"] = "xyxy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.update == "fixed" and (self.update_interval or self.update_above):
+            raise ValueError('update_interval and update_above need update = "interval" or "best"')
+        if self.update != "fixed" and not (self.update_interval >= 1 and 0 < self.score_decay <= 1):
+            raise ValueError(
+                f'update = "{self.update}" needs update_interval of 1 or more and score_decay in 0..1, found '
+                f"{self.update_interval} and {self.score_decay}"
+            )
+
+    @property
+    def policy(self) -> UpdatePolicy:
+        """When a later frame's crop becomes a template."""
+        return UpdatePolicy(self.update, self.update_interval, self.update_above, self.score_decay)
+
+
+class CenterFamilySettings(RoleSettings, frozen=True, kw_only=True):
+    """The settings of family `center`.
+
+    `window`: what the score is multiplied with; `none` for a graph that does it itself. `reports`: which score is the
+    confidence, that of the chosen cell before the window or with it. `state = "whole"` keeps boxes of whole pixels,
+    rounded down, as `cv2.TrackerVit` does; `map_back` is then the side that fractions of the crop are mapped back with:
+    the crop's own, or `root`, search_factor times the whole root of the area (OpenCV before 4.12).
+    """
+
+    window: Literal["hann-open", "none"] = "hann-open"
+    reports: Literal["score", "windowed"] = "score"
+    state: Literal["float", "whole"] = "float"
+    map_back: Literal["crop", "root"] = "crop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.state == "whole" and (self.crop != "whole" or self.clip):
+            raise ValueError('state = "whole" needs crop = "whole" and clip = false')
+        if self.map_back == "root" and self.state != "whole":
+            raise ValueError('map_back = "root" needs state = "whole"')
+
+
+class RoleCropper:
+    """The square crops of a family's settings, and the search crop's mask where a graph takes one."""
+
+    def __init__(self, settings: RoleSettings) -> None:
+        self.whole = settings.crop == "whole"
+        self.scratch = Scratch()
+
+    def __call__(self, frame: Frame, box: Box, rule: CropRule, out: Image) -> PixelSquare:
+        """Cut the square around a box into `out`; returns the square."""
+        if self.whole:
+            square = whole_square_around(box, rule.factor)
+            crop_filled(frame, square, BLACK, out, self.scratch)
+            return square
+        crop_square(frame, box, rule, out, self.scratch)
+        return square_around(box, rule.factor)
+
+
+class CenterFamily(CenterProcedure):
+    """Any tracker with a centre head, its inputs named by role, outputs `score`, `size` and `offset` of `step`.
+
+    Maps are fractions of the crop (size) and of a cell (offset), score is 0..1, activations are in the graph.
+    """
+
+    settings_type: ClassVar[type[CenterSettings]] = CenterFamilySettings
+
+    def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
+        super().__init__(manifest, graphs)
+        self.settings = read_settings(manifest.procedure, CenterFamilySettings)
+        self.templates = roles_of(manifest, graphs, self.settings, self.template_rule)
+        self.remembers = self.settings.update != "fixed"
+        self.mask = self.step.inputs.get("search_mask")
+        self.square = PixelSquare(0, 0, 1)
+        self.found: float | None = None
+        if self.settings.window == "none":
+            self.decoder.window[...] = 1.0
+
+    def check(self, manifest: Manifest, settings: CenterSettings) -> None:
+        settings = cast(CenterFamilySettings, settings)
+        check_roles(
+            manifest,
+            template_size=settings.template_size,
+            search_size=settings.search_size,
+            policy=settings.policy,
+            outputs=MAPS,
+        )
+        inputs: Pattern = {info.name: info.shape for info in manifest.graph("step").inputs}
+        check_graphs(manifest, {"step": (inputs, MAPS)})
+
+    def init(self, frame: Frame, box: Box) -> None:
+        self.state = self._whole(box) if self.settings.state == "whole" else box
+        self.templates.start(frame, self.state)
+
+    def reset_box(self, box: Box) -> None:
+        self.state = self._whole(box) if self.settings.state == "whole" else box
+
+    @staticmethod
+    def _whole(box: Box) -> Box:
+        return Box(float(int(box.x)), float(int(box.y)), float(max(1, int(box.w))), float(max(1, int(box.h))))
+
+    def fill(self, frame: Frame) -> float:
+        self.found = None
+        self.square = self.templates.cut(frame, self.state, self.search_rule, self.search)
+        if self.mask is not None:
+            padding_mask(self.square, frame, self.mask)
+        return self.search_rule.size / self.square.side
+
+    def search_region(self) -> Box:
+        return Box(self.square.x, self.square.y, self.square.side, self.square.side)
+
+    def decode(self, frame: Frame, scale: float) -> Decision:
+        if self.settings.clip:
+            box, peak = self.decoder(self.score, self.size, self.offset, frame, self.state, scale)
+        else:
+            peak = self.decoder.peak(self.score, self.size, self.offset)
+            box = (
+                self._map_whole(peak) if self.settings.state == "whole" else self.decoder.place(peak, self.state, scale)
+            )
+        self.found = peak.windowed if self.settings.reports == "windowed" else peak.score
+        if self.settings.on_lost == "hold" and self.found < self.lost_below:
+            box = self.state
+        return Decision(box, self.found)
+
+    def _map_whole(self, peak: Peak) -> Box:
+        """Fractions of the crop to whole pixels of the frame, from the square's corner."""
+        x, y, w, h = self.state
+        root = self.settings.map_back == "root"
+        side = self.search_rule.factor * math.floor(math.sqrt(w * h)) if root else self.square.side
+        left, top = int(x) + int((w - side) / 2), int(y) + int((h - side) / 2)
+        return Box(
+            float(math.floor((peak.cx - peak.w / 2) * side + left)),
+            float(math.floor((peak.cy - peak.h / 2) * side + top)),
+            float(max(1, math.floor(peak.w * side))),
+            float(max(1, math.floor(peak.h * side))),
+        )
+
+    def remember(self, frame: Frame, timer: StageTimer) -> None:
+        self.templates.after(frame, self.state, self.found)
+
+
+def roles_of(
+    manifest: Manifest, graphs: Mapping[str, CompiledGraph], settings: RoleSettings, rule: CropRule
+) -> Templates:
+    """What feeds a family's graphs their templates."""
+    roles = {info.name: info.role for info in manifest.graphs}
+    return Templates(graphs, roles, rule, RoleCropper(settings), settings.policy, settings.target_box)
+
+
+PROCEDURE = CenterFamily
+
+
 class TemplateMemorySettings(CenterSettings, frozen=True):
     """And a memory of template crops; `schedule` and `memory` as in `edgetrack.runtime.memory`."""
 
@@ -141,7 +327,7 @@ class TemplateMemorySettings(CenterSettings, frozen=True):
 class TemplateMemoryProcedure(CenterProcedure):
     """Reads the template crops of past frames that the schedule asks for, and keeps one of every frame."""
 
-    remembers: ClassVar[bool] = True
+    remembers = True
     settings_type: ClassVar[type[TemplateMemorySettings]] = TemplateMemorySettings
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:

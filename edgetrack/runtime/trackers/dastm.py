@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import cast
 
 import cv2
 import msgspec
@@ -154,7 +154,7 @@ def _entry_bytes(settings: DastmSettings) -> int:
 class DastmProcedure(Procedure):
     """Graphs `memory` (crop, target's place -> features, gate weights) and `step` (crop, memories -> score, boxes)."""
 
-    remembers: ClassVar[bool] = True
+    remembers = True
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)

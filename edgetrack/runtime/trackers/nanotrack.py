@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import cv2
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,17 +19,17 @@ from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import Colour, Image, PixelSquare, Scratch, crop_filled
+from edgetrack.runtime.crop import Image, PixelSquare, Scratch, crop_filled
 from edgetrack.runtime.decode import (
     CellChooser,
     DistanceDecoder,
     Found,
     Map,
-    hann_closed,
     hann_root,
     size_with_context,
 )
 from edgetrack.runtime.trackers.base import Decision, Pattern, Procedure, check_graphs, read_settings, shapes_of
+from edgetrack.runtime.trackers.distances import ContextLoop, ContextSettings, TargetState, limited
 
 OPENCV = {"window_influence": 0.455, "penalty_k": 0.055, "size_rate": 0.37}
 OPENCV_CELLS = 16
@@ -38,128 +37,19 @@ OPENCV_CELLS = 16
 OPENCV_LARGEST = 2.0**30
 
 
-class NanoTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The numbers of the procedure.
-
-    `lost_below` is ours, the published tracker knows no loss: a score under it flags the result as lost; the box is
-    reported and followed all the same. The variant `opencv` is OpenCV's with OpenCV's constants, and no others.
-    """
+class NanoTrackSettings(ContextSettings, frozen=True, kw_only=True):
+    """The variant `opencv` is OpenCV's with OpenCV's constants, and no others."""
 
     variant: Literal["official", "opencv"]
-    template_size: int
-    search_size: int
-    stride: int
-    window_influence: float
-    penalty_k: float
-    size_rate: float
-    smallest_side: float
-    lost_below: float
 
     def __post_init__(self) -> None:
-        positive = (self.template_size, self.search_size, self.stride, self.smallest_side)
-        shares = (self.window_influence, self.size_rate)
-        if not (
-            all(0 < value < math.inf for value in positive)
-            and all(0 <= value <= 1 for value in shares)
-            and 0 <= self.penalty_k < math.inf
-            and math.isfinite(self.lost_below)
-        ):
-            raise ValueError(
-                "sizes, stride and smallest_side must be positive, window_influence and size_rate 0..1, penalty_k at "
-                f"least 0 and all numbers finite, found {self}"
-            )
+        super().__post_init__()
         found = {name: getattr(self, name) for name in OPENCV}
         if self.variant == "opencv" and found != OPENCV:
             raise ValueError(f"variant 'opencv' has fixed numbers: found {found}, expected {OPENCV}")
 
 
-class TargetState(NamedTuple):
-    """The state: centre and size in pixels of the frame."""
-
-    cx: float
-    cy: float
-    w: float
-    h: float
-
-
-class Official:
-    """The published loop: where to cut, what to expect there, where to go."""
-
-    dtype: type[np.floating[Any]] = np.float64
-
-    def __init__(self, settings: NanoTrackSettings) -> None:
-        self.settings = settings
-        self.target = TargetState(0.0, 0.0, 0.0, 0.0)
-        self.scale = 1.0
-        self.fill: Colour = (0, 0, 0)
-        self.origin = 0
-
-    @staticmethod
-    def window(cells: int) -> NDArray[Any]:
-        """Added to the score."""
-        return hann_closed(cells)
-
-    def start(self, frame: Frame, box: Box) -> PixelSquare:
-        """Take over a target; the template's square."""
-        blue, green, red, _ = cv2.mean(frame)
-        self.fill = (int(blue), int(green), int(red))
-        self.reset(box)
-        return self._around(round(size_with_context(self.target.w, self.target.h)))
-
-    def reset(self, box: Box) -> None:
-        """Continue from a box."""
-        self.target = TargetState(*box.center, box.w, box.h)
-
-    def search(self) -> PixelSquare:
-        """The square of the search region."""
-        size = size_with_context(self.target.w, self.target.h)
-        self.scale = self.settings.template_size / size
-        return self._around(round(size * (self.settings.search_size / self.settings.template_size)))
-
-    def _around(self, side: int) -> PixelSquare:
-        side = max(1, side)
-        x, y = (math.floor(c - (side + 1) / 2 + 0.5) for c in self.target[:2])
-        return PixelSquare(x, y, side)
-
-    def cut(self, frame: Frame, square: PixelSquare, out: Image, scratch: Scratch) -> None:
-        """Cut a square as the network wants it: BGR, around the frame the first frame's mean, truncated."""
-        crop_filled(frame, square, self.fill, out, scratch)
-
-    def expected(self) -> tuple[float, float]:
-        """Size with context, in pixels of the crop, and aspect that carry no penalty."""
-        _, _, w, h = self.target
-        return size_with_context(w * self.scale, h * self.scale), w / h
-
-    def move(self, found: Found, frame_size: tuple[int, int]) -> float:
-        """Take over the cell that was chosen; returns the confidence, 0..1."""
-        rate = found.weight * self.settings.size_rate
-        cx, cy, w, h = self.target
-        moved = TargetState(
-            cx + found.x / self.scale,
-            cy + found.y / self.scale,
-            (1 - rate) * w + rate * (found.w / self.scale),
-            (1 - rate) * h + rate * (found.h / self.scale),
-        )
-        self.target = limited(moved, frame_size, self.settings.smallest_side)
-        return found.score
-
-    def box(self) -> Box:
-        """What is reported; its centre lies in the frame, its edges may not."""
-        return Box.from_center(*self.target)
-
-
-def limited(target: TargetState, frame_size: tuple[int, int], smallest: float) -> TargetState:
-    """Centre in the frame, sides between `smallest` and the frame's."""
-    height, width = frame_size
-    return TargetState(
-        max(0.0, min(target.cx, width)),
-        max(0.0, min(target.cy, height)),
-        max(smallest, min(target.w, width)),
-        max(smallest, min(target.h, height)),
-    )
-
-
-class OpenCv(Official):
+class OpenCv(ContextLoop):
     """`cv2.TrackerNano`: float32, RGB, whole pixels; its slips are kept (docs/trackers/nanotrack.md, Decoding)."""
 
     dtype = np.float32
@@ -230,7 +120,7 @@ class OpenCv(Official):
         return Box(*(float(int(value)) for value in (cx - w / 2, cy - h / 2, w, h)))
 
 
-VARIANTS = {"official": Official, "opencv": OpenCv}
+VARIANTS = {"official": ContextLoop, "opencv": OpenCv}
 
 
 def _check_graphs(manifest: Manifest, settings: NanoTrackSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -101,7 +101,7 @@ def _check_graphs(manifest: Manifest, settings: SpmTrackSettings) -> None:
 class SpmTrackProcedure(Procedure):
     """Graph `step` (search crop, template crops, their masks, state -> score, boxes, next state)."""
 
-    remembers: ClassVar[bool] = True
+    remembers = True
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)

@@ -7,9 +7,8 @@ import pytest
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError, UnknownNameError
 from edgetrack.runtime.trackers.base import find_family, find_procedure, read_settings
-from edgetrack.runtime.trackers.center import CenterSettings
+from edgetrack.runtime.trackers.center import CenterFamily, CenterSettings
 from edgetrack.runtime.trackers.nanotrack import NanoTrackProcedure
-from edgetrack.runtime.trackers.smat import SmatProcedure
 from tests.builders import scripted_manifest
 
 SETTINGS = {
@@ -23,7 +22,7 @@ SETTINGS = {
 
 
 def test_smat_is_found() -> None:
-    assert find_family("smat") is SmatProcedure
+    assert find_family("smat") is CenterFamily
 
 
 @pytest.mark.parametrize("name", ["nanotrack_v2", "nanotrack_v3", "nanotrack_mine"])
