@@ -87,7 +87,7 @@ class TestLoading:
             ({"tracker": "nothing"}, UnknownNameError, "no tracker named 'nothing'"),
             ({"tracker": "base"}, UnknownNameError, "no tracker named 'base'"),
             ({"target": "nowhere"}, UnknownNameError, "target 'nowhere' is not known"),
-            ({"procedure": {}}, BundleError, "procedure section does not suit CenterSettings"),
+            ({"procedure": {}}, BundleError, "procedure section does not suit CenterFamilySettings"),
         ],
     )
     def test_manifest_that_cannot_be_run_is_refused(

@@ -43,7 +43,9 @@ class BoxFamily(Procedure):
                 )
         if settings.crop == "whole" or not settings.clip:
             raise BundleError("family box keeps boxes as real numbers and clips them; leave out crop and clip")
-        if "score" not in {info.name for info in manifest.graph("step").outputs} and (settings.lost_below > 0 or settings.update != "fixed"):
+        if "score" not in {info.name for info in manifest.graph("step").outputs} and (
+            settings.lost_below > 0 or settings.update != "fixed"
+        ):
             raise BundleError(
                 f"bundle {manifest.name!r} has no output 'score', which lost_below and update need; leave them out"
             )

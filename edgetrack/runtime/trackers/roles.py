@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, NamedTuple
 
 import cv2
@@ -183,60 +183,55 @@ class Templates:
 
 
 def check_roles(
-    manifest: Manifest, *, template_size: int, search_size: int, policy: UpdatePolicy, outputs: Mapping[str, object]
+    manifest: Manifest, *, template_size: int, search_size: int, policy: UpdatePolicy, outputs: Collection[str]
 ) -> None:
     """Check that every input of a bundle's graphs has a role that is filled, in the dtype and shape of that role.
 
     Raises:
-        BundleError: one has none, or another shape; or the update policy has no input to write to.
+        BundleError: one has none, or another shape; an output is missing; the update policy has no input to write to.
     """
-    step_outputs = {info.name for info in manifest.graph("step").outputs}
-    if missing := [name for name in outputs if name not in step_outputs]:
-        raise BundleError(
-            f"graph 'step' of bundle {manifest.name!r} has the outputs {', '.join(sorted(step_outputs))}, "
-            f"expected {', '.join(outputs)}: {missing[0]!r} is missing"
-        )
-    t, s = template_size, search_size
-    known: dict[str, tuple[str, tuple[int, ...]]] = {
-        "search": ("uint8", (s, s, 3)),
-        "search_mask": ("uint8", (s, s)),
-        "template": ("uint8", (t, t, 3)),
-        "online_template": ("uint8", (t, t, 3)),
-        "template_mask": ("uint8", (t, t)),
-    }
+    given = {info.name for info in manifest.graph("step").outputs}
+    if missing := [name for name in outputs if name not in given]:
+        raise _unfit(manifest, f"'step' has the outputs {', '.join(sorted(given))}; {missing[0]!r} is missing")
+    image, mask = ("uint8", (template_size, template_size, 3)), ("uint8", (template_size, template_size))
+    roles: dict[str, tuple[str, tuple[int, ...]]] = {"template": image, "online_template": image, "template_mask": mask}
+    search = {"search": ("uint8", (search_size, search_size, 3)), "search_mask": ("uint8", (search_size, search_size))}
     made: dict[str, tuple[str, tuple[int, ...]]] = {}
     filled: dict[str, tuple[int, ...]] = {}
     for graph in manifest.graphs:
+        known = made | roles | (search if graph.role == "step" else {})
         for info in graph.inputs:
-            found = (info.dtype, info.shape)
-            wanted = made.get(info.name) or known.get(info.name)
-            if info.name == "templates" and len(info.shape) == 4:
-                wanted = ("uint8", (max(2, info.shape[0]), t, t, 3))
+            wanted = known.get(info.name)
+            if info.name == "templates":
+                wanted = ("uint8", (max(2, *info.shape[:1]), template_size, template_size, 3))
             elif info.name == "target_box":
                 wanted = ("float32", (*info.shape[:-1], 4))
-            if graph.role == "init" and info.name in SEARCH_ROLES:
-                wanted = None
             if wanted is None:
-                raise BundleError(
-                    f"input {info.name!r} of graph {graph.name!r} has no role in bundle {manifest.name!r}; expected "
-                    f"one of {', '.join((*SEARCH_ROLES, *TEMPLATE_ROLES))}, or an output of an init graph"
+                raise _unfit(
+                    manifest,
+                    f"input {info.name!r} of {graph.name!r} has no role; expected one of "
+                    f"{', '.join((*SEARCH_ROLES, *TEMPLATE_ROLES))}, or an output of an init graph",
                 )
-            if found != wanted:
-                raise BundleError(
-                    f"the graphs of bundle {manifest.name!r} do not suit its procedure: input {info.name!r} of graph "
-                    f"{graph.name!r} is {found[0]} {found[1]}, expected {wanted[0]} {wanted[1]}"
+            if (info.dtype, info.shape) != wanted:
+                raise _unfit(
+                    manifest,
+                    f"input {info.name!r} of {graph.name!r} is {info.dtype} {info.shape}, expected {wanted[0]} "
+                    f"{wanted[1]}",
                 )
             filled[info.name] = info.shape
         if graph.role == "init":
             made |= {info.name: (info.dtype, info.shape) for info in graph.outputs}
     if "search" not in filled:
-        raise BundleError(f"no graph of bundle {manifest.name!r} has an input 'search'; nothing would be searched")
+        raise _unfit(manifest, "none has an input 'search'; nothing would be searched")
     boxes = math.prod(filled.get("target_box", (4,))) // 4
     if boxes > 1 and boxes != filled.get("templates", (0,))[0]:
-        raise BundleError(f"bundle {manifest.name!r} takes {boxes} target boxes, expected one for each of `templates`")
+        raise _unfit(manifest, f"they take {boxes} target boxes, expected one for each of `templates`")
     writable = {"fixed": (), "interval": ("templates", "online_template"), "best": ("online_template",)}[policy.kind]
     if writable and not any(role in filled for role in writable):
-        raise BundleError(
-            f"the update policy {policy.kind!r} needs an input {' or '.join(writable)}, which the graphs of bundle "
-            f"{manifest.name!r} have not; leave update out"
+        raise _unfit(
+            manifest, f"update policy {policy.kind!r} needs an input {' or '.join(writable)}; leave update out"
         )
+
+
+def _unfit(manifest: Manifest, problem: str) -> BundleError:
+    return BundleError(f"the graphs of bundle {manifest.name!r} do not suit its procedure: {problem}")
