@@ -145,14 +145,16 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def tiny_tables(tracker: str, procedure: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of a tracker's recipe in its small configuration, its procedure changed."""
+def tiny_tables(tracker: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a tracker's recipe in its small configuration, changed: its procedure, or what only that lacks."""
     from edgetrack.export.recipe import find_recipe
 
     tables = msgspec.to_builtins(find_recipe(tracker))
-    for section, changes in TINY[tracker].items():
-        tables[section] |= changes
-    tables["procedure"] |= procedure
+    for section, smaller in TINY[tracker].items():
+        tables[section] |= smaller
+    for key, value in changes.items():
+        in_network = key in tables["configuration"] and key not in tables["procedure"]
+        tables["configuration" if in_network else "procedure"][key] = value
     return tables
 
 

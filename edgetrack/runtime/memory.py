@@ -7,6 +7,7 @@ frame t is searched, entries 0..t-1 are there.
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
@@ -23,8 +24,9 @@ MINUTE = 1800
 
 
 def _uniform(t: int, count: int) -> tuple[int, ...]:
-    if t <= count:
-        return tuple(range(t))
+    # As published: with one template, it is the first frame's.
+    if t <= count or count == 1:
+        return tuple(range(min(t, count)))
     step = t // count
     return tuple(sorted({0, *(j * step + step // 2 for j in range(count))}))
 
@@ -34,8 +36,8 @@ def _nearest(t: int, count: int) -> tuple[int, ...]:
 
 
 def _fixed(t: int, count: int) -> tuple[int, ...]:
-    if t <= count:
-        return (*range(t), *[t - 1] * (count - t))
+    if t <= count or count == 1:
+        return (*range(min(t, count)), *[t - 1] * (count - t))
     step = t // (count - 1)
     return (0, *(j * step + step // 2 for j in range(count - 1)))
 
@@ -44,11 +46,14 @@ def _spread(t: int, count: int) -> tuple[int, ...]:
     return tuple(j * t // count for j in range(count)) if t > count else _fixed(t, count)
 
 
+CONFIDENT = "confident"
+"""The rule that asks for scores: without any it is `nearest`, whose number of entries it has."""
 _RULES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
     "uniform": _uniform,
     "nearest": _nearest,
     "fixed": _fixed,
     "spread": _spread,
+    CONFIDENT: _nearest,
 }
 
 
@@ -59,33 +64,49 @@ class MemorySchedule:
     Attributes:
         rule: `uniform`, the middles of `count` equal spans of the past and entry 0; `nearest`, the last `count`;
             `fixed`, always `count`: entry 0 and the middles of `count` - 1 spans; `spread`, always `count`: where
-            `count` equal spans begin.
-        count: 2 or more.
+            `count` equal spans begin; `confident`, entry 0 and the `count` - 1 of the highest scores.
+        count: 1 or more. With 1, all but `nearest` ask for entry 0.
     """
 
     rule: str
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> MemorySchedule:
+    def parse(cls, text: str, *, scored: bool = False) -> MemorySchedule:
         """`uniform:3` and the like.
 
+        Args:
+            text: as it is written.
+            scored: whether the tracker keeps scores, which `confident` asks for.
+
         Raises:
-            ValueError: it is none.
+            ValueError: it is none, or asks for scores that are not kept.
         """
         rule, _, count = text.partition(":")
-        if rule not in _RULES or not (count.isascii() and count.isdecimal() and 2 <= int(count[:4]) <= 64):
-            raise ValueError(f"schedule {text!r}: expected {', '.join(_RULES)} and a count of 2..64, such as uniform:3")
+        if rule not in _RULES or not (count.isascii() and count.isdecimal() and 1 <= int(count[:4]) <= 64):
+            raise ValueError(f"schedule {text!r}: expected {', '.join(_RULES)} and a count of 1..64, such as uniform:3")
+        if rule == CONFIDENT and not scored:
+            raise ValueError(f"schedule {text!r}: this tracker keeps no scores of past frames, use uniform:{count}")
         return cls(rule, int(count))
 
     def choose(self, t: int) -> tuple[int, ...]:
-        """Entries for tracked frame t >= 1, in order of time."""
+        """Entries for tracked frame t >= 1, in order of time; `MemoryBank.chosen` of a rule that asks for scores."""
         return _RULES[self.rule](t, self.count)
+
+    @property
+    def first_only(self) -> bool:
+        """Whether nothing but entry 0 is ever asked for."""
+        return self.count == 1 and self.rule != "nearest"
+
+    @property
+    def scored(self) -> bool:
+        """Whether entries are chosen by their scores."""
+        return self.rule == CONFIDENT
 
     @property
     def most(self) -> int:
         """The most entries that are ever asked for."""
-        return self.count + 1 if self.rule == "uniform" else self.count
+        return self.count + 1 if self.rule == "uniform" and self.count > 1 else self.count
 
     @property
     def full_at(self) -> int:
@@ -93,9 +114,9 @@ class MemorySchedule:
         return next(t for t in itertools.count(1) if len(self.choose(t)) == self.most)
 
     @property
-    def reach(self) -> int | None:
-        """How many of the newest entries are enough; None where all of the past may be asked for."""
-        return self.count if self.rule == "nearest" else None
+    def bound(self) -> int | None:
+        """How many entries are kept whatever the retention, where a frame asks for all that later ones may ask for."""
+        return self.count if self.rule == "nearest" or self.scored or self.first_only else None
 
 
 class Retention(NamedTuple):
@@ -145,7 +166,7 @@ class MemoryEstimate:
 
     def entries(self, frames: int) -> int:
         """Entries kept after a number of tracked frames."""
-        return min([frames + 1, *self._bounds()])
+        return frames + 1 if self._bound is None else min(frames + 1, self._bound)
 
     def nbytes(self, frames: int) -> int:
         """Bytes kept after a number of tracked frames."""
@@ -153,18 +174,19 @@ class MemoryEstimate:
 
     def text(self) -> str:
         """One line; MB of 10^6 bytes."""
-        where = " in a temporary file" if self.retention.disk else ""
-        bounds = self._bounds()
+        where = " in a temporary file" if self.retention.disk and self.schedule.bound is None else ""
         entry = f"{self.entry_bytes / 1e3:.0f} kB an entry"
-        if bounds:
-            return f"{entry}, {min(bounds)} entries at most: {min(bounds) * self.entry_bytes / 1e6:.1f} MB{where}"
+        if self._bound is not None:
+            most = "1 entry" if self._bound == 1 else f"{self._bound} entries"
+            return f"{entry}, {most} at most: {self._bound * self.entry_bytes / 1e6:.1f} MB{where}"
         return (
             f"{entry}, one a frame without end{where}: {self.nbytes(MINUTE) / 1e6:.0f} MB after a minute at 30 fps; "
             "bounded:M bounds it"
         )
 
-    def _bounds(self) -> list[int]:
-        return [bound for bound in (self.retention.limit, self.schedule.reach) if bound is not None]
+    @property
+    def _bound(self) -> int | None:
+        return self.retention.limit if self.schedule.bound is None else self.schedule.bound
 
 
 class MemoryBank:
@@ -181,7 +203,9 @@ class MemoryBank:
         self._count = 0
         self._spacing = 1
         self._held: dict[int, Array] = {}
-        self._file = _File(int(np.prod(shape)) * self._dtype.itemsize) if retention.disk else None
+        self._scores: dict[int, float] = {}
+        disk = retention.disk and schedule.bound is None
+        self._file = _File(int(np.prod(shape)) * self._dtype.itemsize) if disk else None
 
     @property
     def estimate(self) -> MemoryEstimate:
@@ -207,17 +231,39 @@ class MemoryBank:
     def clear(self) -> None:
         """Forget all."""
         self._held.clear()
+        self._scores.clear()
         self._count, self._spacing = 0, 1
 
-    def append(self, entry: Array) -> None:
-        """Take a copy of the newest entry."""
+    def chosen(self) -> tuple[int, ...]:
+        """The entries that the next frame asks for, in order of time; the earlier one of two with one score."""
+        if not self.schedule.scored:
+            return self.schedule.choose(self._count)
+        best = sorted(self._scores, key=lambda index: (-self._scores[index], index))
+        return tuple(sorted(best[: self.schedule.count]))
+
+    def append(self, entry: Array, score: float = math.inf) -> None:
+        """Take a copy of the newest entry, and the score with which it was found: infinity for the first frame's."""
         number = self._count
         self._count += 1
         if self._file is not None:
-            self._file.write(number % (self.schedule.reach or self._count), entry)
+            self._file.write(number, entry)
             return
-        if self.schedule.reach is not None:
-            self._held.pop(number - self.schedule.reach, None)
+        if self.schedule.bound is not None:
+            self._keep_chosen(number, entry, score)
+        else:
+            self._keep_spaced(number, entry)
+
+    def _keep_chosen(self, number: int, entry: Array, score: float) -> None:
+        if self.schedule.scored:
+            self._scores[number] = score
+        chosen = self.chosen()
+        if number in chosen:
+            self._held[number] = np.array(entry, self._dtype)
+        for index in [index for index in self._held if index not in chosen]:
+            del self._held[index]
+        self._scores = {index: score for index, score in self._scores.items() if index in chosen}
+
+    def _keep_spaced(self, number: int, entry: Array) -> None:
         before = number - 1
         if self._retention.limit is not None and before % self._spacing:
             self._held.pop(before, None)
@@ -236,7 +282,7 @@ class MemoryBank:
         if not 0 <= index < self._count:
             raise IndexError(f"entry {index} of a memory of {self._count}")
         if self._file is not None:
-            self._file.read(index % (self.schedule.reach or self._count), out)
+            self._file.read(index, out)
             return index
         kept = index if index in self._held else min(self._held, key=lambda held: (abs(held - index), held))
         np.copyto(out, self._held[kept])

@@ -46,17 +46,24 @@ def test_schedules_are_the_official_ones(shared: Path, text: str) -> None:
     assert {t: list(schedule.choose(int(t))) for t in table} == table
 
 
-@given(st.sampled_from(sorted(GOLDEN)), st.integers(1, 5000))
+SINGLE = ["uniform:1", "nearest:1", "fixed:1", "spread:1"]
+
+
+@given(st.sampled_from([*sorted(GOLDEN), *SINGLE]), st.integers(1, 5000))
 def test_a_schedule_asks_for_what_there_is_and_no_more_than_it_says(text: str, t: int) -> None:
     schedule = MemorySchedule.parse(text)
     chosen = schedule.choose(t)
     assert list(chosen) == sorted(chosen)
     assert all(0 <= index < t for index in chosen)
     assert 1 <= len(chosen) <= schedule.most
-    assert schedule.reach is None or chosen[0] >= t - schedule.reach
 
 
-@given(st.sampled_from(sorted(GOLDEN)), st.integers(0, 100))
+def test_a_memory_of_one_template_is_the_first_frame_or_the_last() -> None:
+    found = {text: {MemorySchedule.parse(text).choose(t) for t in (1, 2, 3, 100)} for text in SINGLE}
+    assert found == {"nearest:1": {(0,), (1,), (2,), (99,)}, **{text: {(0,)} for text in SINGLE if text[0] != "n"}}
+
+
+@given(st.sampled_from([*sorted(GOLDEN), *SINGLE]), st.integers(0, 100))
 def test_a_memory_that_is_full_once_stays_full(text: str, later: int) -> None:
     schedule = MemorySchedule.parse(text)
     assert len(schedule.choose(schedule.full_at + later)) == schedule.most
@@ -64,7 +71,7 @@ def test_a_memory_that_is_full_once_stays_full(text: str, later: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "uniform", "uniform:1", "uniform:x", "newest:3", "uniform:65", "uniform:٣", "fixed:-3"]
+    "text", ["", "uniform", "uniform:0", "uniform:x", "newest:3", "uniform:65", "uniform:٣", "fixed:-3"]
 )
 def test_what_is_no_schedule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="such as uniform:3"):
@@ -80,7 +87,7 @@ def test_what_is_no_way_of_keeping_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("retention", ["exact", "exact:disk"])
-@pytest.mark.parametrize("schedule", sorted(GOLDEN))
+@pytest.mark.parametrize("schedule", [*sorted(GOLDEN), *SINGLE])
 def test_exact_gives_what_was_put_in(retention: str, schedule: str) -> None:
     kept, out = bank(retention, schedule), np.empty((2, 3), np.uint16)
     for round_ in range(2):
@@ -90,6 +97,36 @@ def test_exact_gives_what_was_put_in(retention: str, schedule: str) -> None:
             for index in kept.schedule.choose(kept.count):
                 assert kept.read(index, out) == index
                 assert (out == 1000 * round_ + index).all()
+
+
+def test_confidence_needs_a_tracker_that_keeps_scores() -> None:
+    with pytest.raises(ValueError, match="keeps no scores of past frames, use uniform:3"):
+        MemorySchedule.parse("confident:3")
+
+
+@given(
+    st.integers(1, 5),
+    st.lists(st.floats(0, 1), max_size=60),
+    st.sampled_from(["exact", "exact:disk", "bounded:2"]),
+)
+def test_the_most_confident_frames_and_the_first_are_kept_and_no_more(
+    count: int, scores: list[float], retention: str
+) -> None:
+    kept = MemoryBank(
+        Retention.parse(retention), MemorySchedule.parse(f"confident:{count}", scored=True), (2, 3), np.uint16
+    )
+    kept.append(numbered(0))
+    for number, score in enumerate(scores, 1):
+        kept.append(numbered(number), score)
+        # Among equals the earlier one stays.
+        ranked = sorted(range(1, number + 1), key=lambda index: scores[index - 1], reverse=True)
+        assert kept.chosen() == tuple(sorted([0, *ranked[: count - 1]]))
+        out = np.empty((2, 3), np.uint16)
+        for index in kept.chosen():
+            assert kept.read(index, out) == index
+            assert (out == index).all()
+        assert kept.nbytes == kept.estimate.nbytes(number)
+    assert kept.nbytes <= count * 12
 
 
 @given(limit=st.integers(2, 20), count=st.integers(1, 300))

@@ -66,8 +66,11 @@ class Temporal(nn.Module):
         z, x = down[:, :count], down[:, count:]
         # An absent frame is the zero that the published filter pads with.
         z = z.reshape(2, self.sizes.templates, self.sizes.template_tokens, TEMPORAL_RANK) * frames
-        before, after = F.pad(z[:, :-1], (0, 0, 0, 0, 1, 0)), F.pad(z[:, 1:], (0, 0, 0, 0, 0, 1))
-        z = z + before * self.before + z * self.here + after * self.after + self.bias
+        filtered = z * self.here + self.bias
+        if self.sizes.templates > 1:
+            before, after = F.pad(z[:, :-1], (0, 0, 0, 0, 1, 0)), F.pad(z[:, 1:], (0, 0, 0, 0, 0, 1))
+            filtered = filtered + before * self.before + after * self.after
+        z = z + filtered
         merged = torch.cat([z.reshape(2, count, TEMPORAL_RANK), x], dim=1)
         return torch.matmul(merged, self.up) + self.up_bias
 
@@ -127,22 +130,33 @@ class Deep(nn.Module):
         return torch.matmul(first + gate * difference, self.up) + self.up_bias
 
 
+def _deployed(adapter: ShallowAdapter | DeepAdapter | None) -> Shallow | Deep | None:
+    if adapter is None:
+        return None
+    return Shallow(adapter) if isinstance(adapter, ShallowAdapter) else Deep(adapter)
+
+
 class DeployedBlock(nn.Module):
     """A block on both modalities at once; large matrices are the published module's own."""
 
     def __init__(self, block: Block, sizes: Sizes) -> None:
         super().__init__()
-        self.temporal = Temporal(block.adap_tem1, block.adap_tem2, sizes)
+        pair = block.over_time
+        self.temporal = None if pair is None else Temporal(*pair, sizes)
         self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
-        self.shallow, self.deep = Shallow(block.adap_t), Deep(block.adap2_t)
+        self.first, self.second = _deployed(block.adap_t), _deployed(block.adap2_t)
 
     def forward(self, x: Tensor, frames: Tensor, keys: Tensor, first: int) -> Tensor:
         """Tokens (2, N, dim) to (2, N - first, dim): those from `first` on."""
-        x = x + self.temporal(x, frames)
+        if self.temporal is not None:
+            x = x + self.temporal(x, frames)
         normed = self.norm1(x)
-        x = x[:, first:] + self.attn(normed, keys, first) + self.shallow(normed[:, first:])
+        x = x[:, first:] + self.attn(normed, keys, first)
+        if self.first is not None:
+            x = x + self.first(normed[:, first:])
         normed = self.norm2(x)
-        return x + self.mlp(normed) + self.deep(normed)
+        x = x + self.mlp(normed)
+        return x if self.second is None else x + self.second(normed)
 
 
 class StepGraph(nn.Module):

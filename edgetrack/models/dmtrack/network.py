@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -16,6 +16,12 @@ RANK = 8
 TEMPORAL_RANK = 12
 
 
+TEMPORAL = ("separate", "shared", "none")
+"""One temporal adapter a modality, as published; one for both; none."""
+ADAPTERS = ("shallow", "deep", "none")
+"""What may stand beside the attention and beside the MLP of a block; published: shallow, then deep."""
+
+
 class ShallowAdapter(nn.Module):
     """Three linear maps without an activation: what one modality's tokens tell the other's."""
 
@@ -27,6 +33,11 @@ class ShallowAdapter(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.adapter_up(self.adapter_mid(self.adapter_down(tokens)))
+
+    def exchange(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Both modalities' tokens (B, N, dim) to what is added to each."""
+        for_b, for_a = self(a), self(b)
+        return for_a, for_b
 
 
 class TemporalAdapter(nn.Module):
@@ -68,6 +79,11 @@ class DeepAdapter(nn.Module):
         a, b = self.adapter_down(a), self.adapter_down(b)
         return self._direction(a, b, 0, self.cross_attn_0_to_1), self._direction(b, a, 1, self.cross_attn_1_to_0)
 
+    def exchange(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """The same under the name that both adapters have."""
+        found: tuple[Tensor, Tensor] = self(a, b)
+        return found
+
     def _direction(self, own: Tensor, other: Tensor, index: int, attention: nn.MultiheadAttention) -> Tensor:
         shape = own.shape
         own, other = own.reshape(-1, 1, RANK), other.reshape(-1, 1, RANK)
@@ -78,35 +94,65 @@ class DeepAdapter(nn.Module):
         return self.adapter_up(found.reshape(shape))
 
 
-class Block(nn.Module):
-    """One transformer layer for both modalities: (a, b), each (B, N, dim), to the same shapes."""
+def _between(kind: str, dim: int) -> ShallowAdapter | DeepAdapter | None:
+    if kind not in ADAPTERS:
+        raise ValueError(f"adapter {kind!r}: expected {', '.join(ADAPTERS)}")
+    if kind == "none":
+        return None
+    return ShallowAdapter(dim) if kind == "shallow" else DeepAdapter(dim)
 
-    def __init__(self, dim: int, heads: int) -> None:
+
+class Block(nn.Module):
+    """One transformer layer for both modalities: (a, b), each (B, N, dim), to the same shapes.
+
+    Args:
+        dim, heads: see `DmTrack`.
+        temporal, beside_attention, beside_mlp: see `DmTrack`.
+    """
+
+    def __init__(self, dim: int, heads: int, temporal: str, beside_attention: str, beside_mlp: str) -> None:
         super().__init__()
+        if temporal not in TEMPORAL:
+            raise ValueError(f"temporal {temporal!r}: expected {', '.join(TEMPORAL)}")
         self.norm1 = layer_norm(dim)
         self.attn = Attention(nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), heads)
         self.norm2 = layer_norm(dim)
         self.mlp = Mlp(nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim))
-        self.adap_t = ShallowAdapter(dim)
-        self.adap2_t = DeepAdapter(dim)
-        self.adap_tem1 = TemporalAdapter(dim)
-        self.adap_tem2 = TemporalAdapter(dim)
+        self.adap_t = _between(beside_attention, dim)
+        self.adap2_t = _between(beside_mlp, dim)
+        self.adap_tem1 = TemporalAdapter(dim) if temporal != "none" else None
+        self.adap_tem2 = TemporalAdapter(dim) if temporal == "separate" else None
+
+    @property
+    def over_time(self) -> tuple[TemporalAdapter, TemporalAdapter] | None:
+        """The temporal adapters of both modalities, which may be one."""
+        first = self.adap_tem1
+        return None if first is None else (first, self.adap_tem2 or first)
 
     def forward(self, a: Tensor, b: Tensor, frames: int, search: int) -> tuple[Tensor, Tensor]:
         """`frames` templates' tokens, then `search` places."""
-        a, b = a + self.adap_tem1(a, frames, search), b + self.adap_tem2(b, frames, search)
+        if (pair := self.over_time) is not None:
+            a, b = a + pair[0](a, frames, search), b + pair[1](b, frames, search)
         na, nb = self.norm1(a), self.norm1(b)
-        a, b = a + self.attn(na) + self.adap_t(nb), b + self.attn(nb) + self.adap_t(na)
+        a, b = _added((a + self.attn(na), b + self.attn(nb)), self.adap_t, na, nb)
         ma, mb = self.norm2(a), self.norm2(b)
-        da, db = self.adap2_t(ma, mb)
-        return a + self.mlp(ma) + da, b + self.mlp(mb) + db
+        return _added((a + self.mlp(ma), b + self.mlp(mb)), self.adap2_t, ma, mb)
+
+
+def _added(
+    streams: tuple[Tensor, Tensor], adapter: ShallowAdapter | DeepAdapter | None, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    if adapter is None:
+        return streams
+    for_a, for_b = adapter.exchange(a, b)
+    return streams[0] + for_a, streams[1] + for_b
 
 
 class Backbone(JointBackbone):
     """Images of both modalities to the sum of their search features."""
 
-    def __init__(self, sizes: Sizes, dim: int, depth: int, heads: int) -> None:
-        super().__init__(sizes, dim, [Block(dim, heads) for _ in range(depth)])
+    def __init__(self, sizes: Sizes, dim: int, blocks: Sequence[Block]) -> None:
+        super().__init__(sizes, dim, blocks)
 
     def forward(self, templates: Tensor, search: Tensor) -> Tensor:
         """(B T, 2, 3, h, w) and (2 B, 3, H, W), normalised RGB, colour before X in each pair, to (B, dim, F, F)."""
@@ -127,6 +173,11 @@ class DmTrack(nn.Module):
         templates: the most template frames at once; 4 for the paper's uniform choice of 3 intervals and the first.
         dim, depth, heads: of the transformer; dim is a multiple of heads.
         head_channels: of the head's first convolutions, a multiple of 8.
+        temporal: adapters over time, one of `TEMPORAL`.
+        beside_attention, beside_mlp: adapters between the modalities, one of `ADAPTERS` each.
+
+    Other adapters than the published ones are the paper's ablations; they have parameters, and need weights, of their
+    own. Of the published network 786,432 parameters are trained, its adapters.
     """
 
     def __init__(
@@ -139,10 +190,14 @@ class DmTrack(nn.Module):
         depth: int = 12,
         heads: int = 12,
         head_channels: int = 256,
+        temporal: str = "separate",
+        beside_attention: str = "shallow",
+        beside_mlp: str = "deep",
     ) -> None:
         super().__init__()
         self.sizes = Sizes(PATCH, search_size, template_size, templates)
-        self.backbone = Backbone(self.sizes, dim, depth, heads)
+        blocks = [Block(dim, heads, temporal, beside_attention, beside_mlp) for _ in range(depth)]
+        self.backbone = Backbone(self.sizes, dim, blocks)
         self.box_head = CenterHead(dim, head_channels)
 
     def assemble(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -21,7 +21,6 @@ from edgetrack.errors import BackendMissingError, InvalidTextError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.decode import Map
-from edgetrack.runtime.memory import MemorySchedule
 from edgetrack.runtime.prompt import Prompt
 from edgetrack.runtime.trackers.base import Decision, Pattern, check_graphs
 from edgetrack.runtime.trackers.center import MAPS, CenterSettings, TemplateMemoryProcedure, TemplateMemorySettings
@@ -38,7 +37,7 @@ class AtsTrackSettings(TemplateMemorySettings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if MemorySchedule.parse(self.schedule).rule not in ("fixed", "spread"):
+        if self.entries().rule not in ("fixed", "spread"):
             raise ValueError(f"schedule {self.schedule!r}: expected one of always as many entries, fixed or spread")
 
 
@@ -48,7 +47,7 @@ def _attributes(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _check_graphs(manifest: Manifest, settings: AtsTrackSettings, attributes: tuple[str, ...]) -> None:
-    count, slots = MemorySchedule.parse(settings.schedule).count, 2 if attributes else 1
+    count, slots = settings.entries().count, 2 if attributes else 1
     inputs: dict[str, tuple[int | str, ...]] = {
         "search": (settings.search_size, settings.search_size, 3),
         "templates": (count, *settings.entry),

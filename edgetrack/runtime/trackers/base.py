@@ -84,7 +84,7 @@ class Procedure(abc.ABC):
         prompt: what the tracker reads of a description of the target, given by `set_text` before `init`; None for a
             tracker without language.
         diagnostics: what the last update reports of the tracker's inside.
-        state: the last box, in pixels of the frame.
+        state: the last box, in pixels of the frame; `confidence` is the score with which it was found.
         maps: outputs of `step` that are checked for NaN and infinity before they are decoded.
         lost_below: a score under it flags the result as lost.
         looks: outputs of `step` that are maps of attention, by name; empty unless the bundle was exported with them.
@@ -96,6 +96,7 @@ class Procedure(abc.ABC):
     diagnostics: Diagnostics = NO_DIAGNOSTICS
     maps: tuple[Map, ...] = ()
     lost_below: float = 0.0
+    confidence: float = 0.0
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         """Check the manifest's graphs and procedure section, and find the graphs."""
@@ -149,7 +150,7 @@ class Procedure(abc.ABC):
         box, score, reason, *_ = found or Decision(self.state, 0.0, NOT_FINITE)
         if reason is None and score < self.lost_below:
             reason = f"score {score:.3f} is below {self.lost_below:g}"
-        self.state = box
+        self.state, self.confidence = box, score
         self.remember(frame, timer)
         return Decision(box, score, reason, self.diagnostics, attention)
 

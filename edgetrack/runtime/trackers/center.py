@@ -311,7 +311,7 @@ class TemplateMemorySettings(CenterSettings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        MemorySchedule.parse(self.schedule)
+        self.entries()
         Retention.parse(self.memory)
 
     @property
@@ -319,9 +319,13 @@ class TemplateMemorySettings(CenterSettings, frozen=True):
         """Shape of what is remembered of a frame: its template crop."""
         return self.template_size, self.template_size, 3
 
+    def entries(self) -> MemorySchedule:
+        """Which past crops a frame reads."""
+        return MemorySchedule.parse(self.schedule, scored=True)
+
     def bank(self) -> MemoryBank:
         """An empty memory."""
-        return MemoryBank(Retention.parse(self.memory), MemorySchedule.parse(self.schedule), self.entry, np.uint8)
+        return MemoryBank(Retention.parse(self.memory), self.entries(), self.entry, np.uint8)
 
 
 class TemplateMemoryProcedure(CenterProcedure):
@@ -344,7 +348,7 @@ class TemplateMemoryProcedure(CenterProcedure):
     def init(self, frame: Frame, box: Box) -> None:
         self.bank.clear()
         self.state = box
-        self._keep(frame)
+        self._keep(frame, math.inf)
 
     def fill(self, frame: Frame) -> float:
         scale = super().fill(frame)
@@ -353,15 +357,15 @@ class TemplateMemoryProcedure(CenterProcedure):
 
     def recall(self) -> int:
         """Write the past crops that this frame reads; returns how many there are."""
-        chosen = self.bank.schedule.choose(self.bank.count)
+        chosen = self.bank.chosen()
         for slot, index in enumerate(chosen):
             self.bank.read(index, self.templates[slot])
         return len(chosen)
 
     def remember(self, frame: Frame, timer: StageTimer) -> None:
         # Also where the target was not found: entries are counted as frames.
-        self._keep(frame)
+        self._keep(frame, self.confidence)
 
-    def _keep(self, frame: Frame) -> None:
+    def _keep(self, frame: Frame, score: float) -> None:
         self.crop(frame, self.template_rule, self.entry)
-        self.bank.append(self.entry)
+        self.bank.append(self.entry, score)

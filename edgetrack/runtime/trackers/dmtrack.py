@@ -8,13 +8,15 @@ from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.crop import CropRule, Image, crop_square
-from edgetrack.runtime.memory import MemorySchedule
 from edgetrack.runtime.trackers.base import Pattern, check_graphs
 from edgetrack.runtime.trackers.center import MAPS, CenterSettings, TemplateMemoryProcedure, TemplateMemorySettings
 
 
 class DmTrackSettings(TemplateMemorySettings, frozen=True):
-    """The paper chooses templates by `uniform:3`, the authors' released code by `nearest:3` (`nearest:2` for depth)."""
+    """The paper chooses templates by `uniform:3`, the authors' released code by `nearest:3` (`nearest:2` for depth).
+
+    The paper's Table 9 also has `confident:3`, its first experiment a single template: `uniform:1`.
+    """
 
     @property
     def entry(self) -> tuple[int, ...]:
@@ -36,7 +38,7 @@ class DmTrackProcedure(TemplateMemoryProcedure):
             "present": (1, "room"),
         }
         room = check_graphs(manifest, {"step": (inputs, MAPS)})["room"]
-        most = MemorySchedule.parse(settings.schedule).most
+        most = settings.entries().most
         if most > room:
             raise BundleError(
                 f"schedule {settings.schedule!r} asks for up to {most} templates, the graph of bundle "

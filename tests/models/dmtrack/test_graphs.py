@@ -123,6 +123,62 @@ def tiny() -> Network:
     return filled(Network(**TINY), {"adap_tem1.adapter_up.weight": 0.1, "adap_tem2.adapter_up.weight": 0.1})
 
 
+def adapters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for name, p in network.named_parameters() if ".adap" in name)
+
+
+def test_what_is_trained_are_the_adapters() -> None:
+    with torch.device("meta"):
+        assert adapters(Network()) == 786_432
+        assert adapters(Network(temporal="shared")) == 786_432 - 12 * adapters_over_time()
+        assert adapters(Network(temporal="none")) == 786_432 - 24 * adapters_over_time()
+        assert adapters(Network(beside_mlp="none")) < adapters(Network(beside_mlp="shallow")) < 786_432
+
+
+def adapters_over_time() -> int:
+    """768 to 12, a filter of three taps over each of the 12, and back: all with biases."""
+    return 768 * 12 + 12 + 12 * 3 + 12 + 12 * 768 + 768
+
+
+ABLATIONS = [
+    {"temporal": "none"},
+    {"temporal": "shared"},
+    {"templates": 1},
+    {"beside_mlp": "none"},
+    {"beside_mlp": "shallow"},
+    {"beside_attention": "deep"},
+    {"beside_attention": "deep", "beside_mlp": "shallow"},
+    {"temporal": "none", "beside_attention": "none", "beside_mlp": "none"},
+]
+
+
+@pytest.mark.parametrize("changes", ABLATIONS, ids=lambda changes: "-".join(map(str, changes.values())))
+def test_each_ablation_ships_as_published_and_is_another_network(changes: dict[str, Any]) -> None:
+    network = filled(Network(**{**TINY, **changes}), {"adapter_up.weight": 0.5})
+    room = network.sizes.templates
+    generator = torch.Generator().manual_seed(1)
+    search = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    templates = torch.randint(0, 256, (room, 2, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    (shipped,), (published,) = deploy(network), reference(network)
+    for count in {1, room}:
+        found, expected = (graph(search, templates, present(count, room)) for graph in (shipped, published))
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=2e-5)
+    full = filled(Network(**TINY), {"adapter_up.weight": 0.5})
+    if room == full.sizes.templates:
+        (whole,) = deploy(full)
+        assert not torch.allclose(whole(search, templates, present(4))["offset"], found["offset"], atol=1e-4)
+    else:
+        # One template, and the filter over time sees its own frame alone.
+        assert [tuple(t.shape) for t in shipped.inputs] == [(2, 64, 64, 3), (1, 2, 32, 32, 3), (1, 1)]
+
+
+@pytest.mark.parametrize("wrong", [{"temporal": "both"}, {"beside_attention": "SA"}, {"beside_mlp": ""}])
+def test_an_unknown_ablation_names_what_there_is(wrong: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"expected (separate, shared, none|shallow, deep, none).*\[configuration\]"):
+        make_network("dmtrack", {**TINY, **wrong})
+
+
 @given(count=st.integers(1, 4), seed=st.integers(0, 1000))
 def test_absent_templates_have_no_say(tiny: Network, count: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgetrack.errors import InvalidFrameError
+from edgetrack.errors import BundleError, InvalidFrameError
 from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.runtime.session import Tracker, load
 
@@ -83,6 +83,48 @@ def test_pairs_that_do_not_fit_are_named(exported_tiny: Callable[..., Path], sha
             tracker.init(colour, (20, 20, 40, 40), thermal[:-1])
         with pytest.raises(InvalidFrameError, match=r"aux: .*shape"):
             tracker.init(colour, (20, 20, 40, 40), np.zeros((*thermal.shape, 5), np.uint8))
+
+
+ABLATIONS: list[dict[str, Any]] = [
+    {"temporal": "none"},
+    {"temporal": "shared"},
+    {"templates": 1, "schedule": "uniform:1"},
+    {"beside_mlp": "none"},
+    {"beside_mlp": "shallow"},
+    {"beside_attention": "deep"},
+    {"beside_attention": "deep", "beside_mlp": "shallow"},
+    {"schedule": "confident:3"},
+]
+
+
+@pytest.mark.parametrize("changes", ABLATIONS, ids=lambda changes: "-".join(map(str, changes.values())))
+def test_each_ablation_is_exported_proven_and_runs(exported_tiny: Callable[..., Path], changes: dict[str, Any]) -> None:
+    # An export whose parity is not proven writes no bundle.
+    with load(exported_tiny("dmtrack", "onnx", **changes), threads=1) as tracker:
+        rng = np.random.default_rng(0)
+        first, *later = rng.integers(0, 256, (6, 96, 128, 6), np.uint8)
+        tracker.init(first, (40, 30, 30, 24))
+        for frame in later:
+            assert np.isfinite(tracker.update(frame).box).all()
+        # uniform:3 asks for frames 0, 1 and 2 at frame 5: the middles of three intervals of one frame.
+        read = int(tracker.graphs["step"].inputs["present"].sum())
+        assert read == (1 if "templates" in changes else 3)
+
+
+def test_the_most_confident_frames_are_remembered(exported_tiny: Callable[..., Path]) -> None:
+    with load(exported_tiny("dmtrack", "onnx", schedule="confident:3"), threads=1) as tracker:
+        rng = np.random.default_rng(3)
+        frames = rng.integers(0, 256, (9, 96, 128, 6), np.uint8)
+        tracker.init(frames[0], (40, 30, 30, 24))
+        scores = [tracker.update(frame).score for frame in frames[1:]]
+        assert len(set(scores)) == len(scores)
+        best = sorted(range(1, 9), key=lambda index: -scores[index - 1])[:2]
+        assert cast(Any, tracker.procedure).bank.chosen() == (0, *sorted(best))
+
+
+def test_a_graph_of_one_template_refuses_a_schedule_of_more(tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"asks for up to 4 templates.*has room for 1"):
+        export(ExportRequest(str(tiny_recipe("dmtrack", templates=1)), "onnx", output=tmp_path / "refused"))
 
 
 @pytest.mark.full
