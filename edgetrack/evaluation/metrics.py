@@ -38,7 +38,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
         ao: mean IoU, without the first frame (GOT-10k's average overlap).
         sr50, sr75: share of the same frames whose IoU is above 0.5 and 0.75.
         auc: mean of the success curve over `OVERLAPS`, first frame included (OTB, LaSOT).
-        precision: share of frames whose centre is within 20 pixels, first frame included.
+        precision: share of frames whose centre is within 20 pixels (GTOT: 5), first frame included.
         p_norm: mean of the normalised precision curve over `FRACTIONS` (TrackingNet's area under the curve).
         p_norm20: that curve at 0.2, which LaSOT's toolkit and most papers after it print as P_norm.
         op50, op75: the success curve at 0.5 and 0.75, first frame included (AVisT).
@@ -129,7 +129,7 @@ def score(found: Boxes, truth: Boxes, visible: Flags, rules: ScoringRules, size:
         sr50=float((later_ious > 0.5).mean()),
         sr75=float((later_ious > 0.75).mean()),
         auc=float(success.mean()),
-        precision=float(pixels[20]),
+        precision=float(pixels[rules.pixels]),
         p_norm=float(sizes.mean()),
         p_norm20=float(sizes[20]),
         op50=float(success[10]),

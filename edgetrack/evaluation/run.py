@@ -99,8 +99,9 @@ def summarize(ledger: RunLedger) -> EvalResult:
 def score_run(clip: Clip, run: OnePassRun | StreamingRun) -> Scored:
     """The figures of one run; of the first frame alone where nothing else is annotated."""
     count = len(run.boxes) if clip.scored else 1
-    found = np.array(run.boxes[:count], np.float64)
-    return score(found, clip.truth[:count], clip.visible[:count], clip.rules, run.size)
+    annotated = slice(0, count, clip.every)
+    found = np.array(run.boxes, np.float64)[annotated]
+    return score(found, clip.truth[annotated], clip.visible[annotated], clip.rules, run.size)
 
 
 def _sequences(ledger: RunLedger, runs: list[tuple[Clip, OnePassRun]], scored: list[Scored]) -> list[SequenceResult]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edgetrack.arrays import Array
 from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError, SourceError, UsageError
 
@@ -104,6 +105,10 @@ class FrameSource(ABC):
         Raises:
             SourceInterruptedError: after the good frames, where the next cannot be read.
         """
+
+    def deep(self) -> Iterator[Array]:
+        """The frames with the channels and the depth in bits that the source has: depth images stay what they are."""
+        return iter(self)
 
     def close(self) -> None:  # noqa: B027
         """Release files and devices. May be called more than once; most sources hold nothing between frames."""

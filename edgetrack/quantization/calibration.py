@@ -222,7 +222,7 @@ def _of_clip(clip: Clip, procedure: Procedure, share: int, sampling: CropSamplin
     # Of the clip's name, so that a data set may grow without changing what the old clips give.
     rng = np.random.default_rng([sampling.seed, zlib.crc32(clip.name.encode())])
     prepare_text(procedure, clip.text)
-    with clip.open() as frames:
+    with clip.open(min(clip.images, procedure.modalities)) as frames:
         length = len(clip.truth) if len(clip.truth) > 1 else frames.length
         wanted = _frames(length, share)
         start = Box(*map(float, clip.truth[0]))

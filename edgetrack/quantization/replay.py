@@ -74,7 +74,7 @@ def _replay_clip(
         targets[item.template_frame, item.template][item.frame].append(item)
     for (start, template), due in targets.items():
         last = max(due)
-        with clip.open() as frames:
+        with clip.open(min(clip.images, procedure.modalities)) as frames:
             index = -1
             for index, plain in enumerate(frames):
                 frame = with_stand_in(plain, procedure.modalities)

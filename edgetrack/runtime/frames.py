@@ -11,7 +11,6 @@ import numpy as np
 from edgetrack.arrays import Array, Images
 from edgetrack.box import Box
 from edgetrack.errors import InvalidFrameError, SourceError, SourceInterruptedError
-from edgetrack.media.folders import ImageSource
 from edgetrack.media.frames import Frame
 from edgetrack.media.sources import FrameSource
 
@@ -133,18 +132,19 @@ class PairedSource(FrameSource):
     Args:
         colour: the frames.
         aux: the second images, frame by frame; image files of 16 bits or floats are depth.
+        depth: whether images of one channel are depth also where they have 8 bits.
 
     Raises:
         SourceError: the two have different numbers of frames, as far as those are known.
     """
 
-    def __init__(self, colour: FrameSource, aux: FrameSource) -> None:
+    def __init__(self, colour: FrameSource, aux: FrameSource, *, depth: bool = False) -> None:
         if colour.length is not None and aux.length is not None and colour.length != aux.length:
             raise SourceError(
                 f"{colour.name} has {colour.length} frames, {aux.name} {aux.length}; expected one second image for "
                 "each frame: cut the longer of the two"
             )
-        self._colour, self._aux = colour, aux
+        self._colour, self._aux, self._depth = colour, aux, depth
         self.name, self.length, self.fps, self.size = colour.name, colour.length, colour.fps, colour.size
 
     @property
@@ -160,20 +160,16 @@ class PairedSource(FrameSource):
         return self._colour.skipped | self._aux.skipped
 
     def __iter__(self) -> Iterator[Frame]:
-        second = _images(self._aux)
+        second = self._aux.deep()
         for index, frame in enumerate(self._colour):
             aux = next(second, None)
             if aux is None:
                 raise SourceInterruptedError(f"{self._aux.name} ends before frame {index} of {self.name}")
             try:
-                yield as_input(frame, aux, 2)
+                yield as_input(frame, render_depth(aux) if self._depth and aux.ndim == 2 else aux, 2)
             except InvalidFrameError as error:
                 raise SourceInterruptedError(f"frame {index} of {self.name} and {self._aux.name}: {error}") from error
 
     def close(self) -> None:
         self._colour.close()
         self._aux.close()
-
-
-def _images(source: FrameSource) -> Iterator[Any]:
-    return source.deep() if isinstance(source, ImageSource) else iter(source)

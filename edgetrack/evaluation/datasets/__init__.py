@@ -44,6 +44,11 @@ class Dataset:
         """Names of the sequences, in order."""
         return [entry.name for entry in self.entries]
 
+    @property
+    def images(self) -> int:
+        """The most images a frame that a sequence has: 1 or 2."""
+        return 2 if any(entry.second is not None for entry in self.entries) else 1
+
     def read(self, entry: ClipFiles) -> Clip:
         """One sequence.
 

@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 from edgetrack.arrays import Boxes
 from edgetrack.box import Box, annotated
 from edgetrack.errors import EdgetrackError, InvalidTextError, SequenceError
+from edgetrack.evaluation.datasets.pairs import Media, SecondFiles, SecondImages, open_media, paired
 from edgetrack.io import read_text
-from edgetrack.media import IMAGE_SUFFIXES, FrameSource, ImageSource, natural_key, open_source
+from edgetrack.media import IMAGE_SUFFIXES, FrameSource, natural_key, open_source
+from edgetrack.runtime.frames import PairedSource
 from edgetrack.runtime.prompt import Text, parse_text
 
-Columns = Literal["xywh", "corners", "region"]
-"""`xywh`: x, y, w, h. `corners`: a number, x1, y1, x2, y2, then anything (NfS). `region`: x, y, w, h or a polygon of
-x1, y1, ... x4, y4 (VOT), read as its axis-aligned bounding box."""
+Columns = Literal["xywh", "corners", "diagonal", "region"]
+"""`xywh`: x, y, w, h. `corners`: a number, x1, y1, x2, y2, then anything (NfS). `diagonal`: two opposite corners in any
+order (GTOT). `region`: x, y, w, h or a polygon of x1, y1, ... x4, y4 (VOT), read as its axis-aligned bounding box."""
 
 _EXPECTED: dict[Columns, str] = {
     "xywh": "four numbers x,y,w,h",
     "corners": "a frame number and four corners x1 y1 x2 y2",
+    "diagonal": "two opposite corners x1 y1 x2 y2",
     "region": "four numbers x,y,w,h or the eight of a polygon (masks are not read)",
 }
 _SEPARATOR = re.compile(r"[,;\s]+")
@@ -49,6 +52,9 @@ class ClipFiles:
         span: first and last image that have boxes, counted from 1, for folders that hold more images.
         hint: what may be the matter where there are no images.
         thinning: boxes per image where annotation may run at a higher rate than the images (NfS); None elsewhere.
+        every: images per box where only every so manyth image is annotated (VTUAV).
+        second: thermal, depth or event images beside the first ones.
+        late: the frames before the first one with the target are left out (VisEvent).
     """
 
     name: str
@@ -59,6 +65,9 @@ class ClipFiles:
     cover: Path | None = None
     span: tuple[int, int] | None = None
     thinning: int | None = None
+    every: int = 1
+    second: SecondFiles | None = None
+    late: bool = False
     hint: str = ""
 
 
@@ -87,21 +96,54 @@ def read_clip(files: ClipFiles, rules: ScoringRules) -> Clip:
     if isinstance(files.frames, str):
         truth = _truth_of_source(files.frames) if files.truth is None else read_boxes(files.truth, files.columns)
         clip = Clip(files.name, files.frames, truth, _visible(truth, files), rules)
+        if files.second is not None:
+            clip = replace(clip, second=SecondImages(files.second.modality, str(files.second.frames)))
     else:
-        images = images_in(files.frames)
-        if not images:
-            what = f"holds no images; expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
-            what = what if files.frames.is_dir() else "does not exist"
-            raise SequenceError(f"folder {files.frames} {what}" + (f"; {files.hint}" if files.hint else ""))
-        images, truth = _fitted(images, files)
-        clip = Clip(files.name, tuple(images), truth, _visible(truth, files), rules)
-        clip = replace(clip, text=_text(files.frames, files.truth))
+        clip = replace(_of_images(files.frames, files, rules), text=_text(files.frames, files.truth))
     if np.isnan(clip.truth[0]).any():
         raise SequenceError(
             f"the first frame of {files.name} has no target (NaN or no area in {files.truth or files.frames}); "
             "one-pass evaluation starts there; cut the sequence so that it begins with the target"
         )
     return clip
+
+
+def _of_images(folder: Path, files: ClipFiles, rules: ScoringRules) -> Clip:
+    images, second = _images(folder, files.hint), files.second
+    others: list[Path] = []
+    if second is not None:
+        images, others = paired(images, _images(Path(second.frames), ""))
+    images, truth = _fitted(images, files)
+    visible = _visible(truth, files)
+    start = int(visible.argmax()) if files.late else 0
+    clip = Clip(files.name, tuple(images[start:]), truth[start:], visible[start:], rules, every=files.every)
+    if second is None:
+        return clip
+    own = None if second.truth is None else _second_truth(second.truth, files, len(truth), len(images))
+    media = tuple(others[start : len(images)])
+    return replace(clip, second=SecondImages(second.modality, media, None if own is None else own[start:]))
+
+
+def _images(folder: Path, hint: str) -> list[Path]:
+    images = images_in(folder)
+    if not images:
+        what = f"holds no images; expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
+        what = what if folder.is_dir() else "does not exist"
+        raise SequenceError(f"folder {folder} {what}" + (f"; {hint}" if hint else ""))
+    return images
+
+
+def _second_truth(path: Path, files: ClipFiles, rows: int, images: int) -> Boxes:
+    own = read_boxes(path, files.columns)
+    own = _spaced(own, files.every, images) if files.every > 1 else own
+    # One row is short here and there; a missing one is scored by the first truth alone.
+    if len(own) == rows - 1:
+        own = np.append(own, np.full((1, 4), np.nan), axis=0)
+    if len(own) < rows:
+        raise SequenceError(
+            f"{path} has {len(own)} boxes for {rows} frames; expected one box per frame, as in {files.truth}"
+        )
+    return own[:rows]
 
 
 def _text(frames: Path, truth: Path | None) -> Text | None:
@@ -127,6 +169,11 @@ def _fitted(images: list[Path], files: ClipFiles) -> tuple[list[Path], Boxes]:
         images = images[first - 1 : last]
     if files.thinning is not None:
         images, truth = _thinned(images, truth, files.thinning)
+    if files.every > 1:
+        truth = _spaced(truth, files.every, len(images))
+    if files.second is not None and len(truth) > 1 and len(images) >= len(truth) - 1:
+        # Toolkits of two images a frame cut both to the shorter; more than one missing image is a fault of the copy.
+        images, truth = images[: len(truth)], truth[: len(images)]
     if len(truth) not in (1, len(images)):
         raise SequenceError(
             f"{files.frames} has {len(images)} images and {files.truth} has {len(truth)} boxes; expected one box per "
@@ -145,6 +192,15 @@ def _thinned(images: list[Path], truth: Boxes, thinning: int) -> tuple[list[Path
     return images, truth
 
 
+def _spaced(truth: Boxes, every: int, images: int) -> Boxes:
+    """A row for each image, NaN between those that are annotated; as they are where every image is."""
+    if len(truth) < 2 or not (len(truth) - 1) * every < images <= len(truth) * every:
+        return truth
+    rows = np.full((images, 4), np.nan)
+    rows[::every] = truth
+    return rows
+
+
 def _visible(truth: Boxes, files: ClipFiles) -> Flags:
     visible: Flags = ~np.asarray(np.isnan(truth).any(axis=1))
     if len(truth) == 1:
@@ -152,12 +208,15 @@ def _visible(truth: Boxes, files: ClipFiles) -> Flags:
     for path in files.absent:
         visible &= ~_flags(path, len(truth))
     if files.cover is not None:
-        visible &= _flags(files.cover, len(truth))
+        visible &= _flags(files.cover, len(truth), late=files.late)
     return visible
 
 
-def _flags(path: Path, frames: int) -> Flags:
+def _flags(path: Path, frames: int, *, late: bool = False) -> Flags:
     flags = read_flags(path)
+    if late and len(flags) > frames and not flags[:-frames].any():
+        # Images and boxes were cut to the target's first frame, these flags were not.
+        flags = flags[-frames:]
     if len(flags) != frames:
         raise SequenceError(f"{path} has {len(flags)} flags for {frames} frames; expected one per frame")
     return flags
@@ -229,6 +288,8 @@ def _xywh(values: list[float], columns: Columns) -> tuple[float, float, float, f
         xs, ys = values[0::2], values[1::2]
         return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
     a, b, c, d = values
+    if columns == "diagonal":
+        return min(a, c), min(b, d), abs(c - a), abs(d - b)
     return (a, b, c - a, d - b) if columns == "corners" else (a, b, c, d)
 
 
@@ -244,11 +305,15 @@ class ScoringRules:
         over_frames: overall AO and SR are means over all frames, as in GOT-10k's toolkit; else over sequences.
         absent_fails: a frame without the target counts as a miss in AUC, P, P_norm and OP, as in LaSOT's toolkit
             (eval_tracker.m divides by all frames) and AVisT's; else it is left out.
+        pixels: the distance of the centres up to which P counts a frame, 0..50.
+        long_term: precision, recall and F-score as VOT defines them for long-term tracking are computed, too.
     """
 
     bounded: bool = False
     over_frames: bool = False
     absent_fails: bool = False
+    pixels: int = 20
+    long_term: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,14 +328,24 @@ class Clip:
         visible: bool (frames,): whether the frame is scored.
         rules: how it is scored.
         text: the description of the target, where there is one.
+        second: thermal, depth or event images beside the first, where there are any.
+        every: only every so manyth frame is annotated and scored; in between `truth` is NaN, whether or not the target
+            is there.
     """
 
     name: str
-    media: tuple[Path, ...] | str
+    media: Media
     truth: Boxes
     visible: Flags
     rules: ScoringRules
     text: Text | None = None
+    second: SecondImages | None = None
+    every: int = 1
+
+    @property
+    def images(self) -> int:
+        """Images a frame: 1 or 2."""
+        return 1 if self.second is None else 2
 
     @property
     def frames(self) -> int | None:
@@ -294,15 +369,23 @@ class Clip:
         """SHA-256 of boxes, visibility, frame names and text: runs on another version of the clip do not share it."""
         hashed = hashlib.sha256(np.ascontiguousarray(self.truth, "<f8").tobytes())
         hashed.update(self.visible.tobytes())
-        hashed.update(repr(self.media if isinstance(self.media, str) else [p.name for p in self.media]).encode())
+        for media in (self.media,) if self.second is None else (self.media, self.second.media):
+            hashed.update(repr(media if isinstance(media, str) else [p.name for p in media]).encode())
         if self.text is not None:
             hashed.update(repr(self.text if isinstance(self.text, str) else sorted(self.text.items())).encode())
         return hashed.hexdigest()
 
-    def open(self) -> FrameSource:
-        """The frames.
+    def open(self, images: int = 1) -> FrameSource:
+        """The frames: uint8 (H, W, 3), or (H, W, 6) with `images` of 2.
 
         Raises:
             SourceError: they cannot be opened.
+            SequenceError: two images a frame are asked for, and there is one.
         """
-        return open_source(self.media) if isinstance(self.media, str) else ImageSource(self.name, self.media, [])
+        first = open_media(self.name, self.media)
+        if images == 1:
+            return first
+        if self.second is None:
+            raise SequenceError(f"{self.name} has one image a frame and the tracker takes two; give pairs of images")
+        second = open_media(self.name, self.second.media)
+        return PairedSource(first, second, depth=self.second.modality == "depth")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgetrack.errors import DatasetError
 from edgetrack.evaluation.datasets.clip import ClipFiles, ScoringRules, images_in
+from edgetrack.evaluation.datasets.pairs import SecondFiles
 from edgetrack.io import read_text
 from edgetrack.media import VIDEO_SUFFIXES, natural_key
 
@@ -201,12 +202,100 @@ def _visdrone(root: Path) -> list[ClipFiles]:
     return [ClipFiles(name, frames / name, truth) for name, truth in pairs]
 
 
+def _subsets(root: Path, *names: str) -> list[Path]:
+    """The folder itself and those below it that a data set unpacks into."""
+    return [base for base in (root, *(root / name for name in names)) if base.is_dir()]
+
+
 def _lasher(root: Path) -> list[ClipFiles]:
-    """<root>/[trainingset|testingset/]<name>/{visible/*.jpg, visible.txt}; the infrared images are not read."""
-    for base in (b for b in (root, root / "testingset", root / "trainingset") if b.is_dir()):
+    """<root>/[trainingset|testingset/]<name>/{visible/*.jpg, infrared/*.jpg, visible.txt, infrared.txt}."""
+    for base in _subsets(root, "testingset", "trainingset"):
         found = [f for f in _folders(base) if (f / "visible").is_dir() and (f / "visible.txt").is_file()]
         if found:
-            return [ClipFiles(f.name, f / "visible", f / "visible.txt") for f in found]
+            return [_of_thermal(f, ("visible", "infrared"), ("visible.txt", "infrared.txt")) for f in found]
+    return []
+
+
+def _of_thermal(folder: Path, images: tuple[str, str], truths: tuple[str, str]) -> ClipFiles:
+    """Visible and infrared images with boxes of their own; the second where it was copied at all."""
+    own = next(iter(_existing([folder / truths[1]])), None)
+    second = SecondFiles("thermal", folder / images[1], own) if (folder / images[1]).is_dir() else None
+    return ClipFiles(folder.name, folder / images[0], folder / truths[0], second=second)
+
+
+def _is_rgbt234(entry: ClipFiles) -> bool:
+    """Its images are 00001v.jpg and 00001i.jpg, LasHeR's v000001.jpg and i000001.jpg."""
+    return any(image.stem[-1:] == "v" for image in images_in(Path(entry.frames))[:1])
+
+
+def _gtot(root: Path) -> list[ClipFiles]:
+    """<root>/<name>/{v/*.png, i/*.png, groundTruth_v.txt, groundTruth_i.txt}; boxes are two corners, in any order."""
+    return [
+        replace(_of_thermal(f, ("v", "i"), ("groundTruth_v.txt", "groundTruth_i.txt")), columns="diagonal")
+        for f in _folders(root)
+        if (f / "v").is_dir() and (f / "groundTruth_v.txt").is_file()
+    ]
+
+
+def _vtuav(root: Path) -> list[ClipFiles]:
+    """<root>/[<subset>/[<part>/]]<name>/{rgb/*.jpg, ir/*.jpg, rgb.txt, ir.txt}; every tenth image is annotated."""
+    for below in ("*", "*/*", "*/*/*"):
+        found = sorted(
+            (t.parent for t in root.glob(f"{below}/rgb.txt") if (t.parent / "rgb").is_dir()), key=natural_key
+        )
+        if found:
+            return [replace(_of_thermal(f, ("rgb", "ir"), ("rgb.txt", "ir.txt")), every=10) for f in found]
+    return []
+
+
+def _rgbd(root: Path) -> list[ClipFiles]:
+    """<root>/[sequences|test|train/]<name>/{color/*.jpg, depth/*.png, groundtruth.txt}, as list.txt says, if any."""
+    for base in _subsets(root, "sequences", "test", "train"):
+        folders = _listed(base) if (base / "list.txt").is_file() else _folders(base)
+        found = [f for f in folders if (f / "color").is_dir() and (f / "depth").is_dir()]
+        if found:
+            return [
+                ClipFiles(
+                    f.name,
+                    f / "color",
+                    f / "groundtruth.txt",
+                    columns="region",
+                    second=SecondFiles("depth", f / "depth"),
+                )
+                for f in found
+            ]
+    return []
+
+
+def _is_depthtrack(entry: ClipFiles) -> bool:
+    return entry.name.endswith(("_indoor", "_wild"))
+
+
+def _is_cdtb(entry: ClipFiles) -> bool:
+    """VOT's toolkit puts frame-wise attributes beside the boxes of its own data sets."""
+    return any(Path(entry.frames).parent.glob("*.tag"))
+
+
+def _visevent(root: Path) -> list[ClipFiles]:
+    """<root>/[test_subset|.../]<name>/{vis_imgs/*.bmp, event_imgs/*.bmp, groundtruth.txt, absent_label.txt}.
+
+    For all its name, a 1 in absent_label.txt says that the target is there.
+    """
+    subsets = ("test_subset", "train_subset", "testingset", "trainingset", "test", "train")
+    for base in _subsets(root, *subsets, "test/test_subset", "train/train_subset"):
+        found = [f for f in _folders(base) if (f / "vis_imgs").is_dir() and (f / "event_imgs").is_dir()]
+        if found:
+            return [
+                ClipFiles(
+                    f.name,
+                    f / "vis_imgs",
+                    f / "groundtruth.txt",
+                    cover=next(iter(_existing([f / "absent_label.txt"])), None),
+                    second=SecondFiles("event", f / "event_imgs"),
+                    late=True,
+                )
+                for f in found
+            ]
     return []
 
 
@@ -268,9 +357,59 @@ LAYOUTS = (
     Layout("nfs", "airplane/30/airplane/00001.jpg and airplane/30/airplane.txt", _nfs),
     Layout("trackingnet", "TEST/{frames/VIDEO/0.jpg, anno/VIDEO.txt}", _trackingnet),
     Layout("avist", "sequences/NAME/img_00001.jpg and anno/NAME.txt", _avist, ScoringRules(absent_fails=True)),
+    Layout(
+        "depthtrack",
+        "[test|sequences/]NAME_indoor/{color/00000001.jpg, depth/00000001.png, groundtruth.txt}",
+        _rgbd,
+        ScoringRules(long_term=True),
+        _is_depthtrack,
+    ),
+    Layout(
+        "cdtb",
+        "[sequences/]NAME/{color/00000001.jpg, depth/00000001.png, groundtruth.txt, full-occlusion.tag}",
+        _rgbd,
+        ScoringRules(long_term=True),
+        _is_cdtb,
+    ),
+    Layout(
+        "rgbd1k",
+        "[sequences/]NAME/{color/00000001.jpg, depth/00000001.png, groundtruth.txt}",
+        _rgbd,
+        ScoringRules(long_term=True),
+    ),
+    Layout(
+        "visevent",
+        "[test_subset/]NAME/{vis_imgs/frame0000.bmp, event_imgs/frame0000.bmp, groundtruth.txt, absent_label.txt}",
+        _visevent,
+        ScoringRules(absent_fails=True),
+    ),
     Layout("vot", "[sequences/]list.txt and NAME/{[color/]00000001.jpg, groundtruth.txt}", _vot),
     Layout("visdrone", "sequences/NAME/img0000001.jpg and annotations/NAME.txt", _visdrone),
-    Layout("lasher", "[testingset/]NAME/{visible/v000001.jpg, visible.txt}", _lasher),
+    Layout(
+        "rgbt234",
+        "NAME/{visible/00001v.jpg, infrared/00001i.jpg, visible.txt, infrared.txt}",
+        _lasher,
+        ScoringRules(absent_fails=True),
+        _is_rgbt234,
+    ),
+    Layout(
+        "lasher",
+        "[testingset/]NAME/{visible/v000001.jpg, infrared/i000001.jpg, visible.txt, infrared.txt}",
+        _lasher,
+        ScoringRules(absent_fails=True),
+    ),
+    Layout(
+        "gtot",
+        "NAME/{v/00001v.png, i/00001i.png, groundTruth_v.txt, groundTruth_i.txt}",
+        _gtot,
+        ScoringRules(over_frames=True, absent_fails=True, pixels=5),
+    ),
+    Layout(
+        "vtuav",
+        "[test/short-term/]NAME/{rgb/000001.jpg, ir/000001.jpg, rgb.txt, ir.txt}",
+        _vtuav,
+        ScoringRules(absent_fails=True),
+    ),
     Layout("tc128", "NAME/{img/0001.jpg, NAME_gt.txt, NAME_frames.txt}", _tc128),
     Layout("otb", "Basketball/{img/0001.jpg, groundtruth_rect.txt}", _otb),
     Layout("plain", "NAME/{[img|color/]00001.jpg, groundtruth.txt}", _plain),

@@ -37,12 +37,13 @@ def collect(
 
     Raises:
         BundleError, BackendMissingError, DeviceUnavailableError: the bundle cannot be opened or run there.
-        UsageError: the scheduler does not answer or has no workers, or the tracker takes two images a frame.
+        UsageError: the scheduler does not answer or has no workers, or the tracker takes two images a frame and
+            the data set has one.
     """
-    if find_procedure(ref.manifest).modalities > 1:
+    if find_procedure(ref.manifest).modalities > config.dataset.images:
         raise UsageError(
-            f"{ref.manifest.name} takes two images a frame, data sets are read with one; run it on a clip and its "
-            "second images with: edgetrack track BUNDLE SOURCE --aux PATH"
+            f"{ref.manifest.name} takes two images a frame, {config.dataset.name} ({config.dataset.layout}) has one; "
+            "give a data set of pairs (docs/eval.md lists their layouts), or synthetic: with its thermal images"
         )
     ledger = RunLedger(ref, config, progress, tasks or (lambda name: config.tasks))
     ledger.read()

@@ -84,15 +84,15 @@ def frames_to_track(clip: Clip, limit: int | None) -> int | None:
     return len(clip.truth) if limit is None else min(limit, len(clip.truth))
 
 
-def follow(clip: Clip, limit: int | None = None) -> Iterator[tuple[int, Frame]]:
-    """The frames of a clip, or its first `limit`, each with its index.
+def follow(tracker: object, clip: Clip, limit: int | None = None) -> Iterator[tuple[int, Frame]]:
+    """The frames of a clip, or its first `limit`, each with its index; both images where the tracker takes two.
 
     Raises:
         SequenceError: after the last frame, where the clip has more or fewer frames than boxes.
         EdgetrackError: it cannot be opened or a frame cannot be read.
     """
     count = 0
-    with clip.open() as frames:
+    with clip.open(getattr(tracker, "modalities", 1)) as frames:
         for count, frame in enumerate(islice(frames, limit), 1):
             yield count - 1, frame
     if clip.scored and count != frames_to_track(clip, limit):

@@ -123,7 +123,7 @@ class Anchored:
             due[max(leg.indices)].append(leg)
         kept: deque[Frame] = deque(maxlen=self.length + 1)
         runs: list[AnchorRun] = []
-        for index, frame in follow(clip, limit):
+        for index, frame in follow(tracker, clip, limit):
             kept.append(frame)
             for leg in due.get(index, ()):
                 run = _run(tracker, clip, leg, [kept[at - index - 1] for at in leg.indices])

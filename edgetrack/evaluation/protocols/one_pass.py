@@ -54,7 +54,7 @@ class OnePass:
     ) -> OnePassRun:
         """See `Task.run`."""
         run = OnePassRun(size=(0, 0), boxes=[clip.start], scores=[None], lost=[False], ms=[])
-        for index, frame in follow(clip, limit):
+        for index, frame in follow(tracker, clip, limit):
             if index == 0:
                 start = clock()
                 tracker.init(frame, clip.start)

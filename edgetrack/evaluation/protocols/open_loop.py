@@ -73,7 +73,7 @@ class OpenLoop:
         outputs = maps_of(tracker)
         found: list[Box] = []
         with self.file.open("wb") as file:
-            for index, frame in follow(clip, len(self.boxes)):
+            for index, frame in follow(tracker, clip, len(self.boxes)):
                 if index == 0:
                     tracker.init(frame, self.boxes[0])
                     continue

@@ -128,7 +128,7 @@ class Streaming:
     ) -> StreamingRun:
         """See `Task.run`; `clock` gives the nanoseconds of `init`."""
         camera = _Camera(self, tracker, clip, frames_to_track(clip, limit) or 0, clock)
-        for index, frame in follow(clip, limit):
+        for index, frame in follow(tracker, clip, limit):
             camera.show(index, frame)
         return StreamingRun(size=camera.size, boxes=camera.boxes, source=camera.source, ms=camera.ms)
 
