@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -40,6 +41,7 @@ LARGEST_TEXT = 64 << 20
 _SHOWN = 120
 _SCRATCH = "edgetrack-scratch-"
 _FRESH_S = 60
+_LOCK_STEP_S = 0.05
 
 
 def replace_whole(path: Path, *parts: bytes | memoryview) -> None:
@@ -85,7 +87,8 @@ def _umask() -> int:
 class ScratchFolder:
     """A temporary folder for this user only, removed at the end of a `with`, by `remove()`, or at exit.
 
-    It is locked while its process lives: what runs that were killed left behind is swept by the next.
+    It is locked while its process lives: what runs that were killed left behind is swept by the next (not where there
+    are no locks, nor on Windows, which opens no folders).
 
     Raises:
         EdgetrackError: there is no place for it.
@@ -117,16 +120,13 @@ def _remove(folder: Path, lock: int | None) -> None:
 def _lock_of(folder: Path) -> int | None:
     """A descriptor that holds the folder's lock; None where another process does, or nothing can be locked."""
     try:
-        import fcntl
-    except ImportError:  # Windows
+        descriptor = os.open(folder, open_flags("O_RDONLY", "O_DIRECTORY", "O_NOFOLLOW"))
+    except PermissionError:  # Windows
         return None
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    if hold(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _sweep(temporary: Path) -> None:
@@ -140,13 +140,43 @@ def _sweep(temporary: Path) -> None:
                 _remove(folder, lock)
 
 
+def open_flags(*names: str) -> int:
+    """The flags of `os.open` for these names, as far as this system has them; files are never read as Windows text."""
+    return sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", *names))
+
+
+def hold(descriptor: int) -> bool | None:
+    """Lock an open file or folder until the descriptor is closed, without waiting.
+
+    Returns:
+        Whether it is held now; False where another process or descriptor holds it, None where there are no locks.
+    """
+    import warnings  # like the next one, only for a process that writes something
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a Python without locks; that is what None says
+        from filelock import lock_descriptor
+    try:
+        return lock_descriptor(descriptor, blocking=False)
+    except OSError:
+        return None
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file still has this name: who held it before may have just renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a file, or what a link leads to, for reading; a pipe or device is refused before it can be waited for.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(path, open_flags("O_RDONLY", "O_NONBLOCK"))
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -199,22 +229,26 @@ def locked(path: Path, timeout_s: float = -1) -> Iterator[None]:
     Raises:
         TimeoutError: another process holds it.
     """
-    from filelock import FileLock  # a process that writes nothing need not load it
-
-    try:
-        # FileLock would wait for ever for a file that cannot be made.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666))
-    except OSError:
-        yield
-        return
-    lock = FileLock(path)
-    lock.acquire(timeout=timeout_s)
+    end = time.monotonic() + (timeout_s if timeout_s >= 0 else math.inf)
+    while True:
+        try:
+            descriptor = os.open(path, open_flags("O_CREAT", "O_RDWR"), 0o666)
+        except OSError:
+            yield
+            return
+        if hold(descriptor) is not False and is_at(descriptor, path):
+            break
+        os.close(descriptor)
+        if time.monotonic() >= end:
+            raise TimeoutError(f"{path} is locked by another process")
+        time.sleep(_LOCK_STEP_S)
     try:
         yield
     finally:
         # While it is held: who waits for this file sees that it has gone and makes a new one.
-        path.unlink(missing_ok=True)
-        lock.release()
+        with suppress(OSError):  # Windows removes no open file
+            path.unlink()
+        os.close(descriptor)
 
 
 _TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(s|m|min|h|)")

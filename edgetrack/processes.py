@@ -188,7 +188,12 @@ class JsonLinesProcess:
     def _line(self, timeout_s: float) -> bytes:
         end = time.monotonic() + timeout_s
         while b"\n" not in self._pending:
-            ready, _, _ = select.select([self._stdout], [], [], max(0.0, end - time.monotonic()))
+            try:
+                ready, _, _ = select.select([self._stdout], [], [], max(0.0, end - time.monotonic()))
+            except OSError as error:  # Windows
+                raise WorkerError(
+                    f"cannot be waited for on this system ({error.strerror or error}); on Windows, run edgetrack in WSL"
+                ) from None
             if not ready:
                 raise WorkerError(f"gave no answer within {timeout_s:g} s and was ended; a slow device needs --timeout")
             part = os.read(self._stdout.fileno(), 1 << 20)

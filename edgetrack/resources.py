@@ -56,10 +56,14 @@ def usable_cores(root: Path = Path("/")) -> int:
     Args:
         root: the folder that holds proc and sys.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    cores = allowed_cores() or os.cpu_count() or 1
     quota = cpu_quota(root)
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def allowed_cores() -> int | None:
+    """Cores that the scheduler may put this process on; None where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def cpu_quota(root: Path) -> float | None:

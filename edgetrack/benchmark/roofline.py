@@ -17,7 +17,7 @@ import numpy as np
 from edgetrack.benchmark.protocol import Roofline
 from edgetrack.capabilities import TARGETS, backend_of
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
-from edgetrack.resources import THREAD_VARIABLES
+from edgetrack.resources import THREAD_VARIABLES, allowed_cores
 from edgetrack.runtime.backends.base import Chain, RooflineProbe
 from edgetrack.system.clock import Clock, MonotonicClock
 from edgetrack.system.machine import cpu_flags
@@ -167,7 +167,7 @@ def blas_threads(environ: Mapping[str, str]) -> int:
     for name in THREAD_VARIABLES:
         if environ.get(name, "").isdigit():
             return int(environ[name])
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return allowed_cores() or os.cpu_count() or 1
 
 
 def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:

@@ -23,7 +23,7 @@ import msgspec
 
 from edgetrack.bundle.manifest import FileInfo, FilePath, Manifest
 from edgetrack.errors import BundleError, BundleIntegrityError
-from edgetrack.io import BoundedReads, open_regular
+from edgetrack.io import BoundedReads, open_flags, open_regular
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
@@ -92,7 +92,7 @@ def os_errors(source: Path, what: str) -> Iterator[None]:
 def open_plain(path: Path) -> BinaryIO:
     """Open for reading a regular file that is no symbolic link; BundleIntegrityError for any other, never a hang."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, open_flags("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK"))
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise BundleIntegrityError(f"{path}: a symbolic link; a bundle holds plain files only; {_COPY}") from None

@@ -30,7 +30,7 @@ from edgetrack.bundle.integrity import (
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.bundle.reader import Bundle
 from edgetrack.errors import BundleError, UsageError
-from edgetrack.io import locked
+from edgetrack.io import locked, open_flags
 
 
 class BundleWriter:
@@ -218,7 +218,12 @@ def discard(path: Path, target: Path) -> None:
 
 def flush_entry(path: Path) -> None:
     """Have the disk hold a file's bytes, or a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, open_flags("O_RDONLY"))
+    except PermissionError:
+        if path.is_dir():  # Windows opens none
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

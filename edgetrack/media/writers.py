@@ -16,6 +16,7 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.io import hold, is_at, open_flags
 from edgetrack.media.frames import Frame, native_name, quiet_cv2
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class BoxWriter:
         Args:
             path: where to write; the ending decides the format. Its folder is made where it is missing.
             source: what the boxes belong to; kept in JSON.
-            overwrite: replace an existing file, and one left by a killed run.
+            overwrite: replace an existing file.
 
         Raises:
             UsageError: another ending, an existing file, or a place that cannot be written to.
@@ -174,10 +175,10 @@ def claim(path: Path, start: str, end: str, *, overwrite: bool) -> tuple[int, Pa
     Args:
         path: what it is to become.
         start, end: of the sibling's name; a number goes between while other runs hold the names before it.
-        overwrite: whether `path`, and what a run that is dead left under the sibling's name, may be replaced.
+        overwrite: whether `path` may be replaced; what a dead run left under the sibling's name always is.
 
     Raises:
-        UsageError: either exists and `overwrite` is not set, `path` is a folder, or it cannot be written.
+        UsageError: `path` exists or is being written and `overwrite` is not set, it is a folder, or cannot be written.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of a file to write")
@@ -190,39 +191,20 @@ def claim(path: Path, start: str, end: str, *, overwrite: bool) -> tuple[int, Pa
     for number in range(1, 1000):
         partial = path.with_name(start + ("" if number == 1 else f".{number}") + end)
         try:
-            handle = os.open(partial, os.O_RDWR | os.O_CREAT | (0 if overwrite else os.O_EXCL), 0o666)
-        except FileExistsError:
-            raise UsageError(f"{partial} was left by a run that did not end; move it away or add --overwrite") from None
+            handle = os.open(partial, open_flags("O_RDWR", "O_CREAT"), 0o666)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-        if _locked(handle) and _is_at(handle, partial):
+        held = hold(handle)
+        if held is None and not overwrite and os.fstat(handle).st_size:
+            os.close(handle)
+            raise UsageError(f"{partial} may belong to a run that goes on; remove it, or add --overwrite")
+        if held is not False and is_at(handle, partial):
             os.ftruncate(handle, 0)
             return handle, partial
         os.close(handle)
+        if not overwrite and held is False:
+            raise UsageError(f"{path} is being written by another run; give another name or add --overwrite")
     raise UsageError(f"{path} is being written by too many runs")
-
-
-def _locked(handle: int) -> bool:
-    """Whether no other run holds the file; where there are no locks, none does."""
-    try:
-        import fcntl  # not on Windows
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file still has this name: the run that held it may have just renamed it."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def suffix_of(path: Path, allowed: tuple[str, ...], what: str) -> str:
@@ -250,7 +232,7 @@ class VideoWriter:
         Args:
             path: where to write; its folder is made where it is missing.
             fps: frames per second, above 0 up to 1000, rounded to what the format can state; 30 where it is None.
-            overwrite: replace an existing file, and one left by a killed run.
+            overwrite: replace an existing file.
 
         Raises:
             UsageError: another ending, an existing file, a rate out of range, or a place that cannot be written to.

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from edgetrack.resources import RunCommand, cgroup_folders, command_output, cpu_quota, read_text
+from edgetrack.resources import RunCommand, allowed_cores, cgroup_folders, command_output, cpu_quota, read_text
 
 PACKAGES = ("edgetrack", "numpy", "opencv-python", "opencv-python-headless")
 """Distributions whose versions every record states; callers add those of the targets."""
@@ -126,7 +126,7 @@ def collect(
         version: a package's version; raises importlib.metadata.PackageNotFoundError where it is absent.
     """
     system = system or platform.system()
-    allowed = (affinity or _affinity)()
+    allowed = (affinity or allowed_cores)()
     common = {
         "architecture": platform.machine(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -202,10 +202,6 @@ def _elsewhere(system: str, run: RunCommand, allowed: int | None) -> dict[str, A
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "device_model": (command_output(run, ["sysctl", "-n", "hw.model"]) if mac else None) or None,
     }
-
-
-def _affinity() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def _versions(names: Iterable[str], version: Callable[[str], str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ class can be read.
 from __future__ import annotations
 
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -253,6 +252,11 @@ def peak_rss_mb(*, status: Path = _STATUS, platform: str = sys.platform) -> floa
     high_water = re.search(r"^VmHWM:\s*(\d+) kB$", read_text(status) or "", re.MULTILINE)
     if high_water:
         return int(high_water[1]) / _KIB_PER_MB
+    try:
+        import resource
+    except ImportError:  # Windows, which keeps the peak itself
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss)) / _BYTES_PER_MB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (_BYTES_PER_MB if platform == "darwin" else _KIB_PER_MB)
 

@@ -144,9 +144,7 @@ def test_a_killed_process_leaves_its_lines_in_the_partial_file(tmp_path):
         assert child.wait(30) == -signal.SIGKILL
     assert not path.exists()
     assert len((tmp_path / "a.csv.partial").read_text().splitlines()) == 6
-    with pytest.raises(UsageError, match=r"a\.csv\.partial was left by a run.*--overwrite"):
-        BoxWriter(path)
-    write_all(path, overwrite=True)
+    write_all(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
 
 
@@ -346,6 +344,13 @@ def test_boxes_on_a_full_disk_are_an_error_and_what_fitted_stays(tmp_path):
         limited(100, write)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt.partial"]
     assert (tmp_path / "a.txt.partial").read_text().count("\n") == 3
+
+
+def test_what_another_run_writes_is_refused_unless_told_to_overwrite(tmp_path):
+    with BoxWriter(tmp_path / "a.txt"), VideoWriter(tmp_path / "a.avi"):
+        for make, name in ((BoxWriter, "a.txt"), (VideoWriter, "a.avi")):
+            with pytest.raises(UsageError, match=r"is being written by another run; .* --overwrite"):
+                make(tmp_path / name)
 
 
 def test_two_runs_that_overwrite_one_file_do_not_mix(tmp_path):

@@ -151,7 +151,7 @@ def _trusted(folder: Path) -> Path | None:
     except OSError as error:
         log.warning("engines are not cached: %s: %s", folder, error.strerror or error)
         return None
-    if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+    if hasattr(os, "geteuid") and (state.st_uid != os.geteuid() or state.st_mode & 0o022):
         log.warning("engines are not cached: %s belongs to, or can be written by, others; type: chmod 700 it", folder)
         return None
     return folder
