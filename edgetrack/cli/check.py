@@ -54,7 +54,9 @@ def check(
     max_time: Annotated[
         str,
         typer.Option(
-            "--max-time", metavar="TIME", help="Longest time to measure, as 180s or 3m. Ends earlier once decided."
+            "--max-time",
+            metavar="TIME",
+            help="Longest time to measure, as 180s or 3m, kept to within one block. Ends earlier once decided.",
         ),
     ] = "180",
     timeout: shared.TimeoutOption = "2m",
@@ -63,6 +65,10 @@ def check(
     ] = 1,
     force: Annotated[
         bool, typer.Option("--force", help="Compare with a record that was made under other conditions.")
+    ] = False,
+    allow_skipped: Annotated[
+        bool,
+        typer.Option("--allow-skipped", help="Pass although rules were skipped that compare with a baseline."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, with every sample.")] = False,
     as_markdown: shared.MarkdownOption = False,
@@ -73,7 +79,10 @@ def check(
     output: shared.OutputOption = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
-    """Check a bundle against a budget and a baseline: pass (exit code 0), fail (1) or undecided (--undecided-exit)."""
+    """Check a bundle against a budget and a baseline: pass (exit code 0), fail (1) or undecided (--undecided-exit).
+
+    Rules that were skipped for want of a baseline are no pass (1), unless --allow-skipped says so.
+    """
     from edgetrack.benchmark.run import Environment
     from edgetrack.box import Box
     from edgetrack.cli.console import stderr
@@ -106,6 +115,7 @@ def check(
         timeout_s=parse_duration(timeout, "--timeout"),
         undecided_exit=undecided_exit,
         force=force,
+        allow_skipped=allow_skipped,
     )
     with shown_progress(stderr(), refresh=False, lines=False) as progress:
         report = run(config, Environment(progress=progress))

@@ -137,6 +137,7 @@ class GateConfig:
     timeout_s: float = 120.0
     undecided_exit: int = 1
     force: bool = False
+    allow_skipped: bool = False
 
     def check(self) -> None:
         """Check the options' ranges and that they fit each other.
@@ -159,8 +160,8 @@ class GateConfig:
             raise UsageError("--baseline-python runs the baseline; add --baseline BUNDLE, which may be the same bundle")
 
     def exit_code(self, verdict: Verdict) -> int:
-        """0 for a pass and where nothing was checked, 1 for a fail, `undecided_exit` for undecided."""
-        return {"pass": 0, "skipped": 0, "fail": 1}.get(verdict, self.undecided_exit)
+        """0 for a pass, 1 for a fail and where rules were skipped, `undecided_exit` for undecided."""
+        return {"pass": 0, "skipped": 1, "fail": 1}.get(verdict, self.undecided_exit)
 
 
 def _check(section: str, given: dict[str, float], known: dict[str, BudgetRule]) -> None:

@@ -191,6 +191,7 @@ def _measure(
     config: GateConfig, environment: Environment, candidate: BundleRef, baseline: BundleRef | RecordedSide | None
 ) -> GateReport:
     """The candidate alone, beside a baseline, or under the conditions of a record."""
+    start_ns = environment.clock.now_ns()
     recording = baseline if isinstance(baseline, RecordedSide) else None
     code = own_code()
     other_code = None if config.baseline_python is None else code_of(config.baseline_python)
@@ -199,7 +200,7 @@ def _measure(
     device, threads, source = _settings(config, recording)
 
     def progress(what: str, step: int, total: int) -> None:
-        environment.progress(f"{what} (measures {config.max_time_s:.0f} s at most)", step, total)
+        environment.progress(f"{what} (takes {config.max_time_s:.0f} s at most)", step, total)
 
     with ScratchFolder() as scene:
         box = config.box or (recording.record.source.box if recording else None)
@@ -207,12 +208,13 @@ def _measure(
         frames = prepare_frames(source, box, scene, keep_frames=KEEP_FRAMES, keep_mb=keep_mb)
         with TurnRunner(sides, frames, turn_config(device, threads), config.timeout_s, progress) as runner:
             differing = _differences(config, runner, recording, machine, frames, device) if recording else []
+            prepared_s = (environment.clock.now_ns() - start_ns) / 1e9
             outcome = run(
                 runner,
                 [rule for rule in config.budget.rules if rule.kind != "ao"],
                 recording.evidence if recording else None,
                 config.budget.alpha,
-                config.max_time_s,
+                config.max_time_s - prepared_s,
                 environment.clock,
             )
     findings = {finding.rule: finding for finding in outcome.findings}

@@ -35,7 +35,12 @@ def table(report: GateReport) -> Table:
 def headline(report: GateReport) -> str:
     """The verdict in one line."""
     baseline = f" against {report.baseline.bundle}" if report.baseline else ""
-    return f"{report.verdict.upper()}: {report.candidate.bundle}{baseline}, budget {report.budget}"
+    said = f"{report.verdict.upper()}: {report.candidate.bundle}{baseline}, budget {report.budget}"
+    left = [finding.rule for finding in report.findings if finding.verdict == "skipped"]
+    if not left:
+        return said
+    advice = "; add --baseline, or --allow-skipped to pass without" if report.verdict == "skipped" else ""
+    return f"{said}; {counted(len(left), 'rule')} of {len(report.findings)} not judged ({', '.join(left)}){advice}"
 
 
 def markdown(report: GateReport) -> str:
@@ -44,7 +49,7 @@ def markdown(report: GateReport) -> str:
 
 
 def junit(report: GateReport) -> bytes:
-    """UTF-8 XML, one test case per rule. Undecided is an error where the exit code says so, else it is skipped."""
+    """UTF-8 XML, one test case per rule. What is open is an error where it costs the pass, else skipped."""
     cases = [_case(finding, report) for finding in report.findings]
     counts = {kind: sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error", "skipped")}
     suite = Xml.Element(
@@ -90,12 +95,14 @@ def append_github_summary(report: GateReport, file: Path) -> None:
 
 
 def github_commands(report: GateReport) -> Iterator[str]:
-    """Workflow commands, one line each: an error per broken rule, a warning or error per undecided one, or a notice."""
+    """Workflow commands, one line each: an error per broken rule, a warning or error per open one, or a notice."""
     levels = {"fail": "error", "undecided": "error" if report.exit_code else "warning"}
+    if report.verdict == "skipped":
+        levels["skipped"] = "error"
     for finding in report.findings:
         if finding.verdict in levels:
             yield _command(levels[finding.verdict], f"edgetrack check: {finding.rule}", sentence(finding))
-    if report.verdict in ("pass", "skipped"):
+    if report.verdict == "pass":
         yield _command("notice", "edgetrack check", headline(report))
 
 
@@ -172,7 +179,11 @@ def _number(value: float | None, unit: str) -> str:
 
 def _case(finding: RuleFinding, report: GateReport) -> Xml.Element:
     case = Xml.Element("testcase", name=_xml(finding.rule), classname=_xml(report.candidate.bundle))
-    kind = {"fail": "failure", "skipped": "skipped", "undecided": "error" if report.exit_code else "skipped"}
+    kind = {
+        "fail": "failure",
+        "skipped": "error" if report.verdict == "skipped" else "skipped",
+        "undecided": "error" if report.exit_code else "skipped",
+    }
     if finding.verdict in kind:
         Xml.SubElement(case, kind[finding.verdict], message=_xml(sentence(finding)), type=finding.verdict)
     else:

@@ -150,7 +150,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_report(config: GateConfig, *, findings: Sequence[RuleFinding], **fields: Any) -> GateReport:
     """The report of these findings, with the report's other `fields`."""
-    verdict = overall_verdict(finding.verdict for finding in findings)
+    verdict = overall_verdict((finding.verdict for finding in findings), may_skip=config.allow_skipped)
     return GateReport(
         verdict=verdict,
         exit_code=config.exit_code(verdict),

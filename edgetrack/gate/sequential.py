@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +17,8 @@ from edgetrack.system.clock import Clock
 
 _LONGEST_RESTART = 1 / 16
 """Most of the time that fresh processes for one stage may take."""
+_LONGEST_LOADING = 1 / 2
+"""Most of the time that processes for load time and memory alone may take."""
 _TURNS = 2
 """Turns of a side in a block."""
 
@@ -54,7 +56,7 @@ def run(
         rules: to decide; not those of AO.
         recorded: the baseline, where it comes from a record.
         alpha: what each rule may spend over all analyses.
-        max_time_s: no block but the first begins later.
+        max_time_s: the first block may end later; no other begins that would, should it take as long as the last.
         clock: of the time limit.
     """
     start_ns = clock.now_ns()
@@ -64,30 +66,43 @@ def run(
 
     if not any(rule.kind.split()[0] in ("latency", "process") for rule in rules):
         return SequentialOutcome(_judged(runner, rules, recorded, alpha, alpha), 0, 1, 0.0)
-    for side in runner.sides:
-        for _ in range(_loads(rules, side, alpha) - 1):
-            runner.load(side)
+    # Before anything is known of how long it takes, no more than a verdict needs: fresh processes and a block.
+    runner.restart()
+    restarting = elapsed()
+    runner.block()
+    block_s = in_blocks = elapsed() - restarting
+    loaded = 0
+    for side in _to_load(runner, rules, alpha):
+        if elapsed() + restarting / len(runner.sides) + restarting > _LONGEST_LOADING * max_time_s:
+            break
+        runner.load(side)
+        loaded += 1
+    if loaded:  # those are cold
+        runner.restart()
     found: dict[str, RuleFinding] = {}
-    analyses, blocks, in_blocks, restarting, before = 0, 0, 0.0, 0.0, 0.0
+    analyses, blocks, before, analysis_s = 0, 1, 0.0, 0.0
     for number, share in enumerate(ANALYSES):
         final = number == len(ANALYSES) - 1
-        if blocks and not final and elapsed() >= share * max_time_s:
+        if number and not final and elapsed() >= share * max_time_s:
             continue
-        begun = elapsed()
-        if not blocks or (restarting <= _LONGEST_RESTART * max_time_s and begun < share * max_time_s):
+        begun, end = elapsed(), max_time_s - analysis_s if final else share * max_time_s
+        if number and restarting <= _LONGEST_RESTART * max_time_s and begun + restarting + block_s < end:
             runner.restart()
             restarting = elapsed() - begun
         begun = elapsed()
-        while not blocks or elapsed() < share * max_time_s:
+        # An analysis between may come late by a block; the last may not.
+        while begun + (block_s if final else 0.0) < end:
             runner.block()
             blocks += 1
-        in_blocks += elapsed() - begun
+            block_s, begun = elapsed() - begun, elapsed()
+            in_blocks += block_s
         analyses += 1
         spend = spent(number, before, alpha)
         enough = final or blocks >= rounds_needed(spend)
         open_rules = [rule for rule in rules if not _decided(rule, found) and (enough or not _of_turns(rule))]
         judged = _judged(runner, open_rules, recorded, spend, spent_on_processes(number, alpha))
         found |= {finding.rule: finding for finding in judged}
+        analysis_s = elapsed() - begun
         before = share if enough else before
         broken = any(finding.verdict == "fail" for finding in found.values())
         if broken or all(_decided(rule, found) for rule in rules):
@@ -122,6 +137,13 @@ def _of_turns(rule: BudgetRule) -> bool:
 
 def _decided(rule: BudgetRule, found: Mapping[str, RuleFinding]) -> bool:
     return rule.name in found and found[rule.name].verdict != "undecided"
+
+
+def _to_load(runner: TurnRunner, rules: Sequence[BudgetRule], alpha: float) -> Iterator[GateSide]:
+    """The sides in turns, each as often as it needs a process beyond those of two starts."""
+    more = {side.role: _loads(rules, side, alpha) - 2 for side in runner.sides}
+    for number in range(max(more.values())):
+        yield from (side for side in runner.sides if number < more[side.role])
 
 
 def _loads(rules: Sequence[BudgetRule], side: GateSide, alpha: float) -> int:

@@ -17,11 +17,15 @@ def judge_limit(low: float | None, high: float | None, limit: float) -> Verdict:
     return "fail" if low is not None and low > limit else "undecided"
 
 
-def overall_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """`fail` where one fails, else `undecided` where one is, else `pass`; `skipped` where nothing was checked."""
+def overall_verdict(verdicts: Iterable[Verdict], *, may_skip: bool = False) -> Verdict:
+    """`fail` where one fails, else `skipped` where one is, else `undecided` where one is, else `pass`.
+
+    With `may_skip`, what was skipped does not count, unless nothing was checked.
+    """
     found = set(verdicts)
-    order: tuple[Verdict, ...] = ("fail", "undecided", "pass")
-    return next((verdict for verdict in order if verdict in found), "skipped")
+    strict: tuple[Verdict, ...] = ("fail", "skipped", "undecided", "pass")
+    lenient: tuple[Verdict, ...] = ("fail", "undecided", "pass")
+    return next((verdict for verdict in (lenient if may_skip else strict) if verdict in found), "skipped")
 
 
 def judge_difference(low: float, high: float, margin: float) -> DifferenceVerdict:

@@ -14,6 +14,7 @@ from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.gate.budget import Budget, GateConfig
 from edgetrack.gate.check import check
 from edgetrack.gate.environment import own_code
+from edgetrack.gate.outputs import headline
 
 
 def budget(limits=None, regressions=None):
@@ -55,9 +56,17 @@ def test_a_slower_bundle_fails_and_a_like_one_passes(run, make_bundle):
     assert len(like.samples_ms.candidate.track) == len(like.samples_ms.baseline.track) == 2 * like.blocks
 
 
-def test_limits_are_judged_by_bounds_and_ratios_skipped_without_a_baseline(run, make_bundle):
+def test_limits_are_judged_by_bounds_and_skipped_ratios_are_no_pass_unless_asked(run, make_bundle):
     limits = {"track_p95_ms": 40.0, "model_p50_ms": 18.0, "load_ms": 800.0, "peak_rss_mb": 350.0, "size_mb": 1.0}
-    found = run(budget(limits, P50), make_bundle("a"))
+    bundle = make_bundle("a")
+    forgotten = run(budget(limits, P50), bundle)
+    assert (forgotten.verdict, forgotten.exit_code) == ("skipped", 1)
+    assert headline(forgotten) == (
+        "SKIPPED: a, budget mine; 1 rule of 6 not judged (track_p50_ratio); add --baseline, or --allow-skipped to pass "
+        "without"
+    )
+    found = run(budget(limits, P50), bundle, allow_skipped=True)
+    assert found.exit_code == 0
     said = {finding.rule: finding for finding in found.findings}
     assert list(said) == [*limits, *P50]
     assert {name: finding.verdict for name, finding in said.items()} == {
@@ -108,6 +117,40 @@ def test_only_sizes_need_no_process(run, make_bundle):
 
     found = run(budget({"size_mb": 1e-6}), make_bundle("a"), start=start)
     assert (found.verdict, found.blocks) == ("fail", 0)
+
+
+def test_an_undecided_rule_beside_a_skipped_one_is_no_pass_either(run, make_bundle):
+    asked = budget({"track_p95_ms": 25.0}, P50)
+    found = run(asked, make_bundle("a"), max_time_s=0.1, undecided_exit=0)
+    assert (found.verdict, found.exit_code) == ("skipped", 1)
+    found = run(asked, make_bundle("b"), max_time_s=0.1, undecided_exit=0, allow_skipped=True)
+    assert (found.verdict, found.exit_code) == ("undecided", 0)
+
+
+def test_the_time_limit_counts_what_comes_before_the_first_block(run, make_bundle, machine, simulated_start, source):
+    """A machine whose frames and records take 30 s to prepare: 60 s are left of 90."""
+    here = machine(0)
+    environment = Environment(clock=here, start=simulated_start(here), look=_slowly(here, 30.0))
+    given = GateConfig(
+        budget=budget(regressions={"track_p50_ratio": 1.003}),
+        bundle=str(make_bundle("a")),
+        baseline=str(make_bundle("b")),
+        threads=1,
+        source=source,
+        max_time_s=90.0,
+    )
+    found = check(given, environment)
+    assert found.verdict == "undecided"
+    assert 50 < found.seconds <= 60 + found.seconds / found.blocks
+    assert here.now <= 90 + found.seconds / found.blocks
+
+
+def _slowly(here, seconds):
+    def look():
+        here.now += seconds
+        return Environment().look()
+
+    return look
 
 
 def test_a_process_that_dies_is_an_error_and_no_verdict(run, make_bundle):

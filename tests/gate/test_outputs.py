@@ -53,6 +53,19 @@ def test_junit_has_a_case_per_rule_and_counts_them():
     assert "1.150" in suite.find(".//failure").get("message")
 
 
+def test_what_was_skipped_is_an_error_where_it_costs_the_pass_and_a_note_where_it_was_allowed():
+    lost = report(PASS, SKIP, verdict="skipped", exit_code=1)
+    assert Xml.fromstring(junit(lost))[0].get("errors") == "1"
+    (line,) = outputs.github_commands(lost)
+    assert line.startswith("::error title=edgetrack check%3A size_ratio::")
+    assert outputs.headline(lost).endswith("(size_ratio); add --baseline, or --allow-skipped to pass without")
+    allowed = report(PASS, SKIP, verdict="pass", exit_code=0)
+    assert Xml.fromstring(junit(allowed))[0].get("skipped") == "1"
+    (line,) = outputs.github_commands(allowed)
+    assert line.startswith("::notice ")
+    assert line.endswith("; 1 rule of 2 not judged (size_ratio)")
+
+
 def test_undecided_that_is_let_pass_is_no_error_anywhere():
     found = report(OPEN, verdict="undecided", exit_code=0)
     suite = Xml.fromstring(junit(found))[0]

@@ -58,6 +58,29 @@ def test_more_time_is_used_only_where_it_is_needed(simulated, machine):
     assert quiet < noisy < 600
 
 
+@pytest.mark.parametrize("load_s", [1.5, 20.0])
+@pytest.mark.parametrize("base_ms", [20.0, 300.0])
+@pytest.mark.parametrize("max_time_s", [60.0, 180.0])
+def test_the_time_limit_holds_to_within_one_block(simulated, machine, monkeypatch, load_s, base_ms, max_time_s):
+    """Under load: 24 processes of 20 s each would take eight minutes, frames of 300 ms 40 s a block."""
+    here = machine(3, **NOISY)
+    with simulated(here, 1.03, base_ms=base_ms) as rounds:
+        monkeypatch.setattr("tests.gate.conftest.SimulatedWorker.LOAD_S", load_s)
+        longest, begins, block = 0.0, [], rounds.block
+
+        def timed():
+            nonlocal longest
+            begins.append(here.now)
+            block()
+            longest = max(longest, here.now - begins[-1])
+
+        monkeypatch.setattr(rounds, "block", timed)
+        outcome = run(rounds, SHIPPED.rules, None, SHIPPED.alpha, max_time_s, here)
+    assert outcome.blocks == len(begins) >= 1
+    assert here.now <= max_time_s + longest
+    assert begins[-1] < max_time_s
+
+
 def test_what_analyses_too_early_for_a_verdict_would_have_spent_is_left_for_later_ones(simulated, machine):
     """Frames of 300 ms: before the final analysis there are too few blocks for any verdict."""
     here = machine(1)

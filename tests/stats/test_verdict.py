@@ -25,13 +25,21 @@ def test_a_limit_is_judged_by_the_end_that_is_known():
     [
         ([], "skipped"),
         (["skipped"], "skipped"),
-        (["pass", "skipped"], "pass"),
+        (["pass", "skipped"], "skipped"),
+        (["undecided", "skipped"], "skipped"),
+        (["fail", "skipped"], "fail"),
         (["pass", "undecided"], "undecided"),
         (["undecided", "fail", "pass"], "fail"),
     ],
 )
 def test_the_worst_verdict_is_that_of_all(verdicts, one):
     assert overall_verdict(verdicts) == one
+
+
+def test_what_was_skipped_counts_for_nothing_only_where_that_was_asked_for():
+    assert overall_verdict(["pass", "skipped"], may_skip=True) == "pass"
+    assert overall_verdict(["undecided", "skipped"], may_skip=True) == "undecided"
+    assert overall_verdict(["skipped"], may_skip=True) == "skipped"
 
 
 @pytest.mark.parametrize(
