@@ -161,7 +161,7 @@ def exported(made_once: Callable[..., Path]) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """tiny_recipe("dmtrack", memory="bounded:4") -> a recipe of a small configuration, its procedure changed."""
+    """tiny_recipe("dmtrack", memory="bounded:4") -> a recipe of a small configuration, some of its values changed."""
 
     @cache
     def write(tracker: str, **procedure: Any) -> Path:

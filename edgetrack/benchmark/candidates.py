@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
-from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.manifest import Manifest, bundle_name
 from edgetrack.bundle.reader import BundleRef, find_bundles, open_bundle, path_aliases
 from edgetrack.capabilities import Target, find_target, open_ref
 from edgetrack.device_name import is_cuda
@@ -21,7 +21,7 @@ FAST_HINT = "fp16"
 """The hint of the reference that is PyTorch's best: half precision, channels last, one CUDA graph."""
 Notify = Callable[[str], None]
 """Prints one line for people."""
-Export = Callable[[str | None, str, Path | None, str | None], Path]
+Export = Callable[[str | None, str, Path | None, str | None, Sequence[str]], Path]
 """Exports a tracker to a target, into a folder, with weights; returns the bundle's path.
 
 None stands for the default tracker, a folder in `./out` and the tracker's default weights.
@@ -81,7 +81,7 @@ def choose(
     if not candidates:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
-        candidates = [opened(export(None, target, None, None))]
+        candidates = [opened(export(None, target, None, None, ()))]
     if hint is not None:
         candidates = _hinted(candidates, hint, notify)
     aliases = path_aliases([(one.manifest.name, one.path) for one in candidates])
@@ -154,10 +154,10 @@ def add_references(
 ) -> list[Candidate]:
     """Give each candidate its reference, and add those references that are not candidates yet.
 
-    A reference is a bundle of the same tracker for the reference target: `given`, or one among the candidates, beside
-    them or in `folder`, with the same weights before one with others; or else one that is exported to `scratch`, with
-    untrained weights where the candidate's are, else with the tracker's default ones. Where even that cannot be done,
-    the candidate gets a warning and no reference.
+    A reference is a bundle of the same tracker, with the same overrides, for the reference target: `given`, or one
+    among the candidates, beside them or in `folder`, with the same weights before one with others; or else one that is
+    exported to `scratch`, with untrained weights where the candidate's are, else with the tracker's default ones. Where
+    even that cannot be done, the candidate gets a warning and no reference.
 
     Raises:
         UsageError: the given reference is of another target, or of a tracker that no candidate has.
@@ -167,12 +167,12 @@ def add_references(
     matched: list[Candidate] = []
     added: dict[str, Candidate] = {}
     for candidate in candidates:
-        tracker = candidate.manifest.tracker
+        system = candidate.manifest.system
         reference: Candidate | BenchWarning | None = _best(candidate, pool)
         if reference is None:
-            if tracker not in exported:
-                exported[tracker] = _export(candidate.manifest, target, export, scratch, notify)
-            reference = exported[tracker]
+            if system not in exported:
+                exported[system] = _export(candidate.manifest, target, export, scratch, notify)
+            reference = exported[system]
         if isinstance(reference, BenchWarning):
             matched.append(replace(candidate, warnings=(*candidate.warnings, reference)))
         else:
@@ -189,9 +189,9 @@ def _given(path: str, candidates: Sequence[Candidate], target: Target) -> list[C
     manifest = reference.manifest
     if manifest.target != target.name:
         raise UsageError(f"--reference {path} is a bundle for {manifest.target!r}; expected one for {target.name!r}")
-    trackers = {candidate.manifest.tracker for candidate in candidates}
-    if manifest.tracker not in trackers:
-        raise UsageError(f"--reference {path} is of {manifest.tracker!r}, measured are {', '.join(sorted(trackers))}")
+    systems = {candidate.manifest.system for candidate in candidates}
+    if manifest.system not in systems:
+        raise UsageError(f"--reference {path} is of {manifest.system!r}, measured are {', '.join(sorted(systems))}")
     return [reference]
 
 
@@ -209,7 +209,7 @@ def _at_hand(candidates: Sequence[Candidate], folder: Path, target: Target) -> l
 def _best(candidate: Candidate, pool: Sequence[Candidate]) -> Candidate | None:
     if any(one.label == candidate.label for one in pool):
         return candidate
-    able = [one for one in pool if one.manifest.tracker == candidate.manifest.tracker]
+    able = [one for one in pool if one.manifest.system == candidate.manifest.system]
     same = [one for one in able if _same_weights(candidate, one)]
     return next(iter(same or able), None)
 
@@ -223,13 +223,14 @@ def _export(
     manifest: Manifest, target: Target, export: Export, scratch: Path, notify: Notify
 ) -> Candidate | BenchWarning:
     tracker, weights = manifest.tracker, "untrained" if manifest.weights.origin == "untrained" else None
+    name = bundle_name(tracker, manifest.overrides, target.name, "fp32")
     if not target.installed:
         return WarningCode.NO_REFERENCE.warning(f"{target.name} is not installed")
-    notify(f"exporting {tracker} to {target.name}, to compare with")
+    notify(f"exporting {manifest.system} to {target.name}, to compare with")
     try:
-        return opened(export(tracker, target.name, scratch / f"{tracker}-{target.name}-fp32", weights))
+        return opened(export(tracker, target.name, scratch / name, weights, manifest.settings))
     except EdgetrackError as error:
-        return WarningCode.NO_REFERENCE.warning(f"{tracker} cannot be exported to {target.name}: {error}")
+        return WarningCode.NO_REFERENCE.warning(f"{manifest.system} cannot be exported to {target.name}: {error}")
 
 
 def _refer(candidate: Candidate, reference: Candidate) -> Candidate:

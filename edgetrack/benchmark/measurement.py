@@ -287,6 +287,7 @@ def _result(
         roofline=roofline,
         warnings=found,
         samples_ms=samples,
+        overrides=manifest.overrides,
         energy={kind: one for kind, one in energy.items() if one is not None},
     )
     result = msgspec.structs.replace(result, **scenario.summarize(result, own.rounds, timeline))

@@ -16,6 +16,7 @@ from edgetrack.benchmark.scenarios.burst import BurstOutcome
 from edgetrack.benchmark.scenarios.paced import PacedOutcome
 from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.warnings import BenchWarning
+from edgetrack.bundle.manifest import Scalar
 from edgetrack.bundle.reader import bundle_label
 from edgetrack.errors import EdgetrackError
 from edgetrack.io import encode_json, replace_whole
@@ -105,8 +106,8 @@ class SamplesMs(msgspec.Struct, frozen=True, kw_only=True):
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate. `cores_busy` is processor time over wall time while track was measured.
 
-    `energy` is by kind of round, where the device tells its power; `paced`, `burst` and `soak` are of those scenarios,
-    `found` is of a scenario without a field of its own.
+    `overrides` as in the bundle's manifest. `energy` is by kind of round, where the device tells its power; `paced`,
+    `burst` and `soak` are of those scenarios, `found` is of a scenario without a field of its own.
     """
 
     bundle: str
@@ -132,6 +133,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     roofline: RooflineRatio
     warnings: list[BenchWarning]
     samples_ms: SamplesMs
+    overrides: dict[str, Scalar] = {}
     energy: dict[str, Energy] = {}
     paced: PacedOutcome | None = None
     burst: BurstOutcome | None = None

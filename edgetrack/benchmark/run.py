@@ -47,7 +47,9 @@ from edgetrack.system.timeline import Window
 _T = TypeVar("_T")
 
 
-def no_export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:
+def no_export(
+    tracker: str | None, target: str, output: Path | None, weights: str | None, overrides: Sequence[str]
+) -> Path:
     """Export nothing.
 
     Raises:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,7 +15,8 @@ from edgetrack.io import encode_json
 
 SCHEMA = 1
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
+_LONGEST_NAME = 64
+Name = Annotated[str, msgspec.Meta(pattern=rf"^[a-z0-9][a-z0-9_-]{{0,{_LONGEST_NAME - 1}}}\Z")]
 # One or more plain path components: a Core ML package is a folder. `reader.py` checks that none climbs out.
 FilePath = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\Z", max_length=255)
@@ -34,6 +38,30 @@ MAX_TENSOR_BYTES = 256 << 20
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base: unknown fields are refused, instances do not change."""
+
+
+def scalar_text(value: Scalar) -> str:
+    """A scalar as TOML and `--set` write it, a text without quotes."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settings_of(values: Mapping[str, Scalar]) -> tuple[str, ...]:
+    """Each as `KEY=VALUE`."""
+    return tuple(f"{key}={scalar_text(value)}" for key, value in values.items())
+
+
+def bundle_name(tracker: str, overrides: Mapping[str, Scalar], target: str, precision: str) -> str:
+    """`<tracker>-<target>-<precision>`, with overrides behind the tracker: `dastm-gate-select-openvino-fp32`.
+
+    What a name cannot hold becomes a hyphen; overrides too long for one become the beginning of a hash of them.
+    """
+    parts = [f"{key}-{scalar_text(value)}" for key, value in overrides.items()]
+    told = re.sub("[^a-z0-9_-]", "-", "-".join(parts).lower())
+    name = "-".join(filter(None, (tracker, told, target, precision)))
+    if len(name) <= _LONGEST_NAME:
+        return name
+    short = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+    return f"{tracker}-{short}-{target}-{precision}"
 
 
 class TensorInfo(_Strict, frozen=True, kw_only=True):
@@ -112,7 +140,8 @@ class Manifest(_Strict, frozen=True, kw_only=True):
 
     `family` names whose network and procedure it runs, where that is not the tracker's own name. `procedure` holds the
     per-frame procedure's numbers (crop factors, sizes, window, thresholds); the family's runtime file states and checks
-    which. `precision_exceptions` maps a node to the precision it was kept in.
+    which. `overrides` are the keys of the recipe's configuration and procedure that this export set otherwise.
+    `precision_exceptions` maps a node to the precision it was kept in.
     """
 
     schema: Literal[1] = 1
@@ -125,11 +154,22 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     weights: WeightsInfo
     graphs: Annotated[tuple[GraphInfo, ...], msgspec.Meta(max_length=64)]
     procedure: Annotated[dict[Label, Scalar], msgspec.Meta(max_length=256)]
+    overrides: Annotated[dict[Label, Scalar], msgspec.Meta(max_length=256)] = {}
     paper: PaperFigures = PaperFigures()
     precision_exceptions: dict[BoundedText, Label] = {}
     calibration: CalibrationInfo | None = None
     tools: Annotated[dict[Label, Label], msgspec.Meta(max_length=256)] = {}
     files: dict[FilePath, FileInfo] = {}
+
+    @property
+    def system(self) -> str:
+        """The tracker as it was configured, such as `dastm gate=select`: bundles of one system compute the same."""
+        return " ".join([self.tracker, *self.settings])
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The overrides as `KEY=VALUE`, as `export --set` takes them."""
+        return settings_of(self.overrides)
 
     def graph(self, name: str) -> GraphInfo:
         """The graph of that name.

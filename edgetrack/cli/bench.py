@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -177,12 +177,14 @@ def _notifier(console: Console) -> Callable[[str], None]:
     return partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
-def _export(tracker: str | None, target: str, output: Path | None, weights: str | None) -> Path:
+def _export(
+    tracker: str | None, target: str, output: Path | None, weights: str | None, overrides: Sequence[str]
+) -> Path:
     from edgetrack.export.isolated import export_isolated
     from edgetrack.export.recipe import default_tracker
 
     # In an isolated process: what a converter loads, or breaks, stays out of the process that measures.
-    return export_isolated(tracker or default_tracker(), target, output, weights, progress=lambda line: None)
+    return export_isolated(tracker or default_tracker(), target, output, weights, overrides, progress=lambda line: None)
 
 
 def _present(record: BenchRecord, as_json: bool, as_markdown: bool, percentile: int) -> None:

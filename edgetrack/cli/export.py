@@ -93,9 +93,20 @@ def export(
         list[Path] | None,
         typer.Option(help="ONNX file of a graph to start from, such as template.onnx. Repeat it for every graph."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a key of the recipe's configuration or procedure otherwise, such as memory=exact. May be "
+            "repeated; `edgetrack list --trackers` shows the values of keys that take few.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the bundle. Default: out/<tracker>-<target>-<precision>."),
+        typer.Option(
+            "--output", "-o", help="Folder of the bundle. Default: out/<tracker>[-<--set>]-<target>-<precision>."
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 17 or 18.")] = 17,
@@ -173,6 +184,7 @@ def export(
             precision=precision,
             weights=weights,
             onnx=tuple(onnx or ()),
+            overrides=tuple(settings or ()),
             output=output,
             overwrite=overwrite,
             opset=opset,
@@ -234,6 +246,7 @@ def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> N
         bundle=str(report.path),
         target=report.manifest.target,
         weights=report.manifest.weights.origin,
+        overrides=report.manifest.overrides,
         comparisons=len(report.parity.comparisons),
         reference=report.parity.reference,
         not_run=report.parity.not_run,
@@ -257,6 +270,7 @@ def _report_text(found: Exported) -> str:
 
 
 def _show_plan(work: ExportPlan, as_json: bool) -> None:
+    from edgetrack.bundle.manifest import settings_of
     from edgetrack.cli.console import print_json
 
     request, tolerance = work.request, work.tolerance
@@ -268,6 +282,7 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
             "schema": 1,
             "tracker": work.recipe.name,
             "weights": weights,
+            "overrides": work.overrides,
             "target": work.target.name,
             "precision": request.precision,
             "opset": request.opset,
@@ -279,9 +294,11 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
             "replaces": replaces,
         })  # fmt: skip
         return
+    changed = "".join(f"set        {setting}\n" for setting in settings_of(work.overrides))
     sources = "".join(f", {source}" for source in request.parity_sources)
     typer.echo(
         f"tracker    {work.recipe.title}\n"
+        f"{changed}"
         f"weights    {weights}\n"
         f"target     {work.target.name}, {request.precision}: {work.target.about}\n"
         f"opset      {request.opset}\n"

@@ -82,6 +82,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "weights", " ".join(part for part in described if part)
     yield "weights sha256", weights.sha256 or "none"
     yield "made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items())
+    if manifest.overrides:
+        yield "set", ", ".join(manifest.settings)
     yield "procedure", ", ".join(f"{k} {v}" for k, v in manifest.procedure.items())
     forecast = find_procedure(manifest).memory_estimate(manifest)
     if forecast is not None:

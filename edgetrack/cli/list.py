@@ -58,6 +58,10 @@ def _text(key: str, value: Any) -> str:
 
     if value is None or isinstance(value, bool):
         return {None: "", True: "yes", False: "no"}[value]
+    if key == "set":
+        from edgetrack.bundle.manifest import scalar_text
+
+        return "; ".join(f"{name}={'|'.join(map(scalar_text, values))}" for name, values in value.items())
     if isinstance(value, Mapping):
         return ", ".join(f"{target} on {place}" for target, place in value.items())
     if isinstance(value, list):
@@ -95,7 +99,7 @@ def _trackers() -> list[Row]:
         try:
             recipe = find_recipe(name)
         except UsageError as error:
-            unknown = dict.fromkeys(("paper", "checkpoint", "from"))
+            unknown = dict.fromkeys(("paper", "checkpoint", "from", "set"))
             rows.append({"tracker": name, "title": f"cannot be used: {error}", **unknown})
             continue
         rows.append(
@@ -105,6 +109,7 @@ def _trackers() -> list[Row]:
                 "paper": recipe.paper.source,
                 "checkpoint": recipe.checkpoint.file,
                 "from": recipe.checkpoint.source,
+                "set": recipe.choices,
             }
         )
     return rows

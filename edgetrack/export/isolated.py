@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from edgetrack.bundle.manifest import Scalar
 from edgetrack.capabilities import targets
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
 from edgetrack.io import ScratchFolder
@@ -42,6 +43,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     target: str
     weights: str
+    overrides: dict[str, Scalar] = {}
     comparisons: int
     reference: str
     not_run: str
@@ -120,6 +122,7 @@ def export_isolated(
     target: str,
     output: Path | None,
     weights: str | None = None,
+    overrides: Sequence[str] = (),
     *,
     progress: Callable[[str], None],
     start: StartProcess = subprocess.Popen,
@@ -129,6 +132,7 @@ def export_isolated(
     Args:
         output: the bundle's folder; None: the one that `edgetrack export` takes.
         weights: as `--weights`; None: what `edgetrack export` takes.
+        overrides: each as `--set`.
         progress, start: see `export_each`.
 
     Raises:
@@ -136,6 +140,7 @@ def export_isolated(
     """
     options = {"--output": output, "--weights": weights}
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    given += [f"--set={text}" for text in overrides]
     arguments = [tracker, "--target", target, *given, "--json"]
     exports = export_each({target: arguments}, progress=progress, start=start)
     for failure in exports.failures:

@@ -17,14 +17,15 @@ import numpy as np
 from edgetrack import __version__
 from edgetrack.arrays import Array
 from edgetrack.bundle import BundleWriter, write_npz
-from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
+from edgetrack.bundle.manifest import GraphInfo, Manifest, Scalar, WeightsInfo, bundle_name
 from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision
-from edgetrack.errors import BackendMissingError, UsageError
+from edgetrack.errors import BackendMissingError, BundleError, UsageError
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.io import encode_json
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
+from edgetrack.runtime.trackers.base import find_family, read_settings
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class ExportRequest:
         target, precision: a row and a column of the capability table.
         weights: path of a checkpoint, `default` or `untrained`; None: the default ones where the tracker has some.
         onnx: files of graphs to start from, in place of a network and its weights.
-        output: the bundle's folder; None: `out/<tracker>-<target>-<precision>`.
+        overrides: keys of the recipe's configuration and procedure to set otherwise, as `KEY=VALUE`.
+        output: the bundle's folder; None: `out/<name of the bundle>`, see
+            `edgetrack.bundle.manifest.bundle_name`.
         opset: ONNX operator set, 17 or 18.
         atol, rtol: in place of the recipe's parity tolerance.
         parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
@@ -55,6 +58,7 @@ class ExportRequest:
     precision: str = "fp32"
     weights: str | None = None
     onnx: tuple[Path, ...] = ()
+    overrides: tuple[str, ...] = ()
     output: Path | None = None
     overwrite: bool = False
     opset: int = 17
@@ -66,10 +70,15 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """A request, resolved and checked; nothing was computed yet. `tolerance` is that of FP32 against PyTorch."""
+    """A request, resolved and checked; nothing was computed yet.
+
+    `recipe` has the overrides in it, `overrides` those that differ from its own values; `tolerance` is that of FP32
+    against PyTorch.
+    """
 
     request: ExportRequest
     recipe: Recipe
+    overrides: dict[str, Scalar]
     target: Target
     exporter: Exporter
     name: str
@@ -93,7 +102,8 @@ def plan(request: ExportRequest) -> ExportPlan:
         UsageError, UnknownNameError, RecipeError: what was asked for does not exist or is not supported.
         BackendMissingError: a package is missing; the message says which extra installs it.
     """
-    recipe, target = find_recipe(request.tracker), find_target(request.target)
+    recipe, overrides = find_recipe(request.tracker).overridden(request.overrides)
+    target = find_target(request.target)
     exporter_type = exporter_of(target)
     require_precision(target, request.precision)
     if request.onnx and request.weights is not None:
@@ -115,14 +125,37 @@ def plan(request: ExportRequest) -> ExportPlan:
     tolerance = recipe.tolerance("fp32")
     given = {"atol": request.atol, "rtol": request.rtol}
     tolerance = msgspec.structs.replace(tolerance, **{name: v for name, v in given.items() if v is not None})
-    name = f"{recipe.name}-{target.name}-{request.precision}"
+    name = bundle_name(recipe.name, overrides, target.name, request.precision)
     output = request.output or Path("out") / name
     _require_packages(target)
+    if overrides:
+        _check_overridden(recipe, request)
     exporter = exporter_type(recipe, request.options)
     exporter.prepare()
     if not request.onnx:
         request = replace(request, weights=recipe.choose_weights(request.weights))
-    return ExportPlan(request, recipe, target, exporter, name, output, tolerance)
+    return ExportPlan(request, recipe, overrides, target, exporter, name, output, tolerance)
+
+
+def _check_overridden(recipe: Recipe, request: ExportRequest) -> None:
+    """Let the family judge the values: its procedure those of the procedure, its network those of the configuration.
+
+    Raises:
+        UsageError: a value that the family does not take.
+    """
+    settings_type = find_family(recipe.family_name).settings_type
+    try:
+        if settings_type is not None:
+            read_settings(recipe.procedure, settings_type)
+    except BundleError as error:
+        raise UsageError(f"--set gives tracker {recipe.name!r} a value that it does not take: {error}") from None
+    if not request.onnx:
+        import torch
+
+        from edgetrack.models.base import make_network
+
+        with torch.device("meta"):
+            make_network(recipe.family_name, recipe.configuration)
 
 
 def _require_packages(target: Target) -> None:
@@ -245,6 +278,7 @@ def _manifest(work: ExportPlan, weights: WeightsInfo, graphs: tuple[GraphInfo, .
         weights=weights,
         graphs=graphs,
         procedure=work.recipe.procedure,
+        overrides=work.overrides,
         paper=work.recipe.paper,
         tools={"edgetrack": __version__, **_versions(_reference_tools(work)), **work.target.versions()},
     )

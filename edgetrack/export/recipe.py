@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgetrack.bundle.manifest import Name, PaperFigures, Scalar, Sha256
+from edgetrack.bundle.manifest import Name, PaperFigures, Scalar, Sha256, scalar_text
 from edgetrack.errors import RecipeError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
@@ -134,7 +134,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     whose precision can be chosen (`edgetrack.export.recipe`), `keep` names for each lower precision the ones
     that stay in FP32 unless the user says otherwise. `graphs` are the names and roles, in order, of the ONNX files that
     an export may start from in place of the network. `configuration` is what the network is made with: sizes in which
-    the members of a family differ.
+    the members of a family differ, and what an ablation leaves out or replaces. `choices` lists, for keys of
+    `configuration` and `procedure` that take few values, all of them.
     """
 
     schema: Literal[1]
@@ -151,6 +152,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     training: Training | None = None
     graphs: dict[Name, Role] = msgspec.field(default_factory=lambda: {"template": "init", "step": "step"})
     procedure: dict[str, Scalar]
+    choices: dict[str, tuple[Scalar, ...]] = {}
     parity: dict[str, Tolerance]
     stages: dict[str, tuple[str, ...]] = {}
     keep: dict[str, tuple[str, ...]] = {}
@@ -165,6 +167,61 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for precision, names in self.keep.items():
             if unknown := [name for name in names if name not in self.stages]:
                 raise ValueError(f"[keep] {precision} names {unknown[0]!r}, which [stages] has not")
+        for key, values in self.choices.items():
+            if key not in self.values:
+                raise ValueError(f"[choices] names {key!r}, which neither [configuration] nor [procedure] has")
+            if self.values[key] not in values:
+                raise ValueError(f"[choices] {key}: the recipe's own value {self.values[key]!r} is not among them")
+
+    @property
+    def values(self) -> dict[str, Scalar]:
+        """What an export may set otherwise: the keys of `configuration` and `procedure`; one in both is one value."""
+        return {**self.procedure, **self.configuration}
+
+    def overridden(self, settings: Iterable[str]) -> tuple[Recipe, dict[str, Scalar]]:
+        """The recipe with some of its values set otherwise, and those that differ from its own.
+
+        Args:
+            settings: texts such as `gate=select`; the key is one of `values`, the value of the same kind as its own.
+
+        Raises:
+            UsageError: not `KEY=VALUE`, a key twice, or a value of another kind.
+            UnknownNameError: there is no such key, or its `choices` have no such value.
+        """
+        given: dict[str, Scalar] = {}
+        for text in settings:
+            key, equals, value = text.partition("=")
+            key = key.strip()
+            if not (key and equals):
+                raise UsageError(f"--set {text!r} is not KEY=VALUE, such as memory=exact")
+            if key not in self.values:
+                raise UnknownNameError.of("setting", key, self.values, f"these are the keys of {self.name}")
+            if key in given:
+                raise UsageError(f"--set gives {key} twice; give it once")
+            given[key] = self.read_value(key, value.strip())
+        changed = {key: value for key, value in given.items() if value != self.values[key]}
+        tables = {
+            table: {**own, **{key: value for key, value in changed.items() if key in own}}
+            for table, own in (("configuration", self.configuration), ("procedure", self.procedure))
+        }
+        return msgspec.structs.replace(self, **tables), changed
+
+    def read_value(self, key: str, text: str) -> Scalar:
+        """A text as a value of one of `values`, of the same kind as the recipe's own.
+
+        Raises:
+            UsageError: it is of another kind.
+            UnknownNameError: the key's `choices` do not have it.
+        """
+        kind = type(self.values[key])
+        try:
+            value = msgspec.convert(text, kind, strict=False)
+        except msgspec.ValidationError:
+            expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise UsageError(f"--set {key}={text}: expected {expected}, as the recipe's {self.values[key]!r}") from None
+        if key in self.choices and value not in self.choices[key]:
+            raise UnknownNameError.of(key, text, map(scalar_text, self.choices[key]))
+        return value
 
     def tolerance(self, precision: str) -> Tolerance:
         """The parity tolerance at a precision.

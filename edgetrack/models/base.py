@@ -220,8 +220,8 @@ def make_network(family: str, configuration: Mapping[str, Scalar]) -> nn.Module:
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         shown = ", ".join(f"{key} = {value!r}" for key, value in configuration.items())
         raise UsageError(
-            f"the network of tracker {family!r} cannot be made with {shown}: {error}; correct the recipe's "
-            "[configuration]"
+            f"the network of tracker {family!r} cannot be made with {shown}: {error}; correct --set, or "
+            "the recipe's [configuration]"
         ) from None
 
 

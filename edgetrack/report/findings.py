@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from edgetrack.benchmark.record import BenchRecord, BenchResult
+from edgetrack.bundle.manifest import Scalar
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.comparison import CompareRecord
 from edgetrack.evaluation.protocols.anchored import POINTS, Difference
@@ -304,7 +305,7 @@ def _plain(result: BenchResult, results: Sequence[BenchResult]) -> BenchResult |
     if result.precision == "fp32" and result.hint is None:
         return None
     for other in results:
-        same = (other.tracker, other.target, other.weights) == (result.tracker, result.target, result.weights)
+        same = _system(other) == _system(result) and other.target == result.target
         if same and other.precision == "fp32" and other.hint is None:
             return other
     return None
@@ -312,9 +313,14 @@ def _plain(result: BenchResult, results: Sequence[BenchResult]) -> BenchResult |
 
 def _rival(result: BenchResult, results: Sequence[BenchResult]) -> BenchResult | None:
     """The fastest one that computes the same on another target."""
-    key = (result.tracker, result.precision, result.hint, result.weights)
-    same = [other for other in by_speed(results) if (other.tracker, other.precision, other.hint, other.weights) == key]
+    key = (*_system(result), result.precision, result.hint)
+    same = [other for other in by_speed(results) if (*_system(other), other.precision, other.hint) == key]
     return same[0] if same and same[0] is not result and not is_reference(same[0]) else None
+
+
+def _system(result: BenchResult) -> tuple[str, dict[str, Scalar], str]:
+    """What decides what a bundle computes, whatever runs it."""
+    return result.tracker, result.overrides, result.weights
 
 
 def _careful(results: Results) -> Iterator[ReportFinding]:

@@ -126,7 +126,7 @@ def test_without_any_bundle_one_is_made_and_it_is_said(pick, make_bundle):
         return made
 
     chosen, told = pick(export=export, best=lambda: capabilities.find_target("onnx"))
-    assert asked == [(None, "onnx", None, None)]
+    assert asked == [(None, "onnx", None, None, ())]
     assert "onnx" in told[0]
     assert [c.path for c in chosen] == [made]
 
@@ -193,6 +193,19 @@ def test_a_reference_of_another_tracker_is_none(refer, make_bundle):
     assert label == "made"
 
 
+def test_a_reference_with_other_overrides_is_none(refer, make_bundle):
+    make_bundle("near", target="onnx", weights=OURS)
+    hard = make_bundle("ours", weights=OURS, overrides={"gate": "hard"})
+    asked = []
+
+    def export(*order):
+        asked.append(order)
+        return make_bundle("made", target="onnx", weights=OURS, overrides={"gate": "hard"})
+
+    assert refer(hard, export=export)["ours"] == ("made", [])
+    assert [order[4] for order in asked] == [("gate=hard",)]
+
+
 def test_one_is_exported_once_for_all_bundles_of_a_tracker(refer, make_bundle, tmp_path):
     asked = []
 
@@ -201,7 +214,7 @@ def test_one_is_exported_once_for_all_bundles_of_a_tracker(refer, make_bundle, t
         return make_bundle("made", folder=tmp_path / "workshop", target="onnx")
 
     found = refer(make_bundle("a", weights=OURS), make_bundle("b"), export=export)
-    assert asked == [("smat", "onnx", tmp_path / "workshop" / "smat-onnx-fp32", None)]
+    assert asked == [("smat", "onnx", tmp_path / "workshop" / "smat-onnx-fp32", None, ())]
     assert found == {
         "a": ("made", ["reference-weights-differ"]),
         "b": ("made", []),
@@ -213,7 +226,7 @@ def test_untrained_bundles_are_compared_with_untrained_ones(refer, make_bundle, 
     asked = []
 
     def export(*order):
-        asked.append(order[-1])
+        asked.append(order[3])
         return make_bundle("made", folder=tmp_path / "workshop", target="onnx")
 
     refer(make_bundle("a"), export=export)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgetrack.bundle.manifest import bundle_name
 from edgetrack.errors import BackendMissingError, RecipeError, UnknownNameError, UsageError
 from edgetrack.export.pipeline import ExportRequest, plan
 
@@ -81,3 +83,31 @@ def test_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BackendMissingError, match=words) as caught:
         plan(ExportRequest("smat", "openvino"))
     assert caught.value.exit_code == 3
+
+
+def test_overrides_stand_in_the_name_and_the_recipe() -> None:
+    work = plan(ExportRequest("dastm", "onnx", overrides=("gate=hard", "temperature=0.5")))
+    assert work.name == "dastm-gate-hard-temperature-0-5-onnx-fp32"
+    assert work.output == Path("out") / work.name
+    assert work.overrides == {"gate": "hard", "temperature": 0.5}
+    assert work.recipe.configuration["gate"] == "hard"
+    assert plan(ExportRequest("dastm", "onnx", overrides=("gate=soft",))).name == "dastm-onnx-fp32"
+
+
+def test_a_long_name_is_told_by_a_hash() -> None:
+    long = {"configuration_of_a_long_name": "with a long value, and more of it"}
+    one, other = (bundle_name("dastm", {**long, "n": n}, "openvino", "fp32") for n in (1, 2))
+    assert re.fullmatch("dastm-[0-9a-f]{8}-openvino-fp32", one)
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("temperature=-1", "temperature is -1.0, expected a number above 0; correct --set"),
+        ("memory=forever", "--set gives tracker 'dastm' a value that it does not take: .*expected exact"),
+    ],
+)
+def test_the_family_judges_overrides(setting: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        plan(ExportRequest("dastm", "onnx", overrides=(setting,)))

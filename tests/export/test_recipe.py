@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import onnx
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from edgetrack.bundle import open_bundle
 from edgetrack.cli.main import app
-from edgetrack.errors import RecipeError, UnknownNameError
+from edgetrack.errors import BundleError, RecipeError, UnknownNameError, UsageError
 from edgetrack.export import recipe as module
 from edgetrack.export.recipe import (
     Recipe,
@@ -28,7 +30,9 @@ from edgetrack.export.recipe import (
     require_stages,
     shipped_names,
 )
+from edgetrack.models.base import find_model, make_network
 from edgetrack.resources import data_folder
+from edgetrack.runtime.trackers.base import find_family, read_settings
 from tests.builders import TINY, as_toml
 
 SMAT = (data_folder("export_recipes") / "smat.toml").read_text("utf-8")
@@ -254,3 +258,75 @@ def test_every_stage_names_nodes_and_every_large_node_has_a_stage(tracker: str, 
             for stage in owners:
                 named[stage] += 1
     assert all(named.values()), named
+
+
+def test_overrides_are_read_as_the_recipes_own_values_are() -> None:
+    recipe = find_recipe("dastm")
+    changed, overrides = recipe.overridden(["gate=hard", "temperature=2", "memory = exact", "cells=25"])
+    assert overrides == {"gate": "hard", "temperature": 2.0, "memory": "exact"}  # 25 is the recipe's own
+    assert (changed.configuration["gate"], changed.procedure["memory"]) == ("hard", "exact")
+    assert changed.configuration["dim"] == recipe.configuration["dim"]
+    assert recipe.configuration["gate"] == "soft"
+
+
+def test_a_key_of_both_tables_is_one_value() -> None:
+    changed, overrides = find_recipe("dmtrack").overridden(["search_size=128"])
+    assert overrides == {"search_size": 128}
+    assert changed.configuration["search_size"] == changed.procedure["search_size"] == 128
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gate", "--set 'gate' is not KEY=VALUE, such as memory=exact"),
+        ("=hard", "is not KEY=VALUE"),
+        ("gat=hard", r"setting 'gat' is not known \(did you mean 'gate'\?\); expected one of: .*these are the keys of"),
+        ("gate=har", r"gate 'har' is not known \(did you mean 'hard'\?\); expected one of: soft, hard"),
+        ("temperature=warm", "--set temperature=warm: expected a number, as the recipe's 1.0"),
+        ("dim=1.5", "--set dim=1.5: expected a whole number"),
+        ("dim=512,", "expected a whole number"),
+    ],
+)
+def test_an_override_that_is_none_is_refused(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        find_recipe("dastm").overridden([text])
+
+
+def test_a_key_is_set_once() -> None:
+    with pytest.raises(UsageError, match="gives gate twice"):
+        find_recipe("dastm").overridden(["gate=hard", "gate=soft"])
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ('absent = ["a"]', "names 'absent', which neither"),
+        ("search_size = [128]", "search_size: the recipe's own value 256 is not among them"),
+    ],
+)
+def test_choices_are_of_the_recipes_own_keys(write, choices: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        read_recipe(write(f"{SMAT}\n[choices]\n{choices}\n"))
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_the_choices_are_all_that_the_family_takes(name: str) -> None:
+    """Where the network's or the procedure's own types say which values there are, the recipe lists these."""
+    recipe = find_recipe(name)
+    settings_type = find_family(recipe.family_name).settings_type
+    stated = {
+        key: get_args(kind)
+        for source in (find_model(recipe.family_name).Network.__init__, settings_type)
+        for key, kind in get_type_hints(source).items()
+        if get_origin(kind) is Literal and key in recipe.values
+    }
+    assert {key: recipe.choices.get(key) for key in stated} == stated
+    with torch.device("meta"):
+        for key, values in recipe.choices.items():
+            for value in values:
+                changed, _ = recipe.overridden([f"{key}={value}"])
+                make_network(recipe.family_name, changed.configuration)
+                try:
+                    read_settings(changed.procedure, settings_type)
+                except BundleError as error:  # known, and it wants other numbers set with it
+                    assert f"{key} {value!r} has fixed numbers" in str(error)

@@ -79,6 +79,7 @@ class Procedure(abc.ABC):
     other graphs than `step` in a frame implements `update` itself.
 
     Attributes:
+        settings_type: what the manifest's procedure section is read as; values are checked by it before an export.
         modalities: images a frame; with 2, a frame is uint8 (H, W, 6), both images' BGR channels.
         remembers: whether what a frame's graphs are fed depends on the frames before, not on the last box alone.
         prompt: what the tracker reads of a description of the target, given by `set_text` before `init`; None for a
@@ -90,6 +91,7 @@ class Procedure(abc.ABC):
         looks: outputs of `step` that are maps of attention, by name; empty unless the bundle was exported with them.
     """
 
+    settings_type: ClassVar[type[msgspec.Struct] | None] = None
     modalities: ClassVar[int] = 1
     remembers: bool = False
     prompt: Prompt | None = None

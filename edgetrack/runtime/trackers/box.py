@@ -24,6 +24,8 @@ class BoxFamily(Procedure):
     the clip makes its margin. A tracker without `score` reports 1 and is never lost.
     """
 
+    settings_type = RoleSettings
+
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
         self.settings = settings = read_settings(manifest.procedure, RoleSettings)

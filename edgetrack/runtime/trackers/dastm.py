@@ -154,6 +154,7 @@ def _entry_bytes(settings: DastmSettings) -> int:
 class DastmProcedure(Procedure):
     """Graphs `memory` (crop, target's place -> features, gate weights) and `step` (crop, memories -> score, boxes)."""
 
+    settings_type = DastmSettings
     remembers = True
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:

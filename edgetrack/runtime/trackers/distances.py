@@ -185,6 +185,8 @@ class DistancesFamily(Procedure):
     pixels of the search crop; activations are in the graph. Sides stay within the first frame's.
     """
 
+    settings_type = DistancesSettings
+
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
         settings = read_settings(manifest.procedure, DistancesSettings)

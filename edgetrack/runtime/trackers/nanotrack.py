@@ -144,6 +144,8 @@ def _check_graphs(manifest: Manifest, settings: NanoTrackSettings) -> None:
 class NanoTrackProcedure(Procedure):
     """Graphs `template` (crop -> kernels, once) and `step` (crop, kernels -> class logits, log-distances)."""
 
+    settings_type = NanoTrackSettings
+
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
         settings = read_settings(manifest.procedure, NanoTrackSettings)

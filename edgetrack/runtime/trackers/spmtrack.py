@@ -101,6 +101,7 @@ def _check_graphs(manifest: Manifest, settings: SpmTrackSettings) -> None:
 class SpmTrackProcedure(Procedure):
     """Graph `step` (search crop, template crops, their masks, state -> score, boxes, next state)."""
 
+    settings_type = SpmTrackSettings
     remembers = True
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
