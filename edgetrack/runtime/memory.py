@@ -46,6 +46,12 @@ def _spread(t: int, count: int) -> tuple[int, ...]:
     return tuple(j * t // count for j in range(count)) if t > count else _fixed(t, count)
 
 
+def _latest(t: int, count: int) -> tuple[int, ...]:
+    if t <= count:
+        return _fixed(t, count)
+    return (t - 1,) if count == 1 else tuple(j * (t - 1) // (count - 1) for j in range(count))
+
+
 CONFIDENT = "confident"
 """The rule that asks for scores: without any it is `nearest`, whose number of entries it has."""
 _RULES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
@@ -53,6 +59,7 @@ _RULES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
     "nearest": _nearest,
     "fixed": _fixed,
     "spread": _spread,
+    "latest": _latest,
     CONFIDENT: _nearest,
 }
 
@@ -64,8 +71,9 @@ class MemorySchedule:
     Attributes:
         rule: `uniform`, the middles of `count` equal spans of the past and entry 0; `nearest`, the last `count`;
             `fixed`, always `count`: entry 0 and the middles of `count` - 1 spans; `spread`, always `count`: where
-            `count` equal spans begin; `confident`, entry 0 and the `count` - 1 of the highest scores.
-        count: 1 or more. With 1, all but `nearest` ask for entry 0.
+            `count` equal spans begin; `latest`, always `count`: evenly from entry 0 to the newest; `confident`, entry 0
+            and the `count` - 1 of the highest scores.
+        count: 1 or more. With 1, all but `nearest` and `latest` ask for entry 0.
     """
 
     rule: str
@@ -96,7 +104,7 @@ class MemorySchedule:
     @property
     def first_only(self) -> bool:
         """Whether nothing but entry 0 is ever asked for."""
-        return self.count == 1 and self.rule != "nearest"
+        return self.count == 1 and self.rule not in ("nearest", "latest")
 
     @property
     def scored(self) -> bool:

@@ -2,7 +2,7 @@
 
 Derived from the described network by algebra alone: absent words are switched off by a mask, the mean of cosines is one
 cosine with a mean, the median is a sorted list times a vector that picks one, and the last block computes only what the
-head and the words read. An attribute that is switched off is not in the graph; without any there is no graph `text`.
+head and the words read. What is switched off is not in the graph; without attributes there is no graph `text`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from edgetrack.models.atstrack.network import (
     AtsTrack,
     CrossAttention,
     Description,
-    Found,
     Modulation,
 )
 from edgetrack.models.base import GraphModule, Published, shipped, tensors
 from edgetrack.models.layers.center_head import DeployedCenterHead
 from edgetrack.models.layers.clip_text import DeployedTextTower
-from edgetrack.models.layers.vit import PixelEmbed, normalised
+from edgetrack.models.layers.vit import Block, PixelEmbed, looked_at, normalised
 
 # Above any cosine: absent words sort behind all others.
 BEHIND = 1e4
@@ -63,9 +62,9 @@ class Gate(nn.Module):
         ordered = torch.topk(similarity * mask + (1 - mask) * BEHIND, mask.shape[-1], largest=False).values
         count = torch.clamp(mask.sum(dim=-1, keepdim=True), min=1)
         from_mean = (similarity - (similarity * mask).sum(dim=-1, keepdim=True) / count) * mask
-        spread = torch.sqrt((from_mean * from_mean).sum(dim=-1, keepdim=True) / count)
-        threshold = (ordered * median).sum(dim=-1, keepdim=True) - self.shift * spread
-        slope = torch.clamp(self.sharpness / (spread + SPREAD_EPS), max=STEEPEST)
+        variance = (from_mean * from_mean).sum(dim=-1, keepdim=True) / count
+        threshold = (ordered * median).sum(dim=-1, keepdim=True) - self.shift * variance
+        slope = torch.clamp(self.sharpness / (torch.sqrt(variance) + SPREAD_EPS), max=STEEPEST)
         return torch.sigmoid(slope * (similarity - threshold))
 
 
@@ -79,17 +78,25 @@ class DeployedModulation(nn.Module):
             (source, sum(SOURCES[name] == source for name in names))
             for source in dict.fromkeys(SOURCES[name] for name in names)
         ]
-        for source, _ in self.sources:
+        self.modulation = published.modulation
+        for source, _ in self.sources if published.modulation else ():
             self.add_module(source, cast(CrossAttention, published.attention(source)))
-        self.gate = Gate(published) if LOCATION in names else None
+        self.gate = Gate(published) if published.gated else None
 
-    def forward(self, language: Tensor, mask: Tensor, median: Tensor | None, visual: dict[str, Tensor]) -> Tensor:
-        """As the described modulation; `median` (1, L) is 1 at the rank of the location's median."""
+    def forward(
+        self, language: Tensor, mask: Tensor, median: Tensor | None, visual: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """As the described modulation; `median` (1, L) is 1 at the rank of the location's median.
+
+        Returns:
+            All words (1, A L, dim), and by how much each counts (1, A L), 0 for those that are not there.
+        """
         shape, start, parts = language.shape, 0, []
         weights = mask
         for source, rows in self.sources:
             words = language[start : start + rows].reshape(1, rows * shape[1], shape[2])
-            words = words + self.get_submodule(source)(words, visual[source])
+            if self.modulation:
+                words = words + self.get_submodule(source)(words, visual[source])
             if self.gate is not None and source == SOURCES[LOCATION]:
                 there = mask[start : start + rows]
                 weights = torch.cat(
@@ -97,8 +104,7 @@ class DeployedModulation(nn.Module):
                 )
             parts.append(words)
             start += rows
-        total = torch.matmul(weights.reshape(1, 1, -1), torch.cat(parts, dim=1))
-        return total / torch.clamp(mask.sum(), min=1)
+        return torch.cat(parts, dim=1), weights.reshape(1, -1)
 
 
 class StepGraph(nn.Module):
@@ -115,13 +121,15 @@ class StepGraph(nn.Module):
         self.register_buffer("position_z", backbone.pos_embed_z.detach())
         self.register_buffer("position_x", backbone.pos_embed_x.detach())
         offsets = [(backbone.cls_token + backbone.cls_pos_embed).detach()]
-        if network.attributes:
+        if network.slots == 2:
             offsets.append(network.lang_pos_embed.detach())
         self.register_buffer("offsets", torch.cat(offsets, dim=1))
         self.blocks, self.norm = backbone.blocks, backbone.norm
         self.head = DeployedCenterHead(network.box_head)
         self.fgm = DeployedModulation(network.fgm) if network.attributes else None
+        self.lang_attn = network.lang_attn if network.attributes and network.slots == 1 else None
         self.first = _first_read(network)
+        self.attention = network.attention
 
     def forward(self, search: Tensor, templates: Tensor, carried: Tensor, *said: Tensor) -> tuple[Tensor, ...]:
         """(S, S, 3), (T, s, s, 3), (1, slots, dim); words (A, L, dim), mask (A, L), median."""
@@ -130,26 +138,34 @@ class StepGraph(nn.Module):
         x = self.embed(search.unsqueeze(0)) + self.position_x
         # Templates in front, so that the last block can leave out what nothing reads; attention does not see the order.
         tokens = torch.cat([z.reshape(1, count, -1), carried + self.offsets, x], dim=1)
-        last = len(self.blocks) - 1
-        for index, block in enumerate(self.blocks):
-            tokens = block(tokens, self.first if index == last else 0)
-        tokens = self.norm(tokens)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        last = cast(Block, self.blocks[-1])
+        looked: tuple[Tensor, ...] = ()
+        if self.attention:
+            everywhere = looked_at(last, tokens, count, self.slots)[:, :, count + self.slots :]
+            looked = everywhere.reshape(self.slots, 1, sizes.search_cells, sizes.search_cells).unbind()
+        tokens = self.norm(last(tokens, self.first))
         left = count - self.first
         query, x = tokens[:, left : left + 1], tokens[:, left + self.slots :]
         weighted = x * torch.matmul(x, query.transpose(1, 2))
         maps = self.head(weighted.transpose(1, 2).reshape(1, -1, sizes.search_cells, sizes.search_cells))
         if self.fgm is None:
-            return (*maps, query)
+            return (*maps, query, *looked)
         z = tokens[:, :left]
         visual = {"template": z[:, -sizes.template_tokens :] if left else z, "sequence": z, "search": x}
-        words = self.fgm(said[0], said[1], said[2] if len(said) > 2 else None, visual)
-        return (*maps, torch.cat([query, words], dim=1))
+        words, weights = self.fgm(said[0], said[1], said[2] if len(said) > 2 else None, visual)
+        there = said[1].reshape(1, -1)
+        if self.lang_attn is not None:
+            return (*maps, query + self.lang_attn(query, words * weights.unsqueeze(-1), there), *looked)
+        mean = torch.matmul(weights.unsqueeze(1), words) / torch.clamp(there.sum(), min=1)
+        return (*maps, torch.cat([query, mean], dim=1), *looked)
 
 
 def _first_read(network: AtsTrack) -> int:
     """The first template token whose features are read after the last block; all of them are keys in it."""
     count, each = network.sizes.templates, network.sizes.template_tokens
-    sources = {SOURCES[name] for name in network.attributes}
+    sources = {SOURCES[name] for name in network.attributes if network.fgm.modulation}
     if "sequence" in sources:
         return 0
     return (count - 1) * each if "template" in sources else count * each
@@ -167,13 +183,15 @@ def signatures(network: AtsTrack) -> dict[str, Signature]:
     ]
     if attributes:
         step += tensors(language=(*words, dim), mask=words)
-    if LOCATION in attributes:
+    if attributes and network.fgm.gated:
         step += tensors(median=(1, network.text_tokens))
+    looked = (("token",), ("visual", "language"))[network.slots - 1] if network.attention else ()
     maps = tensors(
         score=(1, 1, cells, cells),
         size=(1, 2, cells, cells),
         offset=(1, 2, cells, cells),
         next_tokens=(1, network.slots, dim),
+        **{f"attention_{name}": (1, cells, cells) for name in looked},
     )
     found: dict[str, Signature] = {}
     if attributes:
@@ -197,13 +215,16 @@ def _published_text(network: AtsTrack, *phrases: Tensor) -> Tensor:
     return network.words(torch.cat(phrases))
 
 
-def _published_step(network: AtsTrack, search: Tensor, templates: Tensor, state: Tensor, *said: Tensor) -> Found:
+def _published_step(
+    network: AtsTrack, search: Tensor, templates: Tensor, state: Tensor, *said: Tensor
+) -> tuple[Tensor, ...]:
     description = None
     if said:
         words, mask = said[:2]
         # Nothing is marked where the arithmetic of full phrases is counted.
         description = Description(words, mask if mask.any() else torch.ones_like(mask))
-    return network(normalised(templates), normalised(search.unsqueeze(0)), state, description)
+    *maps, looked = network(normalised(templates), normalised(search.unsqueeze(0)), state, description)
+    return (*maps, *(() if looked is None else looked.unsqueeze(1)))
 
 
 def reference(network: AtsTrack) -> tuple[GraphModule, ...]:

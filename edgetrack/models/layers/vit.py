@@ -113,8 +113,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         key, value: (B, heads, N, d).
         mask: added to the logits, broadcast to (B, heads, M, N); `MASKED` where a key is absent.
     """
+    return torch.matmul(shares(query, key, mask), value)
+
+
+def shares(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + mask), (B, heads, M, N); arguments as of `attend`."""
     logits = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-2, -1))
-    return torch.matmul(torch.softmax(logits if mask is None else logits + mask, dim=-1), value)
+    return torch.softmax(logits if mask is None else logits + mask, dim=-1)
 
 
 class Attention(nn.Module):
@@ -135,9 +140,14 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor | None = None, first: int = 0) -> Tensor:
         """(B, N, dim) to (B, N - first, dim): all tokens are keys, those from `first` on are queries."""
         batch, count, dim = tokens.shape
-        parts = self.qkv(tokens).reshape(batch, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        parts = self.split(tokens)
         found = attend(parts[0][:, :, first:], parts[1], parts[2], mask)
         return self.proj(found.transpose(1, 2).reshape(batch, count - first, dim))
+
+    def split(self, tokens: Tensor) -> Tensor:
+        """(B, N, dim) to queries, keys and values, (3, B, heads, N, d)."""
+        batch, count, dim = tokens.shape
+        return self.qkv(tokens).reshape(batch, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
 
 
 class Mlp(nn.Module):
@@ -165,6 +175,17 @@ class Block(nn.Module):
         """Tokens (B, N, dim) to (B, N - first, dim): those from `first` on."""
         x = x[:, first:] + self.attn(self.norm1(x), None, first)
         return x + self.mlp(self.norm2(x))
+
+
+def looked_at(block: Block, tokens: Tensor, first: int, count: int) -> Tensor:
+    """Where `count` tokens from `first` on look in a layer: (B, count, N), mean of the heads, 1 where all look evenly.
+
+    Args:
+        block: the layer.
+        tokens: (B, N, dim), what it is given.
+    """
+    query, key, _ = block.attn.split(block.norm1(tokens))
+    return shares(query[:, :, first : first + count], key).mean(dim=1) * tokens.shape[1]
 
 
 PATCH = 16

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.errors import BackendMissingError, InvalidTextError
+from edgetrack.errors import BackendMissingError, BundleError, InvalidTextError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.decode import Map
@@ -37,8 +37,10 @@ class AtsTrackSettings(TemplateMemorySettings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.entries().rule not in ("fixed", "spread"):
-            raise ValueError(f"schedule {self.schedule!r}: expected one of always as many entries, fixed or spread")
+        if self.entries().rule not in ("latest", "fixed", "spread"):
+            raise ValueError(
+                f"schedule {self.schedule!r}: expected one of always as many entries, latest, fixed or spread"
+            )
 
 
 def _attributes(manifest: Manifest) -> tuple[str, ...]:
@@ -46,8 +48,27 @@ def _attributes(manifest: Manifest) -> tuple[str, ...]:
     return tuple(t.name for graph in manifest.graphs if graph.name == "text" for t in graph.inputs)
 
 
+def _slots(manifest: Manifest) -> int:
+    """Carried tokens: the visual one, and the words' own where they are handed on side by side."""
+    carried = next((t for t in manifest.graph("step").inputs if t.name == "tokens"), None)
+    return 2 if carried is not None and carried.shape[1:2] == (2,) else 1
+
+
+def _is_gated(manifest: Manifest) -> bool:
+    """Whether the words of the location are weighted by how well the search region bears them out."""
+    return any(t.name == "median" for t in manifest.graph("step").inputs)
+
+
 def _check_graphs(manifest: Manifest, settings: AtsTrackSettings, attributes: tuple[str, ...]) -> None:
-    count, slots = settings.entries().count, 2 if attributes else 1
+    schedule = settings.entries()
+    # Category and appearance look at the last of the templates, which is to be the newest there is.
+    if schedule.rule != "latest" and {"category", "appearance"} & {*attributes}:
+        raise BundleError(
+            f"schedule {settings.schedule!r} of bundle {manifest.name!r} does not end with the newest template, which "
+            f'the words of category and appearance look at; export it again with schedule = "latest:{schedule.count}" '
+            "in the recipe's [procedure]"
+        )
+    count, slots = schedule.count, _slots(manifest)
     inputs: dict[str, tuple[int | str, ...]] = {
         "search": (settings.search_size, settings.search_size, 3),
         "templates": (count, *settings.entry),
@@ -57,7 +78,7 @@ def _check_graphs(manifest: Manifest, settings: AtsTrackSettings, attributes: tu
     if attributes:
         language = {"language": (len(attributes), "words", "dim")}
         inputs |= {**language, "mask": (len(attributes), "words")}
-        if LOCATION in attributes:
+        if _is_gated(manifest):
             inputs["median"] = (1, "words")
         expected["text"] = (dict.fromkeys(attributes, (1, "words")), language)
     check_graphs(manifest, expected)
@@ -99,13 +120,13 @@ class AtsTrackProcedure(TemplateMemoryProcedure):
         text.run()
         words = cast(Map, text.outputs["language"])
         np.copyto(self.step.inputs["language"], words)
-        if LOCATION in attributes:
+        if "median" in self.step.inputs:
             median = self.step.inputs["median"]
             median[...] = 0
             if count := len(ids.get(LOCATION, [])):
                 median[0, (count - 1) // 2] = 1
         # Before the first frame nothing was seen, and the words stand for themselves.
-        self.start[0, 1] = words[mask > 0].mean(axis=0)
+        self.start[0, -1] = words[mask > 0].mean(axis=0)
 
     def init(self, frame: Frame, box: Box) -> None:
         np.copyto(self.carried, self.start)

@@ -89,7 +89,7 @@ def test_two_steps_are_the_official_ones(golden: Callable[[str], Any]) -> None:
         found = network(templates, search, described, None)
         ours = step(pixels(search)[0], pixels(templates), shipped)
         described, shipped = found.state, ours["next_tokens"]
-        for name, value, own in zip(MAPS, found, ours.values(), strict=True):
+        for name, value, own in zip(MAPS, found[:4], ours.values(), strict=True):
             expected = odtrack.arrays[f"out/ce_off/step{index}/{name}"]
             atol = odtrack.meta["tol_abs"]
             np.testing.assert_allclose(value, expected, rtol=0, atol=atol, err_msg=name)
@@ -138,11 +138,28 @@ CHOICES = [
     ("location, category", (3, 4)),
     ("", ()),
 ]
+ALL = ", ".join(SOURCES)
+SWITCHES: list[dict[str, Any]] = [
+    {"modulation": False},
+    {"ablation": False},
+    {"modulation": False, "ablation": False},
+    {"fusion": "attention"},
+    {"fusion": "attention", "modulation": False},
+    {"attention": True},
+    {"attention": True, "fusion": "attention"},
+]
 
 
-@pytest.mark.parametrize(("attributes", "lengths"), CHOICES)
-def test_shipped_graphs_are_the_described_network(attributes: str, lengths: tuple[int, ...]) -> None:
-    network = filled(Network(**TINY, attributes=attributes))
+def attributes_and_switches() -> list[Any]:
+    plain = [pytest.param(attributes, lengths, {}) for attributes, lengths in CHOICES]
+    return [*plain, *(pytest.param(ALL, (4, 3, 0, 6), s) for s in SWITCHES), pytest.param("", (), {"attention": True})]
+
+
+@pytest.mark.parametrize(("attributes", "lengths", "switches"), attributes_and_switches())
+def test_shipped_graphs_are_the_described_network(
+    attributes: str, lengths: tuple[int, ...], switches: dict[str, Any]
+) -> None:
+    network = filled(Network(**TINY, attributes=attributes, **switches))
     shipped, described = ({g.name: g for g in make(network)} for make in (deploy, reference))
     assert {n: (g.inputs, g.outputs) for n, g in shipped.items()} == {
         n: (g.inputs, g.outputs) for n, g in described.items()
@@ -166,6 +183,75 @@ def test_an_attribute_that_is_off_is_not_in_the_graphs() -> None:
     text, step = (dict.fromkeys(t.name for t in graph.inputs) for graph in sorted(deploy(kept), key=lambda g: g.role))
     assert list(text) == ["category", "action"]
     assert "median" not in step
+
+
+@pytest.mark.parametrize(
+    ("switches", "gone"),
+    [
+        ({"modulation": False}, "fgm."),
+        ({"ablation": False}, "median"),
+        ({"fusion": "attention"}, "lang_pos_embed"),
+        ({}, "lang_attn"),
+    ],
+)
+def test_a_switch_that_is_off_is_not_in_the_network(switches: dict[str, Any], gone: str) -> None:
+    network = Network(**TINY, **switches)
+    names = [*network.state_dict(), *(t.name for graph in deploy(network) for t in graph.inputs)]
+    assert not any(name.startswith(gone) for name in names)
+    whole = Network(**TINY, fusion="attention"), Network(**TINY)
+    assert any(name.startswith(gone) for made in whole for name in made.state_dict()) or gone == "median"
+
+
+def test_switches_change_what_is_handed_on() -> None:
+    """On the same weights, and in the words' token alone: the frame's maps are made before the words are read."""
+    whole = filled(Network(**TINY))
+    given = inputs(deploy(whole)[1], deploy(whole)[0], (4, 3, 6, 5))
+    expected = deploy(whole)[1](*given)
+    for switches in ({"modulation": False}, {"ablation": False}):
+        network = Network(**TINY, **switches)
+        network.load_state_dict(network.assemble(whole.state_dict(), "file"))
+        graph = deploy(network)[1]
+        names = [t.name for t in deploy(whole)[1].inputs]
+        found = graph(
+            *(tensor for name, tensor in zip(names, given, strict=True) if name in {t.name for t in graph.inputs})
+        )
+        assert (found["next_tokens"] - expected["next_tokens"])[0, 1].abs().max() > 1e-4, switches
+        for name in ("score", "size", "offset"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6)
+
+
+def test_without_modulation_and_ablation_the_words_stay_as_they_were_said() -> None:
+    network = filled(Network(**TINY, modulation=False, ablation=False))
+    text, step = deploy(network)
+    given = dict(zip((t.name for t in step.inputs), inputs(step, text, (4, 3, 6, 5)), strict=True))
+    said = given["language"][given["mask"] > 0].mean(dim=0)
+    np.testing.assert_allclose(step(*given.values())["next_tokens"][0, 1], said, rtol=0, atol=1e-5)
+
+
+def test_where_tokens_look_is_the_softmax_of_the_last_layer() -> None:
+    """Computed apart, head by head, in float64 from the published layer's own weights."""
+    network = filled(Network(**TINY, attributes="", attention=True))
+    step = deploy(network)[0]
+    given = inputs(step, None, ())
+    given[2] = given[2] * 5
+    found = step(*given)["attention_token"]
+    seen: list[Tensor] = []
+    last = network.backbone.blocks[-1]
+    handle = last.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    reference(network)[0](*given)
+    handle.remove()
+    tokens = last.norm1(seen[0])[0].double()
+    weight, bias = last.attn.qkv.weight.double(), last.attn.qkv.bias.double()
+    query, key, _ = (tokens @ weight.T + bias).chunk(3, dim=-1)
+    heads, d = last.attn.heads, query.shape[-1] // last.attn.heads
+    shares = [
+        torch.softmax(query[0, h * d : (h + 1) * d] @ key[:, h * d : (h + 1) * d].T / d**0.5, dim=0)
+        for h in range(heads)
+    ]
+    mean = torch.stack(shares).mean(dim=0)
+    expected = mean[-found.numel() :].reshape(found.shape) * len(mean)
+    assert float(expected.max() - expected.min()) > 0.1
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_every_word_and_every_attribute_matters() -> None:
@@ -198,7 +284,7 @@ def test_what_was_said_reaches_the_next_frame() -> None:
 def test_the_gate_is_one_over_words_that_are_there(count: int, seed: int, shift: float) -> None:
     """The shipped gate, by mask and sorted list, is the described one on the words alone."""
     rng = np.random.default_rng(seed)
-    published = Modulation(("location",), 8, 2, shift, 10.0)
+    published = Modulation(("location",), 8, 2, shift=shift)
     words, search = (torch.from_numpy(rng.standard_normal((1, n, 8)).astype(np.float32)) for n in (6, 9))
     mask, median = torch.zeros(1, 6), torch.zeros(1, 6)
     mask[0, :count], median[0, (count - 1) // 2] = 1, 1
@@ -212,12 +298,11 @@ def test_the_gate_is_one_over_words_that_are_there(count: int, seed: int, shift:
 
 
 def test_unlike_words_are_held_back() -> None:
-    """Closed form: similarities 1, 1, 1 and -1 have median 1 and deviation sqrt(3)/2."""
-    published = Modulation(("location",), 4, 1, 1.0, 10.0)
+    """Closed form: similarities 1, 1, 1 and -1 have median 1 and variance 3/4: a threshold of 1/4."""
+    published = Modulation(("location",), 4, 1)
     search = torch.tensor([[1.0, 0, 0, 0]])
     words = torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0], [3.0, 0, 0, 0], [-1.0, 0, 0, 0]])
-    spread = 3**0.5 / 2
-    expected = 1 / (1 + np.exp(-10 / spread * (np.array([1, 1, 1, -1]) - (1 - spread))))
+    expected = 1 / (1 + np.exp(-10 / (3**0.5 / 2) * (np.array([1, 1, 1, -1]) - 0.25)))
     np.testing.assert_allclose(published.gate(words, search), expected, atol=1e-5)
 
 
@@ -231,6 +316,7 @@ def test_unlike_words_are_held_back() -> None:
         {"templates": 0},
         {"heads": 5},
         {"layers": 3},
+        {"fusion": "sum"},
     ],
 )
 def test_configurations_that_cannot_be_are_named(wrong: dict[str, Any]) -> None:

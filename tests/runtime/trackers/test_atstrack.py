@@ -29,6 +29,7 @@ from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers import atstrack
 from edgetrack.runtime.trackers.atstrack import clip_tokens, split_sentence
 from edgetrack.runtime.trackers.base import find_family
+from tests.builders import as_toml, tiny_tables
 
 FOUR = ("category", "appearance", "action", "location")
 SCENE = "synthetic:drift?frames=4&size=160x120"
@@ -147,34 +148,79 @@ def test_a_tracker_without_language_takes_no_text(exported: Callable[..., Path],
         tracker.init(frames[0], BOX, text="a car")
 
 
-@pytest.mark.parametrize("attributes", ["", "category, location"])
-def test_attributes_are_switched_by_the_configuration(
-    tmp_path: Path,
-    tiny_recipe: Callable[..., Path],
-    frames: list[Any],
-    monkeypatch: pytest.MonkeyPatch,
-    attributes: str,
-) -> None:
-    """The ablation is another graph, not a mask: what is off costs nothing."""
+@pytest.fixture
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """configured(attributes="") -> a tiny bundle of that configuration, its parity proven on two frames."""
     from edgetrack.export.pipeline import ExportRequest, export
 
     monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
     monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
-    recipe = tmp_path / "atstrack.toml"
-    whole = tiny_recipe("atstrack").read_text()
-    given = '"category, appearance, action, location"'
-    assert given in whole
-    recipe.write_text(whole.replace(given, f'"{attributes}"'))
-    report = export(ExportRequest(str(recipe), "onnx", output=tmp_path / "bundle"))
+
+    def make(*, schedule: str = "latest:3", **configuration: Any) -> Path:
+        tables = tiny_tables("atstrack", {"schedule": schedule})
+        tables["configuration"] |= configuration
+        recipe = tmp_path / "atstrack.toml"
+        recipe.write_text(as_toml(tables))
+        return export(ExportRequest(str(recipe), "onnx", output=tmp_path / "bundle")).path
+
+    return make
+
+
+@pytest.mark.parametrize("attributes", ["", "category, location"])
+def test_attributes_are_switched_by_the_configuration(
+    configured: Callable[..., Path], frames: list[Any], attributes: str
+) -> None:
+    """The ablation is another graph, not a mask: what is off costs nothing."""
     names = tuple(name.strip() for name in attributes.split(",") if name.strip())
-    assert [graph.name for graph in report.manifest.graphs] == (["text", "step"] if names else ["step"])
-    with load(report.path, threads=1, text="ball on the left" if names else None) as tracker:
+    with load(configured(attributes=attributes), threads=1, text="ball on the left" if names else None) as tracker:
+        assert list(tracker.graphs) == (["text", "step"] if names else ["step"])
         assert tracker.attributes == names
         tracker.init(frames[0], BOX)
         assert tracker.update(frames[1]).box.w > 0
         if not names:
             with pytest.raises(InvalidTextError, match="takes no description"):
                 tracker.init(frames[0], BOX, text="a ball")
+
+
+@pytest.mark.parametrize(
+    ("switches", "slots", "gated"),
+    [
+        ({"modulation": False}, 2, True),
+        ({"ablation": False}, 2, False),
+        ({"modulation": False, "ablation": False}, 2, False),
+        ({"fusion": "attention"}, 1, True),
+    ],
+)
+def test_each_switch_of_the_paper_is_a_bundle_that_tracks(
+    configured: Callable[..., Path], frames: list[Any], switches: dict[str, Any], slots: int, gated: bool
+) -> None:
+    with load(configured(**switches), threads=1) as tracker:
+        step = tracker.graphs["step"].inputs
+        assert (step["tokens"].shape[1], "median" in step) == (slots, gated)
+        tracker.init(frames[0], BOX, text=PHRASES)
+        assert tracker.update(frames[1]).box.w > 0
+        first = tracker.graphs["step"].outputs["next_tokens"].copy()
+        tracker.init(frames[0], BOX, text={**PHRASES, "action": "sinking slowly"})
+        tracker.update(frames[1])
+        assert np.abs(tracker.graphs["step"].outputs["next_tokens"] - first).max() > 1e-5
+
+
+def test_category_and_appearance_look_at_the_newest_template(tracker: Tracker, frames: list[Any]) -> None:
+    tracker.init(frames[0], BOX, text=PHRASES)
+    scene = list(open_source("synthetic:drift?frames=9&size=160x120"))
+    for frame in scene[1:]:
+        newest = tracker.procedure.entry.copy()  # type: ignore[attr-defined]
+        tracker.update(frame)
+        np.testing.assert_array_equal(tracker.graphs["step"].inputs["templates"][-1], newest)
+
+
+def test_a_schedule_without_the_newest_template_is_for_words_that_do_not_look_at_it(
+    configured: Callable[..., Path],
+) -> None:
+    with pytest.raises(BundleError, match=r"'fixed:3'.*does not end with the newest.*schedule = \"latest:3\""):
+        configured(schedule="fixed:3")
+    with load(configured(schedule="fixed:3", attributes="action"), threads=1) as tracker:
+        assert tracker.attributes == ("action",)
 
 
 def test_graphs_that_do_not_fit_are_refused(bundle: Path) -> None:
