@@ -129,7 +129,7 @@ class StepGraph(nn.Module):
         self.fgm = DeployedModulation(network.fgm) if network.attributes else None
         self.lang_attn = network.lang_attn if network.attributes and network.slots == 1 else None
         self.first = _first_read(network)
-        self.attention = network.attention
+        self.attention_maps = network.attention_maps
 
     def forward(self, search: Tensor, templates: Tensor, carried: Tensor, *said: Tensor) -> tuple[Tensor, ...]:
         """(S, S, 3), (T, s, s, 3), (1, slots, dim); words (A, L, dim), mask (A, L), median."""
@@ -142,7 +142,7 @@ class StepGraph(nn.Module):
             tokens = block(tokens)
         last = cast(Block, self.blocks[-1])
         looked: tuple[Tensor, ...] = ()
-        if self.attention:
+        if self.attention_maps:
             everywhere = looked_at(last, tokens, count, self.slots)[:, :, count + self.slots :]
             looked = everywhere.reshape(self.slots, 1, sizes.search_cells, sizes.search_cells).unbind()
         tokens = self.norm(last(tokens, self.first))
@@ -185,7 +185,7 @@ def signatures(network: AtsTrack) -> dict[str, Signature]:
         step += tensors(language=(*words, dim), mask=words)
     if attributes and network.fgm.gated:
         step += tensors(median=(1, network.text_tokens))
-    looked = (("token",), ("visual", "language"))[network.slots - 1] if network.attention else ()
+    looked = (("token",), ("visual", "language"))[network.slots - 1] if network.attention_maps else ()
     maps = tensors(
         score=(1, 1, cells, cells),
         size=(1, 2, cells, cells),

@@ -188,7 +188,7 @@ class AtsTrack(nn.Module):
         gate_shift, gate_sharpness: of that gate, in variances and in standard deviations.
         fusion: how the visual token and the words are handed on: `concatenation`, side by side, or `attention`, one
             token: the visual one that has asked the words.
-        attention: whether a step also returns where these tokens looked in the last layer.
+        attention_maps: whether a step also returns where these tokens looked in the last layer.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class AtsTrack(nn.Module):
         gate_shift: float = 1.0,
         gate_sharpness: float = 10.0,
         fusion: Literal["concatenation", "attention"] = "concatenation",
-        attention: bool = False,
+        attention_maps: bool = False,
     ) -> None:
         super().__init__()
         if fusion not in ("concatenation", "attention"):
@@ -228,7 +228,7 @@ class AtsTrack(nn.Module):
         self.text_tokens = text_tokens
         self.attributes = parse_attributes(attributes)
         self.slots = 2 if self.attributes and fusion == "concatenation" else 1
-        self.attention = attention
+        self.attention_maps = attention_maps
         self.backbone = Backbone(self.sizes, dim, depth, heads)
         self.box_head = CenterHead(dim, head_channels)
         if self.attributes:
@@ -289,7 +289,7 @@ class AtsTrack(nn.Module):
         query, x = tokens[:, :1], tokens[:, -count:]
         maps = self._maps(query, x)
         looked = None
-        if self.attention:
+        if self.attention_maps:
             everywhere = looked_at(cast(Block, self.backbone.blocks[-1]), before, 0, self.slots)
             looked = everywhere[..., -count:].reshape(-1, self.slots, *maps[0].shape[-2:])
         if description is None:

@@ -205,21 +205,31 @@ _COLOURS = _set(
     "striped spotted"
 )
 _CLOTHES = _set("cap clothes coat dress hat helmet jacket jersey pants shirt shorts skirt suit t-shirt uniform")
+# What stands before a noun and is no part of its name.
+_ADJECTIVES = _COLOURS | _set(
+    "adult baby beautiful big black-and-white bright colored coloured colorful colourful fat female first huge large "
+    "left little long male old other right round second short single small tall third tiny transparent two young"
+)
 # Nouns that end like a participle.
 _NOUNS = _set(
     "being building ceiling ceilings clothing evening king lightning morning nothing painting ping ring spring string "
-    "swing thing wing something"
+    "swing thing wing something bed seed shed sled speed weed garden kitchen children men women chicken oven"
 )
 _DOES = re.compile(r"[a-z]{2,}ing|flies|runs|walks|moves|jumps|swims|sits|stands")
-# What is done to the target, where `by` follows.
-_DONE = re.compile(r"[a-z]{2,}(ed|en)|held|worn|drawn|hung|kept|led|put|thrown|swung")
+# What is done to the target, where a place or `by` follows.
+_DONE = re.compile(r"[a-z]+(ed|en)|held|worn|drawn|hung|kept|led|put|thrown|swung|caught")
+_ADVERB = re.compile(r"[a-z]{3,}ly")
 _WORDS = re.compile(r"[^\s,;.]+")
 _ARTICLES = frozenset(("a", "an", "the", "another", "one", "this", "that"))
 _OF = "of"
+# Of such a one of something, the something is followed.
+_GROUPS = _set("bunch couple flock group herd kind pair piece school type")
 
 
 def split_sentence(sentence: str) -> dict[str, str]:
     """`red car driving on the road` to category `car`, appearance `red car`, action `driving`, location `on the road`.
+
+    The category is the noun with the nouns before it: of a white racing car, `racing car`.
 
     Returns:
         Only the attributes that the sentence speaks of; nothing for an empty one.
@@ -227,32 +237,52 @@ def split_sentence(sentence: str) -> dict[str, str]:
     parts: dict[str, list[str]] = {"head": [], "appearance": [], "action": [], "location": []}
     kind, words = "head", _WORDS.findall(sentence)
     for index, word in enumerate(words):
-        kind = _kind(kind, word.lower(), [w.lower() for w in words[index + 1 : index + 4]], bool(parts["head"]))
+        named = any(w.lower() not in _ADJECTIVES | _ARTICLES for w in parts["head"])
+        kind = _kind(kind, word.lower(), [w.lower() for w in words[index + 1 : index + 4]], named, bool(index))
         parts[kind].append(word)
     head = [word for word in parts["head"] if word.lower() not in _ARTICLES]
-    # A hand of a woman is a hand.
-    named = head[: head.index(_OF)] if _OF in head[1:] else head
+    category, whole = _category(head), " ".join([*head, *parts["appearance"]])
     found = {
-        "category": named[-1] if named else "",
-        "appearance": " ".join([*head, *parts["appearance"]]) if len(head) > 1 or parts["appearance"] else "",
+        "category": category,
+        "appearance": "" if whole == category else whole,
         "action": " ".join(parts["action"]),
         "location": " ".join(parts["location"]),
     }
     return {name: phrase for name, phrase in found.items() if phrase}
 
 
-def _kind(current: str, word: str, following: list[str], named: bool) -> str:
-    """What the sentence speaks of from this word on."""
-    if not named:
-        return "head"
+def _category(head: list[str]) -> str:
+    """What a noun phrase without articles names: its nouns, as far as adjectives can be told from them."""
+    if _OF in head[1:]:
+        at = head.index(_OF, 1)
+        # A hand of a woman is a hand, a group of lions are lions.
+        head = head[at + 1 :] if head[at - 1].lower() in _GROUPS else head[:at]
+    last = max((i for i, word in enumerate(head) if word.lower() in _ADJECTIVES), default=-1)
+    return " ".join(head[last + 1 :])
+
+
+def _kind(current: str, word: str, following: list[str], named: bool, begun: bool) -> str:
+    """What the sentence speaks of from this word on.
+
+    Args:
+        current: what it spoke of.
+        word: the next one, in lower case.
+        following: up to three behind it.
+        named: whether the target's noun was already said.
+        begun: whether anything was.
+    """
+    behind = following[0] if following else ""
+    does = word == "being" or (_DOES.fullmatch(word) is not None and word not in _NOUNS)
+    if not named and current == "head":
+        # A racing car races by name; what is seen climbing on a tree was never named.
+        return "action" if begun and does and (word == "being" or behind in _PLACES) else "head"
     if word in _LOOKS:
         return "appearance" if current == "head" else current
     if word == "in" and any(w in _COLOURS or w in _CLOTHES for w in following):
         # Of the target, or of who holds it: that is where it is.
         return current if current == "location" else "appearance"
-    if word == "being" or (_DOES.fullmatch(word) and word not in _NOUNS):
-        return current if current == "location" else "action"
-    if following[:1] == ["by"] and _DONE.fullmatch(word):
+    done = behind in _PLACES and _DONE.fullmatch(word) and word not in _NOUNS
+    if does or done or (_ADVERB.fullmatch(word) and _DOES.fullmatch(behind)):
         return current if current == "location" else "action"
     if word == "by" and current == "action":
         return current

@@ -145,14 +145,18 @@ SWITCHES: list[dict[str, Any]] = [
     {"modulation": False, "ablation": False},
     {"fusion": "attention"},
     {"fusion": "attention", "modulation": False},
-    {"attention": True},
-    {"attention": True, "fusion": "attention"},
+    {"attention_maps": True},
+    {"attention_maps": True, "fusion": "attention"},
 ]
 
 
 def attributes_and_switches() -> list[Any]:
     plain = [pytest.param(attributes, lengths, {}) for attributes, lengths in CHOICES]
-    return [*plain, *(pytest.param(ALL, (4, 3, 0, 6), s) for s in SWITCHES), pytest.param("", (), {"attention": True})]
+    return [
+        *plain,
+        *(pytest.param(ALL, (4, 3, 0, 6), s) for s in SWITCHES),
+        pytest.param("", (), {"attention_maps": True}),
+    ]
 
 
 @pytest.mark.parametrize(("attributes", "lengths", "switches"), attributes_and_switches())
@@ -230,7 +234,7 @@ def test_without_modulation_and_ablation_the_words_stay_as_they_were_said() -> N
 
 def test_where_tokens_look_is_the_softmax_of_the_last_layer() -> None:
     """Computed apart, head by head, in float64 from the published layer's own weights."""
-    network = filled(Network(**TINY, attributes="", attention=True))
+    network = filled(Network(**TINY, attributes="", attention_maps=True))
     step = deploy(network)[0]
     given = inputs(step, None, ())
     given[2] = given[2] * 5

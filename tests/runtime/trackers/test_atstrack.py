@@ -402,6 +402,22 @@ def test_without_the_tokenizer_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
         ("red kite being flown by a boy", None),
         ("Car", {"category": "Car"}),
         ("swing", {"category": "swing"}),
+        ("license plate of a car", {"category": "license plate", "appearance": "license plate of car"}),
+        ("electric fan", {"category": "electric fan"}),
+        (
+            "White racing car moving along the track",
+            {
+                "category": "racing car",
+                "appearance": "White racing car",
+                "action": "moving",
+                "location": "along the track",
+            },
+        ),
+        ("flag tied on a pole", {"category": "flag", "action": "tied", "location": "on a pole"}),
+        ("car slowly running", {"category": "car", "action": "slowly running"}),
+        ("a group of young lions", {"category": "lions", "appearance": "group of young lions"}),
+        ("green being thrown in the air", {"appearance": "green", "action": "being thrown", "location": "in the air"}),
+        ("yellow climbing on the tree", {"appearance": "yellow", "action": "climbing", "location": "on the tree"}),
         ("", {}),
         (" ,;. ", {}),
     ],
@@ -416,18 +432,23 @@ def test_sentences_are_cut_by_rules(sentence: str, expected: dict[str, str] | No
 
 
 def test_lasots_sentences_split_and_fit(shared: Path) -> None:
-    """1400 sentences of the data set: the category is mostly the class's name, and no phrase is too long."""
+    """1400 sentences of the data set: the category is the class's name in 94.6 %, and no phrase is too long.
+
+    Of the 75 others 42 call it by another noun, as a man for a person, and in 33 the class's name is a part of it.
+    """
     sentences = json.loads((shared / "data/lang/lasot_nlp.json").read_text())
     seen: Counter[str] = Counter()
-    right = 0
+    right = part = 0
     for name, sentence in sentences.items():
         found = phrases_of(sentence, Prompt(FOUR, split_sentence))
         seen.update(found.keys())
-        right += name.rsplit("-", 1)[0].lower().endswith(found["category"].lower())
+        category, named = found.get("category", "").lower().replace(" ", ""), name.rsplit("-", 1)[0].lower()
+        right += category == named
+        part += category != named and named in category
         for attribute, phrase in found.items():
             assert len(clip_tokens(phrase, 16, attribute)) <= 16
-    assert seen["category"] == len(sentences) == 1400
-    assert right > 1200
+    assert (len(sentences), right, part) == (1400, 1325, 33)
+    assert seen["category"] == 1398
     assert min(seen.values()) > 600
 
 
