@@ -224,7 +224,7 @@ def _published_step(
         # Nothing is marked where the arithmetic of full phrases is counted.
         description = Description(words, mask if mask.any() else torch.ones_like(mask))
     *maps, looked = network(normalised(templates), normalised(search.unsqueeze(0)), state, description)
-    return (*maps, *(() if looked is None else looked.unsqueeze(1)))
+    return (*maps, *(() if looked is None else looked.transpose(0, 1)))
 
 
 def reference(network: AtsTrack) -> tuple[GraphModule, ...]:

@@ -296,19 +296,14 @@ class AtsTrack(nn.Module):
             return Found(*maps, query, looked)
         z = tokens[:, self.slots : -count]
         latest = z[:, -self.backbone.pos_embed_z.shape[1] :]
+        visible = {"template": latest, "sequence": z, "search": x}
         words, mask = (part.reshape(len(x), -1, *part.shape[1:]) for part in description)
-        state = torch.cat(
-            [
-                self._handed_on(
-                    query[n : n + 1],
-                    self.fgm(
-                        words[n], mask[n], {"template": latest[n : n + 1], "sequence": z[n : n + 1], "search": x[n : n + 1]}
-                    ),
-                )
-                for n in range(len(x))
-            ]
-        )
-        return Found(*maps, state, looked)
+        said = [
+            self.fgm(words[n], mask[n], {source: tokens[n : n + 1] for source, tokens in visible.items()})
+            for n in range(len(x))
+        ]
+        handed_on = [self._handed_on(query[n : n + 1], found) for n, found in enumerate(said)]
+        return Found(*maps, torch.cat(handed_on), looked)
 
     def _handed_on(self, query: Tensor, words: Tensor) -> Tensor:
         """The visual token (1, 1, dim) and the words (1, M, dim) as the next state, (1, slots, dim)."""
