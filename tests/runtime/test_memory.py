@@ -47,14 +47,10 @@ def test_schedules_are_the_official_ones(shared: Path, text: str) -> None:
     assert {t: list(schedule.choose(int(t))) for t in table} == table
 
 
-<<<<<<< HEAD
-SINGLE = ["uniform:1", "nearest:1", "fixed:1", "spread:1"]
+SINGLE = ["uniform:1", "nearest:1", "fixed:1", "spread:1", "latest:1"]
 
 
-@given(st.sampled_from([*sorted(GOLDEN), *SINGLE]), st.integers(1, 5000))
-=======
-@given(st.sampled_from(SCHEDULES), st.integers(1, 5000))
->>>>>>> f2231ea (ATSTrack's switches: modulation, ablation, fusion, where tokens look; the gate takes the variance, the newest template is the newest)
+@given(st.sampled_from([*SCHEDULES, *SINGLE]), st.integers(1, 5000))
 def test_a_schedule_asks_for_what_there_is_and_no_more_than_it_says(text: str, t: int) -> None:
     schedule = MemorySchedule.parse(text)
     chosen = schedule.choose(t)
@@ -63,16 +59,13 @@ def test_a_schedule_asks_for_what_there_is_and_no_more_than_it_says(text: str, t
     assert 1 <= len(chosen) <= schedule.most
 
 
-<<<<<<< HEAD
 def test_a_memory_of_one_template_is_the_first_frame_or_the_last() -> None:
     found = {text: {MemorySchedule.parse(text).choose(t) for t in (1, 2, 3, 100)} for text in SINGLE}
-    assert found == {"nearest:1": {(0,), (1,), (2,), (99,)}, **{text: {(0,)} for text in SINGLE if text[0] != "n"}}
+    newest = {(0,), (1,), (2,), (99,)}
+    assert found == {text: newest if text[0] in "nl" else {(0,)} for text in SINGLE}
 
 
-@given(st.sampled_from([*sorted(GOLDEN), *SINGLE]), st.integers(0, 100))
-=======
-@given(st.sampled_from(SCHEDULES), st.integers(0, 100))
->>>>>>> f2231ea (ATSTrack's switches: modulation, ablation, fusion, where tokens look; the gate takes the variance, the newest template is the newest)
+@given(st.sampled_from([*SCHEDULES, *SINGLE]), st.integers(0, 100))
 def test_a_memory_that_is_full_once_stays_full(text: str, later: int) -> None:
     schedule = MemorySchedule.parse(text)
     assert len(schedule.choose(schedule.full_at + later)) == schedule.most
@@ -104,11 +97,7 @@ def test_what_is_no_way_of_keeping_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("retention", ["exact", "exact:disk"])
-<<<<<<< HEAD
-@pytest.mark.parametrize("schedule", [*sorted(GOLDEN), *SINGLE])
-=======
-@pytest.mark.parametrize("schedule", SCHEDULES)
->>>>>>> f2231ea (ATSTrack's switches: modulation, ablation, fusion, where tokens look; the gate takes the variance, the newest template is the newest)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, *SINGLE])
 def test_exact_gives_what_was_put_in(retention: str, schedule: str) -> None:
     kept, out = bank(retention, schedule), np.empty((2, 3), np.uint16)
     for round_ in range(2):
