@@ -71,6 +71,13 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Description of every target, as `track` takes it. Default: each sequence's nlp.txt."),
     ] = None,
+    text_noise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND[:SEED]",
+            help="Say something wrong: swap (another sequence's phrases), drop (some of them), shuffle (attributes).",
+        ),
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Track on the workers of this Dask scheduler: tcp://HOST:8786.")
     ] = None,
@@ -86,8 +93,10 @@ def evaluate(
     from edgetrack.evaluation.run import SUMMARY
     from edgetrack.evaluation.run import evaluate as run
     from edgetrack.evaluation.submission import check_kind, write_results
+    from edgetrack.evaluation.text_noise import TextNoise, with_noise
     from edgetrack.io import encode_json, write_whole
     from edgetrack.runtime.prompt import parse_text
+    from edgetrack.runtime.trackers.base import find_procedure
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
@@ -98,6 +107,10 @@ def evaluate(
     opened = replace(select_dataset(dataset, layout, sequences), text=parse_text(text or []))
     ref = open_ref(bundle if precision_hint is None else f"{bundle}@{precision_hint}")
     folder, file = folder_or_file(output)
+    noise = None
+    if text_noise is not None:
+        prompt = find_procedure(ref.manifest).prompt_of(ref.manifest)
+        opened, noise = with_noise(opened, TextNoise.parse(text_noise), prompt)
     config = EvalConfig(
         dataset=opened,
         jobs=jobs,
@@ -108,6 +121,7 @@ def evaluate(
         restart=restart,
         anchors=_anchored(anchors, anchor_length),
         streaming=_streaming(fps, latencies, ref),
+        text_noise=noise,
         scheduler=scheduler,
     )
     with resumable_progress() as progress:

@@ -11,6 +11,7 @@ from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.anchored import Anchored
 from edgetrack.evaluation.protocols.one_pass import OnePass
 from edgetrack.evaluation.protocols.streaming import Streaming
+from edgetrack.evaluation.text_noise import NoiseReport
 from edgetrack.presentation.table import counted
 from edgetrack.resources import usable_cores
 
@@ -24,6 +25,7 @@ class EvalConfig:
             users, None is one.
         output: where runs are kept; None is `out/eval/BUNDLE/DATASET`.
         anchors, streaming: further tasks beside the one pass.
+        text_noise: how the descriptions of `dataset` were changed; None where they are the sequences' own.
         scheduler: address of a Dask scheduler; None runs processes of this machine.
 
     Raises:
@@ -39,6 +41,7 @@ class EvalConfig:
     restart: bool = False
     anchors: Anchored | None = None
     streaming: Streaming | None = None
+    text_noise: NoiseReport | None = None
     scheduler: str | None = None
 
     def __post_init__(self) -> None:

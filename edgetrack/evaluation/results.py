@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from edgetrack.evaluation.metrics import Scores
+from edgetrack.evaluation.text_noise import NoiseReport
 from edgetrack.presentation.table import NONE, Cell, Column, Table, counted, number, span
 from edgetrack.runtime.diagnostics import DiagnosticSummary, sentence
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
@@ -109,6 +110,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
         anchored, streaming: None where they were not asked for.
         scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
         diagnostics: summaries over all frames after the first, by name; None where the tracker has no diagnostics.
+        text_noise: how the descriptions were changed; None where they were not.
     """
 
     bundle: str
@@ -131,6 +133,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     scheduler: str | None = None
     diagnostics: dict[str, DiagnosticSummary] | None = None
     other_speed: dict[str, str] | None = None
+    text_noise: NoiseReport | None = None
 
 
 class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +196,9 @@ def _notes(result: EvalResult) -> Iterator[str]:
             f"measured with {setting}; --restart measures again"
         )
     yield "P_norm@0.2: the normalised precision at 0.2, as LaSOT's toolkit and most papers print it"
+    if (noise := result.text_noise) is not None:
+        said = f"{noise.changed} of {counted(noise.described, 'description')}"
+        yield f"text noise {noise.kind} (seed {noise.seed}): {said} changed; without --text-noise it is what they say"
     if result.anchored is not None:
         yield _anchored_note(result.anchored)
     if result.streaming is not None:

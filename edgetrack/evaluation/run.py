@@ -92,6 +92,7 @@ def summarize(ledger: RunLedger) -> EvalResult:
         anchored=_anchored(ledger),
         streaming=_streaming(ledger),
         scheduler=config.scheduler,
+        text_noise=config.text_noise,
         diagnostics=summarize_shares(merged([run.shares for _, run in runs])) or None,
     )
 

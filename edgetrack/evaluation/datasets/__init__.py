@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgetrack.errors import DatasetError, UnknownNameError
@@ -30,6 +30,7 @@ class Dataset:
         rules: how it is scored.
         entries: the files of each sequence.
         text: the description of every target, in place of the sequences' own.
+        texts: descriptions of single sequences, in place of these.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     rules: ScoringRules
     entries: tuple[ClipFiles, ...]
     text: Text | None = None
+    texts: Mapping[str, Text] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -56,7 +58,8 @@ class Dataset:
             SequenceError: it is not what it should be; the others are not affected.
         """
         clip = read_clip(entry, self.rules)
-        return clip if self.text is None else replace(clip, text=self.text)
+        text = self.texts.get(clip.name, self.text)
+        return clip if text is None else replace(clip, text=text)
 
     def select(self, names: Collection[str]) -> Dataset:
         """The same with only these sequences, in the data set's order.

@@ -55,6 +55,7 @@ class ClipFiles:
         every: images per box where only every so manyth image is annotated (VTUAV).
         second: thermal, depth or event images beside the first ones.
         late: the frames before the first one with the target are left out (VisEvent).
+        text: the file that describes the target; None where it lies beside the boxes, if anywhere.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ClipFiles:
     every: int = 1
     second: SecondFiles | None = None
     late: bool = False
+    text: Path | None = None
     hint: str = ""
 
 
@@ -99,7 +101,7 @@ def read_clip(files: ClipFiles, rules: ScoringRules) -> Clip:
         if files.second is not None:
             clip = replace(clip, second=SecondImages(files.second.modality, str(files.second.frames)))
     else:
-        clip = replace(_of_images(files.frames, files, rules), text=_text(files.frames, files.truth))
+        clip = replace(_of_images(files.frames, files, rules), text=_text(files.frames, files.truth, files.text))
     if np.isnan(clip.truth[0]).any():
         raise SequenceError(
             f"the first frame of {files.name} has no target (NaN or no area in {files.truth or files.frames}); "
@@ -146,11 +148,10 @@ def _second_truth(path: Path, files: ClipFiles, rows: int, images: int) -> Boxes
     return own[:rows]
 
 
-def _text(frames: Path, truth: Path | None) -> Text | None:
-    """One sentence, or ATTRIBUTE=PHRASE in each line; of a folder that is this sequence's own."""
-    if truth is None or truth.parent not in (frames, frames.parent):
-        return None
-    path = next((path for name in TEXT_FILES if (path := truth.parent / name).is_file()), None)
+def _text(frames: Path, truth: Path | None, path: Path | None) -> Text | None:
+    """One sentence, or ATTRIBUTE=PHRASE in each line; without `path`, in a folder that is this sequence's own."""
+    if path is None and truth is not None and truth.parent in (frames, frames.parent):
+        path = next((path for name in TEXT_FILES if (path := truth.parent / name).is_file()), None)
     if path is None:
         return None
     text = read_text(path, error=SequenceError, largest=LONGEST_TEXT)

@@ -115,6 +115,42 @@ def _otb(root: Path) -> list[ClipFiles]:
     return entries
 
 
+def _otb_lang(root: Path) -> list[ClipFiles]:
+    """<root>[/OTB_sentences]/{OTB_videos/ as OTB, OTB_query_test/<Name>.txt, OTB_query_train/<Name>.txt}.
+
+    The sequences that have a sentence in OTB_query_test, or in OTB_query_train where that folder is missing.
+    """
+    for base in (root, root / "OTB_sentences"):
+        queries = next((q for q in (base / "OTB_query_test", base / "OTB_query_train") if q.is_dir()), None)
+        if queries is not None and (base / "OTB_videos").is_dir():
+            videos = base / "OTB_videos"
+            found = {entry.name: entry for entry in _otb(videos)}
+            # A sentence whose sequence is not there is a broken sequence, not a forgotten one.
+            folders = {text.stem: videos / text.stem for text in _texts(queries)}
+            return [
+                replace(
+                    found.get(name) or ClipFiles(name, folder / "img", folder / "groundtruth_rect.txt"),
+                    text=queries / f"{name}.txt",
+                )
+                for name, folder in folders.items()
+            ]
+    return []
+
+
+def _tnl2k(root: Path) -> list[ClipFiles]:
+    """<root>/[TNL2K_test_subset|TNL2K_train_subset/][<part>/]<name>/{imgs/*.jpg, groundtruth.txt, language.txt}."""
+    for base in (b for b in (root, root / "TNL2K_test_subset", root / "TNL2K_train_subset") if b.is_dir()):
+        found = [
+            ClipFiles(f.name, f / "imgs", f / "groundtruth.txt")
+            for outer in _folders(base)
+            for f in (outer, *_folders(outer))
+            if (f / "imgs").is_dir() and (f / "language.txt").is_file()
+        ]
+        if found:
+            return found
+    return []
+
+
 def _uav123(root: Path) -> list[ClipFiles]:
     """<root>/data_seq/UAV123/<folder>/*.jpg and anno/{UAV123,UAV20L}/<name>.txt, cut as configSeqs.m says."""
     for version in ("UAV123", "UAV123_10fps", "UAV20L"):
@@ -409,6 +445,16 @@ LAYOUTS = (
         "[test/short-term/]NAME/{rgb/000001.jpg, ir/000001.jpg, rgb.txt, ir.txt}",
         _vtuav,
         ScoringRules(absent_fails=True),
+    ),
+    Layout(
+        "otb-lang",
+        "[OTB_sentences/]{OTB_videos/Basketball/{img/0001.jpg, groundtruth_rect.txt}, OTB_query_test/Basketball.txt}",
+        _otb_lang,
+    ),
+    Layout(
+        "tnl2k",
+        "[TNL2K_test_subset/]NAME/{imgs/00001.jpg, groundtruth.txt, language.txt}",
+        _tnl2k,
     ),
     Layout("tc128", "NAME/{img/0001.jpg, NAME_gt.txt, NAME_frames.txt}", _tc128),
     Layout("otb", "Basketball/{img/0001.jpg, groundtruth_rect.txt}", _otb),

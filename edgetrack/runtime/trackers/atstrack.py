@@ -91,13 +91,16 @@ class AtsTrackProcedure(TemplateMemoryProcedure):
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
-        if attributes := _attributes(manifest):
-            self.prompt = Prompt(attributes, split_sentence)
         self.tokens_in = cast(Map, self.step.inputs["tokens"])
         self.next_tokens = cast(Map, self.step.outputs["next_tokens"])
         self.maps = (*self.maps, self.next_tokens)
         self.start: NDArray[np.float32] = np.zeros_like(self.tokens_in)
         self.carried = np.zeros_like(self.tokens_in)
+
+    @classmethod
+    def prompt_of(cls, manifest: Manifest) -> Prompt | None:
+        attributes = _attributes(manifest)
+        return Prompt(attributes, split_sentence) if attributes else None
 
     def check(self, manifest: Manifest, settings: CenterSettings) -> None:
         _check_graphs(manifest, cast(AtsTrackSettings, settings), _attributes(manifest))

@@ -103,6 +103,7 @@ class Procedure(abc.ABC):
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         """Check the manifest's graphs and procedure section, and find the graphs."""
         self.graphs = graphs
+        self.prompt = self.prompt_of(manifest)
         self.looks: dict[str, Map] = {}
         if "step" in graphs:
             self.step = graphs["step"]
@@ -175,6 +176,11 @@ class Procedure(abc.ABC):
             InvalidTextError: a phrase cannot be read; the description before it holds.
         """
         raise InvalidTextError(f"{type(self).__name__} reads no description of the target; leave text out")
+
+    @classmethod
+    def prompt_of(cls, manifest: Manifest) -> Prompt | None:
+        """What a bundle's tracker reads of a description of the target; None for one without language."""
+        return cls.prompt
 
     @classmethod
     def memory_estimate(cls, manifest: Manifest) -> MemoryEstimate | None:

@@ -73,6 +73,41 @@ def test_otb_with_two_targets_in_one_folder(tmp_path, write_images, write_rows) 
     assert found["Jogging-2"].start == (5, 5, 9, 9)
 
 
+@pytest.mark.parametrize(("root", "subset"), [("", "test"), ("OTB_sentences", "test"), ("", "train")])
+def test_otb_lang_pairs_sentences_with_sequences(tmp_path, write_images, write_rows, root, subset) -> None:
+    base = tmp_path / root
+    write_images(base / "OTB_videos" / "Basketball" / "img", 2, pattern="{:04d}.jpg")
+    write_rows(base / "OTB_videos" / "Basketball" / "groundtruth_rect.txt", BOX, BOX)
+    write_images(base / "OTB_videos" / "Jogging" / "img", 2, pattern="{:04d}.jpg")
+    write_rows(base / "OTB_videos" / "Jogging" / "groundtruth_rect.1.txt", BOX, BOX)
+    write_rows(base / "OTB_videos" / "Jogging" / "groundtruth_rect.2.txt", "5\t5\t9\t9", "5\t5\t9\t9")
+    write_rows(base / f"OTB_query_{subset}" / "Jogging-2.txt", "the woman in white on the left")
+    if subset == "test":
+        write_rows(base / "OTB_query_train" / "Basketball.txt", "player in green")
+        write_rows(base / "OTB_query_test" / "Gone.txt", "a ghost")
+    dataset = open_dataset(tmp_path)
+    assert dataset.layout == "otb-lang"
+    assert dataset.names == (["Gone", "Jogging-2"] if subset == "test" else ["Jogging-2"])
+    clip = dataset.read(dataset.entries[-1])
+    assert (clip.text, clip.start) == ("the woman in white on the left", (5, 5, 9, 9))
+    if subset == "test":
+        with pytest.raises(SequenceError, match=r"Gone.*does not exist"):
+            dataset.read(dataset.entries[0])
+
+
+@pytest.mark.parametrize("base", ["", "TNL2K_test_subset", "TNL2K_train_subset/p1"])
+def test_tnl2k(tmp_path, write_images, write_rows, base) -> None:
+    folder = tmp_path / base / "Car_video_01"
+    write_images(folder / "imgs", 3, pattern="{:05d}.jpg")
+    write_rows(folder / "groundtruth.txt", BOX, "0,0,0,0", BOX)
+    write_rows(folder / "language.txt", "the white car on the left lane")
+    dataset = open_dataset(tmp_path)
+    assert dataset.layout == "tnl2k"
+    (clip,) = sequences(dataset).values()
+    assert (clip.name, clip.text) == ("Car_video_01", "the white car on the left lane")
+    assert clip.visible.tolist() == [True, False, True]
+
+
 def test_otb_folder_with_more_images_than_boxes_is_cut_as_published(tmp_path, write_images, write_rows) -> None:
     write_images(tmp_path / "Football1" / "img", 76, pattern="{:04d}.jpg")
     write_rows(tmp_path / "Football1" / "groundtruth_rect.txt", *[BOX] * 74)

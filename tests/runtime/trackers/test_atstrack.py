@@ -292,6 +292,21 @@ def test_eval_reads_the_sentence_of_each_sequence(bundle: Path, dataset: Path, t
     assert not found["failures"]
 
 
+def test_eval_says_something_wrong_on_purpose(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "ball/ball-2/nlp.txt").write_text("grey boat on the sea\n")
+    clean = evaluated(bundle, dataset, tmp_path / "runs")
+    swapped = evaluated(bundle, dataset, tmp_path / "runs", "--text-noise", "swap:5")
+    assert clean["text_noise"] is None
+    assert swapped["text_noise"] == {"kind": "swap", "seed": 5, "described": 2, "changed": 2}
+    # Its own runs, beside those of the true descriptions.
+    assert len(list((tmp_path / "runs").glob("ball-*.json"))) == 4
+    assert evaluated(bundle, dataset, tmp_path / "runs", "--text-noise", "swap:5") == swapped
+    said = command("eval", str(bundle), str(dataset), "--text-noise", "drop", "-o", str(tmp_path / "dropped"))
+    assert "text noise drop (seed 0): 2 of 2 descriptions changed" in said.output
+    wrong = command("eval", str(bundle), str(dataset), "--text-noise", "lies")
+    assert (wrong.exit_code, type(wrong.exception).__name__) in ((2, "SystemExit"), (1, "UsageError"))
+
+
 def test_runs_with_another_text_are_other_runs(dataset: Path) -> None:
     opened = open_dataset(dataset)
     first, second = (opened.read(entry) for entry in opened.entries)
