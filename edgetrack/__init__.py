@@ -27,7 +27,12 @@ __all__ = ["Box", "EdgetrackError", "Result", "Timing", "Tracker", "__version__"
 def __getattr__(name: str) -> Any:
     # numpy and OpenCV cost 0.3 s: `edgetrack --help` must not pay for them.
     if name in ("Result", "Timing", "Tracker", "load"):
-        from edgetrack.runtime import session
+        try:
+            from edgetrack.runtime import session
+        except ImportError as error:
+            from edgetrack.system.opencv import missing_opencv
+
+            raise missing_opencv(error) or error from error
 
         return getattr(session, name)
     raise AttributeError(f"module 'edgetrack' has no attribute {name!r}")

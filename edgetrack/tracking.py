@@ -276,8 +276,8 @@ def _picture(
 
 def _no_window(option: str, instead: str) -> DeviceUnavailableError:
     return DeviceUnavailableError(
-        f"{option} needs a window and this machine or this OpenCV has none; use {instead}, or install opencv-python in "
-        "place of opencv-python-headless on a machine with a screen"
+        f"{option} needs a window and this machine or this OpenCV has none; use {instead}, or the build with "
+        "windows on a machine with a screen: pip uninstall opencv-python-headless && pip install 'edgetrack[opencv]'"
     )
 
 

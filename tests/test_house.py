@@ -173,11 +173,22 @@ def test_wheel_carries_the_data_and_no_tests(tmp_path: Path) -> None:
         timeout=120,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     for recipe in recipe_names():
         assert f"edgetrack/_data/export_recipes/{recipe}.toml" in names
     assert "edgetrack/py.typed" in names
     assert not [n for n in names if n.startswith("tests/")]
+    (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+    wanted = re.findall(
+        r"^Requires-Dist: (opencv[\w-]*).*?(?:; extra == '(\w+)')?$", archive.read(metadata).decode(), re.M
+    )
+    # Each in an extra of its own, so that pip installs none over another.
+    assert sorted(wanted) == [
+        ("opencv-python", "dev"),
+        ("opencv-python", "opencv"),
+        ("opencv-python-headless", "headless"),
+    ]
 
 
 @pytest.mark.parametrize("workflow", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)

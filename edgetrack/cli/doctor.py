@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,45 +13,96 @@ if TYPE_CHECKING:
     from edgetrack.capabilities import Target
     from edgetrack.presentation.table import Table
     from edgetrack.system.machine import MachineRecord
+    from edgetrack.system.opencv import OpenCvBuild
 
+_IMPORT_TIMEOUT_S = 60.0
 _COLUMNS = {"target": 0, "runs here": 0, "tested with": 2, "about": 1}
 """And what a narrow terminal leaves out."""
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False) -> None:
-    """Show the machine, the installed packages, and for every target whether it can run here."""
+    """Show the machine, its OpenCV, the installed packages, and for every target whether it can be imported here."""
     from edgetrack.capabilities import recorded_packages
     from edgetrack.capabilities import targets as all_targets
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.devices.profiles import fitting
     from edgetrack.presentation.table import show_all
     from edgetrack.system.machine import collect
+    from edgetrack.system.opencv import find_opencv
 
     with stages("looking") as progress:
         progress("at the machine")
-        machine = collect(recorded_packages())
-    targets = [t for t in all_targets() if t.exporter is not None]
+        machine, opencv = collect(recorded_packages()), find_opencv()
+        targets = [t for t in all_targets() if t.exporter is not None]
+        progress("whether what each target needs can be imported")
+        problems = _problems(targets)
     if as_json:
-        rows = [{"target": t.name, "installed": t.installed, "install": t.install_command} for t in targets]
-        print_json({"schema": 1, "machine": machine, "targets": rows, "profiles": fitting(machine)})
+        rows = [
+            {
+                "target": target.name,
+                "installed": target.installed,
+                "problem": problems.get(target.name),
+                "install": target.install_command,
+            }
+            for target in targets
+        ]
+        found = {"machine": machine, "opencv": opencv, "targets": rows, "profiles": fitting(machine)}
+        print_json({"schema": 1, **found})
         return
-    console = stdout()
-    show_all(tables(machine, targets, fitting(machine)), console)
+    show_all(tables(machine, opencv, targets, problems, fitting(machine)), stdout())
 
 
-def tables(machine: MachineRecord, targets: Sequence[Target], profiles: Sequence[str]) -> Iterator[Table]:
-    """The machine, and the targets with what they need."""
+def tables(
+    machine: MachineRecord,
+    opencv: OpenCvBuild,
+    targets: Sequence[Target],
+    problems: Mapping[str, str],
+    profiles: Sequence[str],
+) -> Iterator[Table]:
+    """The machine, and the targets with what they need; `problems` says of one why it cannot be imported."""
     from edgetrack.presentation.table import Column, Table, facts
 
-    yield facts([*_facts(machine), ("profiles", ", ".join(profiles))])
+    yield facts([*_facts(machine), ("OpenCV", str(opencv)), ("profiles", ", ".join(profiles))])
     rows = []
     for target in targets:
         ready = "yes" if target.installed else f"no; type: {target.install_command}"
-        if target.installed and target.device_needed:
+        if target.name in problems:
+            ready = f"no; {problems[target.name]}"
+        elif target.installed and target.device_needed:
             ready = f"packages yes; running needs {target.device_needed}"
         rows.append((target.name, ready, target.tested, target.about))
     columns = [Column(title, align="left", drop=drop) for title, drop in _COLUMNS.items()]
     yield Table(columns, rows, [f"{target.name}: {target.setup}" for target in targets if target.setup])
+
+
+def _problems(targets: Sequence[Target]) -> dict[str, str]:
+    """Why the packages of targets that are installed cannot be imported, each tried in a process of its own.
+
+    Native runtimes disturb each other in one process, and one that is broken may end it.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    there = [target.name for target in targets if target.installed]
+    with ThreadPoolExecutor(max(1, len(there))) as pool:
+        found = dict(zip(there, pool.map(_import_problem, there), strict=True))
+    return {name: problem for name, problem in found.items() if problem is not None}
+
+
+def _import_problem(name: str) -> str | None:
+    from edgetrack.processes import exit_reason, python_command
+
+    try:
+        done = subprocess.run(
+            python_command("edgetrack.cli.doctor", name),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_IMPORT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"importing it takes longer than {_IMPORT_TIMEOUT_S:.0f} s"
+    return None if done.returncode == 0 else done.stdout.strip() or exit_reason(done.returncode, done.stderr)
 
 
 def _facts(machine: MachineRecord) -> list[tuple[str, str]]:
@@ -73,3 +126,13 @@ def _facts(machine: MachineRecord) -> list[tuple[str, str]]:
         ("GPU", gpus or ("NVIDIA driver present" if machine.nvidia_present else "none found")),
         ("packages", ", ".join(f"{name} {version}" for name, version in machine.packages.items())),
     ]
+
+
+if __name__ == "__main__":  # the process that imports what one target needs
+    from edgetrack.capabilities import backend_of
+    from edgetrack.errors import EdgetrackError
+
+    try:
+        backend_of(sys.argv[1]).import_package()
+    except EdgetrackError as fault:
+        sys.exit(print(" ".join(str(fault).split())) or 1)

@@ -51,6 +51,13 @@ class Verbs(TyperGroup):
             _end(NO_MEMORY, 1)
         except RecursionError:
             _end("a file is nested too deeply to be read", 1)
+        except ImportError as error:
+            from edgetrack.system.opencv import missing_opencv
+
+            missing = missing_opencv(error)
+            if missing is None:
+                raise
+            _end(str(missing), missing.exit_code)
         except UnicodeEncodeError as error:
             _end(f"the name {error.object!r} is not UTF-8 and cannot be kept; rename the file or folder", 1)
         except OSError as error:

@@ -45,6 +45,7 @@ class DoctorTarget(msgspec.Struct, frozen=True):
     target: str
     installed: bool
     install: str
+    problem: str | None = None
 
 
 class Doctor(msgspec.Struct, frozen=True):
@@ -188,7 +189,7 @@ async def _measure(host: Host, profile: Profile, job: DeviceJob, notify: Callabl
             words = await doctor.last_words() or "it said nothing"
             raise BackendMissingError(
                 f"{host.label}: edgetrack does not run there with {python!r}: {words}; install it on the device "
-                "(pip install edgetrack and the extra of the target), and name that Python in devices.toml"
+                "(pip install edgetrack with the target's extra and `headless`), and name that Python in devices.toml"
             )
         _check_device(output, host, profile, job, notify)
         with translated(host, "starting"):
@@ -214,6 +215,8 @@ def _check_device(output: bytes, host: Host, profile: Profile, job: DeviceJob, n
             raise BackendMissingError(
                 f"{host.label}: {row.target} is not installed there; type there: {printable(row.install)}"
             )
+        if row.target in job.targets and row.problem is not None:
+            raise BackendMissingError(f"{host.label}: {row.target} cannot be imported there: {printable(row.problem)}")
     if not profile.fits(doctor.machine):
         board = doctor.machine.device_model or doctor.machine.cpu_model or doctor.machine.architecture
         notify(f"{host.label} is {printable(board)}, which the profile {profile.name} does not describe")

@@ -27,7 +27,7 @@ from edgetrack.presentation.table import counted
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
 from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
 from edgetrack.stats.verdict import judge_limit
-from edgetrack.system.machine import MachineRecord
+from edgetrack.system.machine import OPENCV, MachineRecord
 
 _SEED = 0
 _SUFFIX = ".json"
@@ -37,7 +37,7 @@ _MACHINE = (
     "cpu_flags", "governor", "max_mhz", "gpus", "nvidia_driver", "l4t", "os", "kernel", "container", "python",
 )  # fmt: skip
 """Fields of a machine's record that decide its speed; not those that change from minute to minute."""
-_PACKAGES = ("numpy", "opencv-python", "opencv-python-headless")
+_PACKAGES = ("numpy", *OPENCV)
 """What crops and decodes, beside the backend's own packages. Not edgetrack: that may be what is compared."""
 
 Conditions = Mapping[str, str]

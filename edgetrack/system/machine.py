@@ -20,7 +20,9 @@ import psutil
 
 from edgetrack.resources import RunCommand, allowed_cores, cgroup_folders, command_output, cpu_quota, read_text
 
-PACKAGES = ("edgetrack", "numpy", "opencv-python", "opencv-python-headless")
+OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+"""Distributions that install the module `cv2`, each over the others' files."""
+PACKAGES = ("edgetrack", "numpy", *OPENCV)
 """Distributions whose versions every record states; callers add those of the targets."""
 CPU_FLAGS = (
     "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8",

@@ -22,6 +22,7 @@ from edgetrack.gate.report import RuleFinding
 from edgetrack.presentation.sanitize import log_line
 from edgetrack.presentation.table import Column, Table, counted, number, span
 from edgetrack.runtime.verify import Verification, compare
+from edgetrack.system.opencv import OpenCvBuild
 from tests.builders import scripted_manifest
 from tests.gate.conftest import report
 from tests.report.conftest import MACHINE, benchmark, comparison, contestant, evaluated, pair, side
@@ -106,6 +107,9 @@ def test_every_verbs_table_shows_a_strange_name_on_a_terminal_and_in_markdown(ve
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
 
 
+NO_OPENCV = OpenCvBuild(
+    packages={"opencv-python": "5.0.0.93"}, problem="OpenCV cannot be imported: libGL.so.1 is missing"
+)
 PARTS = re.compile(r".+?\d-(?=[\d.])|.+")
 
 
@@ -126,7 +130,7 @@ def every_table():
     one = compare("step/score:frame 3", np.array([1.0, 25.4]), np.array([1.0, 25.4001]), atol=1e-4, rtol=1e-3)
     yield "verify", verify.table(Verification(bundle="a", weights="official", files=4, ok=True, checks=(one,)))
     yield from (("inspect", table) for table in inspect.tables(MANIFEST, None))
-    yield from (("doctor", table) for table in doctor.tables(MACHINE, targets(), ["x86"]))
+    yield from (("doctor", table) for table in doctor.tables(MACHINE, NO_OPENCV, targets(), {}, ["x86"]))
     for name, rows in (("targets", list_verb._targets()), ("trackers", list_verb._trackers())):
         yield f"list --{name}", list_verb.table(rows)
 

@@ -99,6 +99,14 @@ class CompiledGraph(abc.ABC):
         """Whether this operating system can run the backend; where it cannot, `check_structure` is all there is."""
         return True
 
+    @classmethod  # noqa: B027
+    def import_package(cls) -> None:
+        """Import what opens its graphs, for `doctor`: a package that is installed may still not load.
+
+        Raises:
+            BackendMissingError: it cannot be imported.
+        """
+
     @classmethod
     def check_structure(cls, bundle: Bundle) -> list[StructureFinding]:
         """All that can be said of a bundle without running it."""

@@ -43,6 +43,10 @@ class CoreMlGraph(CompiledGraph):
     engine = "coreml"
 
     @classmethod
+    def import_package(cls) -> None:
+        import_coremltools()
+
+    @classmethod
     def runs_here(cls) -> bool:
         """Whether this system is macOS."""
         return sys.platform == "darwin"

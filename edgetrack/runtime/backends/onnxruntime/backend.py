@@ -36,6 +36,10 @@ class OnnxRuntimeGraph(CompiledGraph):
 
     engine = "onnxruntime"
 
+    @classmethod
+    def import_package(cls) -> None:
+        _import()
+
     def _open(self, path: Path, options: BackendOptions) -> None:
         runtime = _import()
         options.require_cpu("ONNX")

@@ -50,6 +50,10 @@ class OpenVinoGraph(CompiledGraph):
     engine = "openvino"
     probe = "edgetrack.runtime.backends.openvino.probe:OpenVinoProbe"
 
+    @classmethod
+    def import_package(cls) -> None:
+        import_openvino()
+
     def _open(self, path: Path, options: BackendOptions) -> None:
         openvino = import_openvino()
         options.require_cpu("OpenVINO")

@@ -38,6 +38,11 @@ class TensorRtGraph(CompiledGraph):
 
     engine = "tensorrt"
 
+    @classmethod
+    def import_package(cls) -> None:
+        find_installation()
+        import_runtime()
+
     def _open(self, path: Path, options: BackendOptions) -> None:
         installation = find_installation()
         runtime = import_runtime()

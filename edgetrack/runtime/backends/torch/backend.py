@@ -80,6 +80,10 @@ class TorchGraph(CompiledGraph):
     engine = "torch"
     probe = "edgetrack.runtime.backends.torch.probe:TorchProbe"
 
+    @classmethod
+    def import_package(cls) -> None:
+        import_torch()
+
     def _open(self, path: Path, options: BackendOptions) -> None:
         if options.precision_hint not in (None, HALF) or (options.precision_hint and options.device == "cpu"):
             raise UsageError(

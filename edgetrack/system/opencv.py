@@ -1,0 +1,132 @@
+"""Which OpenCV is here, what it can do, and why it cannot be imported; edgetrack brings none (decision 0004)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from edgetrack.errors import BackendMissingError
+from edgetrack.system.machine import OPENCV
+
+_INSTALL = "pip install 'edgetrack[headless]', or 'edgetrack[opencv]' on a machine with a screen (--show, --select)"
+_APT = {
+    "libGL.so": "libgl1",
+    "libEGL.so": "libegl1",
+    "libgthread-2.0.so": "libglib2.0-0",
+    "libglib-2.0.so": "libglib2.0-0",
+    "libSM.so": "libsm6",
+    "libICE.so": "libice6",
+    "libX11.so": "libx11-6",
+    "libXext.so": "libxext6",
+    "libXrender.so": "libxrender1",
+    "libxcb.so": "libxcb1",
+}
+"""Debian's and Ubuntu's packages of the libraries that OpenCV's builds with windows leave to the system."""
+
+
+class OpenCvBuild(msgspec.Struct, frozen=True, kw_only=True):
+    """The OpenCV that `import cv2` gives.
+
+    Attributes:
+        packages: installed distributions that bring it; none where it comes from the system (apt, JetPack, a build).
+        version: what it says itself, which need not be that of the packages; null where it cannot be imported.
+        place: the folder that it was imported from.
+        windows: what draws its windows, such as QT5; null where it has none.
+        ffmpeg, gstreamer: whether it reads video by these.
+        problem: what is wrong, and what to type; null where nothing is.
+    """
+
+    packages: dict[str, str]
+    version: str | None = None
+    place: str | None = None
+    windows: str | None = None
+    ffmpeg: bool = False
+    gstreamer: bool = False
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return self.problem or "not found"
+        source = (
+            ", ".join(f"{name} {version}" for name, version in self.packages.items()) or f"the system's, {self.place}"
+        )
+        can = [
+            f"windows by {self.windows}" if self.windows else "no windows",
+            *(
+                f"{name} {'yes' if has else 'no'}"
+                for name, has in (("FFmpeg", self.ffmpeg), ("GStreamer", self.gstreamer))
+            ),
+        ]
+        return f"{self.version} ({source}): {', '.join(can)}" + (f"; {self.problem}" if self.problem else "")
+
+
+def find_opencv() -> OpenCvBuild:
+    """Import it and look; nothing is raised where it cannot be."""
+    packages = _packages()
+    try:
+        cv2: Any = importlib.import_module("cv2")
+    except ImportError as error:
+        said = missing_opencv(error)
+        return OpenCvBuild(packages=packages, problem=str(said or error))
+    built = cv2.getBuildInformation()
+    windows = _stated(built, "GUI")
+    return OpenCvBuild(
+        packages=packages,
+        version=cv2.__version__,
+        place=str(cv2.__file__).rpartition("/")[0],
+        windows=None if windows in ("", "NO", "NONE") else windows,
+        ffmpeg=_stated(built, "FFMPEG").startswith("YES"),
+        gstreamer=_stated(built, "GStreamer").startswith("YES"),
+        problem=None if len(packages) < 2 else f"these overwrite each other's files; {_replace(packages)}",
+    )
+
+
+def missing_opencv(error: ImportError) -> BackendMissingError | None:
+    """The error that says what to type where an import failed for want of OpenCV; None where it failed otherwise."""
+    if error.name != "cv2" and not _raised_in_cv2(error):
+        return None
+    packages = _packages()
+    if isinstance(error, ModuleNotFoundError) and error.name == "cv2" and not packages:
+        return BackendMissingError(f"OpenCV is not installed; type: {_INSTALL}")
+    library = re.search(r"lib[\w+-]+(?:\.\d+)*\.so", str(error))
+    if library is None:
+        return BackendMissingError(f"OpenCV cannot be imported ({error}); {_replace(packages)}")
+    apt = _APT.get(library[0])
+    first = f"type: apt-get install {apt}" if apt else f"install the system's package that holds {library[0]}"
+    return BackendMissingError(
+        f"OpenCV cannot be imported: {library[0]} is missing ({error}); {first}, or take the build without windows: "
+        f"{_replace(packages)}"
+    )
+
+
+def _replace(packages: dict[str, str]) -> str:
+    removed = f"pip uninstall {' '.join(packages)} && " if packages else ""
+    return f"{removed}pip install opencv-python-headless"
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in OPENCV:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _raised_in_cv2(error: ImportError) -> bool:
+    """Whether the import failed inside OpenCV's own loader, as where NumPy is of another major version."""
+    trace = error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "cv2":
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _stated(built: str, name: str) -> str:
+    found = re.search(rf"^ +{name}: +(\S+)", built, re.MULTILINE)
+    return found[1] if found else ""
