@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetrack.models.layers.folding import after_group_norm, of_layer, to_conv
+from edgetrack.models.layers.folding import Affine, after_group_norm, of_layer, to_conv
 from edgetrack.models.layers.vit import MASKED
 
 PATCH = 2
+HEADS = 4
+"""Of standard attention, as in the first MobileViT (arXiv 2110.02178)."""
 
 
 class ConvLayer(nn.Module):
@@ -85,13 +87,51 @@ class LinearSelfAttention(nn.Module):
         context = (key * scores).sum(dim=-1, keepdim=True)
         return self.out_proj(F.relu(value) * context.expand_as(value))
 
+    def received(self, x: Tensor) -> Tensor:
+        """The weight of each token in its softmax, (B, dim, P, N) to (B, P, N)."""
+        return F.softmax(self.qkv_proj(x)[:, 0], dim=-1)
 
-class SeparableAttentionBlock(nn.Module):
-    """Pre-norm separable self-attention and feed-forward layer, each with a residual."""
+
+class StandardSelfAttention(nn.Module):
+    """Multi-head attention in the place of the separable one: each token asks all those of its place in the patch."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.pre_norm_attn = nn.Sequential(group_norm(dim), LinearSelfAttention(dim))
+        if dim % HEADS:
+            raise ValueError(f"standard attention over {dim} channels: expected a multiple of its {HEADS} heads")
+        self.dim = dim
+        self.qkv_proj = ConvLayer(dim, 3 * dim, bias=True, norm=False, act=False)
+        self.out_proj = ConvLayer(dim, dim, bias=True, norm=False, act=False)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (B, heads, P, N, N), rows adding up to one, and values (B, heads, P, N, dim / heads)."""
+        batch, _, places, count = x.shape
+        parts = self.qkv_proj(x).reshape(batch, 3, HEADS, -1, places, count).permute(1, 0, 2, 4, 5, 3)
+        query, key, value = parts.unbind(0)
+        return F.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5, dim=-1), value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, P, N) to the same shape; the softmax runs over N."""
+        weights, value = self._heads(x)
+        return self.out_proj((weights @ value).permute(0, 1, 4, 2, 3).reshape(x.shape))
+
+    def received(self, x: Tensor) -> Tensor:
+        """The mean weight of each token over heads and those who ask, (B, dim, P, N) to (B, P, N)."""
+        return self._heads(x)[0].mean(dim=(1, 3))
+
+
+ATTENTIONS: dict[str, type[LinearSelfAttention | StandardSelfAttention]] = {
+    "separable": LinearSelfAttention,
+    "standard": StandardSelfAttention,
+}
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm self-attention and feed-forward layer, each with a residual; `kind` is one of `ATTENTIONS`."""
+
+    def __init__(self, dim: int, kind: str = "separable") -> None:
+        super().__init__()
+        self.pre_norm_attn = nn.Sequential(group_norm(dim), ATTENTIONS[kind](dim))
         # Places 2 and 4 hold dropouts in the published module; they are inactive and carry no parameters.
         self.pre_norm_ffn = nn.Sequential(
             group_norm(dim),
@@ -105,9 +145,9 @@ class SeparableAttentionBlock(nn.Module):
         return x + self.pre_norm_ffn(x)
 
 
-def attention_stack(dim: int, blocks: int) -> nn.Sequential:
-    """`blocks` separable attention blocks and a closing GroupNorm."""
-    return nn.Sequential(*[SeparableAttentionBlock(dim) for _ in range(blocks)], group_norm(dim))
+def attention_stack(dim: int, blocks: int, kind: str = "separable") -> nn.Sequential:
+    """`blocks` attention blocks and a closing GroupNorm."""
+    return nn.Sequential(*[AttentionBlock(dim, kind) for _ in range(blocks)], group_norm(dim))
 
 
 def unfold(x: Tensor) -> Tensor:
@@ -125,25 +165,51 @@ def fold(patches: Tensor, height: int, width: int) -> Tensor:
 
 
 class MixedMobileViTBlock(nn.Module):
-    """Search and template pass a local representation each, then attend to one another as one set of tokens."""
+    """Search and template pass a local representation each, then attend to one another as one set of tokens.
 
-    def __init__(self, channels: int, dim: int, blocks: int) -> None:
+    Args:
+        channels: of the maps.
+        dim: of the tokens.
+        blocks: of attention.
+        mixed: False: search and template attend to themselves alone, by the same weights.
+        kind: of attention, see `ATTENTIONS`.
+    """
+
+    def __init__(self, channels: int, dim: int, blocks: int, *, mixed: bool = True, kind: str = "separable") -> None:
         super().__init__()
+        self.mixed = mixed
         self.local_rep = nn.Sequential(
             ConvLayer(channels, channels, 3, groups=channels),
             ConvLayer(channels, dim, norm=False, act=False),
         )
-        self.global_rep = attention_stack(dim, blocks)
+        self.global_rep = attention_stack(dim, blocks, kind)
         self.conv_proj = ConvLayer(dim, channels, act=False)
 
     def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Search (B, channels, H, W) and template (B, channels, h, w) to the same shapes."""
-        x, z = self.local_rep(x), self.local_rep(z)
-        (height, width), (z_height, z_width) = x.shape[-2:], z.shape[-2:]
-        tokens_x, tokens_z = unfold(x), unfold(z)
-        tokens = self.global_rep(torch.cat([tokens_x, tokens_z], dim=-1))
-        tokens_x, tokens_z = tokens.split([tokens_x.shape[-1], tokens_z.shape[-1]], dim=-1)
-        return self.conv_proj(fold(tokens_x, height, width)), self.conv_proj(fold(tokens_z, z_height, z_width))
+        tokens_x, tokens_z = unfold(self.local_rep(x)), unfold(self.local_rep(z))
+        if self.mixed:
+            tokens = self.global_rep(torch.cat([tokens_x, tokens_z], dim=-1))
+            tokens_x, tokens_z = tokens.split([tokens_x.shape[-1], tokens_z.shape[-1]], dim=-1)
+        else:
+            tokens_x, tokens_z = self.global_rep(tokens_x), self.global_rep(tokens_z)
+        return self.conv_proj(fold(tokens_x, *x.shape[-2:])), self.conv_proj(fold(tokens_z, *z.shape[-2:]))
+
+    def look(self, x: Tensor, z: Tensor) -> Tensor:
+        """The attention that each place of the search region gets in the last block, (B, H, W).
+
+        1 is what every token would get if all got the same.
+        """
+        tokens = unfold(self.local_rep(x))
+        searched = tokens.shape[-1]
+        if self.mixed:
+            tokens = torch.cat([tokens, unfold(self.local_rep(z))], dim=-1)
+        *before, last, _ = self.global_rep
+        for block in before:
+            tokens = block(tokens)
+        norm, attention = cast(AttentionBlock, last).pre_norm_attn
+        weights = cast("LinearSelfAttention | StandardSelfAttention", attention).received(norm(tokens))
+        return fold(weights[:, None, :, :searched] * weights.shape[-1], *x.shape[-2:]).squeeze(1)
 
 
 def normalise(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -171,59 +237,142 @@ def place_in_patch(grids: Sequence[tuple[int, int]]) -> Tensor:
     return torch.cat(rows).T.float()
 
 
-class DeployedAttention(nn.Module):
-    """One separable attention block as it ships: nothing is unfolded, split or re-laid.
+class DeployedBlock(nn.Module):
+    """An attention block as it ships.
 
     Tokens are (1, C, rows, columns), N = rows * columns of them: all search positions in row-major order, then all
     template positions, cut into rows as long as the search map's, so that joining and parting the two moves no memory.
-    Three rewrites, exact up to rounding (proof and figures: docs/decisions/0001-smat-graphs.md):
+    Scale and shift of both GroupNorms go into the convolutions behind them.
+
+    Args:
+        block: the published block.
+        grids: (height, width) of each grid of tokens whose 2x2 patches matter; None where all tokens share one softmax.
+        looks: whether `forward` also returns what each place of the first grid gets, as `MixedMobileViTBlock.look`.
+    """
+
+    def __init__(self, block: AttentionBlock, grids: Sequence[tuple[int, int]] | None, *, looks: bool = False) -> None:
+        super().__init__()
+        norm, attention = block.pre_norm_attn
+        self.project(after_group_norm(of_layer(cast(ConvLayer, attention.qkv_proj)), cast(nn.GroupNorm, norm)))
+        self.out = to_conv(of_layer(cast(ConvLayer, attention.out_proj)))
+        ffn_norm, widen, _, narrow = block.pre_norm_ffn
+        self.widen = to_conv(after_group_norm(of_layer(widen), cast(nn.GroupNorm, ffn_norm)))
+        self.narrow = to_conv(of_layer(narrow))
+        self.grids, self.looks = grids, looks
+
+    def project(self, qkv: Affine) -> None:
+        """Make the convolutions for queries, keys and values out of the merged one."""
+        raise NotImplementedError
+
+    def attend(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """What `out` takes, shaped as the tokens, and the weight of each token in its softmax (any, N)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        found, scores = self.attend(normalise(x))
+        x = x + self.out(found)
+        x = x + self.narrow(torch.relu(self.widen(normalise(x))))
+        return (x, self._look(scores)) if self.looks else x
+
+    def _look(self, scores: Tensor) -> Tensor:
+        """Scores in 4 softmaxes, (places, N) with zeros or (1, N), to (1, height, width)."""
+        height, width = cast("Sequence[tuple[int, int]]", self.grids)[0]
+        got = scores.sum(dim=0, keepdim=True)[:, : height * width] * (scores.shape[1] / PATCH**2)
+        return got.reshape(1, height, width)
+
+
+class DeployedAttention(DeployedBlock):
+    """Separable attention: nothing is unfolded, split or re-laid.
+
+    Two rewrites, exact up to rounding (proof and figures: docs/decisions/0001-smat-graphs.md):
 
     * The softmax runs over the tokens that share a place in the 2x2 patch. Instead of gathering them (unfold), the four
       softmaxes run over all tokens with a mask; everything else in the block is per token and needs no order.
     * Weights of a softmax sum to one, so context = sum_n s_n (K x_n + b) = K (sum_n s_n x_n) + b: keys are computed for
       four (or one) pooled vectors instead of for every token, a seventh of the block's arithmetic.
-    * Scale and shift of both GroupNorms go into the convolutions behind them.
-
-    Args:
-        block: the published block.
-        grids: (height, width) of each grid of tokens whose 2x2 patches matter; None where all tokens share one softmax.
     """
 
     places: Tensor
     mask: Tensor
 
-    def __init__(self, block: SeparableAttentionBlock, grids: Sequence[tuple[int, int]] | None) -> None:
-        super().__init__()
-        norm, attention = block.pre_norm_attn[0], cast(LinearSelfAttention, block.pre_norm_attn[1])
-        dim = attention.dim
-        qkv = after_group_norm(of_layer(attention.qkv_proj), cast(nn.GroupNorm, norm))
-        self.query = to_conv(qkv.rows(0, 1))
-        self.value = to_conv(qkv.rows(1 + dim, 1 + 2 * dim))
-        self.key = to_conv(qkv.rows(1, 1 + dim))
-        self.out = to_conv(of_layer(attention.out_proj))
-        ffn_norm, widen, _, narrow = block.pre_norm_ffn
-        self.widen = to_conv(after_group_norm(of_layer(widen), cast(nn.GroupNorm, ffn_norm)))
-        self.narrow = to_conv(of_layer(narrow))
-        self.patched = grids is not None
+    def __init__(self, block: AttentionBlock, grids: Sequence[tuple[int, int]] | None, *, looks: bool = False) -> None:
+        super().__init__(block, grids, looks=looks)
         if grids is not None:
             places = place_in_patch(grids)
             self.register_buffer("places", places)
             self.register_buffer("mask", (places - 1) * -MASKED)
 
-    def forward(self, x: Tensor) -> Tensor:
-        normed = normalise(x)
-        dim, count = x.shape[1], x.shape[2] * x.shape[3]
+    def project(self, qkv: Affine) -> None:
+        dim = qkv.weight.shape[1]
+        self.query = to_conv(qkv.rows(0, 1))
+        self.value = to_conv(qkv.rows(1 + dim, 1 + 2 * dim))
+        self.key = to_conv(qkv.rows(1, 1 + dim))
+
+    def attend(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        dim, count = normed.shape[1], normed.shape[2] * normed.shape[3]
         logits = self.query(normed).reshape(1, count)
-        scores = torch.softmax(logits + self.mask if self.patched else logits, dim=-1)
+        scores = torch.softmax(logits if self.grids is None else logits + self.mask, dim=-1)
         pooled = torch.matmul(normed.reshape(dim, count), scores.T)
         gate = self.key(pooled.reshape(1, dim, 1, -1))
-        if self.patched:
-            gate = torch.matmul(gate.reshape(dim, -1), self.places).reshape(x.shape)
-        x = x + self.out(torch.relu(self.value(normed)) * gate)
-        return x + self.narrow(torch.relu(self.widen(normalise(x))))
+        if self.grids is not None:
+            gate = torch.matmul(gate.reshape(dim, -1), self.places).reshape(normed.shape)
+        return torch.relu(self.value(normed)) * gate, scores
 
 
-def deployed_stack(stack: nn.Sequential, grids: Sequence[tuple[int, int]] | None = None) -> nn.Sequential:
-    """The blocks of a published stack, without its closing GroupNorm."""
-    blocks = [b for b in stack if isinstance(b, SeparableAttentionBlock)]
-    return nn.Sequential(*[DeployedAttention(block, grids) for block in blocks])
+class DeployedStandardAttention(DeployedBlock):
+    """Multi-head attention: tokens are gathered by their place in the 2x2 patch, by reshapes, and put back."""
+
+    def project(self, qkv: Affine) -> None:
+        dim = qkv.weight.shape[1]
+        query, scale = qkv.rows(0, dim), (dim // HEADS) ** -0.5
+        self.query = to_conv(Affine(query.weight * scale, query.bias * scale))
+        self.key, self.value = to_conv(qkv.rows(dim, 2 * dim)), to_conv(qkv.rows(2 * dim, 3 * dim))
+
+    def attend(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, value = (self._by_place(layer(normed)) for layer in (self.query, self.key, self.value))
+        weights = torch.softmax(torch.matmul(query.transpose(2, 3), key), dim=-1)
+        found = self._in_order(torch.matmul(value, weights.transpose(2, 3)))
+        got = self._in_order(weights.mean(dim=(1, 2))[:, None, None, :]) if self.looks else found
+        return found.reshape(normed.shape), got.reshape(-1, normed.shape[2] * normed.shape[3])
+
+    def _by_place(self, x: Tensor) -> Tensor:
+        """(1, C, rows, columns) to (places, heads, C / heads, N / places)."""
+        dim, tokens = x.shape[1], x.reshape(x.shape[1], -1)
+        if self.grids is None:
+            return tokens.reshape(1, HEADS, dim // HEADS, -1)
+        parts, start = [], 0
+        for height, width in self.grids:
+            part = tokens[:, start : start + height * width]
+            part = part.reshape(dim, height // PATCH, PATCH, width // PATCH, PATCH).permute(2, 4, 0, 1, 3)
+            parts.append(part.reshape(PATCH**2, HEADS, dim // HEADS, -1))
+            start += height * width
+        return torch.cat(parts, dim=3)
+
+    def _in_order(self, x: Tensor) -> Tensor:
+        """(places, heads, C / heads, N / places) to (1, C, N)."""
+        dim = x.shape[1] * x.shape[2]
+        if self.grids is None:
+            return x.reshape(1, dim, -1)
+        parts, start = [], 0
+        for height, width in self.grids:
+            count = height * width // PATCH**2
+            part = x[..., start : start + count].reshape(PATCH, PATCH, dim, height // PATCH, width // PATCH)
+            parts.append(part.permute(2, 3, 0, 4, 1).reshape(1, dim, -1))
+            start += count
+        return torch.cat(parts, dim=2)
+
+
+DEPLOYED: dict[type[nn.Module], type[DeployedBlock]] = {
+    LinearSelfAttention: DeployedAttention,
+    StandardSelfAttention: DeployedStandardAttention,
+}
+
+
+def deployed_stack(
+    stack: nn.Sequential, grids: Sequence[tuple[int, int]] | None = None, *, looks: bool = False
+) -> nn.Sequential:
+    """The blocks of a published stack, without its closing GroupNorm; with `looks` the last one returns two tensors."""
+    blocks = [b for b in stack if isinstance(b, AttentionBlock)]
+    return nn.Sequential(
+        *[DEPLOYED[type(block.pre_norm_attn[1])](block, grids, looks=looks and block is blocks[-1]) for block in blocks]
+    )

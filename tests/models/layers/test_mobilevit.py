@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgetrack.models.layers.mobilevit import (
+    AttentionBlock,
     ConvLayer,
     DeployedAttention,
     InvertedResidual,
     LinearSelfAttention,
     MixedMobileViTBlock,
-    SeparableAttentionBlock,
     attention_stack,
     deployed_stack,
     fold,
@@ -103,7 +103,7 @@ def maps(dim: int, grids: list[tuple[int, int]], seed: int) -> list[Tensor]:
 def test_patched_attention_is_the_published_block_on_unfolded_tokens(
     dim: int, grids: list[tuple[int, int]], seed: int
 ) -> None:
-    block = randomise(SeparableAttentionBlock(dim), seed)
+    block = randomise(AttentionBlock(dim), seed)
     images = maps(dim, grids, seed)
     # Rows of two: every grid has an even number of columns, so the maps of several grids lie one below the other.
     found = DeployedAttention(block, grids).double()(torch.cat([in_rows(x, 2) for x in images], dim=2)).flatten(2)
@@ -118,7 +118,7 @@ def test_patched_attention_is_the_published_block_on_unfolded_tokens(
 @settings(deadline=None, max_examples=30)
 @given(dim=st.integers(1, 6), count=st.integers(2, 40), seed=SEEDS)
 def test_plain_attention_is_the_published_block(dim: int, count: int, seed: int) -> None:
-    block = randomise(SeparableAttentionBlock(dim), seed)
+    block = randomise(AttentionBlock(dim), seed)
     (x,) = maps(dim, [(1, count)], seed)
     found = DeployedAttention(block, None).double()(x)
     torch.testing.assert_close(found, block.double()(x), rtol=1e-6, atol=1e-6)
@@ -155,7 +155,7 @@ def test_places_are_those_of_unfold(grids: list[tuple[int, int]]) -> None:
 
 def test_masked_tokens_weigh_exactly_nothing_even_in_half_precision() -> None:
     places = place_in_patch([(2, 2)])
-    block = DeployedAttention(randomise(SeparableAttentionBlock(2), 0), [(2, 2)])
+    block = DeployedAttention(randomise(AttentionBlock(2), 0), [(2, 2)])
     assert torch.equal(block.mask, torch.where(places == 1, 0.0, MASKED))
     assert torch.isfinite(torch.tensor(MASKED).half())
     assert torch.exp(torch.tensor(MASKED + 100)) == 0
