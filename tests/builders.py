@@ -92,6 +92,10 @@ def write_scripted(path: Path, manifest: Manifest | None = None, *, overwrite: b
 
 # The same code in two narrow blocks on small crops: section of the recipe -> what differs.
 TINY: dict[str, dict[str, dict[str, Any]]] = {
+    "smat": {
+        "configuration": {"search_size": 128, "template_size": 64, "width": 0.25},
+        "procedure": {"search_size": 128, "template_size": 64},
+    },
     "dmtrack": {
         "configuration": {
             "search_size": 128,

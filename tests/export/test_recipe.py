@@ -104,7 +104,7 @@ def test_folder_is_refused(tmp_path: Path) -> None:
         ('key = "net"', "key = 7", r"\$\.checkpoint\.key"),
         ('key = "net"', 'unused = [""]', r"\$\.checkpoint\.unused"),
         ("cpu_fps = 37.0", 'cpu_fps = "fast"', r"\$\.paper\.cpu_fps"),
-        ("template_size = 128", "template_size = [128]", r"\$\.procedure"),
+        ("search_factor = 4.0", "search_factor = [4.0]", r"\$\.procedure"),
         ("atol = 2e-4", "atoll = 2e-4", "unknown field `atoll`"),
         ("atol = 2e-4", "atol = inf", "finite and at least 0"),
         ("atol = 2e-4", "atol = nan", "finite and at least 0"),
