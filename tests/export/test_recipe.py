@@ -306,7 +306,7 @@ def test_a_key_is_set_once() -> None:
 )
 def test_choices_are_of_the_recipes_own_keys(write, choices: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
-        read_recipe(write(f"{SMAT}\n[choices]\n{choices}\n"))
+        read_recipe(write(SMAT.replace("[choices]\n", f"[choices]\n{choices}\n")))
 
 
 @pytest.mark.parametrize("name", shipped_names())
