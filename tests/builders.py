@@ -150,15 +150,16 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def tiny_tables(tracker: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of a tracker's recipe in its small configuration, changed: its procedure, or what only that lacks."""
+    """The tables of a tracker's recipe in its small configuration, values of configuration and procedure changed."""
     from edgetrack.export.recipe import find_recipe
 
     tables = msgspec.to_builtins(find_recipe(tracker))
     for section, smaller in TINY[tracker].items():
         tables[section] |= smaller
     for key, value in changes.items():
-        in_network = key in tables["configuration"] and key not in tables["procedure"]
-        tables["configuration" if in_network else "procedure"][key] = value
+        having = [table for table in ("configuration", "procedure") if key in tables[table]]
+        for table in having or ["procedure"]:
+            tables[table][key] = value
     return tables
 
 

@@ -30,6 +30,8 @@ Origin = Literal["official", "trained-here", "custom", "untrained"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 BoundedText = Annotated[str, msgspec.Meta(max_length=4096)]
 Label = Annotated[str, msgspec.Meta(max_length=512)]
+GraphRole = Literal["init", "step", "choice"]
+"""When a graph runs: once for a target, in every frame, or in the frames that choose it over others."""
 Scalar = bool | int | float | Annotated[str, msgspec.Meta(max_length=4096)]
 
 MAX_TENSOR_BYTES = 256 << 20
@@ -93,7 +95,7 @@ class GraphInfo(_Strict, frozen=True, kw_only=True):
     """
 
     name: Name
-    role: Literal["init", "step"]
+    role: GraphRole
     file: FilePath
     inputs: Annotated[tuple[TensorInfo, ...], msgspec.Meta(max_length=256)]
     outputs: Annotated[tuple[TensorInfo, ...], msgspec.Meta(max_length=256)]

@@ -43,7 +43,7 @@ def tables(manifest: Manifest, report: LayerReport | None) -> Iterator[Table]:
     graphs = [
         (
             graph.name,
-            "once per target" if graph.role == "init" else "every frame",
+            {"init": "once per target", "step": "every frame", "choice": "when chosen"}[graph.role],
             _signature(graph.inputs),
             _signature(graph.outputs),
             graph.flops / 1e9,

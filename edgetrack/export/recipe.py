@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgetrack.bundle.manifest import Name, PaperFigures, Scalar, Sha256, scalar_text
+from edgetrack.bundle.manifest import GraphRole, Name, PaperFigures, Scalar, Sha256, scalar_text
 from edgetrack.errors import RecipeError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
@@ -77,7 +77,6 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
-Role = Literal["init", "step"]
 Share = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -150,7 +149,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     untrained: Untrained = Untrained()
     configuration: dict[str, Scalar] = {}
     training: Training | None = None
-    graphs: dict[Name, Role] = msgspec.field(default_factory=lambda: {"template": "init", "step": "step"})
+    graphs: dict[Name, GraphRole] = msgspec.field(default_factory=lambda: {"template": "init", "step": "step"})
     procedure: dict[str, Scalar]
     choices: dict[str, tuple[Scalar, ...]] = {}
     parity: dict[str, Tolerance]

@@ -26,14 +26,14 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from edgetrack.bundle.manifest import DType, Scalar, TensorInfo
+from edgetrack.bundle.manifest import DType, GraphRole, Scalar, TensorInfo
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.plugins import MODELS, load_plugin
 
@@ -117,12 +117,12 @@ class GraphModule:
 
     Attributes:
         name: of the graph, unique in its tracker.
-        role: `init` runs once for a target, `step` for every frame.
+        role: when it runs.
         module: takes one tensor for each entry of `inputs`, returns a tensor or a tuple as in `outputs`.
     """
 
     name: str
-    role: Literal["init", "step"]
+    role: GraphRole
     module: nn.Module
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]

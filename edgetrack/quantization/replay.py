@@ -30,10 +30,11 @@ def replay(
 ) -> dict[str, list[Inputs]]:
     """What each graph is fed for each item: graph -> list of input name -> array.
 
-    A graph that runs once a target (`init`) has an entry for each target of the set, one that runs every frame an entry
-    for each item. State tensors are what the tracker carries at that moment: one that remembers tracks the frames
-    between the items too. Where a clip has one image a frame and the tracker takes two, its negative is the second;
-    where nothing is said of a target and the tracker reads text, a stand-in is said.
+    A graph that runs once a target (`init`) has an entry for each target of the set, any other an entry for each item:
+    one that runs when it is chosen, what it would have been fed. State tensors are what the tracker carries at that
+    moment: one that remembers tracks the frames between the items too. Where a clip has one image a frame and the
+    tracker takes two, its negative is the second; where nothing is said of a target and the tracker reads text, a
+    stand-in is said.
 
     Raises:
         CalibrationError: a clip or frame of the set is not there.
@@ -97,6 +98,9 @@ def _replay_clip(
 
 
 def _keep(graphs: Mapping[str, CompiledGraph], role: str, fed: dict[str, list[Inputs]]) -> None:
+    made = {key: buffer for graph in graphs.values() for key, buffer in graph.outputs.items()}
     for name, graph in graphs.items():
         if graph.info.role == role:
             fed[name].append({key: np.array(buffer) for key, buffer in graph.inputs.items()})
+        elif role == "step" and graph.info.role == "choice":
+            fed[name].append({key: np.array(made[key]) for key in graph.inputs})

@@ -1,4 +1,7 @@
-"""DASTM's two graphs as they ship: `memory` encodes a frame with its target, `step` searches one.
+"""DASTM's graphs as they ship: `memory` encodes a frame with its target, `step` searches one.
+
+Where one attention is chosen for each frame (`select`, `random`), `memory` returns the map before attention, and `se`,
+`ca` and `cbam` are small graphs of their own, of which the runtime runs the chosen one.
 
 Derived from the network by algebra alone: trunks re-parameterised, and only the middle of their last maps computed;
 pixel statistics in the first kernel; BatchNorms, the head's scale and its shift in the last convolutions; features as
@@ -9,6 +12,8 @@ leave it as fractions of the crop, so that one tolerance suits them and the scor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 import torch
@@ -16,7 +21,21 @@ from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.models.base import GraphModule, Published, shipped, tensors
-from edgetrack.models.dastm.network import PARTS, STRIDE, Adjustor, Dastm, Found, Geometry, Head, Scores, Tower
+from edgetrack.models.dastm.network import (
+    ATTENTIONS,
+    CHOOSING,
+    GATED,
+    PARTS,
+    STRIDE,
+    Adjustor,
+    Dastm,
+    DynamicAttention,
+    Found,
+    Geometry,
+    Head,
+    Scores,
+    Tower,
+)
 from edgetrack.models.layers.folding import Affine, after_batch_norm, of_conv, to_conv
 from edgetrack.models.layers.mobileone import DeployedMobileOne, MobileOne
 from edgetrack.models.layers.vit import MASKED
@@ -46,6 +65,21 @@ class Encoder(nn.Module):
         return self.neck(self.trunk(pixels, hint))
 
 
+def _cells(features: Tensor) -> Tensor:
+    """(1, dim, F, F) to (F * F, dim), row-major cells."""
+    return features[0].flatten(1).transpose(0, 1)
+
+
+def _memory_outputs(dab: DynamicAttention, encoded: Tensor) -> tuple[Tensor, ...] | Tensor:
+    """What the mode remembers of a map (1, dim, F, F): see `signatures`."""
+    if dab.mode == "random":
+        return encoded
+    if dab.mode == "select":
+        return encoded, dab.weigh(encoded)
+    features, weights = dab(encoded)
+    return (_cells(features), weights) if dab.mode in GATED else _cells(features)
+
+
 class MemoryGraph(nn.Module):
     """A crop and the target's place in it to what is remembered of the frame."""
 
@@ -56,10 +90,21 @@ class MemoryGraph(nn.Module):
         self.encoder = Encoder(network, trunk, network.neck_m)
         self.dab = network.dab
 
-    def forward(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, S, 3) and (S, S) to features (F * F, dim), row-major cells, and gate weights (1, 4)."""
-        features, gates = self.dab(self.encoder(image, self.target_map(target[None, None])))
-        return features[0].flatten(1).transpose(0, 1), gates
+    def forward(self, image: Tensor, target: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """(S, S, 3) and (S, S) to features (F * F, dim), or the map (1, dim, F, F), and the gate's weights (1, 4)."""
+        return _memory_outputs(self.dab, self.encoder(image, self.target_map(target[None, None])))
+
+
+class AttentionGraph(nn.Module):
+    """A map (1, dim, F, F) to one attention's form of it as features (F * F, dim)."""
+
+    def __init__(self, dab: DynamicAttention, part: str) -> None:
+        super().__init__()
+        self.dab, self.part = dab, part
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """To features (F * F, dim), row-major cells."""
+        return _cells(self.dab.attend(self.part, encoded))
 
 
 class MemoryRead(nn.Module):
@@ -139,12 +184,17 @@ class StepGraph(nn.Module):
 
 
 def signatures(network: Dastm) -> dict[str, tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]]:
-    """Inputs and outputs of `memory` and `step`."""
+    """Inputs and outputs of the graphs, in the order in which a frame runs them."""
     size, cells, memories = network.geometry
-    code = (cells * cells, network.neck_q.adjustor.out_channels)
+    dim, mode = network.neck_q.adjustor.out_channels, network.dab.mode
+    code = (cells * cells, dim)
     image, search = tensors("uint8", image=(size, size, 3), search=(size, size, 3))
+    encoded, features = tensors(map=(1, dim, cells, cells), features=code)
+    gates = tensors(gates=(1, len(PARTS))) if mode in GATED else ()
+    choosing = mode in CHOOSING
     return {
-        "memory": ((image, *tensors(target=(size, size))), tensors(features=code, gates=(1, len(PARTS)))),
+        "memory": ((image, *tensors(target=(size, size))), (encoded if choosing else features, *gates)),
+        **{part: ((encoded,), (features,)) for part in ATTENTIONS if choosing},
         "step": (
             (search, *tensors(memory=(memories, *code), present=(1, memories))),
             tensors(score=(1, cells, cells), boxes=(1, cells, cells, 4)),
@@ -152,16 +202,25 @@ def signatures(network: Dastm) -> dict[str, tuple[tuple[TensorInfo, ...], tuple[
     }
 
 
+def _graphs(network: Dastm, modules: Mapping[str, nn.Module]) -> tuple[GraphModule, ...]:
+    return tuple(
+        GraphModule(name, "choice" if name in ATTENTIONS else "step", modules[name], *sides)
+        for name, sides in signatures(network).items()
+    )
+
+
 def deploy(network: Dastm) -> tuple[GraphModule, ...]:
-    """Graphs `memory` and `step` that ship."""
-    modules = {"memory": shipped(MemoryGraph(network)), "step": shipped(StepGraph(network))}
-    sides = signatures(network)
-    return tuple(GraphModule(name, "step", module, *sides[name]) for name, module in modules.items())
+    """Graphs that ship."""
+    parts = {part: shipped(AttentionGraph(network.dab, part)) for part in ATTENTIONS}
+    return _graphs(network, {"memory": shipped(MemoryGraph(network)), "step": shipped(StepGraph(network)), **parts})
 
 
-def _published_memory(network: Dastm, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    features, gates = network.memorise(network.normalised(image), target[None, None])
-    return features[0].flatten(1).transpose(0, 1), gates
+def _published_memory(network: Dastm, image: Tensor, target: Tensor) -> tuple[Tensor, ...] | Tensor:
+    return _memory_outputs(network.dab, network.encode(network.normalised(image), target[None, None]))
+
+
+def _published_attention(network: Dastm, encoded: Tensor, *, part: str) -> Tensor:
+    return _cells(network.dab.attend(part, encoded))
 
 
 def _published_step(network: Dastm, search: Tensor, memory: Tensor, present: Tensor) -> Found:
@@ -173,7 +232,7 @@ def _published_step(network: Dastm, search: Tensor, memory: Tensor, present: Ten
 
 
 def reference(network: Dastm) -> tuple[GraphModule, ...]:
-    """Graphs `memory` and `step` as the network states them: all branches, whole maps, no absent memories."""
-    modules = {"memory": Published(network, _published_memory), "step": Published(network, _published_step)}
-    sides = signatures(network)
-    return tuple(GraphModule(name, "step", module, *sides[name]) for name, module in modules.items())
+    """The same graphs as the network states them: all branches, whole maps, no absent memories."""
+    parts = {part: Published(network, partial(_published_attention, part=part)) for part in ATTENTIONS}
+    memory, step = (Published(network, run) for run in (_published_memory, _published_step))
+    return _graphs(network, {"memory": memory, "step": step, **parts})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,13 @@ from edgetrack.errors import CheckpointError
 from edgetrack.models.layers.mobileone import VARIANTS, MobileOne, untangled
 from edgetrack.models.layers.vit import MEAN, STD
 
-PARTS = ("se", "ca", "cbam", "identity")
-Mode = Literal["soft", "hard"]
+ATTENTIONS = ("se", "ca", "cbam")
+PARTS = (*ATTENTIONS, "identity")
+Mode = Literal["soft", "hard", "select", "random", "none", "se", "ca", "cbam", "static"]
+"""What becomes of a map: a mixture by the gate's weights; the part of the largest weight, picked from all (`hard`) or
+the only one computed (`select`); one at random; itself; one attention; all three, one after another (assumed)."""
+GATED = ("soft", "hard", "select")
+CHOOSING = ("select", "random")
 
 
 class Reductions(NamedTuple):
@@ -84,14 +89,14 @@ class CombinedAttention(nn.Module):
 
 
 class DynamicAttention(nn.Module):
-    """A map to the weighted sum of its three attended forms and itself.
+    """A map to what its mode makes of it and of its three attended forms; all modes have one state dict.
 
     Args:
         channels: of the map.
         reductions: of the hidden layers.
         kernel: of CBAM's spatial convolution.
         temperature: the gate's logits are divided by it; above 0.
-        mode: `soft` mixes all by their weights; `hard` takes the one with the largest.
+        mode: see `Mode`. While they are trained, `hard` and `select` pass the gate the gradient of `soft` (assumed).
     """
 
     def __init__(
@@ -106,31 +111,64 @@ class DynamicAttention(nn.Module):
         super().__init__()
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature is {temperature}, expected a number above 0")
-        if mode not in ("soft", "hard"):
-            raise ValueError(f"gate is {mode!r}, expected soft or hard")
+        if mode not in get_args(Mode):
+            raise ValueError(f"gate is {mode!r}, expected {', '.join(get_args(Mode))}")
         self.temperature, self.mode = temperature, mode
         self.gate = Perceptron(channels, _hidden(channels, reductions.gate), len(PARTS))
         self.se = Perceptron(channels, _hidden(channels, reductions.squeeze), channels)
         self.ca = CoordinateAttention(channels, _hidden(channels, reductions.coordinate, reductions.least))
         self.cbam = CombinedAttention(channels, _hidden(channels, reductions.combined), kernel)
 
+    def weigh(self, x: Tensor) -> Tensor:
+        """The gate's weights of a map (B, C, H, W): (B, 4), which add up to 1, in the order of `PARTS`."""
+        return torch.softmax(self.gate(x.mean(dim=(2, 3))) / self.temperature, dim=1)
+
+    def attend(self, part: str, x: Tensor) -> Tensor:
+        """One part's form of a map (B, C, H, W), of the same shape."""
+        if part == "se":
+            return x * torch.sigmoid(self.se(x.mean(dim=(2, 3))))[:, :, None, None]
+        if part == "ca":
+            rows, columns = self.ca(x)
+            return x * (rows * columns)
+        return self.cbam(x) if part == "cbam" else x
+
+    def shares(self, x: Tensor) -> Tensor:
+        """(B, 4) of a mode without a gate: which of `PARTS` it takes; `static` takes three, one after another."""
+        if self.mode == "random":
+            return F.one_hot(torch.randint(len(PARTS), (len(x),), device=x.device), len(PARTS)).to(x.dtype)
+        used = ATTENTIONS if self.mode == "static" else ("identity" if self.mode == "none" else self.mode,)
+        return x.new_tensor([float(part in used) for part in PARTS]).expand(len(x), -1)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) to the same shape and the gate's weights (B, 4), which add up to 1, in the order of `PARTS`."""
-        mean = x.mean(dim=(2, 3))
-        weights = torch.softmax(self.gate(mean) / self.temperature, dim=1)
-        share = weights if self.mode == "soft" else _largest(weights)
+        """(B, C, H, W) to the same shape and the gate's weights (B, 4); without a gate, what `shares` says."""
+        if self.mode not in (*GATED, "random"):
+            shares = self.shares(x)
+            for part in ATTENTIONS if self.mode == "static" else (self.mode,):
+                x = self.attend(part, x)
+            return x, shares
+        weights = self.weigh(x) if self.mode in GATED else self.shares(x)
+        return self.mix(x, self._picked(weights)), weights
+
+    def _picked(self, weights: Tensor) -> Tensor:
+        if self.mode not in ("hard", "select"):
+            return weights
+        largest = _largest(weights)
+        return largest + weights - weights.detach() if self.training else largest
+
+    def mix(self, x: Tensor, share: Tensor) -> Tensor:
+        """A map (B, C, H, W) to the sum of its parts by their shares (B, 4)."""
         se, ca, cbam, identity = (share[:, index, None, None, None] for index in range(len(PARTS)))
         rows, columns = self.ca(x)
-        channel = torch.sigmoid(self.se(mean))[:, :, None, None]
+        channel = torch.sigmoid(self.se(x.mean(dim=(2, 3))))[:, :, None, None]
         # Three of the four are the map times something: one product in place of three.
-        mixed = x * (se * channel + ca * (rows * columns) + identity) + cbam * self.cbam(x)
-        return mixed, weights
+        return x * (se * channel + ca * (rows * columns) + identity) + cbam * self.cbam(x)
 
 
 def _largest(weights: Tensor) -> Tensor:
-    """1 at the largest weight, 0 elsewhere, without an argmax; equal ones share."""
+    """1 at the largest weight, the first of equal ones, 0 elsewhere; without an argmax."""
     best = (weights >= weights.amax(dim=1, keepdim=True)).to(weights.dtype)
-    return best / best.sum(dim=1, keepdim=True)
+    before = torch.matmul(best, torch.ones(len(PARTS), len(PARTS)).triu(1).to(weights))
+    return best * (before < 0.5).to(weights.dtype)
 
 
 STRIDE = 8
@@ -333,10 +371,14 @@ class Dastm(nn.Module):
         crop = self.geometry.crop
         return features[:, :, crop : features.shape[2] - crop, crop : features.shape[3] - crop]
 
+    def encode(self, image: Tensor, target: Tensor) -> Tensor:
+        """Image (B, 3, S, S), map of the target (B, 1, S, S) to a map (B, dim, F, F), before any attention."""
+        trunk = self.basemodel_m
+        return self.neck_m(self._middle(trunk(image, trunk.proj_fg_bg_label_map(target))))
+
     def memorise(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Image (B, 3, S, S), map of the target (B, 1, S, S) to features (B, dim, F, F) and gate weights (B, 4)."""
-        trunk = self.basemodel_m
-        return self.dab(self.neck_m(self._middle(trunk(image, trunk.proj_fg_bg_label_map(target)))))
+        return self.dab(self.encode(image, target))
 
     def search(self, image: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Image (B, 3, S, S) and features (B, dim, T, F, F) to what the head returns."""

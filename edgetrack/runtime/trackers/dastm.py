@@ -1,13 +1,14 @@
 """DASTM's per-frame procedure (docs/trackers/dastm.md): STMTrack's, with the weights of the attention gate reported.
 
-Each tracked frame is encoded with its target and remembered; the next search reads some of what is remembered.
+Each tracked frame is encoded with its target and remembered; the next search reads some of what is remembered. Where a
+gate selects, only the graph of the attention that it chose is run.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Annotated, Literal, cast
 
 import cv2
 import msgspec
@@ -20,7 +21,7 @@ from edgetrack.errors import BundleError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import Colour, Image, crop_warped, find_patch, target_rectangle
-from edgetrack.runtime.decode import CellChooser, Found, Map, hann_closed, size_with_context
+from edgetrack.runtime.decode import CellChooser, Found, Map, all_finite, hann_closed, size_with_context
 from edgetrack.runtime.memory import EncodedMemory, MemoryBank, MemoryEstimate, MemorySchedule, Retention
 from edgetrack.runtime.trackers.base import (
     Decision,
@@ -32,16 +33,20 @@ from edgetrack.runtime.trackers.base import (
     shapes_of,
 )
 
-GATES = ("se", "ca", "cbam", "identity")
+ATTENTIONS = ("se", "ca", "cbam")
+GATES = (*ATTENTIONS, "identity")
 CORNERS = 8
-"""Bytes of a rectangle behind a remembered crop: four 16-bit numbers."""
+"""Bytes of a rectangle behind a remembered crop: four 16-bit numbers. Behind them is one for what chance chose."""
+GateMode = Literal["soft", "hard", "select", "random", "none", "se", "ca", "cbam", "static"]
+"""See `edgetrack.models.dastm.network.Mode`."""
 
 
 class DastmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The numbers of the procedure; `schedule` and `memory` as in `edgetrack.runtime.memory`.
 
     `newest_above`: the newest entry is read too where the last frame's windowed score was above it. `lost_below` is
-    ours: a score under it flags the result as lost; the box is reported and followed all the same.
+    ours: a score under it flags the result as lost; the box is reported and followed all the same. `gate` is what the
+    graphs were made with, `gate_seed` decides what `random` draws after each `init`.
     """
 
     search_factor: float
@@ -54,6 +59,8 @@ class DastmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     newest_above: float
     memory: str
     lost_below: float
+    gate: GateMode = "soft"
+    gate_seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
         shares = (self.window_influence, self.size_rate)
@@ -72,6 +79,16 @@ class DastmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Retention.parse(self.memory)
 
     @property
+    def gated(self) -> bool:
+        """Whether graph `memory` returns the gate's weights."""
+        return self.gate in ("soft", "hard", "select")
+
+    @property
+    def choosing(self) -> bool:
+        """Whether each attention is a graph of its own, of which a frame runs one."""
+        return self.gate in ("select", "random")
+
+    @property
     def most(self) -> int:
         """The most memories that a frame reads: the schedule's and the newest."""
         return MemorySchedule.parse(self.schedule).most + 1
@@ -81,15 +98,19 @@ def _check_graphs(manifest: Manifest, settings: DastmSettings) -> None:
     size = settings.search_size
     codes = shapes_of(manifest.graph("step").inputs).get("memory", (0,))
     room = cast(int, codes[0])
+    gates: Pattern = {"gates": (1, len(GATES))} if settings.gated else {}
+    features: Pattern = {"features": codes[1:]}
+    encoded: Pattern = {"map": (1, "channels", "cells", "cells")}
     memory: tuple[Pattern, Pattern] = (
         {"image": (size, size, 3), "target": (size, size)},
-        {"features": codes[1:], "gates": (1, len(GATES))},
+        {**(encoded if settings.choosing else features), **gates},
     )
+    chosen = {part: (encoded, features) for part in ATTENTIONS if settings.choosing}
     step: tuple[Pattern, Pattern] = (
         {"search": (size, size, 3), "memory": codes, "present": (1, room)},
         {"score": (1, "cells", "cells"), "boxes": (1, "cells", "cells", 4)},
     )
-    if check_graphs(manifest, {"memory": memory, "step": step})["cells"] < 2:
+    if check_graphs(manifest, {"memory": memory, **chosen, "step": step})["cells"] < 2:
         raise BundleError(
             f"the graphs of bundle {manifest.name!r} do not suit its procedure: one cell; export it again"
         )
@@ -147,12 +168,15 @@ def followed(state: Box, found: Found, scale: float, frame_size: tuple[int, int]
 
 
 def _entry_bytes(settings: DastmSettings) -> int:
-    """Of a crop and the target's rectangle in it."""
-    return settings.search_size**2 * 3 + CORNERS
+    """Of a crop, the target's rectangle in it, and what chance chose."""
+    return settings.search_size**2 * 3 + CORNERS + 1
 
 
 class DastmProcedure(Procedure):
-    """Graphs `memory` (crop, target's place -> features, gate weights) and `step` (crop, memories -> score, boxes)."""
+    """Graphs `memory` (crop, target's place -> features, gate weights) and `step` (crop, memories -> score, boxes).
+
+    Where one attention is chosen, `memory` returns a map, and `se`, `ca` and `cbam` make features of it.
+    """
 
     settings_type = DastmSettings
     remembers = True
@@ -164,7 +188,11 @@ class DastmProcedure(Procedure):
         self.lost_below = settings.lost_below
         self.encoder = graphs["memory"]
         self.image, self.target = cast(Image, self.encoder.inputs["image"]), cast(Map, self.encoder.inputs["target"])
-        self.features, self.gates = (cast(Map, self.encoder.outputs[name]) for name in ("features", "gates"))
+        self.encoded = cast(Map, self.encoder.outputs["map" if settings.choosing else "features"])
+        self.gates = (
+            cast(Map, self.encoder.outputs["gates"]) if settings.gated else np.zeros((1, len(GATES)), np.float32)
+        )
+        self.chance = np.random.default_rng(settings.gate_seed)
         self.search = cast(Image, self.step.inputs["search"])
         self.score, self.boxes = self.maps = tuple(cast(Map, self.step.outputs[name]) for name in ("score", "boxes"))
         window = hann_closed(self.score.shape[-1])
@@ -179,7 +207,7 @@ class DastmProcedure(Procedure):
             self.step.inputs["present"],
             self._encode,
         )
-        self.code = np.zeros_like(self.features)
+        self.code = np.zeros_like(self.step.inputs["memory"][0])
         self.padding: Colour = (0, 0, 0)
         # Whether the last frame's windowed score was high enough for its memory to be read next.
         self.confident = True
@@ -187,8 +215,8 @@ class DastmProcedure(Procedure):
     @classmethod
     def memory_estimate(cls, manifest: Manifest) -> MemoryEstimate:
         settings = read_settings(manifest.procedure, DastmSettings)
-        code = next((t for t in manifest.graph("memory").outputs if t.name == "features"), None)
-        code_bytes = 0 if code is None else 4 * math.prod(code.shape)
+        codes = next((t for t in manifest.graph("step").inputs if t.name == "memory"), None)
+        code_bytes = 0 if codes is None else 4 * math.prod(codes.shape[1:])
         retention = Retention.parse(settings.memory)
         entry_bytes = _entry_bytes(settings) if retention.keeps_sources else code_bytes
         return MemoryEstimate(entry_bytes, retention, MemorySchedule.parse(settings.schedule))
@@ -202,6 +230,7 @@ class DastmProcedure(Procedure):
         blue, green, red, _ = cv2.mean(frame)
         self.padding = (int(blue), int(green), int(red))
         self.state, self.confident = box, True
+        self.chance = np.random.default_rng(self.settings.gate_seed)
         self.memory.clear()
         self._crop_target(frame)
         self._keep()
@@ -248,22 +277,44 @@ class DastmProcedure(Procedure):
         scale, pixels = self._cut(frame, self.image), self.image.size
         self.entry[:pixels] = self.image.reshape(-1)
         corners = target_rectangle(self.state.w * scale, self.state.h * scale, self.settings.search_size)
-        self.entry[pixels:] = np.array(corners, np.uint16).view(np.uint8)
+        self.entry[pixels : pixels + CORNERS] = np.array(corners, np.uint16).view(np.uint8)
+        if self.settings.gate == "random":
+            self.entry[-1] = self.chance.integers(len(GATES))
 
     def _encode(self, entry: Array, out: Array) -> None:
         pixels = self.image.size
         np.copyto(self.image, entry[:pixels].reshape(self.image.shape))
-        x1, y1, x2, y2 = map(int, entry[pixels:].copy().view(np.uint16))
+        x1, y1, x2, y2 = map(int, entry[pixels : pixels + CORNERS].copy().view(np.uint16))
         self.target[...] = 0
         self.target[y1 : y2 + 1, x1 : x2 + 1] = 1
         self.encoder.run()
-        np.copyto(out, self.features)
+        if self.settings.gate == "random":
+            self.gates[0] = np.arange(len(GATES)) == entry[-1]
+        if self.settings.choosing:
+            self._attend(out)
+        else:
+            np.copyto(out, self.encoded)
+
+    def _attend(self, out: Array) -> None:
+        """The map as features, through the attention of the largest weight alone; NaN where the weights are."""
+        if not all_finite(self.gates):
+            out[...] = np.nan
+            return
+        part = GATES[int(self.gates[0].argmax())]
+        if part not in ATTENTIONS:
+            np.copyto(out, self.encoded[0].reshape(out.shape[::-1]).T)
+            return
+        graph = self.graphs[part]
+        np.copyto(graph.inputs["map"], self.encoded)
+        graph.run()
+        np.copyto(out, graph.outputs["features"])
 
     def _keep(self) -> None:
         """Encode and keep the newest entry; the gate's weights for it are this frame's diagnostics."""
         self._encode(self.entry, self.code)
         self.memory.append(self.entry, self.code)
-        self.diagnostics = {"gate": dict(zip(GATES, map(float, self.gates[0]), strict=True))}
+        if self.settings.gated or self.settings.choosing:
+            self.diagnostics = {"gate": dict(zip(GATES, map(float, self.gates[0]), strict=True))}
 
 
 def _centre(box: Box) -> tuple[float, float]:

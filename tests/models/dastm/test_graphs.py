@@ -312,3 +312,52 @@ def test_folding_helpers_are_unit_and_padding() -> None:
     widened = to_conv(padded_to(unit_map(6, 1, 1), 3))
     assert widened.weight.shape[-1] == 3
     assert torch.equal(widened(x), x)
+
+
+@given(seed=st.integers(0, 500))
+@settings(max_examples=20, deadline=None)
+def test_the_selected_attention_alone_is_the_hard_gates_map(seed: int) -> None:
+    torch.manual_seed(seed)
+    hard, select = (DynamicAttention(16, Reductions(2, 4, 4, 4), mode=mode).eval() for mode in ("hard", "select"))
+    select.load_state_dict(hard.state_dict())
+    x = torch.randn(1, 16, 5, 5)
+    mixed, weights = hard(x)
+    assert torch.equal(select.weigh(x), weights)
+    assert torch.equal(select.attend(PARTS[int(weights.argmax())], x), mixed)
+
+
+def test_of_equal_weights_the_first_is_taken_alone() -> None:
+    block = DynamicAttention(8, Reductions(2, 2, 2, 2), mode="hard").eval().requires_grad_(False)
+    block.gate.fc2.weight.zero_()
+    block.gate.fc2.bias.copy_(torch.tensor([0.0, 3.0, 3.0, 1.0]))
+    x = torch.randn(2, 8, 5, 5)
+    assert torch.equal(block(x)[0], block.attend("ca", x))
+
+
+def test_ablations_are_parts_of_the_block(tiny: Network) -> None:
+    x = torch.randn(1, 32, 9, 9)
+    found = {}
+    for mode in ("none", "se", "ca", "cbam", "static", "random"):
+        network = Network(**TINY, gate=mode).eval()
+        network.load_state_dict(tiny.state_dict())  # one checkpoint for all
+        found[mode] = network.dab(x)[0]
+    dab = tiny.dab
+    assert torch.equal(found["none"], x)
+    for part in ("se", "ca", "cbam"):
+        assert torch.equal(found[part], dab.attend(part, x))
+    assert torch.equal(found["static"], dab.attend("cbam", dab.attend("ca", dab.attend("se", x))))
+    assert any(torch.equal(found["random"], dab.attend(part, x)) for part in PARTS)
+
+
+def test_a_selecting_gate_learns_as_a_soft_one_does() -> None:
+    x = torch.randn(3, 8, 5, 5)
+    gradients = []
+    for mode in ("soft", "select"):
+        torch.manual_seed(1)
+        block = DynamicAttention(8, Reductions(2, 2, 2, 2), mode=mode).train()
+        block.ca.bn.eval()
+        share = block.weigh(x)
+        (block._picked(share) * torch.arange(4.0)).sum().backward()
+        gradients.append(block.gate.fc1.weight.grad)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[0], gradients[1])

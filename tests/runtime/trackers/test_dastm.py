@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from edgetrack.box import Box
+from edgetrack.bundle import open_bundle
 from edgetrack.cli.main import app
 from edgetrack.export.recipe import find_recipe
 from edgetrack.media import open_source
+from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.decode import CellChooser, hann_closed, size_with_context
 from edgetrack.runtime.session import Tracker, load
-from edgetrack.runtime.trackers.dastm import GATES, DastmSettings, choose_box, followed
+from edgetrack.runtime.trackers.dastm import ATTENTIONS, GATES, DastmSettings, GateMode, choose_box, followed
 
 SCENE = "synthetic:drift?frames=9&size=160x120"
 
@@ -243,3 +245,71 @@ def test_what_is_not_finite_decides_nothing(bad: float) -> None:
     assert chosen(even, broken) is None or cell_of(even, broken) != 12
     even[3] = bad
     assert chosen(even, squares()) is None or cell_of(even, squares()) != 3
+
+
+GATE_MODES = get_args(GateMode)
+
+
+def followed_boxes(bundle: Path, frames: int = 12) -> tuple[list[tuple[float, ...]], list[dict[str, float]]]:
+    boxes, gates = [], []
+    with load(bundle, threads=1) as tracker, open_source(f"synthetic:drift?frames={frames}") as source:
+        for index, frame in enumerate(source):
+            if index == 0:
+                tracker.init(frame, source.ground_truth[0])
+                continue
+            result = tracker.update(frame)
+            boxes.append(tuple(result.box))
+            gates.append(dict(result.diagnostics.get("gate", {})))
+    return boxes, gates
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "torch"])
+def test_a_selecting_gate_gives_the_hard_gates_boxes(exported_tiny: Callable[..., Path], target: str) -> None:
+    hard, select = (followed_boxes(exported_tiny("dastm", target, gate=mode)) for mode in ("hard", "select"))
+    np.testing.assert_allclose(select[0], hard[0], rtol=0, atol=0 if target != "openvino" else 1e-3)
+    for one, other in zip(select[1], hard[1], strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", GATE_MODES)
+def test_every_configuration_of_the_gate_runs(exported_tiny: Callable[..., Path], mode: str) -> None:
+    """Its export has proven parity."""
+    bundle = exported_tiny("dastm", "onnx", gate=mode)
+    boxes, gates = followed_boxes(bundle, 4)
+    assert len(boxes) == 3
+    assert all(bool(gate) is (mode in ("soft", "hard", "select", "random")) for gate in gates)
+    names = [graph.name for graph in open_bundle(bundle).manifest.graphs]
+    assert names == (["memory", "se", "ca", "cbam", "step"] if mode in ("select", "random") else ["memory", "step"])
+
+
+@pytest.mark.parametrize("mode", ["select", "random"])
+def test_only_the_chosen_attention_runs(
+    exported_tiny: Callable[..., Path], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    run = CompiledGraph.run
+    monkeypatch.setattr(CompiledGraph, "run", lambda graph: (ran.append(graph.info.name), run(graph))[1])
+    _, gates = followed_boxes(exported_tiny("dastm", "onnx", gate=mode))
+    chosen = [max(gate, key=gate.__getitem__) for gate in gates]
+    # Behind every run of `memory` one attention at most, and after the first frame's the ones that were reported.
+    behind = [after for name, after in zip(ran, [*ran[1:], ""], strict=True) if name == "memory"]
+    attended = [name if name in ATTENTIONS else "identity" for name in behind]
+    assert attended[-len(chosen) :] == chosen
+    assert sum(name in ATTENTIONS for name in ran) == sum(part != "identity" for part in attended)
+
+
+def test_chance_is_seeded(exported_tiny: Callable[..., Path]) -> None:
+    runs = [followed_boxes(exported_tiny("dastm", "onnx", gate="random")) for _ in range(2)]
+    other = followed_boxes(exported_tiny("dastm", "onnx", gate="random", gate_seed=1))
+    assert runs[0] == runs[1]
+    assert other[1] != runs[0][1]
+    assert len({max(gate, key=gate.__getitem__) for gate in runs[0][1]}) > 1
+    assert all(sorted(gate.values()) == [0, 0, 0, 1] for gate in runs[0][1])
+
+
+def test_what_chance_chose_is_remembered_with_the_crop(exported_tiny: Callable[..., Path]) -> None:
+    kept, again = (
+        followed_boxes(exported_tiny("dastm", "onnx", gate="random", memory=memory))
+        for memory in ("bounded:64", "exact")
+    )
+    assert kept == again
