@@ -38,6 +38,9 @@ _CHUNK = 1 << 20
 LARGEST_TOML = 64 << 10
 """Bytes; people write such files by hand."""
 LARGEST_TEXT = 64 << 20
+LARGEST_JSON = 256 << 20
+BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that is none, is of another type, or is nested too deeply."""
 _SHOWN = 120
 _SCRATCH = "edgetrack-scratch-"
 _FRESH_S = 60
@@ -170,19 +173,53 @@ def is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file, or what a link leads to, for reading; a pipe or device is refused before it can be waited for.
+def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open a file for reading; a folder, pipe or device is neither opened nor waited for.
+
+    Args:
+        path: the file, or a link to it.
+        follow: without it a link is refused, too.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.
     """
-    descriptor = os.open(path, open_flags("O_RDONLY", "O_NONBLOCK"))
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
+    flags = open_flags("O_RDONLY", "O_NONBLOCK", *(() if follow else ("O_NOFOLLOW",)))
+    try:
+        # Opening a device may wind a tape or start a watchdog; whoever writes to a pipe would go on.
+        _refuse_irregular(path.stat(follow_symlinks=follow).st_mode, path)
+        descriptor = os.open(path, flags)
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    try:
+        _refuse_irregular(os.fstat(descriptor).st_mode, path)
+    except OSError:  # it was replaced meanwhile
         os.close(descriptor)
-        code, text = (errno.EISDIR, "a folder") if stat.S_ISDIR(mode) else (errno.EINVAL, "a pipe or device")
-        raise OSError(code, f"{text}, not a regular file", str(path))
+        raise
     return os.fdopen(descriptor, "rb")
+
+
+def _refuse_irregular(mode: int, path: Path) -> None:
+    if stat.S_ISREG(mode):
+        return
+    code, text = errno.EINVAL, "a pipe or device"
+    if stat.S_ISDIR(mode):
+        code, text = errno.EISDIR, "a folder"
+    elif stat.S_ISLNK(mode):
+        code, text = errno.ELOOP, "a link"
+    raise OSError(code, f"{text}, not a regular file", str(path))
+
+
+def read_bytes(path: Path, largest: int = LARGEST_JSON) -> bytes:
+    """All of a regular file of at most `largest` bytes.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger.
+    """
+    with open_regular(path) as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(errno.EFBIG, f"larger than {largest >> 10} KiB", str(path))
+    return data
 
 
 class BoundedReads:
@@ -384,6 +421,6 @@ def decode_line(line: bytes, decoder: msgspec.json.Decoder[_T], refused: Callabl
     """
     try:
         return decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except BAD_JSON as error:
         text = line[:_SHOWN].decode("utf-8", "replace").rstrip("\n")
         raise refused(repr(text + ("..." if len(line) > _SHOWN else "")), str(error)) from None

@@ -19,7 +19,7 @@ from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.manifest import Scalar
 from edgetrack.bundle.reader import bundle_label
 from edgetrack.errors import EdgetrackError
-from edgetrack.io import encode_json, replace_whole
+from edgetrack.io import BAD_JSON, encode_json, replace_whole
 from edgetrack.system.machine import MachineRecord
 from edgetrack.system.timeline import Energy, Timeline
 
@@ -192,7 +192,7 @@ class BenchRecord(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             record = msgspec.json.decode(data, type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except BAD_JSON as error:
             raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
         if record.schema != 1:
             raise EdgetrackError(

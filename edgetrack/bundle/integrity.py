@@ -23,7 +23,7 @@ import msgspec
 
 from edgetrack.bundle.manifest import FileInfo, FilePath, Manifest
 from edgetrack.errors import BundleError, BundleIntegrityError
-from edgetrack.io import BoundedReads, open_flags, open_regular
+from edgetrack.io import BoundedReads, open_regular
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
@@ -92,15 +92,13 @@ def os_errors(source: Path, what: str) -> Iterator[None]:
 def open_plain(path: Path) -> BinaryIO:
     """Open for reading a regular file that is no symbolic link; BundleIntegrityError for any other, never a hang."""
     try:
-        descriptor = os.open(path, open_flags("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK"))
+        return open_regular(path, follow=False)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise BundleIntegrityError(f"{path}: a symbolic link; a bundle holds plain files only; {_COPY}") from None
+        if error.errno in (errno.EISDIR, errno.EINVAL):
+            raise BundleIntegrityError(f"{path}: not a regular file; a bundle holds plain files only") from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BundleIntegrityError(f"{path}: not a regular file; a bundle holds plain files only")
-    return os.fdopen(descriptor, "rb")
 
 
 def scan_folder(folder: Path, limits: Limits = LIMITS) -> dict[str, int]:

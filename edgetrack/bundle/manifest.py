@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgetrack.errors import BundleError
-from edgetrack.io import encode_json
+from edgetrack.io import BAD_JSON, encode_json
 
 SCHEMA = 1
 
@@ -203,5 +203,5 @@ class Manifest(_Strict, frozen=True, kw_only=True):
                 f"{source}: the manifest is not one of schema {SCHEMA}: {error}; export the bundle again with this "
                 "version of edgetrack"
             ) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except BAD_JSON as error:
             raise BundleError(f"{source}: the manifest is not JSON: {error}") from None

@@ -31,7 +31,7 @@ from edgetrack.bundle.integrity import (
 )
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError, UsageError
-from edgetrack.io import ScratchFolder
+from edgetrack.io import BAD_JSON, ScratchFolder
 
 MAX_JSON_BYTES = 64 << 20
 NPZ_LIMITS = Limits(total_bytes=1 << 30, file_bytes=1 << 30, files=4096, ratio=2000)
@@ -223,7 +223,7 @@ def read_json(path: Path, type_: type[_T]) -> _T:
         raise BundleError(f"{path}: larger than the {MAX_JSON_BYTES} bytes that a bundle's JSON may have")
     try:
         return msgspec.json.decode(data, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BAD_JSON as error:
         raise BundleError(f"{path}: not the JSON that was expected: {error}; export the bundle again") from None
 
 

@@ -30,7 +30,7 @@ from edgetrack.bundle.integrity import (
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.bundle.reader import Bundle
 from edgetrack.errors import BundleError, UsageError
-from edgetrack.io import locked, open_flags
+from edgetrack.io import BAD_JSON, locked, open_flags
 
 
 class BundleWriter:
@@ -170,7 +170,7 @@ def is_bundle_folder(path: Path) -> bool:
     try:
         with open_plain(path / MANIFEST_FILE) as file:
             found = msgspec.json.decode(file.read(MAX_MANIFEST_BYTES + 1))
-    except (OSError, BundleError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (OSError, BundleError, *BAD_JSON):
         return False
     return isinstance(found, dict) and "schema" in found
 

@@ -23,7 +23,7 @@ from edgetrack.devices.profiles import DeviceChoice, Host, Profile
 from edgetrack.devices.protocol import BenchDone, BenchJob, BenchLog, ExpectedReply, Refused, SentBundle
 from edgetrack.devices.ssh import RemoteProcess, connected, translated
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
-from edgetrack.io import encode_line, sha256, write_whole
+from edgetrack.io import BAD_JSON, encode_line, sha256, write_whole
 from edgetrack.presentation.sanitize import printable, printable_data
 from edgetrack.processes import error_by_name, module_arguments
 from edgetrack.system.machine import MachineRecord
@@ -208,7 +208,7 @@ def _check_device(output: bytes, host: Host, profile: Profile, job: DeviceJob, n
     """Check by the output of `edgetrack doctor --json` that the targets can run and that the profile fits."""
     try:
         doctor = msgspec.json.decode(output, type=Doctor)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except BAD_JSON as error:
         raise WorkerError(f"{host.label}: edgetrack doctor there answered in another form: {error}") from None
     for row in doctor.targets:
         if row.target in job.targets and not row.installed:
@@ -319,6 +319,6 @@ def read_record(data: bytes, source: str) -> BenchRecord:
     """
     try:
         plain = printable_data(msgspec.json.decode(data))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except BAD_JSON as error:
         raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
     return BenchRecord.from_json(msgspec.json.encode(plain), source=source)

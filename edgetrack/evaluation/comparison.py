@@ -29,6 +29,7 @@ from edgetrack.evaluation.protocols.one_pass import OnePass
 from edgetrack.evaluation.protocols.open_loop import MapError, OpenLoop, OpenLoopRun, map_errors
 from edgetrack.evaluation.results import EvalResult, SequenceFailure
 from edgetrack.evaluation.run import summarize
+from edgetrack.io import BAD_JSON, read_bytes
 from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.stats.bootstrap import two_level_interval
 
@@ -243,12 +244,12 @@ def _drop_incomplete(folder: Path) -> None:
     """Remove the kept runs of a folder whose maps are not there in full, so that they are run again."""
     for kept in folder.glob("*.json"):
         try:
-            saved = msgspec.json.decode(kept.read_bytes(), type=SavedRun)
+            saved = msgspec.json.decode(read_bytes(kept), type=SavedRun)
             run = msgspec.json.decode(saved.run, type=OpenLoopRun)
             file = Path(run.file)
             size = 4 * len(run.boxes) * sum(info.size for info in run.maps)
             whole = file.parent == folder and file.is_file() and file.stat().st_size == size
-        except (OSError, ValueError, msgspec.MsgspecError):
+        except (OSError, ValueError, *BAD_JSON):
             whole = False
         if not whole:
             kept.unlink(missing_ok=True)

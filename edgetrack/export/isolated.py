@@ -17,7 +17,7 @@ import msgspec
 from edgetrack.bundle.manifest import Scalar
 from edgetrack.capabilities import targets
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
-from edgetrack.io import ScratchFolder
+from edgetrack.io import BAD_JSON, ScratchFolder
 from edgetrack.processes import exit_reason, python_command
 
 COMMAND = python_command("edgetrack", "export")
@@ -167,7 +167,7 @@ def _export_one(
         return Failed(target=target, exit_code=code, message=_last_words(words, code))
     try:
         return msgspec.json.decode(result.read_bytes()[:_LONGEST_RESULT], type=Exported)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except BAD_JSON as error:
         return Failed(target=target, exit_code=1, message=f"its result cannot be read: {error}")
 
 

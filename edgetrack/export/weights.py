@@ -22,6 +22,7 @@ from edgetrack.checkpoints import (
 )
 from edgetrack.errors import CheckpointError, WeightsMismatchError
 from edgetrack.export.recipe import DEFAULT, UNTRAINED, Recipe, find_recipe, shipped_names
+from edgetrack.io import open_regular
 from edgetrack.models.base import make_network, untrained_tensors
 
 _ALIKE = 0.9
@@ -143,7 +144,7 @@ def _hash_of(paths: Sequence[Path]) -> str:
     """SHA-256 of several files, one after the other."""
     whole = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while piece := file.read(1 << 20):
                 whole.update(piece)
     return whole.hexdigest()

@@ -23,6 +23,7 @@ from edgetrack.capabilities import open_ref
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.gate.budget import BudgetRule, Speed
 from edgetrack.gate.report import RuleFinding, SideNote, TurnsMs, finding_of
+from edgetrack.io import read_bytes
 from edgetrack.presentation.table import counted
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
 from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
@@ -31,7 +32,6 @@ from edgetrack.system.machine import OPENCV, MachineRecord
 
 _SEED = 0
 _SUFFIX = ".json"
-_LARGEST_FILE = 2**28
 _MACHINE = (
     "cpu_model", "architecture", "device_model", "physical_cores", "logical_cores", "usable_cores", "cpu_quota",
     "cpu_flags", "governor", "max_mhz", "gpus", "nvidia_driver", "l4t", "os", "kernel", "container", "python",
@@ -331,15 +331,11 @@ def _text(value: Any) -> str:
 
 def _read(file: Path, option: str) -> bytes:
     try:
-        with file.open("rb") as opened:
-            data = opened.read(_LARGEST_FILE + 1)
+        return read_bytes(file)
     except OSError as error:
         raise UsageError(
             f"{option} {file} cannot be read: {error.strerror}; give a bundle, or a bench.json".strip()
         ) from None
-    if len(data) > _LARGEST_FILE:
-        raise UsageError(f"{file} is larger than {_LARGEST_FILE >> 20} MiB; give what `edgetrack bench -o` wrote")
-    return data
 
 
 def _check_samples(file: Path, result: BenchResult) -> None:

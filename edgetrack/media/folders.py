@@ -13,7 +13,7 @@ import numpy as np
 from edgetrack.arrays import Array
 from edgetrack.box import Box, annotated
 from edgetrack.errors import SourceError, SourceInterruptedError
-from edgetrack.io import read_text
+from edgetrack.io import read_bytes, read_text
 from edgetrack.media.frames import Frame, FrameSource, ReadOptions, check_size, quiet_cv2
 
 _IMAGE_FOLDERS = ("img", "imgs", "color")
@@ -208,7 +208,7 @@ def decode_image(path: Path, index: int, flags: int) -> Array:
     """
     what = f"frame {index} ({path})"
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise SourceInterruptedError(f"{what} cannot be read: {error.strerror or error}") from error
     return decode(data, what, flags)

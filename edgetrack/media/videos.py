@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.io import open_regular
 from edgetrack.media.frames import Frame, FrameSource, ReadOptions, check_size, native_name, quiet_cv2
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class VideoSource(FrameSource):
 
     def _refuse_playlists(self) -> None:
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path) as file:
                 start = file.read(16)
         except OSError as error:
             raise SourceError(f"video {self._path} cannot be read: {error.strerror or error}") from error
@@ -184,7 +185,7 @@ def _shown_frames(path: Path) -> int | None:
     if path.suffix.lower() not in _EDITED:
         return None
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             movie = _movie_index(file)
         tracks = (track for kind, track in _atoms(movie) if kind == b"trak")
         track = next(t for t in tracks if _atom(t, b"mdia", b"hdlr")[8:12] == b"vide")

@@ -23,8 +23,9 @@ from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.execution.ledger import SavedRun, plain_name
 from edgetrack.evaluation.metrics import divergence
 from edgetrack.evaluation.protocols.one_pass import OnePassRun
+from edgetrack.io import BAD_JSON, read_bytes
 from edgetrack.media import Frame
-from edgetrack.report.model import LARGEST_FILE, side_identity
+from edgetrack.report.model import side_identity
 from edgetrack.report.plots import most_different
 
 MOST_SEQUENCES = 6
@@ -130,11 +131,9 @@ def _runs(side: CompareSide, found: CompareRecord, sequence: str, source: Path) 
 
 def _run(path: Path, sequence: str) -> OnePassRun | None:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            return None
-        saved = msgspec.json.decode(path.read_bytes(), type=SavedRun)
+        saved = msgspec.json.decode(read_bytes(path), type=SavedRun)
         return msgspec.json.decode(saved.run, type=OnePassRun) if saved.sequence == sequence else None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (OSError, *BAD_JSON):
         return None
 
 

@@ -23,13 +23,13 @@ from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison import CompareRecord, CompareSide
 from edgetrack.evaluation.protocols.anchored import Difference
 from edgetrack.evaluation.results import EvalRecord
+from edgetrack.io import BAD_JSON, read_bytes
 from edgetrack.presentation.sanitize import printable
 from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.system.timeline import Timeline
 
 _T = TypeVar("_T")
 UNTRAINED = "untrained"
-LARGEST_FILE = 256 * 2**20
 LARGEST_NUMBER = 1e12
 LONGEST_TEXT = 2000
 DEEPEST_FOLDER = 5
@@ -210,12 +210,10 @@ def read_file(path: Path) -> Any:
         EdgetrackError: it cannot be read, or looks like one of ours and is not.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise EdgetrackError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB; {_EXPECTED}")
-        plain = msgspec.json.decode(path.read_bytes())
+        plain = msgspec.json.decode(read_bytes(path))
     except OSError as error:
-        raise EdgetrackError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise EdgetrackError(f"{path} cannot be read: {error.strerror or error}; {_EXPECTED}") from error
+    except BAD_JSON:
         return None
     keys = plain.keys() if isinstance(plain, Mapping) else set()
     kind = next((kind for kind, marks in _MARKS if marks <= keys), None)

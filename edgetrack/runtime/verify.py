@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.arrays import Array
-from edgetrack.bundle import Bundle, read_npz
+from edgetrack.bundle import Bundle, read_json, read_npz
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.capabilities import backend_of
 from edgetrack.errors import BundleError
@@ -116,8 +116,8 @@ class _Proof(msgspec.Struct, frozen=True):
 
 def _tolerance(bundle: Bundle) -> _Limits:
     try:
-        proof = msgspec.json.decode(bundle.path(PARITY_FILE).read_bytes(), type=_Proof)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        proof = read_json(bundle.path(PARITY_FILE), _Proof)
+    except BundleError as error:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} is not a parity report: {error}") from None
     if not proof.comparisons:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} holds no comparison; export it again")

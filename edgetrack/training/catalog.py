@@ -15,6 +15,7 @@ import numpy as np
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.io import open_regular
 from edgetrack.media import quiet_cv2
 from edgetrack.media.folders import decode
 from edgetrack.resources import usable_cores
@@ -134,7 +135,7 @@ def load(picture: Picture) -> Image:
         SourceInterruptedError: not there, cut short, too large or not an image.
     """
     try:
-        with Path(picture.file).open("rb") as file:
+        with open_regular(Path(picture.file)) as file:
             file.seek(picture.offset)
             data = file.read(picture.length)
         if len(data) != picture.length or not data:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from edgetrack.checkpoints import check_tensors, load_into, read_checkpoint, save_safetensors
 from edgetrack.errors import CheckpointError
-from edgetrack.io import replace_whole
+from edgetrack.io import BAD_JSON, read_bytes, replace_whole
 from edgetrack.training.settings import TrainConfig, WeightAverage
 
 FOLDER = "state"
@@ -127,16 +127,14 @@ def read_position(state: Path) -> tuple[TrainPosition, TrainConfig]:
     """
     path = state / _JSON
     advice = "Start over with --restart, or copy the folder again"
-    if path.is_file() and path.stat().st_size > _LARGEST_JSON:
-        raise CheckpointError(f"{path} is larger than {_LARGEST_JSON} bytes; it is no training state. {advice}")
     found = _read_json(path, _State, "state", advice)
     return found.position, found.config
 
 
 def _read_json(path: Path, type_: type[_T], what: str, advice: str) -> _T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=type_)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return msgspec.json.decode(read_bytes(path, _LARGEST_JSON), type=type_)
+    except (OSError, *BAD_JSON) as error:
         raise CheckpointError(f"{path} is not a training {what}: {error}. {advice}") from error
 
 

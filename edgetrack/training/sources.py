@@ -25,6 +25,7 @@ import msgspec
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError
+from edgetrack.io import BAD_JSON, open_regular
 from edgetrack.media import IMAGE_SUFFIXES, ground_truth_for, natural_key
 from edgetrack.training.catalog import LARGEST_PICTURE, Catalog, Labelled, Picture, build_catalog, implausible, merge
 
@@ -88,7 +89,7 @@ def _shard_pictures(path: Path, index: ShardIndex, members: dict[str, tarfile.Ta
 def _members(path: Path) -> dict[str, tarfile.TarInfo]:
     members: dict[str, tarfile.TarInfo] = {}
     size = path.stat().st_size
-    with tarfile.open(path, "r:") as archive:
+    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             _check_member(path, member, size)
             if member.name in members or len(members) >= MOST_MEMBERS:
@@ -115,12 +116,12 @@ def _index(path: Path, members: dict[str, tarfile.TarInfo]) -> ShardIndex:
     member = members.get(INDEX)
     if member is None:
         raise SourceError(f"shard {path} holds no {INDEX}; docs/train.md shows the format")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(member.offset_data)
         data = file.read(member.size)
     try:
         index = msgspec.json.decode(data, type=ShardIndex)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except BAD_JSON as error:
         raise SourceError(f"the {INDEX} of shard {path} is not what it should be: {error}") from error
     if index.count != len(index.entries) or len({e.file for e in index.entries}) > len(members):
         raise SourceError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison import CompareRecord
+from edgetrack.io import read_bytes
 from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.report import model as reading
 from edgetrack.report.model import Results, Sourced, clean, read_file, read_results
@@ -77,7 +79,7 @@ def test_links_to_folders_and_deep_folders_are_not_followed(results_folder: Path
 
 
 def test_too_large_a_file_is_not_read(results_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LARGEST_FILE", 100)
+    monkeypatch.setattr(reading, "read_bytes", functools.partial(read_bytes, largest=100))
     with pytest.raises(EdgetrackError, match="larger than"):
         read_file(results_folder / "a.json")
 

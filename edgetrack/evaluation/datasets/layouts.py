@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgetrack.errors import DatasetError
 from edgetrack.evaluation.datasets.clip import ClipFiles, ScoringRules, images_in
 from edgetrack.evaluation.datasets.pairs import SecondFiles
-from edgetrack.io import read_text
+from edgetrack.io import read_bytes, read_text
 from edgetrack.media import VIDEO_SUFFIXES, natural_key
 
 
@@ -164,7 +165,10 @@ def _uav123(root: Path) -> list[ClipFiles]:
 
 def _uav_entry(images: Path, text: Path, spans: list[tuple[str, int, int]]) -> ClipFiles:
     """The span with as many frames as there are rows: bike1 is cut in one way for UAV123, in another for UAV20L."""
-    rows = len(text.read_bytes().splitlines()) if spans else 0
+    rows = 0
+    if spans:
+        with suppress(OSError):  # the sequence is refused when its boxes are read
+            rows = len(read_bytes(text).splitlines())
     for folder, first, last in spans:
         if last - first + 1 == rows:
             return ClipFiles(text.stem, images / folder, text, span=(first, last))
@@ -185,7 +189,7 @@ def _uav_spans(config: Path) -> dict[str, list[tuple[str, int, int]]]:
     """Folder, first and last frame by sequence: car1_1 and car1_2 are cut from the folder car1."""
     spans: dict[str, list[tuple[str, int, int]]] = {}
     if config.is_file():
-        for name, path, first, last in _UAV_SPAN.findall(config.read_text("latin-1")):
+        for name, path, first, last in _UAV_SPAN.findall(read_bytes(config).decode("latin-1")):
             folder = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
             spans.setdefault(name, []).append((folder, int(first), int(last)))
     return spans

@@ -26,7 +26,7 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets.clip import Clip, ClipFiles
 from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.one_pass import OnePass
-from edgetrack.io import encode_json, readable, write_whole
+from edgetrack.io import BAD_JSON, encode_json, read_bytes, readable, write_whole
 from edgetrack.presentation.progress import Progress
 from edgetrack.runtime.session import Tracker, load
 
@@ -76,11 +76,11 @@ def encoded(run: msgspec.Struct) -> msgspec.Raw:
 def read_run(path: Path, key: str, kind: type[_Found]) -> tuple[_Found, str | None] | None:
     """The run that was kept there under this key, and what its speed was measured with; None where there is none."""
     try:
-        saved = msgspec.json.decode(path.read_bytes(), type=SavedRun)
+        saved = msgspec.json.decode(read_bytes(path), type=SavedRun)
         if saved.key != key or saved.schema != 1:
             return None
         return msgspec.json.decode(saved.run, type=kind), saved.measured_with
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *BAD_JSON):
         return None
 
 

@@ -26,6 +26,7 @@ from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError, UnknownNameError, UsageError
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.protocols import TrackerLike, follow, frame_size, frames_to_track
+from edgetrack.io import read_bytes
 from edgetrack.media import Frame
 
 
@@ -206,7 +207,7 @@ def read_latencies(spec: str, label: str) -> RecordedLatencies:
 
 def _read_bench(path: Path) -> BenchRecord:
     try:
-        return BenchRecord.from_json(path.read_bytes(), source=str(path))
+        return BenchRecord.from_json(read_bytes(path), source=str(path))
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"latencies {path} cannot be read: {reason}; give FILE or FILE:BUNDLE") from error

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.errors import BundleIntegrityError
+from edgetrack.io import BAD_JSON, read_bytes
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 
 Rule = float | str | Annotated[list[float], msgspec.Meta(min_length=1)]
@@ -28,8 +29,8 @@ class FakeGraph(CompiledGraph):
         options.require_cpu("scripted")
         options.refuse_hint("the fake backend")
         try:
-            self._rules = msgspec.json.decode(path.read_bytes(), type=dict[str, Rule])
-        except msgspec.MsgspecError as error:
+            self._rules = msgspec.json.decode(read_bytes(path), type=dict[str, Rule])
+        except (OSError, *BAD_JSON) as error:
             raise BundleIntegrityError(f"{path.name} is not a fake graph: {error}") from None
         if set(self._rules) != set(self.outputs):
             raise BundleIntegrityError(

@@ -17,7 +17,7 @@ import msgspec
 
 from edgetrack.bundle.manifest import FilePath, GraphInfo, Sha256
 from edgetrack.errors import BundleIntegrityError, EdgetrackError
-from edgetrack.io import sha256, write_whole
+from edgetrack.io import BAD_JSON, read_bytes, sha256, write_whole
 from edgetrack.runtime.backends.tensorrt.builder import SETTINGS
 
 log = logging.getLogger(__name__)
@@ -163,8 +163,8 @@ def _cached(graph: str, file: Path, key: Key) -> bytes | None:
     if not beside.is_file() or not file.is_file():
         return None
     try:
-        record = msgspec.json.decode(beside.read_bytes()[:MAX_RECORD_BYTES], type=CachedEngine)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        record = msgspec.json.decode(read_bytes(beside, MAX_RECORD_BYTES), type=CachedEngine)
+    except BAD_JSON as error:
         log.warning("graph %s: the record of the cached engine is damaged (%s): building again", graph, error)
         return None
     if record.key != key:

@@ -16,6 +16,7 @@ from edgetrack.errors import (
     UnknownNameError,
     UsageError,
 )
+from edgetrack.io import BAD_JSON
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.backends.torch.cuda import CudaRun, find_device, to_half
 
@@ -53,7 +54,7 @@ def _network(path: Path, device: str, hint: str | None) -> tuple[str, Any]:
         # Files that were written before there were families name the tracker alone.
         family = metadata.get("family") or metadata.get("tracker", "")
         configuration = msgspec.json.decode(metadata.get("configuration", "{}"), type=dict[str, Scalar])
-    except msgspec.MsgspecError as error:
+    except BAD_JSON as error:
         raise BundleIntegrityError(f"{path.name} states a configuration that is none: {error}") from None
     except (OSError, SafetensorError) as error:
         raise BundleIntegrityError(f"{path.name} is not a safetensors file: {error}") from None
