@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from edgetrack.arrays import Boxes, Floats
 
 
+LEAST_SIDE = 1e-6
+"""Of a box that is tracked, in pixels: below, its area or its square root in float32 becomes 0."""
+LARGEST_SIDE = 1e6
+"""Of a box that is tracked, in pixels; no frame is as large."""
+
+
 class Box(NamedTuple):
     """A box in a frame: top-left corner `x`, `y` and size `w`, `h`, in float pixels."""
 
@@ -42,6 +48,11 @@ class Box(NamedTuple):
     def is_finite(self) -> bool:
         """Whether none of the four numbers is NaN or infinite."""
         return all(math.isfinite(v) for v in self)
+
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether it is finite and no side is negative or longer than `LARGEST_SIDE`."""
+        return self.is_finite and 0 <= self.w <= LARGEST_SIDE and 0 <= self.h <= LARGEST_SIDE
 
     @classmethod
     def from_center(cls, cx: float, cy: float, w: float, h: float) -> Box:
@@ -153,7 +164,7 @@ def validate(values: Iterable[float], frame_size: tuple[int, int] | None = None)
         frame_size: (height, width) of the frame the box must touch; not checked when None.
 
     Raises:
-        InvalidBoxError: not four finite numbers, a size that is not positive, an infinite area, or outside the frame.
+        InvalidBoxError: not four finite numbers, a size that is not positive, tiny or huge, or outside the frame.
     """
     given: object = values
     try:
@@ -170,8 +181,12 @@ def validate(values: Iterable[float], frame_size: tuple[int, int] | None = None)
         )
     if box.w <= 0 or box.h <= 0:
         raise InvalidBoxError(f"box {tuple(box)} has no area; width and height must be above 0 pixels")
-    if not math.isfinite(box.area):
-        raise InvalidBoxError(f"box {tuple(box)} is too large; its area is not a finite number of pixels")
+    if min(box.w, box.h) < LEAST_SIDE:
+        raise InvalidBoxError(f"box {tuple(box)} is too small; width and height must be {LEAST_SIDE:g} pixels or more")
+    if max(box.w, box.h) > LARGEST_SIDE:
+        raise InvalidBoxError(
+            f"box {tuple(box)} is too large; width and height must be {LARGEST_SIDE:g} pixels or less"
+        )
     if frame_size is not None:
         height, width = frame_size
         if box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import DType, GraphInfo, Manifest, TensorInfo, WeightsInfo
+from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BackendMissingError, BundleError, CheckpointError, UsageError
 from edgetrack.export.parity import ModuleGraph
 from edgetrack.export.recipe import Recipe
+from edgetrack.io import open_regular
 from edgetrack.models.base import GraphModule
 from edgetrack.resources import usable_cores
-from edgetrack.runtime.trackers.base import find_procedure
+from edgetrack.runtime.trackers.base import find_family, find_procedure
 
 REFERENCE = "the given ONNX"
 
@@ -71,10 +73,13 @@ def read_given(recipe: Recipe, paths: Sequence[Path], target: str) -> tuple[tupl
             f"tracker {recipe.name!r} has the graphs {', '.join(recipe.graphs)}, given {', '.join(map(str, paths))}; "
             "give " + " ".join(f"--onnx {name}.onnx" for name in recipe.graphs)
         )
+    # What lies beside a file is looked for where the file is, not where a link to it is.
+    by_name = {name: path.resolve() for name, path in by_name.items()}
+    operators = find_family(recipe.family_name).operators
     problems: list[str] = []
     graphs = []
     for name, role in recipe.graphs.items():
-        inputs, outputs = _signature(by_name[name], problems)
+        inputs, outputs = _signature(by_name[name], operators, problems)
         graphs.append((name, role, inputs, outputs))
     known: dict[str, TensorInfo] = {}
     for name, _, inputs, outputs in graphs:
@@ -91,7 +96,7 @@ def read_given(recipe: Recipe, paths: Sequence[Path], target: str) -> tuple[tupl
         )
         for name, role, inputs, outputs in graphs
     )  # fmt: skip
-    weights = _origin([by_name[name] for name in recipe.graphs])
+    weights = _origin([by_name[name] for name in recipe.graphs], operators)
     _check_procedure(recipe, modules, weights, target)
     return modules, weights
 
@@ -108,12 +113,15 @@ def _packages() -> tuple[Any, Any]:
     return onnx, onnxruntime
 
 
-def _signature(path: Path, problems: list[str]) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+def _signature(
+    path: Path, operators: frozenset[str], problems: list[str]
+) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Inputs and outputs of a file that passes ONNX's checker; what is not static or of no known type is a problem."""
     onnx, _ = _packages()
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     try:
+        check_onnx(path, operators)
         model = onnx.load(str(path))
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # protobuf's and the checker's classes differ between versions
@@ -160,13 +168,18 @@ def _misfits(
     ]
 
 
-def _origin(paths: Sequence[Path]) -> WeightsInfo:
+def _origin(graphs: Sequence[Path], operators: frozenset[str]) -> WeightsInfo:
     """Custom, with the hash of all files one after the other, and that of each in the note."""
     whole, each = hashlib.sha256(), []
+    # Each graph with the files beside it that hold its tensors' data.
+    paths = [file for path in graphs for file in (path, *check_onnx(path, operators))]
     for path in paths:
-        data = path.read_bytes()
-        whole.update(data)
-        each.append(f"{path.name} sha256 {hashlib.sha256(data).hexdigest()}")
+        one = hashlib.sha256()
+        with open_regular(path) as file:
+            while piece := file.read(1 << 20):
+                whole.update(piece)
+                one.update(piece)
+        each.append(f"{path.name} sha256 {one.hexdigest()}")
     return WeightsInfo(
         origin="custom",
         sha256=whole.hexdigest(),

@@ -25,7 +25,7 @@ from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.io import encode_json
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
-from edgetrack.runtime.trackers.base import find_family, read_settings
+from edgetrack.runtime.trackers.base import find_family, operators_of, read_settings
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _prove(
         samples.extend(real_samples(manifest, shipped, source))
     samples.append(noise_sample(shipped, samples[-1]))
     progress(f"parity: {len(samples)} samples on {work.target.proof or work.target.name}")
-    options = BackendOptions(threads=usable_cores())
+    options = BackendOptions(threads=usable_cores(), operators=operators_of(manifest))
     with ExitStack() as stack:
         graphs: dict[str, CompiledGraph] = {}
         for info, module in zip(manifest.graphs, shipped, strict=True):

@@ -27,6 +27,7 @@ from edgetrack.quantization.replay import replay
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import hint_for, load
+from edgetrack.runtime.trackers.base import operators_of
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE, Comparison, compare, read_golden, run_graph
 
 if TYPE_CHECKING:
@@ -200,7 +201,8 @@ class _BundleLowering:
         for info in source.manifest.graphs:
             inputs = () if recording is None else recording.fed[info.name]
             patterns = patterns_of(self.work.recipe.stages, kept, info.name)
-            wide = self._lower(writer.folder / info.file, Lowering(precision, inputs, self.method, patterns), quick)
+            lowering = Lowering(precision, inputs, self.method, patterns, operators_of(source.manifest))
+            wide = self._lower(writer.folder / info.file, lowering, quick)
             exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in wide), "fp32"))
         calibration, tools = None, dict(source.manifest.tools)
         if precision == "int8":
@@ -267,7 +269,9 @@ class _BundleLowering:
     def _compare(self, manifest: Manifest, info: GraphInfo, folder: Path, golden: dict[str, Array]) -> list[Comparison]:
         """Run a lowered graph on the record's inputs; its outputs take the place of FP32's in `golden`."""
         limits = msgspec.structs.asdict(self.work.recipe.tolerance(manifest.precision))
-        options = BackendOptions(threads=usable_cores(), precision_hint=hint_for(manifest, None))
+        options = BackendOptions(
+            threads=usable_cores(), precision_hint=hint_for(manifest, None), operators=operators_of(manifest)
+        )
         graph = backend_of(proof_target(manifest.target).name)(info, folder / info.file, options)
         comparisons = []
         try:

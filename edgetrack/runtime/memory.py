@@ -52,6 +52,11 @@ def _latest(t: int, count: int) -> tuple[int, ...]:
     return (t - 1,) if count == 1 else tuple(j * (t - 1) // (count - 1) for j in range(count))
 
 
+def _plain_number(text: str) -> int:
+    """A number of at most eight digits; -1 for any other text."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 8 else -1
+
+
 CONFIDENT = "confident"
 """The rule that asks for scores: without any it is `nearest`, whose number of entries it has."""
 _RULES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
@@ -91,7 +96,7 @@ class MemorySchedule:
             ValueError: it is none, or asks for scores that are not kept.
         """
         rule, _, count = text.partition(":")
-        if rule not in _RULES or not (count.isascii() and count.isdecimal() and 1 <= int(count[:4]) <= 64):
+        if rule not in _RULES or not 1 <= _plain_number(count) <= 64:
             raise ValueError(f"schedule {text!r}: expected {', '.join(_RULES)} and a count of 1..64, such as uniform:3")
         if rule == CONFIDENT and not scored:
             raise ValueError(f"schedule {text!r}: this tracker keeps no scores of past frames, use uniform:{count}")
@@ -153,7 +158,7 @@ class Retention(NamedTuple):
         if text in ("exact", "exact:disk"):
             return cls(None, text == "exact:disk")
         kind, _, limit = text.partition(":")
-        if kind == "bounded" and limit.isascii() and limit.isdecimal() and 2 <= int(limit[:9]) <= 1_000_000:
+        if kind == "bounded" and 2 <= _plain_number(limit) <= 1_000_000:
             return cls(int(limit), False)
         raise ValueError(f"memory {text!r}: expected exact, exact:disk or bounded:M with M of 2 or more")
 

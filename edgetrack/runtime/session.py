@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -88,7 +88,8 @@ class Tracker:
         self._closed = False
         self._frame_size = (0, 0)
         self._spent: dict[str, int] = {}
-        graph_class = backend_of(self.manifest.target)
+        graph_class, family = backend_of(self.manifest.target), find_procedure(self.manifest)
+        options = replace(options, operators=family.operators)
         with ExitStack() as stack:
             stack.callback(bundle.close)
             self.graphs: dict[str, CompiledGraph] = {}
@@ -101,7 +102,7 @@ class Tracker:
                 graph = graph_class(info, path, options)
                 stack.callback(graph.close)
                 self.graphs[info.name] = graph
-            self._procedure: Procedure = find_procedure(self.manifest)(self.manifest, self.graphs)
+            self._procedure: Procedure = family(self.manifest, self.graphs)
             self._text: Text | None = None
             self._phrases: dict[str, str] = {}
             self.set_text(text)

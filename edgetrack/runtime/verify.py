@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from edgetrack.capabilities import backend_of
 from edgetrack.errors import BundleError
 from edgetrack.io import encode_json
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, StructureFinding
+from edgetrack.runtime.trackers.base import operators_of
 
 GOLDEN_FILE, PARITY_FILE, LAYERS_FILE = "golden.npz", "parity.json", "layers.json"
 _LARGEST_ITEM, _LARGEST_HEADER, _MOST_SAMPLES = 8, 4096, 64
@@ -177,6 +179,7 @@ def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
     backend = backend_of(bundle.manifest.target)
     if not backend.runs_here():
         return _verify_structure(bundle, backend.check_structure(bundle))
+    options = replace(options, operators=operators_of(bundle.manifest))
     limits = _tolerance(bundle)
     golden = _golden(read_golden(bundle))
     checks: list[Comparison] = []

@@ -42,12 +42,14 @@ class Lowering:
         inputs: what the graph is fed, by running the tracker; empty where the precision needs none.
         method: of quantization.
         kept: regular expressions for the whole names of nodes that stay in FP32.
+        operators: those that the tracker's family needs beyond plain ones, see `Procedure.operators`.
     """
 
     precision: str
     inputs: Sequence[Inputs] = ()
     method: Method = field(default_factory=Method)
     kept: tuple[str, ...] = ()
+    operators: frozenset[str] = frozenset()
 
 
 class Exporter(abc.ABC):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BackendMissingError, EdgetrackError
 from edgetrack.export.lowering import Ignored, fold_weights, quantize, signed, to_half
 from edgetrack.export.targets.base import Exporter, Lowering
@@ -109,6 +110,7 @@ class OnnxExporter(Exporter):
         weights stored as INT8, which ONNX Runtime and TensorRT read alike.
         """
         onnx = _import()
+        check_onnx(path, lowering.operators)
         model = onnx.load(str(path))
         wide: tuple[str, ...] = ()
         if lowering.precision == "fp16":

@@ -13,7 +13,7 @@ from edgetrack.export.lowering import Ignored, quantize
 from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.export.targets.onnx import to_onnx
 from edgetrack.io import ScratchFolder
-from edgetrack.runtime.backends.openvino.backend import import_openvino, shared_core
+from edgetrack.runtime.backends.openvino.backend import import_openvino, read_ir, shared_core
 
 if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule
@@ -60,7 +60,7 @@ class OpenVinoExporter(Exporter):
         if lowering.precision == "bf16":
             return ()
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            model = shared_core().read_model(path)
+            model = read_ir(shared_core(), path, lowering.operators)
             if lowering.precision == "int8":
                 model = quantize(model, lowering.inputs, lowering.method, Ignored(patterns=lowering.kept))
             _save(openvino, model, Path(scratch) / path.name, half=lowering.precision == "fp16")

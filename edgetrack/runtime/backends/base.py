@@ -47,12 +47,14 @@ class BackendOptions:
         threads: threads of one inference; at least 1.
         precision_hint: arithmetic asked of the backend at run time (`bf16`), None for the bundle's own precision.
         cache: folder for what a backend compiles, or None for no cache.
+        operators: those that the tracker's family needs beyond plain ones, see `Procedure.operators`.
     """
 
     device: str = "cpu"
     threads: int = 1
     precision_hint: str | None = None
     cache: Path | None = None
+    operators: frozenset[str] = frozenset()
 
     def require_cpu(self, backend: str) -> None:
         """Raise DeviceUnavailableError for any device but the processor."""

@@ -10,7 +10,7 @@ import abc
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -28,9 +28,23 @@ from edgetrack.runtime.prompt import Prompt
 StageTimer = Callable[[str], None]
 """Ends a stage of an update, `crop`, `graphs` or `decode`; one that ends twice is added up."""
 NOT_FINITE = "the graph returned NaN or infinity; the last box is kept"
+NO_BOX = "the box found is none that a frame can hold; the last box is kept"
 Pattern = Mapping[str, tuple[int | str, ...]]
 """Shapes of tensors by name; a name in place of a dimension stands for any number, the same one everywhere."""
 _Settings = TypeVar("_Settings", bound=msgspec.Struct)
+
+# Ranges of the numbers of a procedure: what is outside is a slip or an attack, and would end as an overflow in a crop.
+Side = Annotated[int, msgspec.Meta(ge=8, le=4096)]
+"""Of a crop, in its pixels."""
+Factor = Annotated[float, msgspec.Meta(ge=0.1, le=100)]
+"""Side of a crop over the square root of the box's area."""
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Strength = Annotated[float, msgspec.Meta(ge=0, le=1000)]
+"""Of a penalty; 0 for none."""
+Pixels = Annotated[float, msgspec.Meta(ge=0.01, le=4096)]
+"""Of the frame: a least side, a margin."""
+Threshold = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]
+"""Of a score."""
 
 
 Diagnostics = Mapping[str, Mapping[str, float]]
@@ -81,6 +95,8 @@ class Procedure(abc.ABC):
     Attributes:
         settings_type: what the manifest's procedure section is read as; values are checked by it before an export.
         modalities: images a frame; with 2, a frame is uint8 (H, W, 6), both images' BGR channels.
+        operators: operators that its graphs need and that are refused otherwise: `Loop`, `If`, `Scan`, or
+            `domain::Name` for one that is not ONNX's own.
         remembers: whether what a frame's graphs are fed depends on the frames before, not on the last box alone.
         prompt: what the tracker reads of a description of the target, given by `set_text` before `init`; None for a
             tracker without language.
@@ -93,6 +109,7 @@ class Procedure(abc.ABC):
 
     settings_type: ClassVar[type[msgspec.Struct] | None] = None
     modalities: ClassVar[int] = 1
+    operators: ClassVar[frozenset[str]] = frozenset()
     remembers: bool = False
     prompt: Prompt | None = None
     diagnostics: Diagnostics = NO_DIAGNOSTICS
@@ -150,6 +167,8 @@ class Procedure(abc.ABC):
         timer("graphs")
         attention = self._attention() if self.looks else ()
         found = self.decode(frame, scale) if all_finite(*self.maps) else None
+        if found is not None and not found.box.can_be_followed:
+            found = Decision(self.state, 0.0, NO_BOX)
         box, score, reason, *_ = found or Decision(self.state, 0.0, NOT_FINITE)
         if reason is None and score < self.lost_below:
             reason = f"score {score:.3f} is below {self.lost_below:g}"
@@ -192,7 +211,7 @@ def read_settings(values: Mapping[str, Scalar], kind: type[_Settings]) -> _Setti
     """A manifest's procedure section as the tracker's own settings.
 
     Raises:
-        BundleError: a number is missing, unknown or of the wrong kind.
+        BundleError: a number is missing, unknown, of the wrong kind or out of its range, or two do not suit each other.
     """
     try:
         return msgspec.convert(dict(values), kind, strict=False)
@@ -253,6 +272,14 @@ def _is_attention(tensor: TensorInfo) -> bool:
 def find_procedure(manifest: Manifest) -> type[Procedure]:
     """The procedure class of a bundle's tracker; see `find_family`."""
     return find_family(manifest.tracker if manifest.family is msgspec.UNSET else manifest.family)
+
+
+def operators_of(manifest: Manifest) -> frozenset[str]:
+    """Operators that a bundle's graphs may hold beyond plain ones; none where its family is not installed."""
+    try:
+        return find_procedure(manifest).operators
+    except UnknownNameError:
+        return frozenset()
 
 
 def find_family(name: str) -> type[Procedure]:

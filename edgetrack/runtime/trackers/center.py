@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import msgspec
 import numpy as np
@@ -26,7 +26,19 @@ from edgetrack.runtime.crop import (
 )
 from edgetrack.runtime.decode import Map, Peak, decode_center, hann_open, map_back
 from edgetrack.runtime.memory import MemoryBank, MemoryEstimate, MemorySchedule, Retention
-from edgetrack.runtime.trackers.base import Decision, Pattern, Procedure, StageTimer, check_graphs, read_settings
+from edgetrack.runtime.trackers.base import (
+    Decision,
+    Factor,
+    Fraction,
+    Pattern,
+    Pixels,
+    Procedure,
+    Side,
+    StageTimer,
+    Threshold,
+    check_graphs,
+    read_settings,
+)
 from edgetrack.runtime.trackers.roles import Templates, UpdatePolicy, check_roles, padding_mask
 
 MAPS: Pattern = {
@@ -43,17 +55,12 @@ class CenterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     box is reported and followed all the same, as published.
     """
 
-    template_factor: float
-    template_size: int
-    search_factor: float
-    search_size: int
-    clip_margin: float
-    lost_below: float
-
-    def __post_init__(self) -> None:
-        positive = (self.template_factor, self.template_size, self.search_factor, self.search_size, self.clip_margin)
-        if not all(0 < value < math.inf for value in positive) or not math.isfinite(self.lost_below):
-            raise ValueError(f"sizes, factors and margin must be positive and all numbers finite, found {self}")
+    template_factor: Factor
+    template_size: Side
+    search_factor: Factor
+    search_size: Side
+    clip_margin: Pixels
+    lost_below: Threshold
 
 
 class CenterDecoder:
@@ -144,19 +151,18 @@ class RoleSettings(CenterSettings, frozen=True, kw_only=True):
     `update_above` and `score_decay` are the `UpdatePolicy`, `target_box` is how the template's box is written.
     """
 
-    clip_margin: float = 10.0
-    lost_below: float = 0.0
+    clip_margin: Pixels = 10.0
+    lost_below: Threshold = 0.0
     clip: bool = True
     crop: Literal["square", "whole"] = "square"
     on_lost: Literal["flag", "hold"] = "flag"
     update: Literal["fixed", "interval", "best"] = "fixed"
-    update_interval: int = 0
-    update_above: float = 0.0
-    score_decay: float = 1.0
+    update_interval: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    update_above: Threshold = 0.0
+    score_decay: Fraction = 1.0
     target_box: Literal["xyxy", "xywh"] = "xyxy"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.update == "fixed" and (self.update_interval or self.update_above):
             raise ValueError('update_interval and update_above need update = "interval" or "best"')
         if self.update != "fixed" and not (self.update_interval >= 1 and 0 < self.score_decay <= 1):
@@ -310,7 +316,6 @@ class TemplateMemorySettings(CenterSettings, frozen=True):
     memory: str
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.entries()
         Retention.parse(self.memory)
 

@@ -25,9 +25,15 @@ from edgetrack.runtime.decode import CellChooser, Found, Map, all_finite, hann_c
 from edgetrack.runtime.memory import EncodedMemory, MemoryBank, MemoryEstimate, MemorySchedule, Retention
 from edgetrack.runtime.trackers.base import (
     Decision,
+    Factor,
+    Fraction,
     Pattern,
+    Pixels,
     Procedure,
+    Side,
     StageTimer,
+    Strength,
+    Threshold,
     check_graphs,
     read_settings,
     shapes_of,
@@ -49,32 +55,20 @@ class DastmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graphs were made with, `gate_seed` decides what `random` draws after each `init`.
     """
 
-    search_factor: float
-    search_size: int
-    window_influence: float
-    penalty_k: float
-    size_rate: float
-    smallest_side: float
+    search_factor: Factor
+    search_size: Side
+    window_influence: Fraction
+    penalty_k: Strength
+    size_rate: Fraction
+    smallest_side: Pixels
     schedule: str
-    newest_above: float
+    newest_above: Threshold
     memory: str
-    lost_below: float
+    lost_below: Threshold
     gate: GateMode = "soft"
     gate_seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
-        shares = (self.window_influence, self.size_rate)
-        if not (
-            all(0 < value < math.inf for value in (self.search_factor, self.smallest_side))
-            and 2 <= self.search_size <= 4096
-            and all(0 <= value <= 1 for value in shares)
-            and 0 <= self.penalty_k < math.inf
-            and all(map(math.isfinite, (self.newest_above, self.lost_below)))
-        ):
-            raise ValueError(
-                "search_factor and smallest_side must be positive, search_size 2..4096, window_influence and size_rate "
-                f"0..1, penalty_k at least 0 and all numbers finite, found {self}"
-            )
         MemorySchedule.parse(self.schedule)
         Retention.parse(self.memory)
 

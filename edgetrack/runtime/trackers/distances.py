@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import cv2
 import msgspec
@@ -21,7 +21,18 @@ from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import Colour, CropRule, Image, PixelSquare, Scratch, crop_filled
 from edgetrack.runtime.decode import CellChooser, DistanceDecoder, Found, Map, hann_closed, size_with_context
-from edgetrack.runtime.trackers.base import Decision, Pattern, Procedure, check_graphs, read_settings
+from edgetrack.runtime.trackers.base import (
+    Decision,
+    Fraction,
+    Pattern,
+    Pixels,
+    Procedure,
+    Side,
+    Strength,
+    Threshold,
+    check_graphs,
+    read_settings,
+)
 from edgetrack.runtime.trackers.roles import Templates, UpdatePolicy, check_roles
 
 
@@ -33,27 +44,26 @@ class ContextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     the box is reported and followed all the same.
     """
 
-    template_size: int
-    search_size: int
-    stride: int
-    window_influence: float
-    penalty_k: float
-    size_rate: float
-    smallest_side: float
-    lost_below: float
+    template_size: Side
+    search_size: Side
+    stride: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    window_influence: Fraction
+    penalty_k: Strength
+    size_rate: Fraction
+    smallest_side: Pixels
+    lost_below: Threshold
 
     def __post_init__(self) -> None:
-        positive = (self.template_size, self.search_size, self.stride, self.smallest_side)
-        shares = (self.window_influence, self.size_rate)
-        if not (
-            all(0 < value < math.inf for value in positive)
-            and all(0 <= value <= 1 for value in shares)
-            and 0 <= self.penalty_k < math.inf
-            and math.isfinite(self.lost_below)
-        ):
-            raise ValueError(
-                "sizes, stride and smallest_side must be positive, window_influence and size_rate 0..1, penalty_k at "
-                f"least 0 and all numbers finite, found {self}"
+        if self.search_size < self.template_size:
+            raise ValueError(f"search_size {self.search_size} is smaller than template_size {self.template_size}")
+
+    def check_stride(self, manifest: Manifest, cells: int) -> None:
+        """Raise BundleError unless that many cells lie in the search crop, two or more on each side."""
+        if cells < 2 or self.stride * (cells - 1) >= self.search_size:
+            raise BundleError(
+                f"the graphs of bundle {manifest.name!r} do not suit its procedure: {cells} x {cells} cells of stride "
+                f"{self.stride} in a search crop of {self.search_size} pixels, expected 2 or more on each side, within "
+                "the crop; export it again"
             )
 
     def rounded_side(self, side: float) -> int:
@@ -78,8 +88,8 @@ class DistancesSettings(ContextSettings, frozen=True, kw_only=True):
 
     size_smoothing: Literal[1, 2] = 2
     origin: Literal["half-even", "half-up"] = "half-even"
-    smallest_side: float = 10.0
-    lost_below: float = 0.0
+    smallest_side: Pixels = 10.0
+    lost_below: Threshold = 0.0
 
     def rounded_side(self, side: float) -> int:
         return math.floor(side + 0.5)
@@ -201,8 +211,7 @@ class DistancesFamily(Procedure):
         inputs: Pattern = {info.name: info.shape for info in manifest.graph("step").inputs}
         if unfit := [name for name in inputs if name in ("target_box", "search_mask", "template_mask")]:
             raise BundleError(f"family distances fills no input {unfit[0]!r}; bundle {manifest.name!r} has one")
-        if check_graphs(manifest, {"step": (inputs, maps)})["cells"] < 2:
-            raise BundleError(f"bundle {manifest.name!r} has maps of one cell; expected 2 or more on each side")
+        settings.check_stride(manifest, check_graphs(manifest, {"step": (inputs, maps)})["cells"])
         self.search_crop = cast(Image, self.step.inputs["search"])
         self.score, self.reg = (cast(Map, self.step.outputs[name]) for name in ("score", "reg"))
         self.maps = (self.score, self.reg)

@@ -129,11 +129,7 @@ def _check_graphs(manifest: Manifest, settings: NanoTrackSettings) -> None:
     search: Pattern = {"search": (settings.search_size, settings.search_size, 3)}
     maps: Pattern = {"cls": (1, 2, "cells", "cells"), "loc": (1, 4, "cells", "cells")}
     cells = check_graphs(manifest, {"template": (template, kernels), "step": ({**search, **kernels}, maps)})["cells"]
-    if cells < 2:
-        raise BundleError(
-            f"the graphs of bundle {manifest.name!r} do not suit its procedure: {cells} x {cells} cells, expected 2 or "
-            "more on each side; export it again"
-        )
+    settings.check_stride(manifest, cells)
     if settings.variant == "opencv" and cells != OPENCV_CELLS:
         raise BundleError(
             f"variant 'opencv' works on {OPENCV_CELLS} x {OPENCV_CELLS} cells, the graphs of bundle {manifest.name!r} "

@@ -26,7 +26,7 @@ from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import CropRule, Image, PixelSquare
+from edgetrack.runtime.crop import LARGEST_COPY, CropRule, Image, PixelSquare
 
 TEMPLATE_ROLES = ("template", "online_template", "templates", "target_box", "template_mask")
 SEARCH_ROLES = ("search", "search_mask")
@@ -76,6 +76,10 @@ def padding_mask(square: PixelSquare, frame: Frame, out: Array) -> None:
     """
     edges = []
     for start, length, size in zip((square.y, square.x), frame.shape[:2], out.shape, strict=True):
+        if square.side > LARGEST_COPY:  # without a list of its pixels: both that each pixel of the crop mixes
+            first = np.floor((np.arange(size) + 0.5) * (square.side / size) - 0.5) + float(start)
+            edges.append((first < 0) | (first + 1 >= length - 1))
+            continue
         place = np.arange(start, start + square.side)
         line = ((place < 0) | (place >= length - 1)).astype(np.float32)[None]
         edges.append(cv2.resize(line, (size, 1), interpolation=cv2.INTER_LINEAR)[0] > 0)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 import numpy as np
@@ -20,9 +19,13 @@ from edgetrack.runtime.decode import CellChooser, Map, hann_closed
 from edgetrack.runtime.memory import MemoryBank, MemoryEstimate, MemorySchedule, Retention
 from edgetrack.runtime.trackers.base import (
     Decision,
+    Fraction,
     Pattern,
+    Pixels,
     Procedure,
+    Side,
     StageTimer,
+    Threshold,
     check_graphs,
     read_settings,
     shapes_of,
@@ -30,6 +33,8 @@ from edgetrack.runtime.trackers.base import (
 
 # Crops are kept as 16-bit fractions of 255: half the memory of float32, wrong by 0.002 grey levels at most.
 LEVELS = 257
+# Less than 1 would cut into the box.
+_ContextFactor = Annotated[float, msgspec.Meta(ge=1, le=100)]
 
 
 class SpmTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,30 +45,20 @@ class SpmTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reported and followed all the same.
     """
 
-    template_factor: float
-    template_size: int
-    search_factor: float
-    search_size: int
-    cell: int
-    window_influence: float
-    smallest_side: float
+    template_factor: _ContextFactor
+    template_size: Side
+    search_factor: _ContextFactor
+    search_size: Side
+    cell: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    window_influence: Fraction
+    smallest_side: Pixels
     schedule: str
     memory: str
-    lost_below: float
+    lost_below: Threshold
 
     def __post_init__(self) -> None:
-        positive = (self.template_size, self.search_size, self.cell, self.smallest_side)
-        if not (
-            all(0 < value < math.inf for value in positive)
-            and all(1 <= value < math.inf for value in (self.template_factor, self.search_factor))
-            and 0 <= self.window_influence <= 1
-            and math.isfinite(self.lost_below)
-            and self.template_size % self.cell == 0
-        ):
-            raise ValueError(
-                "sizes must be positive, template_size a multiple of cell, factors at least 1, window_influence 0..1 "
-                f"and all numbers finite, found {self}"
-            )
+        if self.template_size % self.cell:
+            raise ValueError(f"template_size {self.template_size} is no multiple of cell {self.cell}")
         schedule = MemorySchedule.parse(self.schedule)
         if schedule.rule not in ("fixed", "spread"):
             raise ValueError(f"schedule {self.schedule!r}: expected one of always as many entries, fixed or spread")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature
 
@@ -44,7 +45,10 @@ class OnnxRuntimeGraph(CompiledGraph):
         runtime = _import()
         options.require_cpu("ONNX")
         options.refuse_hint("ONNX Runtime", "onnx")
+        check_onnx(path, options.operators)
         settings = runtime.SessionOptions()
+        # Else a name or a first byte would have it read as another format, past the check.
+        settings.add_session_config_entry("session.load_model_format", "ONNX")
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3

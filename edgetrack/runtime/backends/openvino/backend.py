@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,16 @@ from typing import Any
 import numpy as np
 
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.io import encode_json, sha256
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature
+from edgetrack.runtime.backends.cache import CompiledCache, CompiledKey
 
 HINTS = {None: "f32", "bf16": "bf16"}
+MAX_XML_BYTES = 64 << 20
+MAX_ELEMENTS = 1 << 29
+"""Of one tensor within a graph: 2 GiB of FP32."""
+# What OpenVINO makes of ONNX's control flow, by any of these names.
+CONTROL_FLOW = {"If": {"If"}, "Loop": {"Loop"}, "TensorIterator": {"Loop", "Scan"}}
 
 
 def import_openvino() -> Any:
@@ -44,6 +53,57 @@ def shared_core() -> Any:
     return import_openvino().Core()
 
 
+def read_ir(core: Any, path: Path, operators: Collection[str] = ()) -> Any:
+    """An IR (`.xml` and `.bin`) as an OpenVINO model, without control flow and without tensors of absurd size.
+
+    Args:
+        core: `openvino.Core`.
+        path: of the `.xml`; other formats, which OpenVINO tells by their names, may lead to other files.
+        operators: `Loop`, `If`, `Scan`: those that the tracker's family needs all the same.
+
+    Raises:
+        BundleIntegrityError: it is none, or holds what is refused; the message names the node.
+        RuntimeError: OpenVINO cannot read it.
+    """
+    weights = _weights(path)
+    model = core.read_model(path, weights)
+    for node in model.get_ops():
+        kind = node.get_type_name()
+        what = f"graph {path.stem!r}: node {node.get_friendly_name()!r} ({kind})"
+        if kind in CONTROL_FLOW and not CONTROL_FLOW[kind] & frozenset(operators):
+            raise BundleIntegrityError(f"{what} is control flow, which this tracker's family does not need")
+        for output in node.outputs():
+            shape = output.get_partial_shape()
+            if shape.is_static and math.prod(shape.to_shape()) > MAX_ELEMENTS:
+                raise BundleIntegrityError(f"{what} makes {shape} numbers; at most {MAX_ELEMENTS} are allowed")
+    return model
+
+
+def _weights(path: Path) -> Path:
+    """The second file of an IR."""
+    if path.suffix != ".xml":
+        raise BundleIntegrityError(f"{path.name} is no OpenVINO IR, whose name ends in .xml; export the bundle again")
+    if path.is_file() and path.stat().st_size > MAX_XML_BYTES:
+        raise BundleIntegrityError(f"{path.name} is larger than the {MAX_XML_BYTES} bytes that an IR's graph may have")
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise BundleIntegrityError(f"OpenVINO cannot read {path.name}: {weights.name} is missing")
+    return weights
+
+
+def _key(openvino: Any, core: Any, path: Path, options: BackendOptions) -> CompiledKey:
+    return {
+        "weights": sha256(_weights(path)),
+        "graph": sha256(path),
+        "openvino": str(openvino.get_version()),
+        "processor": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
+        "able": ", ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        "precision": HINTS[options.precision_hint],
+        "threads": options.threads,
+        "operators": ", ".join(sorted(options.operators)),
+    }
+
+
 class OpenVinoGraph(CompiledGraph):
     """A graph in OpenVINO."""
 
@@ -57,14 +117,7 @@ class OpenVinoGraph(CompiledGraph):
     def _open(self, path: Path, options: BackendOptions) -> None:
         openvino = import_openvino()
         options.require_cpu("OpenVINO")
-        core = shared_core()
-        config = self._config(core, options)
-        try:
-            self._compiled = core.compile_model(core.read_model(path), "CPU", config)
-        except RuntimeError as error:
-            raise BundleIntegrityError(
-                f"OpenVINO cannot read {path.name}: {str(error).strip().splitlines()[-1]}"
-            ) from None
+        self._compiled = self._compile(openvino, path, options)
         self._check_signature("inputs", self._signature(self._compiled.inputs))
         self._check_signature("outputs", self._signature(self._compiled.outputs))
         self._request = self._compiled.create_infer_request()
@@ -72,6 +125,29 @@ class OpenVinoGraph(CompiledGraph):
             self._request.set_tensor(name, openvino.Tensor(buffer, shared_memory=True))
         for name, buffer in self.outputs.items():
             self._request.set_tensor(name, openvino.Tensor(buffer, shared_memory=True))
+
+    def _compile(self, openvino: Any, path: Path, options: BackendOptions) -> Any:
+        """Read and compile a graph, or take it from the cache; OpenVINO's own cache trusts any file that it finds."""
+        core = shared_core()
+        config = self._config(core, options)
+        compiled = CompiledCache(options.cache, "openvino", "compiled graph")
+        try:
+            key = _key(openvino, core, path, options)
+        except OSError as error:
+            raise BundleIntegrityError(f"OpenVINO cannot read {path.name}: {error.strerror or error}") from None
+        name = f"{sha256(encode_json(key))[:32]}.blob"
+        cached = compiled.read(self.info.name, name, key)
+        try:
+            if cached is not None:
+                return core.import_model(cached, "CPU", config)
+            found = core.compile_model(read_ir(core, path, options.operators), "CPU", config)
+        except RuntimeError as error:
+            raise BundleIntegrityError(
+                f"OpenVINO cannot read {path.name}: {str(error).strip().splitlines()[-1]}"
+            ) from None
+        if compiled.folder is not None:
+            compiled.keep(name, found.export_model().getvalue(), key)
+        return found
 
     @staticmethod
     def _config(core: Any, options: BackendOptions) -> dict[str, Any]:
@@ -82,16 +158,13 @@ class OpenVinoGraph(CompiledGraph):
             raise DeviceUnavailableError(
                 f"this CPU cannot compute in bfloat16 (OpenVINO lists {', '.join(able)}); drop the hint"
             )
-        config: dict[str, Any] = {
+        return {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": options.threads,
             # Without it OpenVINO computes FP32 graphs in bfloat16 on CPUs that have it, unasked.
             "INFERENCE_PRECISION_HINT": HINTS[options.precision_hint],
         }
-        if options.cache is not None:
-            config["CACHE_DIR"] = str(options.cache / "openvino")
-        return config
 
     @staticmethod
     def _signature(ports: Any) -> GraphSignature:

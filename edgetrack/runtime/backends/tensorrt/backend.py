@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
 from edgetrack.io import sha256
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
@@ -49,13 +50,13 @@ class TensorRtGraph(CompiledGraph):
         options.refuse_hint("TensorRT", "tensorrt")
         self._device = Device(runtime, options.device)
         try:
-            self._engine = self._load(installation, path, options.cache)
+            self._engine = self._load(installation, path, options.cache, options.operators)
             self._prepare(installation)
         except BaseException:
             self._device.close()
             raise
 
-    def _load(self, installation: Installation, path: Path, cache: Path | None) -> Any:
+    def _load(self, installation: Installation, path: Path, cache: Path | None, operators: frozenset[str]) -> Any:
         capability = self._device.capability
         able = installation.capabilities()
         if able and capability not in able:
@@ -64,9 +65,12 @@ class TensorRtGraph(CompiledGraph):
                 f"cuda:{self._device.index}; it knows {', '.join(able)}. Install the package tensorrt in its place"
             )
         try:
+            beside = check_onnx(path, operators)
             onnx = path.read_bytes()
         except OSError as error:
             raise BundleIntegrityError(f"{path.name} cannot be read: {error.strerror or error}") from None
+        if beside:
+            raise BundleIntegrityError(f"{path.name} has data in {beside[0].name}; TensorRT reads one file: save it so")
         key = Key(
             onnx_sha256=sha256(onnx),
             package=installation.name,

@@ -1,13 +1,12 @@
 """Engines are a cache of the ONNX: found by their key, checked by their hash, built again where either differs.
 
 An engine is compiled code. TensorRT is handed only what was built from this ONNX, by this version, for this compute
-capability, and whose bytes are those that were recorded then.
+capability, and whose bytes are those that were recorded then (`edgetrack.runtime.backends.cache`).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Annotated
 import msgspec
 
 from edgetrack.bundle.manifest import FilePath, GraphInfo, Sha256
-from edgetrack.errors import BundleIntegrityError, EdgetrackError
-from edgetrack.io import BAD_JSON, read_bytes, sha256, write_whole
+from edgetrack.errors import BundleIntegrityError
+from edgetrack.io import sha256
+from edgetrack.runtime.backends.cache import CompiledCache, CompiledKey
 from edgetrack.runtime.backends.tensorrt.builder import SETTINGS
 
 log = logging.getLogger(__name__)
 Builder = Callable[[bytes], bytes]
-MAX_RECORD_BYTES = 1 << 16
 MAX_ENGINE_BYTES = 2 << 30
 
 
@@ -59,13 +58,6 @@ class EngineInfo(Key, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Key(**{name: getattr(self, name) for name in Key.__struct_fields__})
 
 
-class CachedEngine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What lies beside a cached engine."""
-
-    key: Key
-    sha256: str
-
-
 def find_engine(info: GraphInfo, path: Path, key: Key, cache: Path | None, build: Builder) -> bytes:
     """The engine of a graph: the bundle's, else the cached one, else a new one, which is cached.
 
@@ -82,15 +74,14 @@ def find_engine(info: GraphInfo, path: Path, key: Key, cache: Path | None, build
     shipped = _shipped(info, path, key)
     if shipped is not None:
         return shipped
-    folder = None if cache is None else _trusted(cache / "tensorrt")
-    file = None if folder is None else folder / f"{key.onnx_sha256[:24]}-{key.package}-{key.capability}.engine"
-    cached = None if file is None else _cached(info.name, file, key)
-    if cached is not None:
+    compiled = CompiledCache(cache, "tensorrt", "engine")
+    name = f"{key.onnx_sha256[:24]}-{key.package}-{key.capability}.engine"
+    needed: CompiledKey = msgspec.structs.asdict(key)
+    if (cached := compiled.read(info.name, name, needed)) is not None:
         return cached
     log.warning("graph %s: building an engine by %s; this takes seconds to minutes", info.name, key.describe())
     engine = build(path.read_bytes())
-    if file is not None:
-        _store(file, engine, key)
+    compiled.keep(name, engine, needed)
     return engine
 
 
@@ -141,49 +132,3 @@ def unpacked(data: bytes, name: str) -> bytes:
     if not inflate.eof:
         raise BundleIntegrityError(f"{name} is cut, or unpacks to more than {MAX_ENGINE_BYTES} bytes; export it again")
     return engine
-
-
-def _trusted(folder: Path) -> Path | None:
-    """The folder, made where it is missing; None where others could have put something there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        state = folder.stat()
-    except OSError as error:
-        log.warning("engines are not cached: %s: %s", folder, error.strerror or error)
-        return None
-    if hasattr(os, "geteuid") and (state.st_uid != os.geteuid() or state.st_mode & 0o022):
-        log.warning("engines are not cached: %s belongs to, or can be written by, others; type: chmod 700 it", folder)
-        return None
-    return folder
-
-
-def _cached(graph: str, file: Path, key: Key) -> bytes | None:
-    """A cached engine that is what its record and the key say; None otherwise, with the reason told."""
-    beside = file.with_suffix(".json")
-    if not beside.is_file() or not file.is_file():
-        return None
-    try:
-        record = msgspec.json.decode(read_bytes(beside, MAX_RECORD_BYTES), type=CachedEngine)
-    except BAD_JSON as error:
-        log.warning("graph %s: the record of the cached engine is damaged (%s): building again", graph, error)
-        return None
-    if record.key != key:
-        log.warning(
-            "graph %s: the cached engine was built by %s, needed is %s: building again",
-            graph, record.key.describe(), key.describe(),
-        )  # fmt: skip
-        return None
-    data = file.read_bytes()
-    if sha256(data) != record.sha256:
-        log.warning("graph %s: the cached engine was changed after it was built: building again", graph)
-        return None
-    return data
-
-
-def _store(file: Path, engine: bytes, key: Key) -> None:
-    # The engine first: a record without its engine, or with another one's hash, is never loaded.
-    try:
-        write_whole(file, engine)
-        write_whole(file.with_suffix(".json"), msgspec.json.encode(CachedEngine(key=key, sha256=sha256(engine))))
-    except EdgetrackError as error:
-        log.warning("the engine is not cached: %s", error)

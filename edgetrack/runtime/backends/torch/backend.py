@@ -11,6 +11,7 @@ import msgspec
 from edgetrack.bundle.manifest import Scalar
 from edgetrack.errors import (
     BackendMissingError,
+    BundleError,
     BundleIntegrityError,
     CheckpointError,
     UnknownNameError,
@@ -122,6 +123,11 @@ class TorchGraph(CompiledGraph):
         if self._torch.get_num_threads() != self._threads:
             self._torch.set_num_threads(self._threads)
         for name, value in self._module(*self._in).items():
+            if value.shape != self._out[name].shape:
+                raise BundleError(
+                    f"graph {self.info.name!r} returns {name!r} of shape {tuple(value.shape)}, declared is "
+                    f"{tuple(self._out[name].shape)}; export the bundle again"
+                )
             self._out[name].copy_(value)
 
     def _close(self) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import openvino
 import pytest
 
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError
+from edgetrack.io import sha256
 from edgetrack.runtime.backends.openvino.backend import shared_core
 from edgetrack.runtime.session import load
 from edgetrack.runtime.verify import run_graph
@@ -45,6 +47,43 @@ def test_compiled_model_is_cached_and_loads_again(
     assert listings[0]
     assert listings[0] == listings[1]
     assert boxes[0] == pytest.approx(boxes[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("spoil", ["swapped", "recorded by one of the group"])
+def test_another_models_blob_is_never_run(
+    graph_file: Callable[..., Any], recorded: Callable[..., Any], tmp_path: Path, spoil: str
+) -> None:
+    cache = tmp_path / "cache"
+    file, given = graph_file("openvino", "step"), recorded("openvino", "step")
+    graph = file.open(cache=cache)
+    before = run_graph(graph, given["in"])["score"].copy()
+    graph.close()
+    (blob,) = (cache / "openvino").glob("*.blob")
+    enemy = shared_core().compile_model(_halved(file.path), "CPU").export_model().getvalue()
+    blob.write_bytes(enemy)
+    if spoil != "swapped":
+        record = msgspec.json.decode(blob.with_suffix(".json").read_bytes())
+        blob.with_suffix(".json").write_bytes(msgspec.json.encode({**record, "sha256": sha256(enemy)}))
+        graph = file.open(cache=cache)
+        assert np.allclose(run_graph(graph, given["in"])["score"], before / 2), "the attack works on a trusted folder"
+        graph.close()
+        (cache / "openvino").chmod(0o770)
+    graph = file.open(cache=cache)
+    assert np.array_equal(run_graph(graph, given["in"])["score"], before)
+    graph.close()
+
+
+def _halved(path: Path) -> Any:
+    """A model of the same ports whose scores are half."""
+    from openvino import opset13
+
+    model = shared_core().read_model(path)
+    (result,) = (port.get_node() for port in model.outputs if port.any_name == "score")
+    half = opset13.multiply(result.input_value(0), opset13.constant(np.float32(0.5)))
+    half.output(0).set_names({"score"})
+    result.input(0).replace_source_output(half.output(0))
+    model.validate_nodes_and_infer_types()
+    return model
 
 
 def test_no_cache_is_left_where_it_is_off(

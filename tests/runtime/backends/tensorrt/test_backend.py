@@ -26,6 +26,8 @@ from edgetrack.runtime.backends.tensorrt.backend import TensorRtGraph, Times
 from edgetrack.runtime.verify import verify_bundle
 
 X, Y = (TensorInfo(name=name, dtype="float32", shape=(1, 8, 16, 16)) for name in ("x", "y"))
+# An ONNX model with a graph of nothing.
+EMPTY = b"\x3a\x00"
 INFO = GraphInfo(name="step", role="step", file="step.onnx", inputs=(X,), outputs=(Y,))
 
 
@@ -96,7 +98,7 @@ class ScriptedTensorRt:
         )
 
     def OnnxParser(self, network: Any, logger: Any) -> Any:  # noqa: N802
-        return SimpleNamespace(parse=lambda data: data == b"onnx")
+        return SimpleNamespace(parse=lambda data: data == EMPTY)
 
     def Runtime(self, logger: Any) -> Any:  # noqa: N802
         def deserialize(data: bytes) -> ScriptedEngine | None:
@@ -123,7 +125,7 @@ class Config:
 @pytest.fixture
 def machine(scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """machine(loads=engine, fails="cudaMalloc") -> its TensorRT, its CUDA, and what opens a graph on it."""
-    (tmp_path / "step.onnx").write_bytes(b"onnx")
+    (tmp_path / "step.onnx").write_bytes(EMPTY)
     monkeypatch.setattr("edgetrack.runtime.backends.tensorrt.installation.JETSON_FILE", tmp_path / "none")
 
     def make(loads: ScriptedEngine | None = None, **cuda: Any) -> tuple[ScriptedTensorRt, Any, Callable[[], Any]]:

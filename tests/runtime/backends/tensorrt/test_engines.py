@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.errors import BundleIntegrityError
 from edgetrack.io import sha256
+from edgetrack.runtime.backends.cache import CompiledRecord
 from edgetrack.runtime.backends.tensorrt import engines
 from edgetrack.runtime.backends.tensorrt.engines import EngineInfo, Key, find_engine, packed, unpacked
 
@@ -115,12 +116,12 @@ def test_cached_engine_of_another_key_is_built_again_with_the_reason(
     place: Place, caplog: pytest.LogCaptureFixture, change: dict[str, str]
 ) -> None:
     place.find()
-    record = msgspec.json.decode(place.cached(".json").read_bytes(), type=engines.CachedEngine)
-    stale = msgspec.structs.replace(record, key=msgspec.structs.replace(KEY, **change))
+    record = msgspec.json.decode(place.cached(".json").read_bytes(), type=CompiledRecord)
+    stale = msgspec.structs.replace(record, key=msgspec.structs.asdict(msgspec.structs.replace(KEY, **change)))
     place.cached(".json").write_bytes(msgspec.json.encode(stale))
     caplog.clear()
     assert place.find() == b"engine 2"
-    assert "the cached engine was built by" in caplog.records[0].getMessage()
+    assert f"the cached engine was built by or for another: {next(iter(change))} " in caplog.records[0].getMessage()
     assert place.find() == b"engine 2"
 
 
