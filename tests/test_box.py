@@ -132,6 +132,8 @@ def test_any_text_is_a_box_or_a_clear_error(text: str) -> None:
         ((1, 2, None, 4), "not four numbers"),
         ((1, 2, math.nan, 4), "NaN or infinity"),
         ((math.inf, 2, 3, 4), "NaN or infinity"),
+        ((1, 2, 1e-7, 4), "too small"),
+        ((1, 2, 4, 1e7), "too large"),
         ((1, 2, 0, 4), "no area"),
         ((1, 2, 3, -4), "no area"),
         ((0, 0, 1e200, 1e200), "too large"),

