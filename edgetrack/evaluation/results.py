@@ -93,6 +93,13 @@ class SequenceFailure(msgspec.Struct, frozen=True, kw_only=True):
     error: str
 
 
+class AttributeResult(Scores, frozen=True, kw_only=True):
+    """The sequences that have one of the data set's attributes, such as LaSOT's FM, averaged as all are."""
+
+    attribute: str
+    sequences: int
+
+
 class EvalResult(Scores, frozen=True, kw_only=True):
     """A bundle on a data set.
 
@@ -111,6 +118,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
         scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
         diagnostics: summaries over all frames after the first, by name; None where the tracker has no diagnostics.
         text_noise: how the descriptions were changed; None where they were not.
+        attributes: in the data set's order; None where it marks none of the sequences that were tracked.
     """
 
     bundle: str
@@ -134,6 +142,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     diagnostics: dict[str, DiagnosticSummary] | None = None
     other_speed: dict[str, str] | None = None
     text_noise: NoiseReport | None = None
+    attributes: list[AttributeResult] | None = None
 
 
 class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +153,7 @@ class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def eval_table(result: EvalResult) -> Table:
-    """A row per sequence, one for all of them, and one for their 95 % intervals; notes say what ran and how."""
+    """A row per sequence, one for all of them, one for their 95 % intervals, one per attribute; notes say what ran."""
     anchored, streaming = result.anchored, result.streaming
     columns = [
         Column("sequence", align="left"),
@@ -166,6 +175,9 @@ def eval_table(result: EvalResult) -> Table:
     rows.append(row("all", result.frames, _figures(result), result.fps, short, clocked))
     spans = (span(result.interval[field]) for field in _COLUMNS.values())
     rows.append(row("95 %", "", spans, "", span(anchored.interval if anchored else None), ""))
+    rows += [
+        row(f"{one.attribute} ({one.sequences})", "", _figures(one), "", "", "") for one in result.attributes or ()
+    ]
     return Table(columns, rows, list(_notes(result)))
 
 
@@ -195,6 +207,9 @@ def _notes(result: EvalResult) -> Iterator[str]:
             f"no track fps for {', '.join(names[:5])}{', ...' if names[5:] else ''}: kept from an earlier call, "
             f"measured with {setting}; --restart measures again"
         )
+    if result.attributes:
+        names = f"{result.attributes[0].attribute} to {result.attributes[-1].attribute}"
+        yield f"{names}: the sequences that the data set marks so, how many in brackets; most have several marks"
     yield "P_norm@0.2: the normalised precision at 0.2, as LaSOT's toolkit and most papers print it"
     if (noise := result.text_noise) is not None:
         said = f"{noise.changed} of {counted(noise.described, 'description')}"

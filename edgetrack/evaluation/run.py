@@ -21,6 +21,7 @@ from edgetrack.evaluation.protocols.one_pass import OnePass, OnePassRun
 from edgetrack.evaluation.protocols.streaming import Streaming, StreamingRun
 from edgetrack.evaluation.results import (
     AnchoredResult,
+    AttributeResult,
     EvalRecord,
     EvalResult,
     SequenceFailure,
@@ -94,7 +95,18 @@ def summarize(ledger: RunLedger) -> EvalResult:
         scheduler=config.scheduler,
         text_noise=config.text_noise,
         diagnostics=summarize_shares(merged([run.shares for _, run in runs])) or None,
+        attributes=_attributes(ledger, runs, scored) or None,
     )
+
+
+def _attributes(ledger: RunLedger, runs: list[tuple[Clip, OnePassRun]], scored: list[Scored]) -> list[AttributeResult]:
+    dataset, found = ledger.config.dataset, []
+    for name in dict.fromkeys(n for entry in dataset.entries if entry.attributes for n in entry.attributes.names):
+        marked = [one for (clip, _), one in zip(runs, scored, strict=True) if name in (clip.attributes or ())]
+        if marked:
+            figures = _figures(overall(marked, dataset.rules))
+            found.append(AttributeResult(**figures, attribute=name, sequences=len(marked)))
+    return found
 
 
 def score_run(clip: Clip, run: OnePassRun | StreamingRun) -> Scored:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from edgetrack.evaluation.results import (
     AnchoredResult,
+    AttributeResult,
     EvalResult,
     SequenceFailure,
     SequenceResult,
@@ -71,3 +72,16 @@ def test_where_no_sequence_could_be_read_nothing_is_advised_about_servers(result
 @pytest.mark.parametrize(("names", "words"), [(["x"], "1 sequence, 4 frames"), (["x", "y"], "2 sequences, 8 frames")])
 def test_one_is_not_counted_as_many(result, names, words) -> None:
     assert eval_table(result(*names)).notes[0].endswith(words)
+
+
+def test_attributes_are_rows_behind_the_intervals(result) -> None:
+    marked = [
+        AttributeResult(attribute="FM", sequences=2, ao=0.25, auc=0.125),
+        AttributeResult(attribute="LR", sequences=1),
+    ]
+    table = eval_table(result("x", attributes=marked))
+    assert [row[0] for row in table.cells()] == ["x", "all", "95 %", "FM (2)", "LR (1)"]
+    assert [len(row) for row in table.cells()] == [len(table.columns)] * 5
+    assert table.cells()[3][2] == "0.250"
+    assert any(note.startswith("FM to LR: the sequences that the data set marks so") for note in table.notes)
+    assert not any("marks so" in note for note in eval_table(result("x")).notes)

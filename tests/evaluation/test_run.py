@@ -132,3 +132,27 @@ def test_speed_belongs_to_the_threads_and_jobs_that_it_was_measured_with(plain_d
     again = evaluate(ref, replace(one, threads=2, restart=True)).result
     assert again.other_speed is None
     assert all(one.fps for one in again.sequences)
+
+
+def test_an_attribute_is_the_mean_of_the_sequences_that_have_it(ref, configure, tmp_path, write_images, write_rows):
+    """LaSOT's layout: the figures of FM are those of the two sequences that are marked so, averaged by hand."""
+    root = tmp_path / "lasot"
+    boxes = {"cat-1": "20,20,30,20", "cat-2": "10,10,12,30", "cat-3": "12,14,20,20"}
+    for name, box in boxes.items():
+        write_images(root / "cat" / name / "img", 4)
+        write_rows(root / "cat" / name / "groundtruth.txt", *[box] * 4)
+        # Columns 9 and 11 are SV and FM.
+        flags = ["0"] * 14
+        flags[10], flags[8] = str(int(name != "cat-3")), str(int(name == "cat-3"))
+        write_rows(root / "att" / f"{name}.txt", ",".join(flags))
+    found = evaluate(ref, configure(root)).result
+    each = {one.name: one for one in found.sequences}
+    marked = {one.attribute: one for one in found.attributes}
+    assert list(marked) == ["SV", "FM"]
+    assert (marked["SV"].sequences, marked["FM"].sequences) == (1, 2)
+    assert marked["SV"].auc == each["cat-3"].auc
+    for figure in ("ao", "auc", "precision", "p_norm20"):
+        two = [getattr(each[name], figure) for name in ("cat-1", "cat-2")]
+        assert getattr(marked["FM"], figure) == pytest.approx(sum(two) / 2)
+    kept = msgspec.json.decode((tmp_path / "kept" / SUMMARY).read_bytes(), type=EvalRecord)
+    assert kept.results[0].attributes == found.attributes

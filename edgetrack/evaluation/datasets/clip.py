@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,13 @@ LONGEST_TEXT = 10_000
 """Bytes."""
 
 
+class AttributeFile(NamedTuple):
+    """A row of 0 and 1, one for each of `names`: which of the data set's attributes a sequence has."""
+
+    path: Path
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class ClipFiles:
     """Where the files of a sequence are; nothing is read yet.
@@ -56,6 +63,7 @@ class ClipFiles:
         second: thermal, depth or event images beside the first ones.
         late: the frames before the first one with the target are left out (VisEvent).
         text: the file that describes the target; None where it lies beside the boxes, if anywhere.
+        attributes: what the sequence is hard for; None where the data set does not say.
     """
 
     name: str
@@ -70,6 +78,7 @@ class ClipFiles:
     second: SecondFiles | None = None
     late: bool = False
     text: Path | None = None
+    attributes: AttributeFile | None = None
     hint: str = ""
 
 
@@ -107,7 +116,17 @@ def read_clip(files: ClipFiles, rules: ScoringRules) -> Clip:
             f"the first frame of {files.name} has no target (NaN or no area in {files.truth or files.frames}); "
             "one-pass evaluation starts there; cut the sequence so that it begins with the target"
         )
-    return clip
+    return clip if files.attributes is None else replace(clip, attributes=_attributes(files.attributes))
+
+
+def _attributes(file: AttributeFile) -> tuple[str, ...]:
+    flags = read_flags(file.path)
+    if len(flags) != len(file.names):
+        raise SequenceError(
+            f"{file.path} has {len(flags)} flags; expected a 0 or 1 for each of the {len(file.names)} attributes "
+            f"{', '.join(file.names)}"
+        )
+    return tuple(name for name, flag in zip(file.names, flags, strict=True) if flag)
 
 
 def _of_images(folder: Path, files: ClipFiles, rules: ScoringRules) -> Clip:
@@ -332,6 +351,7 @@ class Clip:
         second: thermal, depth or event images beside the first, where there are any.
         every: only every so manyth frame is annotated and scored; in between `truth` is NaN, whether or not the target
             is there.
+        attributes: those of the data set's attributes that the sequence has; None where it does not say.
     """
 
     name: str
@@ -342,6 +362,7 @@ class Clip:
     text: Text | None = None
     second: SecondImages | None = None
     every: int = 1
+    attributes: tuple[str, ...] | None = None
 
     @property
     def images(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgetrack.errors import DatasetError
-from edgetrack.evaluation.datasets.clip import ClipFiles, ScoringRules, images_in
+from edgetrack.evaluation.datasets.clip import AttributeFile, ClipFiles, ScoringRules, images_in
 from edgetrack.evaluation.datasets.pairs import SecondFiles
 from edgetrack.io import read_bytes, read_text
 from edgetrack.media import VIDEO_SUFFIXES, natural_key
@@ -59,6 +59,28 @@ def _listed(base: Path) -> list[Path]:
     return [base / name.strip() for name in names if name.strip()]
 
 
+# In the order of the columns of the data sets' own files; the names are those of the papers.
+LASOT_ATTRIBUTES = ("IV", "POC", "DEF", "MB", "CM", "ROT", "BC", "VC", "SV", "FOC", "FM", "OV", "LR", "ARC")
+OTB_ATTRIBUTES = ("IV", "OPR", "SV", "OCC", "DEF", "MB", "FM", "IPR", "OV", "BC", "LR")
+UAV_ATTRIBUTES = ("SV", "ARC", "LR", "FM", "FOC", "POC", "OV", "BC", "IV", "VC", "CM", "SOB")
+
+
+def _attributed(entries: list[ClipFiles], folders: Iterable[Path], names: tuple[str, ...]) -> list[ClipFiles]:
+    """The same with <folder>/<sequence>.txt in any case, from the first of the folders that is there."""
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        return entries
+    files = {path.stem.casefold(): path for path in _texts(folder)}
+
+    def of(entry: ClipFiles) -> AttributeFile | None:
+        stem = entry.name.casefold()
+        # OTB calls its Human4 human4-2: the first of its two files of boxes is empty.
+        path = files.get(stem) or files.get(f"{stem}-2")
+        return None if path is None else AttributeFile(path, names)
+
+    return [replace(entry, attributes=of(entry)) for entry in entries]
+
+
 def _got10k(root: Path) -> list[ClipFiles]:
     """<root>[/val|/test|/train]/<sequence>/{*.jpg, groundtruth.txt, absence.label, cover.label}."""
     for base in (b for b in (root, root / "val", root / "test", root / "train") if b.is_dir()):
@@ -81,14 +103,19 @@ def _is_got10k(entry: ClipFiles) -> bool:
 
 
 def _lasot(root: Path) -> list[ClipFiles]:
-    """<root>/[<class>/]<class>-<n>/{img/*.jpg, groundtruth.txt, full_occlusion.txt, out_of_view.txt}."""
+    """<root>/[<class>/]<class>-<n>/{img/*.jpg, groundtruth.txt, full_occlusion.txt, out_of_view.txt}.
+
+    Attributes: the toolkit's folder sequence_evaluation_config/att, or att, beside the classes.
+    """
     flags = ("full_occlusion.txt", "out_of_view.txt")
-    return [
+    found = [
         ClipFiles(f.name, f / "img", f / "groundtruth.txt", absent=_existing(f / flag for flag in flags))
         for outer in _folders(root)
         for f in (outer, *_folders(outer))
         if (f / "img").is_dir()
     ]
+    folders = (root / "att", root / "sequence_evaluation_config" / "att")
+    return _attributed(found, folders, LASOT_ATTRIBUTES)
 
 
 def _is_lasot(entry: ClipFiles) -> bool:
@@ -101,7 +128,10 @@ _OTB_SPANS = {"David": (300, 770), "Football1": (1, 74), "Freeman3": (1, 460), "
 
 
 def _otb(root: Path) -> list[ClipFiles]:
-    """<root>/<Name>/{img/*.jpg, groundtruth_rect.txt}; groundtruth_rect.1.txt, .2.txt are targets of their own."""
+    """<root>/<Name>/{img/*.jpg, groundtruth_rect.txt}; groundtruth_rect.1.txt, .2.txt are targets of their own.
+
+    Attributes: the toolkit's folder anno/att, or att, beside the sequences.
+    """
     if not any(root.glob("*/groundtruth_rect*.txt")):
         return []
     entries = []
@@ -113,7 +143,7 @@ def _otb(root: Path) -> list[ClipFiles]:
             number = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").strip(".")
             name = f"{folder.name}-{number}" if number and len(files) > 1 else folder.name
             entries.append(ClipFiles(name, folder / "img", file, span=_OTB_SPANS.get(folder.name)))
-    return entries
+    return _attributed(entries, (root / "anno" / "att", root / "att"), OTB_ATTRIBUTES)
 
 
 def _otb_lang(root: Path) -> list[ClipFiles]:
@@ -153,13 +183,17 @@ def _tnl2k(root: Path) -> list[ClipFiles]:
 
 
 def _uav123(root: Path) -> list[ClipFiles]:
-    """<root>/data_seq/UAV123/<folder>/*.jpg and anno/{UAV123,UAV20L}/<name>.txt, cut as configSeqs.m says."""
+    """<root>/data_seq/UAV123/<folder>/*.jpg and anno/{UAV123,UAV20L}/<name>.txt, cut as configSeqs.m says.
+
+    Attributes: anno/{UAV123,UAV20L}/att/<name>.txt.
+    """
     for version in ("UAV123", "UAV123_10fps", "UAV20L"):
         texts = _texts(root / "anno" / version)
         images = next((p for p in (root / "data_seq" / version, root / "data_seq" / "UAV123") if p.is_dir()), None)
         if texts and images is not None:
             spans = _uav_spans(root / "configSeqs.m")
-            return [_uav_entry(images, text, spans.get(text.stem, [])) for text in texts]
+            found = [_uav_entry(images, text, spans.get(text.stem, [])) for text in texts]
+            return _attributed(found, (root / "anno" / version / "att",), UAV_ATTRIBUTES)
     return []
 
 

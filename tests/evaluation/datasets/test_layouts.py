@@ -8,6 +8,7 @@ import pytest
 
 from edgetrack.errors import DatasetError, SequenceError, UnknownNameError
 from edgetrack.evaluation.datasets import layout_names, open_dataset
+from edgetrack.evaluation.datasets.layouts import LASOT_ATTRIBUTES, OTB_ATTRIBUTES, UAV_ATTRIBUTES
 
 BOX = "10,12,20,16"
 ABSENT = "nan,nan,nan,nan"
@@ -351,3 +352,58 @@ def test_a_folder_without_images_is_a_broken_sequence(tmp_path, write_rows) -> N
     dataset = open_dataset(tmp_path)
     with pytest.raises(SequenceError, match="holds no images"):
         dataset.read(dataset.entries[0])
+
+
+def marks(names: tuple[str, ...], *marked: str) -> list[str]:
+    assert set(marked) <= set(names)
+    return ["1" if name in marked else "0" for name in names]
+
+
+@pytest.mark.parametrize("folder", ["att", "sequence_evaluation_config/att"])
+def test_lasot_attributes(tmp_path, write_images, write_rows, folder) -> None:
+    for name in ("cat-1", "cat-2"):
+        write_images(tmp_path / "cat" / name / "img", 2)
+        write_rows(tmp_path / "cat" / name / "groundtruth.txt", BOX, BOX)
+    # The toolkit's order: IV POC DEF MB CM ROT BC VC SV FOC FM OV LR ARC.
+    write_rows(tmp_path / folder / "cat-1.txt", "1,0,0,0,0,0,0,0,0,0,1,0,0,1")
+    found = sequences(open_dataset(tmp_path))
+    assert found["cat-1"].attributes == ("IV", "FM", "ARC")
+    assert found["cat-2"].attributes is None
+    assert len(LASOT_ATTRIBUTES) == 14
+
+
+@pytest.mark.parametrize("folder", ["att", "anno/att"])
+def test_otb_attributes_whatever_the_case_of_their_files(tmp_path, write_images, write_rows, folder) -> None:
+    write_images(tmp_path / "Basketball" / "img", 2)
+    write_rows(tmp_path / "Basketball" / "groundtruth_rect.txt", BOX, BOX)
+    write_images(tmp_path / "Human4" / "img", 2)
+    write_rows(tmp_path / "Human4" / "groundtruth_rect.1.txt")
+    write_rows(tmp_path / "Human4" / "groundtruth_rect.2.txt", BOX, BOX)
+    # IV OPR SV OCC DEF MB FM IPR OV BC LR, as perfPlot.m names them.
+    write_rows(tmp_path / folder / "basketball.txt", "1,1,0,1,1,0,0,0,0,1,0")
+    write_rows(tmp_path / folder / "human4-2.txt", "\t".join(marks(OTB_ATTRIBUTES, "LR")))
+    found = sequences(open_dataset(tmp_path))
+    assert found["Basketball"].attributes == ("IV", "OPR", "OCC", "DEF", "BC")
+    assert found["Human4"].attributes == ("LR",)
+    assert len(OTB_ATTRIBUTES) == 11
+
+
+@pytest.mark.parametrize("version", ["UAV123", "UAV20L"])
+def test_uav123_attributes(tmp_path, write_images, write_rows, version) -> None:
+    write_images(tmp_path / "data_seq" / "UAV123" / "bike1", 2, pattern="{:06d}.jpg")
+    write_rows(tmp_path / "anno" / version / "bike1.txt", BOX, BOX)
+    # SV ARC LR FM FOC POC OV BC IV VC CM SOB; one value a line is read, too.
+    write_rows(tmp_path / "anno" / version / "att" / "bike1.txt", *marks(UAV_ATTRIBUTES, "SV", "SOB"))
+    found = sequences(open_dataset(tmp_path))
+    assert found["bike1"].attributes == ("SV", "SOB")
+    assert len(UAV_ATTRIBUTES) == 12
+
+
+def test_attributes_that_do_not_fit(tmp_path, write_images, write_rows) -> None:
+    write_images(tmp_path / "cat" / "cat-1" / "img", 2)
+    write_rows(tmp_path / "cat" / "cat-1" / "groundtruth.txt", BOX, BOX)
+    write_rows(tmp_path / "att" / "cat-1.txt", "1,0,1")
+    with pytest.raises(
+        SequenceError, match=r"cat-1.txt has 3 flags; expected a 0 or 1 for each of the 14 attributes IV"
+    ):
+        sequences(open_dataset(tmp_path))
