@@ -104,12 +104,16 @@ class GraphInfo(_Strict, frozen=True, kw_only=True):
 
 
 class WeightsInfo(_Strict, frozen=True, kw_only=True):
-    """Where the weights come from; `sha256` is that of the checkpoint file, None for untrained ones."""
+    """Where the weights come from; `sha256` is that of the checkpoint file, None for untrained ones.
+
+    `parameters` counts the numbers of the network as published, before anything is folded; None where it is not known.
+    """
 
     origin: Origin
     sha256: Sha256 | None = None
     file: BoundedText | None = None
     note: BoundedText = ""
+    parameters: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class CalibrationInfo(_Strict, frozen=True, kw_only=True):

@@ -81,6 +81,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "target", f"{manifest.target}, {manifest.precision}"
     yield "weights", " ".join(part for part in described if part)
     yield "weights sha256", weights.sha256 or "none"
+    if weights.parameters is not None:
+        yield "parameters", f"{weights.parameters:,} of the network as published"
     yield "made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items())
     if manifest.overrides:
         yield "set", ", ".join(manifest.settings)

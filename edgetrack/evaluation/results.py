@@ -118,6 +118,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
         scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
         diagnostics: summaries over all frames after the first, by name; None where the tracker has no diagnostics.
         text_noise: how the descriptions were changed; None where they were not.
+        parameters: of the bundle's network; None where it does not say.
         attributes: in the data set's order; None where it marks none of the sequences that were tracked.
     """
 
@@ -142,6 +143,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     diagnostics: dict[str, DiagnosticSummary] | None = None
     other_speed: dict[str, str] | None = None
     text_noise: NoiseReport | None = None
+    parameters: int | None = None
     attributes: list[AttributeResult] | None = None
 
 
@@ -208,8 +210,8 @@ def _notes(result: EvalResult) -> Iterator[str]:
             f"measured with {setting}; --restart measures again"
         )
     if result.attributes:
-        names = f"{result.attributes[0].attribute} to {result.attributes[-1].attribute}"
-        yield f"{names}: the sequences that the data set marks so, how many in brackets; most have several marks"
+        marks = f"{result.attributes[0].attribute} to {result.attributes[-1].attribute}"
+        yield f"{marks}: the sequences that the data set marks so, how many in brackets; most have several marks"
     yield "P_norm@0.2: the normalised precision at 0.2, as LaSOT's toolkit and most papers print it"
     if (noise := result.text_noise) is not None:
         said = f"{noise.changed} of {counted(noise.described, 'description')}"

@@ -76,6 +76,7 @@ def summarize(ledger: RunLedger) -> EvalResult:
         **_figures(overall(scored, rules)),
         bundle=manifest.name,
         weights=manifest.weights.origin,
+        parameters=manifest.weights.parameters,
         dataset=config.dataset.name,
         layout=config.dataset.layout,
         averaging="frames" if rules.over_frames else "sequences",

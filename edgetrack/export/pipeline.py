@@ -224,7 +224,8 @@ def _start(
     progress(f"weights: {chosen}")
     model = find_model(work.recipe.family_name)
     network = make_network(work.recipe.family_name, work.recipe.configuration)
-    weights = fill(network, work.recipe, chosen)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    weights = msgspec.structs.replace(fill(network, work.recipe, chosen), parameters=parameters)
     if weights.origin == "custom":
         progress(f"weights: {weights.note}")
     published = model.reference(network)

@@ -37,6 +37,7 @@ DEEPEST_VALUE = 40
 MOST_FILES = 20_000
 MOST_RESULTS = 200
 MOST_SEQUENCES = 5000
+MOST_ATTRIBUTES = 100
 MOST_SAMPLES = 2_000_000
 MOST_WINDOWS = 5000
 _MARKS: tuple[tuple[type[Any], frozenset[str]], ...] = (
@@ -115,12 +116,17 @@ class Accuracy:
         who: the bundle.
         ao: mean over the trial; `interval`: 95 % over its sequences, None where it is not known.
         streaming: AO by frames per second of the camera, where that was evaluated.
+        auc: of the success curve, 0..1, and `auc_interval`: None where only a comparison knows the bundle.
+        parameters: of its network; None where that is not known.
     """
 
     who: Identity
     ao: float
     interval: tuple[float, float] | None
     streaming: tuple[tuple[float, float], ...]
+    auc: float | None = None
+    auc_interval: tuple[float, float] | None = None
+    parameters: int | None = None
 
 
 def by_speed(results: Sequence[BenchResult]) -> list[BenchResult]:
@@ -263,6 +269,9 @@ def _evaluated(results: Results) -> Iterator[tuple[Trial, Accuracy]]:
                     ao=result.ao,
                     interval=result.interval.get("ao"),
                     streaming=() if streaming is None or streaming.ao is None else ((streaming.rate, streaming.ao),),
+                    auc=result.auc,
+                    auc_interval=result.interval.get("auc"),
+                    parameters=result.parameters,
                 ),
             )
 
@@ -363,9 +372,12 @@ def _check_evaluation(record: EvalRecord, source: str) -> None:
     for result in record.results:
         _few(result.sequences, MOST_SEQUENCES, "sequences", source)
         _few(result.failures, MOST_SEQUENCES, "failures", source)
+        _few(result.attributes or (), MOST_ATTRIBUTES, "attributes", source)
         interval = result.interval.get("ao") or ()
         streaming = () if result.streaming is None else (result.streaming.ao,)
         _within((result.ao, *interval, *streaming), 0, 1, "an AO", source)
+        _within((result.auc, *(result.interval.get("auc") or ())), 0, 1, "an AUC", source)
+        _within((result.parameters,), 0, None, "a number of parameters", source)
 
 
 def _check_comparison(record: CompareRecord, source: str) -> None:

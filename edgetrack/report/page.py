@@ -283,35 +283,53 @@ def missing(results: Results) -> list[tuple[str, str]]:
     return [(what, command) for records, what, command in wanted if not records]
 
 
-def points_of(bench: BenchRecord, known: Mapping[Identity, Accuracy], rate: float | None) -> list[plots.Point]:
-    """The candidates whose AO is known: offline, or under a camera of `rate` frames per second."""
+def points_of(bench: BenchRecord, known: Mapping[Identity, Accuracy], figure: str) -> list[plots.Point]:
+    """The candidates whose accuracy is known: `AO`, `AUC`, or AO under a camera's clock, as `AO at 30 fps`."""
     found = []
     for result in bench.results:
         one = known.get(speed_identity(result))
         if one is None or not result.fps.track:
             continue
-        ao = one.ao if rate is None else dict(one.streaming).get(rate)
-        if ao is not None:
-            interval = one.interval if rate is None else None
-            found.append(plots.Point(result.label, result.fps.track, ao, interval, result.size_mb))
+        value, interval = _accuracy_of(one, figure)
+        if value is not None:
+            found.append(plots.Point(result.label, result.fps.track, value, interval, result.size_mb))
     return found
 
 
+def _accuracy_of(one: Accuracy, figure: str) -> tuple[float | None, tuple[float, float] | None]:
+    clocked = {_at(rate): ao for rate, ao in one.streaming}
+    return {"AO": (one.ao, one.interval), "AUC": (one.auc, one.auc_interval)}.get(figure, (clocked.get(figure), None))
+
+
+def _at(rate: float) -> str:
+    return f"AO at {rate:g} fps"
+
+
 def _paretos(results: Results) -> Iterator[dict[str, Any]]:
-    """Accuracy against speed of one benchmark in one trial, offline and by camera rate."""
-    count = 0
-    for bench in results.benchmarks:
-        for trial, known in meaningful(results).items():
-            for rate in (None, *sorted({rate for one in known.values() for rate, _ in one.streaming})):
-                points = points_of(bench.value, known, rate)
-                if points:
-                    figure = "AO" if rate is None else f"AO at {rate:g} fps"
-                    plot = plots.pareto_plot(f"pareto-{count}", points, figure)
-                    table = point_table(points, figure)
-                    yield {
-                        "figure": figure, "trial": trial.label, "source": bench.source, "plot": plot, "table": table
-                    }  # fmt: skip
-                    count += 1
+    """Accuracy against speed of one benchmark in one trial, offline and by camera rate; then against parameters."""
+    planes = []
+    for trial, known in meaningful(results).items():
+        rates = sorted({rate for one in known.values() for rate, _ in one.streaming})
+        for bench in results.benchmarks:
+            for figure in ("AO", "AUC", *map(_at, rates)):
+                caption = f"{figure} on {trial.label}; speed from {bench.source}"
+                planes.append((figure, caption, plots.FPS, points_of(bench.value, known, figure)))
+        sized = [
+            plots.Point(one.who.label, one.parameters / 1e6, one.auc, one.auc_interval, None)
+            for one in known.values()
+            if one.parameters and one.auc is not None
+        ]
+        # Precisions of one network lie above one another: nothing is set against its size.
+        if len({point.x for point in sized}) > 1:
+            planes.append(("AUC", f"AUC on {trial.label} against parameters", plots.PARAMETERS, sized))
+    for count, (figure, caption, across, points) in enumerate(plane for plane in planes if plane[3]):
+        yield {
+            "figure": figure,
+            "caption": caption,
+            "what": across.column,
+            "plot": plots.pareto_plot(f"pareto-{count}", points, figure, across),
+            "table": point_table(points, figure, across),
+        }
 
 
 def _latency(index: int, bench: Sourced[BenchRecord]) -> dict[str, Any]:

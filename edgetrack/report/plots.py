@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -46,7 +46,8 @@ _BAR = 0.36
 _DASHED, _DOTTED = (0, (4, 3)), (0, (2, 2))
 _LETTER = 6.7
 """Width of a letter in pixels, about."""
-_LOG_STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+_LOG_STEPS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+_MOST_TICKS = 6
 _LOG_FROM = 12.0
 """From this ratio of the highest to the lowest frame rate on, the axis is logarithmic."""
 _STRIP = 0.06
@@ -63,20 +64,33 @@ _PLACES: tuple[_Place, ...] = (
 
 @dataclass(frozen=True)
 class Point:
-    """A bundle in the plane of accuracy and speed.
+    """A bundle in the plane of accuracy and what it costs.
 
     Attributes:
         label: its name.
-        fps: of `track`, above 0; ao: 0..1.
-        interval: of AO, None where it is not known.
-        size_mb: of its files.
+        x: what the plane's `Across` says, above 0; y: accuracy, 0..1.
+        interval: of y, None where it is not known.
+        size_mb: of its files, None where that is not known.
     """
 
     label: str
-    fps: float
-    ao: float
+    x: float
+    y: float
     interval: tuple[float, float] | None
-    size_mb: float
+    size_mb: float | None
+
+
+class Across(NamedTuple):
+    """The horizontal axis of a plane: its title, a value in words, and whether less is better."""
+
+    title: str
+    column: str
+    digits: int
+    fewer: bool = False
+
+
+FPS = Across("track frames per second", "fps", 1)
+PARAMETERS = Across("million parameters", "million parameters", 2, fewer=True)
 
 
 def speed_plot(name: str, results: Sequence[BenchResult]) -> Markup:
@@ -179,46 +193,50 @@ def timeline_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     return both(name, f"Track latency over time of {len(ordered)} candidates", draw)
 
 
-def pareto_plot(name: str, points: Sequence[Point], figure_name: str) -> Markup:
+def pareto_plot(name: str, points: Sequence[Point], figure_name: str, across: Across = FPS) -> Markup:
     """Points, their intervals, and the line of those that no other one beats in both; points must not be empty.
 
     Args:
         name: unique in the page.
         points: to draw; a disk's area grows with its size in MiB.
         figure_name: what is on the vertical axis, such as `AO`.
+        across: what is on the horizontal one.
     """
-    front = frontier(points)
+    front = frontier(points, across)
 
     def draw(width: float, marks: Marks) -> Figure:
         figure, (axis,) = _panels(width, 330 if width > NARROW else 310, 0, 1)
         axis.spines["left"].set_visible(True)
         axis.grid()
-        rates, aos = [p.fps for p in front], [p.ao for p in front]
-        axis.step(rates, aos, where="pre", color=INK["shade"], linewidth=1.5, zorder=1)
-        largest = max(p.size_mb for p in points) or 1.0
+        # From the left to the right, the line keeps to the side where nothing is.
+        step: Literal["pre", "post"] = "post" if across.fewer else "pre"
+        axis.step([p.x for p in front], [p.y for p in front], where=step, color=INK["shade"], linewidth=1.5, zorder=1)
+        largest = max(p.size_mb or 0.0 for p in points) or 1.0
         for point in points:
             if point.interval is not None:
-                axis.plot([point.fps] * 2, point.interval, color=INK["soft"], linewidth=2, solid_capstyle="round")
+                axis.plot([point.x] * 2, point.interval, color=INK["soft"], linewidth=2, solid_capstyle="round")
             ink = INK["accent" if point in front else "muted"]
-            dots = axis.scatter([point.fps], [point.ao], s=30 + 220 * point.size_mb / largest, color=ink, alpha=0.9)
-            said = f"{point.label}: {figure_name} {point.ao:.3f}, {point.fps:.1f} fps, {point.size_mb:.1f} MiB"
-            dots.set_gid(marks.add(said))
+            size, area = point.size_mb, 30 + 220 * (0.25 if point.size_mb is None else point.size_mb / largest)
+            dots = axis.scatter([point.x], [point.y], s=area, color=ink, alpha=0.9)
+            said = f"{point.label}: {figure_name} {point.y:.3f}, {point.x:.{across.digits}f} {across.column}"
+            dots.set_gid(marks.add(said if size is None else f"{said}, {size:.1f} MiB"))
         _limit_plane(axis, points)
-        axis.set_xlabel("track frames per second")
+        axis.set_xlabel(across.title)
         axis.set_ylabel(figure_name)
         _name_points(figure, axis, points)
         return figure
 
-    return both(name, f"{figure_name} against frames per second of {len(points)} bundles", draw)
+    what = across.title.removeprefix("track ")
+    return both(name, f"{figure_name} against {what} of {len(points)} bundles", draw)
 
 
-def frontier(points: Sequence[Point]) -> list[Point]:
-    """Those that no other point equals or beats in both speed and accuracy, slowest first."""
+def frontier(points: Sequence[Point], across: Across = FPS) -> list[Point]:
+    """Those that no other point equals or beats in both, from the left to the right."""
     found: list[Point] = []
-    for point in sorted(points, key=lambda p: (-p.fps, -p.ao)):
-        if not found or point.ao > found[-1].ao:
+    for point in sorted(points, key=lambda p: (p.x if across.fewer else -p.x, -p.y)):
+        if not found or point.y > found[-1].y:
             found.append(point)
-    return found[::-1]
+    return found if across.fewer else found[::-1]
 
 
 def divergence_plot(name: str, found: CompareRecord) -> Markup:
@@ -396,22 +414,29 @@ def _divergence_curve(axis: Axes, one: SequencePair, width: float) -> None:
 def _log_ticks(axis: Axes, low: float, high: float) -> None:
     """A handful of round numbers, since a range of less than a decade gets no ticks by itself."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in _LOG_STEPS]
-    shown = [tick for tick in ticks if low <= tick <= high] or [low, high]
-    while len(shown) > len(_LOG_STEPS):
+    shown = []
+    for steps in _LOG_STEPS:
+        ticks = (step * 10.0**decade for decade in decades for step in steps)
+        shown = [tick for tick in ticks if low <= tick <= high]
+        if len(shown) <= _MOST_TICKS:
+            break
+    shown = shown or [low, high]
+    while len(shown) > _MOST_TICKS:
         shown = shown[::2]
     axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axis.set_xticks([], minor=True)
 
 
 def _limit_plane(axis: Axes, points: Sequence[Point]) -> None:
-    rates = [point.fps for point in points]
+    rates = [point.x for point in points]
     if max(rates) > _LOG_FROM * min(rates):
         axis.set_xscale("log")
         axis.set_xlim(min(rates) / 1.6, max(rates) * 1.6)
+        # Powers of ten by name: the drawing's text is text, not formulas.
+        _log_ticks(axis, min(rates) / 1.6, max(rates) * 1.6)
     else:
         axis.set_xlim(0, max(rates) * 1.12)
-    ends = [value for p in points for value in (p.ao, *(p.interval or ()))]
+    ends = [value for p in points for value in (p.y, *(p.interval or ()))]
     margin = max(0.02, 0.18 * (max(ends) - min(ends)))
     axis.set_ylim(max(0.0, min(ends) - margin), min(1.0, max(ends) + margin))
 
@@ -420,7 +445,7 @@ def _name_points(figure: Figure, axis: Axes, points: Sequence[Point], line: floa
     """Each point's name beside it, at the first place that is inside and free of other names and points."""
     figure.draw_without_rendering()
     inside = axis.get_window_extent()
-    dots = [axis.transData.transform((point.fps, point.ao)) for point in points]
+    dots = [axis.transData.transform((point.x, point.y)) for point in points]
     taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in dots]
 
     def free(box: tuple[float, float, float, float]) -> bool:
@@ -435,7 +460,7 @@ def _name_points(figure: Figure, axis: Axes, points: Sequence[Point], line: floa
         fitting = [item for item in boxes if inside.x0 <= item[1][0] and item[1][2] <= inside.x1]
         (dx, dy, align), box = ([item for item in fitting if free(item[1])] or fitting or boxes)[0]
         taken.append(box)
-        _annotate(axis, point.label, (point.fps, point.ao), xytext=(dx, dy), ha=align, va="center", in_layout=False)
+        _annotate(axis, point.label, (point.x, point.y), xytext=(dx, dy), ha=align, va="center", in_layout=False)
 
 
 def _onsets(timeline: Timeline) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from edgetrack.report.model import (
     meaningful,
     speed_identity,
 )
-from edgetrack.report.plots import Point
+from edgetrack.report.plots import FPS, Across, Point
 
 
 @dataclass(frozen=True)
@@ -168,18 +168,26 @@ def accuracy_table(known: Mapping[Identity, Accuracy]) -> PageTable:
     )
 
 
-def point_table(points: Sequence[Point], figure: str) -> PageTable:
-    """What a plot of accuracy against speed shows, most accurate first."""
+def point_table(points: Sequence[Point], figure: str, across: Across = FPS) -> PageTable:
+    """What a plot of accuracy against speed or size shows, most accurate first."""
+    about = {"AUC": "area under the success curve, 0 to 1"}.get(figure, "mean IoU of one pass, 0 to 1")
+    sized = any(point.size_mb is not None for point in points)
+    cost = "of the network, as published" if across.fewer else "1000 over the median of track"
     return PageTable(
         columns=(
             _BUNDLE,
-            PageColumn(figure, True, "mean IoU of one pass, 0 to 1"),
-            PageColumn("fps", True, "1000 over the median of track"),
-            PageColumn("size MiB", True, "of the bundle's files"),
+            PageColumn(figure, True, about),
+            PageColumn(across.column, True, cost),
+            *([PageColumn("size MiB", True, "of the bundle's files")] if sized else []),
         ),
         rows=tuple(
-            (PageCell(p.label), number(p.ao, 3, _span(p.interval)), number(p.fps, 1), number(p.size_mb, 1))
-            for p in sorted(points, key=lambda point: (-point.ao, point.label))
+            (
+                PageCell(p.label),
+                number(p.y, 3, _span(p.interval)),
+                number(p.x, across.digits),
+                *([number(p.size_mb, 1)] if sized else []),
+            )
+            for p in sorted(points, key=lambda point: (-point.y, point.label))
         ),
     )
 

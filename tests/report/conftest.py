@@ -222,7 +222,7 @@ def comparison(a, b, delta, sequences=None, dataset="clips") -> compared.Compare
     )
 
 
-def evaluated(name, ao, interval, *, streaming=None, sequences=10, hint=None) -> eval_results.EvalResult:
+def evaluated(name, ao, interval, *, streaming=None, sequences=10, hint=None, **changes) -> eval_results.EvalResult:
     ones = [eval_results.SequenceResult(name=f"clip{i}", frames=20, lost=0, fps=50.0, ao=ao) for i in range(sequences)]
     clock = streaming and eval_results.StreamingResult(
         ao=streaming, rate=30.0, latencies="measured", median_ms=10.0, processed=1.0, staleness=1.0
@@ -245,6 +245,7 @@ def evaluated(name, ao, interval, *, streaming=None, sequences=10, hint=None) ->
         failures=[],
         ao=ao,
         streaming=clock or None,
+        **changes,
     )
 
 

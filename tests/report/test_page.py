@@ -12,7 +12,7 @@ import pytest
 
 from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.results import EvalRecord
+from edgetrack.evaluation.results import AttributeResult, EvalRecord
 from edgetrack.report import page
 from edgetrack.report.contact_sheet import MOST_SEQUENCES, contact_sheet, moments
 from edgetrack.report.model import read_results
@@ -144,6 +144,37 @@ def test_page_of_a_single_evaluation_is_whole(tmp_path: Path) -> None:
     seen = Seen(html(read_results([source])))
     assert [one.get("id") for one in seen.of("section")] == ["findings", "accuracy", "missing"]
     assert "nothing to compare" in seen.text
+
+
+def test_auc_is_set_against_speed_and_against_parameters(tmp_path: Path) -> None:
+    """As the papers' first figures: one plot by frames per second, one by parameters, each with its numbers."""
+    marked = [AttributeResult(attribute="FM", sequences=4, ao=0.25, auc=0.125)]
+    results = [
+        evaluated("smat-openvino-fp32", 0.72, (0.6, 0.8), auc=0.71, parameters=3_767_409, attributes=marked),
+        evaluated("smat-openvino-int8", 0.7, None, auc=0.69, parameters=3_767_409),
+        evaluated("large-openvino-fp32", 0.8, None, auc=0.79, parameters=92_121_861),
+        evaluated("old-openvino-fp32", 0.5, None, auc=0.49),
+    ]
+    write(tmp_path / "eval.json", EvalRecord(results=results))
+    write(tmp_path / "bench.json", benchmark(contestant("smat-openvino-fp32", 20.0)))
+    read = read_results([tmp_path])
+    text = Seen(html(read)).text
+    speed, size = (
+        text.index("AUC on clips (10 sequences); speed from"),
+        text.index("AUC on clips (10 sequences) against param"),
+    )
+    assert "smat-openvino-fp32: AUC 0.710, 49.3 fps, 10.0 MiB" in text[speed:size]
+    assert "large-openvino-fp32: AUC 0.790, 92.12 million parameters" in text[size:]
+    # A bundle from before parameters were counted is not placed at zero.
+    assert "old-openvino-fp32: AUC" not in text
+    assert "FM (4)" in text
+    assert "| FM (4) |" in markdown(read)
+
+
+def test_auc_is_not_set_against_one_size(tmp_path: Path) -> None:
+    ones = [evaluated(f"smat-{target}-fp32", 0.7, None, auc=0.7, parameters=5) for target in ("onnx", "openvino")]
+    source = write(tmp_path / "x.json", EvalRecord(results=ones))
+    assert "against parameters" not in html(read_results([source]))
 
 
 def test_same_results_give_the_same_page(results, made: str) -> None:

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetrack.report.plots import (
+    FPS,
     MOST_CURVES,
+    PARAMETERS,
     Point,
     divergence_plot,
     drawn_sensors,
@@ -107,17 +109,32 @@ COORDINATE = st.integers(1, 6)
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(COORDINATE, COORDINATE), min_size=1, max_size=12))
-def test_frontier_is_what_no_other_beats(pairs) -> None:
-    points = [Point(str(i), float(fps), ao / 10, None, 1.0) for i, (fps, ao) in enumerate(pairs)]
+@given(st.lists(st.tuples(COORDINATE, COORDINATE), min_size=1, max_size=12), st.sampled_from([FPS, PARAMETERS]))
+def test_frontier_is_what_no_other_beats(pairs, across) -> None:
+    sign = -1 if across.fewer else 1
+    points = [Point(str(i), float(cost), gain / 10, None, 1.0) for i, (cost, gain) in enumerate(pairs)]
     beaten = {
-        (p.fps, p.ao)
+        (p.x, p.y)
         for p in points
-        if any(q.fps >= p.fps and q.ao >= p.ao and (q.fps, q.ao) != (p.fps, p.ao) for q in points)
+        if any(sign * q.x >= sign * p.x and q.y >= p.y and (q.x, q.y) != (p.x, p.y) for q in points)
     }
-    front = frontier(points)
-    assert {(p.fps, p.ao) for p in front} == {(p.fps, p.ao) for p in points} - beaten
-    assert [p.fps for p in front] == sorted({p.fps for p in front})
+    front = frontier(points, across)
+    assert {(p.x, p.y) for p in front} == {(p.x, p.y) for p in points} - beaten
+    assert [p.x for p in front] == sorted({p.x for p in front})
+
+
+def test_a_logarithmic_axis_has_plain_numbers() -> None:
+    points = [Point("a", 2.4, 0.5, None, None), Point("b", 303.0, 0.6, None, None)]
+    for drawing in drawings(pareto_plot("p", points, "AO")):
+        assert {"10", "100"} <= set(texts(drawing))
+        assert not any("$" in text for text in texts(drawing))
+
+
+def test_parameters_are_millions_and_files_may_be_unknown() -> None:
+    points = [Point("a", 3.77, 0.5, (0.4, 0.6), None), Point("b", 92.1, 0.6, None, None)]
+    for drawing in drawings(pareto_plot("p", points, "AUC", PARAMETERS)):
+        said = [one.get("aria-label") for one in drawing.iter() if one.get("class") == "mark"]
+        assert said == ["a: AUC 0.500, 3.77 million parameters", "b: AUC 0.600, 92.10 million parameters"]
 
 
 @settings(deadline=None)
