@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgetrack.bundle import open_bundle
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
@@ -197,6 +198,8 @@ def test_ablations_ship_what_they_are(change: dict[str, Any]) -> None:
 def test_ablations_export_prove_parity_and_run(exported_tiny: Callable[..., Path], change: dict[str, Any]) -> None:
     bundle = exported_tiny("smat", "onnx", attention_maps=True, **change)
     assert json.loads((bundle / "parity.json").read_text())["comparisons"]
+    parameters = sum(parameter.numel() for parameter in tiny(**change).parameters())
+    assert open_bundle(bundle).manifest.weights.parameters == parameters
     with open_source("synthetic:drift?frames=4") as source, load(bundle, threads=1) as tracker:
         first, *frames = source
         tracker.init(first, (source.ground_truth or [])[0])
