@@ -47,12 +47,34 @@ _FRESH_S = 60
 _LOCK_STEP_S = 0.05
 
 
+def check_output(path: Path | None, *, overwrite: bool) -> None:
+    """Refuse, before anything is done for it, a file that exists and may not be replaced; a device is no such file.
+
+    Raises:
+        UsageError: it exists.
+    """
+    if path is not None and path.exists() and not overwrite and not _is_device(path):
+        raise UsageError(f"{path} exists; give another path, or --overwrite replaces it")
+
+
+def _is_device(path: Path) -> bool:
+    """Whether it is /dev/null, /dev/stdout, a pipe ..., which is written to and never replaced."""
+    return path.exists() and not path.is_dir() and (not path.is_file() or path.parent.resolve() == Path("/dev"))
+
+
 def replace_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file's parts, one behind the other, through a temporary sibling; its folder is made where missing.
+
+    A device or pipe is written to as it is.
 
     Raises:
         OSError: it cannot be written; what was there is kept.
     """
+    if _is_device(path):
+        with path.open("wb") as device:
+            for part in parts:
+                device.write(part)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:

@@ -11,6 +11,7 @@ import msgspec
 from edgetrack.box import Box
 from edgetrack.device_name import is_device
 from edgetrack.errors import DeviceUnavailableError, UsageError
+from edgetrack.io import check_output
 from edgetrack.system.sampler import Expectation
 
 DEFAULT_SOURCE = "synthetic:drift?frames=120&size=1280x720"
@@ -123,8 +124,7 @@ class BenchRequest:
         Raises:
             UsageError: the output exists.
         """
-        if self.output is not None and self.output.exists() and not self.overwrite:
-            raise UsageError(f"{self.output} exists; give another --output, or --overwrite")
+        check_output(self.output, overwrite=self.overwrite)
 
 
 class SourceNote(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgetrack import box as boxes
 from edgetrack.benchmark.config import SourceNote
 from edgetrack.box import Box
-from edgetrack.errors import SourceError, UsageError
+from edgetrack.errors import EdgetrackError, SourceError, UsageError
 from edgetrack.media.frames import Frame
 from edgetrack.media.sources import FrameSource, open_source
 from edgetrack.runtime.frames import with_stand_in
@@ -97,7 +97,7 @@ def _write(frames: Iterator[Frame], folder: Path) -> None:
     for index, frame in enumerate(frames):
         done = cv2.imwrite(str(folder / f"{index:06d}.jpg"), frame, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         if not done:
-            raise SourceError(f"image {index} of the scene cannot be written to {folder}; is the disk full?")
+            raise EdgetrackError(f"image {index} of the scene cannot be written to {folder}: the disk is probably full")
 
 
 def decoded(spec: str, *, most_frames: int = KEEP_FRAMES, most_mb: float = KEEP_MB) -> list[Frame]:

@@ -19,7 +19,7 @@ from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.manifest import Scalar
 from edgetrack.bundle.reader import bundle_label
 from edgetrack.errors import EdgetrackError
-from edgetrack.io import BAD_JSON, encode_json, replace_whole
+from edgetrack.io import BAD_JSON, encode_json, write_whole
 from edgetrack.system.machine import MachineRecord
 from edgetrack.system.timeline import Energy, Timeline
 
@@ -205,6 +205,6 @@ def save(record: BenchRecord, path: Path) -> None:
     """Write a record so that a reader sees the old file or the new one, never a part.
 
     Raises:
-        OSError: it cannot be written; what was there is kept.
+        EdgetrackError: it cannot be written; what was there is kept.
     """
-    replace_whole(path, record.to_json())
+    write_whole(path, record.to_json())

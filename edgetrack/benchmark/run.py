@@ -136,10 +136,7 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
                     telemetry=timeline,
                 )
                 if request.output is not None:
-                    try:
-                        save(record, request.output)
-                    except OSError as error:
-                        raise UsageError(f"{request.output} cannot be written: {error.strerror or error}") from error
+                    save(record, request.output)
                 return record
 
             with suppress(KeyboardInterrupt):

@@ -41,9 +41,9 @@ def pack(bundle: Bundle, destination: Path, overwrite: bool = False) -> Path:
         The destination.
 
     Raises:
-        UsageError: the destination is taken or is not a `.zip`, or nothing can be written beside it.
+        UsageError: the destination is taken or is not a `.zip`.
         BundleIntegrityError: a file was changed since the bundle was made.
-        BundleError: a file cannot be read, or the disk does not take the zip.
+        BundleError: a file cannot be read, the disk does not take the zip, or nothing can be written beside it.
     """
     target = destination.absolute()
     _check_destination(destination, overwrite)
@@ -52,7 +52,7 @@ def pack(bundle: Bundle, destination: Path, overwrite: bool = False) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target)
     except OSError as error:
-        raise UsageError(f"{destination}: cannot be written there: {error.strerror or error}") from error
+        raise BundleError(f"{destination}: cannot be written there: {error.strerror or error}") from error
     try:
         with os_errors(destination, "cannot be written"):
             with zipfile.ZipFile(staging, "x", zipfile.ZIP_STORED) as archive:

@@ -65,7 +65,8 @@ class BundleWriter:
         """Make the staging folder.
 
         Raises:
-            UsageError: the destination is taken, has no name of its own, or nothing can be written beside it.
+            UsageError: the destination is taken, or has no name of its own.
+            BundleError: nothing can be written beside it.
         """
         if self._target.name in ("", ".."):
             raise UsageError(f"{self.destination}: not a name for a bundle; give one such as out/smat-onnx-fp32")
@@ -77,7 +78,7 @@ class BundleWriter:
                 self._check_destination()
             staging.mkdir()
         except OSError as error:
-            raise UsageError(f"{self.destination}: cannot be written there: {error.strerror or error}") from error
+            raise BundleError(f"{self.destination}: cannot be written there: {error.strerror or error}") from error
         self._staging = staging
         return self
 

@@ -27,15 +27,14 @@ def collect(
     """Run a tracker over clips and list the search regions that it cuts, half of them jittered as in training."""
     from edgetrack.cli.console import stages
     from edgetrack.errors import UsageError
-    from edgetrack.io import write_whole
+    from edgetrack.io import check_output, write_whole
     from edgetrack.quantization.calibration import CalibrationSources, CropSampling, make_set, to_toml
     from edgetrack.runtime.session import load
 
     name = output.stem.lower().replace(" ", "-")
     if output.suffix != ".toml":
         raise UsageError(f"--output {output}: a set's file ends in .toml; try {output.with_suffix('.toml')}")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; --overwrite replaces it")
+    check_output(output, overwrite=overwrite)
     with load(bundle) as tracker, stages("collecting") as progress:
         found = CalibrationSources((dataset,), layout, CropSampling(calib_size, seed)).choose(
             tracker.procedure, progress

@@ -90,7 +90,7 @@ def check(
     from edgetrack.gate import outputs
     from edgetrack.gate.budget import GateConfig, find_budget
     from edgetrack.gate.check import check as run
-    from edgetrack.io import parse_duration, write_whole
+    from edgetrack.io import check_output, parse_duration, write_whole
     from edgetrack.presentation.progress import shown_progress
 
     if as_json + as_markdown + github > 1:
@@ -98,8 +98,7 @@ def check(
     if layout is not None and dataset is None:
         raise UsageError("--layout is for a data set; add --dataset, or leave it out")
     for path in (junit, output):
-        if path is not None and path.exists() and not overwrite:
-            raise UsageError(f"{path} exists; give another path, or --overwrite")
+        check_output(path, overwrite=overwrite)
     summary = outputs.github_summary_file(os.environ) if github else None
     config = GateConfig(
         budget=find_budget(budget),

@@ -35,6 +35,7 @@ def report(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make one self-contained page: what is fastest, what is most accurate, what is not worth it, and why."""
+    from edgetrack.io import check_output
     from edgetrack.presentation.sanitize import printable
     from edgetrack.report.model import LONGEST_TEXT, read_results
     from edgetrack.report.page import check_packages, html, markdown
@@ -44,8 +45,7 @@ def report(
         raise UsageError("--layout is the layout of a data set; give it with --dataset")
     if dataset is not None and as_markdown:
         raise UsageError("--dataset is for the frames of a page; Markdown shows none: leave one of the two out")
-    if path is not None and path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; give --overwrite to replace it, or another --output")
+    check_output(path, overwrite=overwrite)
     check_packages()
     results = read_results(paths)
     title = printable(title, LONGEST_TEXT)

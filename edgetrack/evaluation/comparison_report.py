@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgetrack.errors import BackendMissingError, UsageError
+from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
 from edgetrack.evaluation.comparison import Agreement, CompareRecord, CompareSide, OpenLoopErrors
 from edgetrack.evaluation.metrics import AGREEING, DIVERGED
 from edgetrack.evaluation.protocols.anchored import POINTS
+from edgetrack.io import replace_whole
 from edgetrack.presentation.table import NONE, Cell, Column, Table, counted, number
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
@@ -141,7 +143,7 @@ def draw_plot(found: CompareRecord, path: Path) -> None:
     """IoU of A's and B's boxes over frames, an axis for each sequence; dashed lines at agreeing and diverged.
 
     Raises:
-        UsageError: the file cannot be written.
+        EdgetrackError: the file cannot be written; what was there is kept.
     """
     from matplotlib.figure import Figure
 
@@ -162,7 +164,9 @@ def draw_plot(found: CompareRecord, path: Path) -> None:
     figure.supylabel("IoU of A and B")
     labels = [found.a.label, found.b.label]
     figure.suptitle(f"A: {labels[0]}, B: {labels[1]}, each follows its own boxes; red: first diverged", fontsize=10)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:].lower())
     try:
-        figure.savefig(path)
+        replace_whole(path, drawn.getbuffer())
     except OSError as error:
-        raise UsageError(f"--plot {path} cannot be written: {error.strerror or error}") from error
+        raise EdgetrackError(f"--plot {path} cannot be written: {error.strerror or error}") from error

@@ -9,6 +9,7 @@ from edgetrack.errors import EdgetrackError, UnknownNameError
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.execution.ledger import plain_name
 from edgetrack.evaluation.protocols.one_pass import OnePassRun
+from edgetrack.io import replace_whole
 
 Runs = Iterable[tuple[Clip, OnePassRun]]
 
@@ -53,20 +54,20 @@ def _got10k(folder: Path, tracker: str, runs: Runs) -> Path:
     for clip, run in runs:
         here = base / clip.name
         here.mkdir(parents=True, exist_ok=True)
-        (here / f"{clip.name}_001.txt").write_text(_rows(run), "ascii")
-        (here / f"{clip.name}_time.txt").write_text("".join(f"{ms / 1000:.8f}\n" for ms in run.ms), "ascii")
+        replace_whole(here / f"{clip.name}_001.txt", _rows(run))
+        replace_whole(here / f"{clip.name}_time.txt", "".join(f"{ms / 1000:.8f}\n" for ms in run.ms).encode())
     return base
 
 
 def _trackingnet(folder: Path, tracker: str, runs: Runs) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for clip, run in runs:
-        (folder / f"{clip.name}.txt").write_text(_rows(run), "ascii")
+        replace_whole(folder / f"{clip.name}.txt", _rows(run))
     return folder
 
 
-def _rows(run: OnePassRun) -> str:
-    return "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in run.boxes)
+def _rows(run: OnePassRun) -> bytes:
+    return "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in run.boxes).encode()
 
 
 _WRITERS: dict[str, Callable[[Path, str, Runs], Path]] = {"got10k": _got10k, "trackingnet": _trackingnet}

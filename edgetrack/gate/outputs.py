@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
-from edgetrack.errors import UsageError
+from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.gate.report import GateReport, RuleFinding, SideNote
 from edgetrack.presentation.sanitize import markdown_text
 from edgetrack.presentation.table import Column, Table, counted
@@ -85,13 +85,13 @@ def append_github_summary(report: GateReport, file: Path) -> None:
     """Append the report to what earlier steps wrote there.
 
     Raises:
-        UsageError: the file cannot be written.
+        EdgetrackError: the file cannot be written.
     """
     try:
         with file.open("a", encoding="utf-8") as opened:
             opened.write(markdown(report) + "\n\n")
     except OSError as error:
-        raise UsageError(f"{_SUMMARY} {file} cannot be written: {error.strerror}; leave --github out") from None
+        raise EdgetrackError(f"{_SUMMARY} {file} cannot be written: {error.strerror}; leave --github out") from None
 
 
 def github_commands(report: GateReport) -> Iterator[str]:

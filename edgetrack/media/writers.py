@@ -71,7 +71,8 @@ class BoxWriter:
             overwrite: replace an existing file.
 
         Raises:
-            UsageError: another ending, an existing file, or a place that cannot be written to.
+            UsageError: another ending, or an existing file.
+            EdgetrackError: a place that cannot be written to.
         """
         self.path = Path(path)
         self.count = 0
@@ -178,7 +179,8 @@ def claim(path: Path, start: str, end: str, *, overwrite: bool) -> tuple[int, Pa
         overwrite: whether `path` may be replaced; what a dead run left under the sibling's name always is.
 
     Raises:
-        UsageError: `path` exists or is being written and `overwrite` is not set, it is a folder, or cannot be written.
+        UsageError: `path` exists or is being written and `overwrite` is not set, or it is a folder.
+        EdgetrackError: it cannot be written.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of a file to write")
@@ -187,13 +189,13 @@ def claim(path: Path, start: str, end: str, *, overwrite: bool) -> tuple[int, Pa
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder of {path} cannot be made: {error.strerror or error}") from error
+        raise EdgetrackError(f"the folder of {path} cannot be made: {error.strerror or error}") from error
     for number in range(1, 1000):
         partial = path.with_name(start + ("" if number == 1 else f".{number}") + end)
         try:
             handle = os.open(partial, open_flags("O_RDWR", "O_CREAT"), 0o666)
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise EdgetrackError(f"{path} cannot be written: {error.strerror or error}") from error
         held = hold(handle)
         if held is None and not overwrite and os.fstat(handle).st_size:
             os.close(handle)
@@ -235,7 +237,8 @@ class VideoWriter:
             overwrite: replace an existing file.
 
         Raises:
-            UsageError: another ending, an existing file, a rate out of range, or a place that cannot be written to.
+            UsageError: another ending, an existing file, or a rate out of range.
+            EdgetrackError: a place that cannot be written to.
         """
         self.path = Path(path)
         self.count = 0

@@ -260,7 +260,9 @@ def draw_curves(log: TrainLog, path: Path) -> None:
         axes.grid(visible=True, alpha=0.3)
         axes.legend()
     figure.suptitle(f"training of {log.config.tracker}")
-    figure.savefig(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    replace_whole(path, drawn.getbuffer())
 
 
 def _lines(axes: Any, rows: list[LogRow], names: tuple[str, ...]) -> None:

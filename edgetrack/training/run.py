@@ -14,7 +14,7 @@ from types import FrameType
 import torch
 
 from edgetrack import __version__
-from edgetrack.errors import UsageError
+from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.export.recipe import UNTRAINED, Recipe, find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
@@ -202,7 +202,7 @@ def _prepare_output(request: TrainRequest) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"folder {folder} cannot be made: {error.strerror}; give another --out") from None
+        raise EdgetrackError(f"folder {folder} cannot be made: {error.strerror}; give another --out") from None
     if request.restart:
         forget_state(folder)
         for name in (WEIGHTS, BEST, JSON, CSV, PICTURE):

@@ -19,7 +19,7 @@ from edgetrack.benchmark.run import Environment, Runner, exit_code, measure, ord
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import PaperFigures, WeightsInfo
 from edgetrack.capabilities import find_target, recorded_packages
-from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UsageError, WorkerError
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
 from edgetrack.system.machine import PACKAGES, MachineRecord
 from tests.builders import bench_request
 from tests.system.conftest import ScriptedNvml, absent, watching
@@ -179,7 +179,7 @@ def test_an_output_is_not_overwritten_unasked(only_scripted, make_bundle, tmp_pa
 
 def test_an_output_that_cannot_be_written(only_scripted, make_bundle, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(EdgetrackError, match="cannot be written"):
         measure(quick(make_bundle("a"), output=tmp_path / "file" / "bench.json"), only_scripted)
 
 

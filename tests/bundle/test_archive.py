@@ -14,7 +14,7 @@ import pytest
 
 from edgetrack.bundle import open_bundle, pack, unpack
 from edgetrack.bundle.integrity import Limits
-from edgetrack.errors import BundleError, BundleIntegrityError, UsageError
+from edgetrack.errors import BundleError, BundleIntegrityError, EdgetrackError, UsageError
 
 
 def test_packing_is_deterministic(bundle: Path, packed: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_failed_packing_keeps_what_was_there(bundle: Path, packed: Path) -> No
 
 
 def test_packing_beside_a_file(bundle: Path) -> None:
-    with open_bundle(bundle) as opened, pytest.raises(UsageError, match="cannot be written"):
+    with open_bundle(bundle) as opened, pytest.raises(EdgetrackError, match="cannot be written"):
         pack(opened, bundle / "parity.json" / "x.zip")
 
 

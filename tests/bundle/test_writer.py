@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.extra import numpy as arrays
 
 from edgetrack.bundle import BundleWriter, find_bundles, open_bundle, read_npz, write_npz
-from edgetrack.errors import BundleError, BundleIntegrityError, UsageError
+from edgetrack.errors import BundleError, BundleIntegrityError, EdgetrackError, UsageError
 
 # Writes one file, commits where asked, and stops for good at a chosen point, waiting to be killed or told to go on.
 CHILD = """
@@ -150,7 +150,7 @@ def test_a_destination_needs_a_name(name: str, tmp_path: Path, monkeypatch: pyte
 
 def test_a_parent_that_is_a_file(tmp_path: Path, tools: Any) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(EdgetrackError, match="cannot be written"):
         tools.write(tmp_path / "file" / "made")
 
 

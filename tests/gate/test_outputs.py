@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edgetrack.errors import UsageError
+from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.gate import outputs
 from edgetrack.gate.outputs import junit
 from edgetrack.gate.report import RuleFinding
@@ -119,7 +119,7 @@ def test_the_summary_goes_behind_what_is_there(tmp_path):
 def test_outside_github_there_is_no_summary(tmp_path):
     with pytest.raises(UsageError, match="GITHUB_STEP_SUMMARY"):
         outputs.github_summary_file({})
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(EdgetrackError, match="cannot be written"):
         outputs.append_github_summary(report(PASS), tmp_path / "none" / "summary.md")
 
 

@@ -183,7 +183,7 @@ def test_a_folder_or_a_place_below_a_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is a folder"):
         BoxWriter(tmp_path / "d.txt")
     (tmp_path / "f").write_text("")
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(EdgetrackError, match="cannot be made"):
         BoxWriter(tmp_path / "f" / "a.txt")
 
 

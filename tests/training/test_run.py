@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from edgetrack.errors import DeviceUnavailableError, UsageError, WeightsMismatchError
+from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UsageError, WeightsMismatchError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
@@ -84,5 +84,5 @@ def test_devices() -> None:
 def test_an_output_that_cannot_be_made(pack: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     request = TrainRequest("smat", (pack,), tmp_path / "file")
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(EdgetrackError, match="cannot be made"):
         train(request)

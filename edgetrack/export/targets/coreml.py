@@ -15,7 +15,7 @@ import numpy as np
 
 from edgetrack.bundle import Manifest, read_npz, write_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
-from edgetrack.errors import UsageError
+from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.export.lowering import Method
 from edgetrack.export.targets.base import Exporter, ExporterOptions, Lowering
 from edgetrack.runtime.backends.coreml.backend import is_image, source_file
@@ -237,7 +237,10 @@ def _save(model: Any, path: Path) -> None:
     """Save without the day, with identifiers that follow from names: the same graph shall give the same bytes."""
     model.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
     with quiet():
-        model.save(str(path))
+        try:
+            model.save(str(path))
+        except shutil.Error as error:  # a list of copies that failed, each with its reason
+            raise EdgetrackError(f"{path.name} cannot be written: {error.args[0][-1][-1]}") from error
     manifest = path / "Manifest.json"
     stated = json.loads(manifest.read_bytes())
     renamed = {

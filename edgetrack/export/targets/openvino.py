@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetrack.errors import EdgetrackError
 from edgetrack.export.lowering import Ignored, quantize
 from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.export.targets.onnx import to_onnx
@@ -122,4 +123,10 @@ def _save(openvino: Any, model: Any, path: Path, *, half: bool) -> None:
     for index, node in enumerate(model.get_ordered_ops()):
         if _NUMBERED.fullmatch(node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
-    openvino.save_model(model, path, compress_to_fp16=half)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:  # of C++'s streams, which give no reason
+        raise EdgetrackError(
+            f"{path.name} cannot be written to {path.parent}: the disk is probably full, or files have a size limit "
+            f"({str(error).strip().splitlines()[-1]})"
+        ) from error
