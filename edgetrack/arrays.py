@@ -1,4 +1,4 @@
-"""Names for the arrays that are passed around."""
+"""Names for the arrays that are passed around, and whether their numbers are any."""
 
 from __future__ import annotations
 
@@ -12,3 +12,9 @@ Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
 Boxes = NDArray[np.float64]
 """(n, 4): x, y, width, height."""
+
+
+def all_finite(*maps: Array) -> bool:
+    """Whether no map holds NaN or infinity: either reaches the sum, which is cheaper than an array of truth values."""
+    with np.errstate(all="ignore"):
+        return all(bool(np.isfinite(values.sum())) for values in maps)

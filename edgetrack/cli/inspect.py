@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from edgetrack.cli.options import BundleArgument, JsonOption
+import typer
+
+from edgetrack.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from edgetrack.bundle.manifest import Manifest, TensorInfo
@@ -13,8 +16,14 @@ if TYPE_CHECKING:
     from edgetrack.runtime.verify import LayerReport
 
 
-def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
-    """Show a bundle's tracker, weights, graphs, procedure and files; runs nothing."""
+def inspect(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE|FILE", help="A bundle's folder, zip or name; an ONNX file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a bundle's tracker, weights, graphs, procedure and files, or what an ONNX file looks like; runs nothing."""
+    if bundle.endswith(".onnx"):
+        _show_file(Path(bundle), as_json)
+        return
     from edgetrack.bundle import open_bundle, read_json
     from edgetrack.cli.console import print_json, stdout
     from edgetrack.presentation.table import show_all
@@ -29,6 +38,35 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     console = stdout()
     console.print(manifest.name)
     show_all(tables(manifest, report), console)
+
+
+def _show_file(path: Path, as_json: bool) -> None:
+    """Inputs and outputs of an ONNX file, the family that they suggest, and how to go on."""
+    from edgetrack.cli.console import print_json, stdout
+    from edgetrack.export.guess import guess, read_signature
+    from edgetrack.presentation.table import Column, Table, show_all
+
+    file = read_signature(path)
+    found = guess([file])
+    roles = {t.name: role for side in (found.inputs, found.outputs) for role, t in side[path.stem].items()}
+    if as_json:
+        sides = {"inputs": file.inputs, "outputs": file.outputs}
+        said = {side: [{**t._asdict(), "role": roles.get(t.name)} for t in ts] for side, ts in sides.items()}
+        print_json({"file": str(path), "opset": file.opset, "family": found.family or None, **said})
+        return
+    console = stdout()
+    console.print(f"{path.name}: ONNX, opset {file.opset}, looks like family {found.family or 'none that is known'}")
+    columns = [Column(title, align="left") for title in ("tensor", "", "type", "shape", "role (guess)")]
+    rows = [
+        (t.name, side, t.dtype, "x".join(map(str, t.shape)), roles.get(t.name, ""))
+        for side, tensors in (("in", file.inputs), ("out", file.outputs))
+        for t in tensors
+    ]
+    show_all([Table(columns, rows)], console)
+    for doubt in found.doubts:
+        console.print(f"check: {doubt}")
+    if found.family:
+        console.print(f"start a recipe with: edgetrack recipe new --onnx {path} -o {path.stem}.toml")
 
 
 def tables(manifest: Manifest, report: LayerReport | None) -> Iterator[Table]:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgetrack import __version__
-from edgetrack.cli import calibrate
+from edgetrack.cli import calibrate, recipe
 from edgetrack.cli.bench import bench
 from edgetrack.cli.check import check
 from edgetrack.cli.compare import compare
@@ -112,6 +112,7 @@ app.command()(compare)
 app.command()(check)
 app.command()(report)
 app.add_typer(calibrate.app, name="calibrate")
+app.add_typer(recipe.app, name="recipe")
 app.command()(train)
 app.command()(verify)
 app.command()(inspect)

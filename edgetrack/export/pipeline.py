@@ -112,6 +112,13 @@ def plan(request: ExportRequest) -> ExportPlan:
         raise UsageError(
             f"target {target.name!r} is converted from PyTorch and reads no ONNX; give --weights in place of --onnx"
         )
+    if recipe.given and not request.onnx:
+        files = dict.fromkeys(file for graph in recipe.given.values() for file in graph.files)
+        source = f" ({recipe.checkpoint.source})" if recipe.checkpoint.source else ""
+        raise UsageError(
+            f"recipe {recipe.name!r} starts from ONNX{source}; give "
+            + " ".join(f"--onnx {file}.onnx" for file in files)
+        )
     if request.opset not in (17, 18):
         raise UsageError(f"opset {request.opset} is not supported; expected 17 or 18")
     if request.options is not None and type(request.options) is not exporter_type.options_type:
@@ -198,6 +205,11 @@ def export(
         proven, not_run = proof_of(work.target)
         report = msgspec.structs.replace(report, reference=reference, proven=proven, not_run=not_run)
         report.require()
+        if work.request.onnx:
+            from edgetrack.export.from_onnx import check_ranges
+
+            if doubt := check_ranges(work.recipe, golden[0]["step"]["out"]):
+                progress(f"doubt: {doubt}")
         progress("writing the bundle")
         write_npz(writer.folder / GOLDEN_FILE, _golden_arrays(golden))
         (writer.folder / PARITY_FILE).write_bytes(encode_json(report, indent=1) + b"\n")
@@ -215,8 +227,8 @@ def _start(
         from edgetrack.export.from_onnx import REFERENCE, read_given
 
         progress(f"graphs: {', '.join(map(str, work.request.onnx))}")
-        given, origin = read_given(work.recipe, work.request.onnx, work.target.name)
-        return given, given, origin, REFERENCE
+        given = read_given(work.recipe, work.request.onnx, work.target.name)
+        return given.shipped, given.published, given.weights, REFERENCE
     from edgetrack.export.weights import fill
     from edgetrack.models.base import find_model, make_network
 

@@ -14,6 +14,7 @@ import msgspec
 
 from edgetrack.bundle.manifest import GraphRole, Name, PaperFigures, Scalar, Sha256, scalar_text
 from edgetrack.errors import RecipeError, UnknownNameError, UsageError
+from edgetrack.export.given import GivenGraph, GivenInput, GivenOutput
 from edgetrack.io import read_toml
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
 from edgetrack.resources import data_folder
@@ -76,6 +77,14 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"atol {self.atol}, rtol {self.rtol} and peak {self.peak} must be finite and at least 0")
 
 
+USUAL_PARITY = {
+    "fp32": Tolerance(atol=1e-4, rtol=1e-4),
+    "fp16": Tolerance(atol=1e-3, peak=0.05),
+    "bf16": Tolerance(atol=1e-3, peak=0.3),
+    "int8": Tolerance(atol=1e-3, peak=0.5),
+}
+"""Of a recipe that states none; those below fp32 are a sanity check (docs/precision.md)."""
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -126,7 +135,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A tracker's export recipe; `parity` has a tolerance for each precision that was tried.
+    """A tracker's export recipe; `parity` has a tolerance for each precision that is offered.
 
     `family` names the network and the procedure, which a tracker may share with others; left out, it is `name`.
     `aliases` are further names that a user may type for it; bundles carry `name`. `stages` cuts the graphs into pieces
@@ -135,16 +144,19 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     an export may start from in place of the network. `configuration` is what the network is made with: sizes in which
     the members of a family differ, and what an ablation leaves out or replaces. `choices` lists, for keys of
     `configuration` and `procedure` that take few values, all of them.
+
+    `onnx` says how each graph is made of ONNX files that name and lay out their tensors in their own way
+    (`edgetrack.export.given`); `inputs`, `outputs` and `constants` are the same for one graph of one file.
     """
 
     schema: Literal[1]
     name: Name
     family: Name | msgspec.UnsetType = msgspec.UNSET
-    title: str
+    title: str = ""
     aliases: tuple[Name, ...] = ()
     default: bool = False
     paper: PaperFigures = PaperFigures()
-    checkpoint: CheckpointFormat
+    checkpoint: CheckpointFormat = CheckpointFormat(file="")
     default_weights: DefaultWeights | None = None
     untrained: Untrained = Untrained()
     configuration: dict[str, Scalar] = {}
@@ -152,9 +164,20 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     graphs: dict[Name, GraphRole] = msgspec.field(default_factory=lambda: {"template": "init", "step": "step"})
     procedure: dict[str, Scalar]
     choices: dict[str, tuple[Scalar, ...]] = {}
-    parity: dict[str, Tolerance]
+    parity: dict[str, Tolerance] = msgspec.field(default_factory=lambda: dict(USUAL_PARITY))
     stages: dict[str, tuple[str, ...]] = {}
     keep: dict[str, tuple[str, ...]] = {}
+    onnx: dict[Name, GivenGraph] = {}
+    inputs: dict[Name, GivenInput] = {}
+    outputs: dict[Name, GivenOutput] = {}
+    constants: dict[str, float] = {}
+
+    @property
+    def given(self) -> dict[str, GivenGraph]:
+        """The graphs that are made of ONNX files; empty where the files are the graphs as they are."""
+        if not self.inputs:
+            return self.onnx
+        return {"step": GivenGraph(inputs=self.inputs, outputs=self.outputs, constants=self.constants)}
 
     @property
     def family_name(self) -> str:
@@ -162,7 +185,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.name if self.family is msgspec.UNSET else self.family
 
     def __post_init__(self) -> None:
+        if not self.title:
+            msgspec.structs.force_setattr(self, "title", self.name)
         check_stages(self.stages)
+        if bool(self.inputs) != bool(self.outputs) or (self.constants and not self.inputs):
+            raise ValueError("[inputs] and [outputs] belong together: one graph, `step`, of one file")
+        if self.onnx and (self.inputs or "step" not in self.onnx):
+            raise ValueError(
+                "[onnx] names every graph, `step` among them, and stands in place of [inputs] and [outputs]"
+            )
         for precision, names in self.keep.items():
             if unknown := [name for name in names if name not in self.stages]:
                 raise ValueError(f"[keep] {precision} names {unknown[0]!r}, which [stages] has not")

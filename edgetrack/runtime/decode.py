@@ -38,12 +38,6 @@ def hann_root(size: int) -> Map:
     return np.sqrt(hann_closed(size).astype(np.float32))
 
 
-def all_finite(*maps: Map) -> bool:
-    """Whether no map holds NaN or infinity: either reaches the sum, which is cheaper than an array of truth values."""
-    with np.errstate(all="ignore"):
-        return all(bool(np.isfinite(values.sum())) for values in maps)
-
-
 class Peak(NamedTuple):
     """The chosen cell: its un-windowed and windowed score (0..1) and the box in fractions of the crop."""
 

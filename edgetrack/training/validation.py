@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgetrack.arrays import all_finite
 from edgetrack.box import Box, clip, iou
 from edgetrack.runtime.crop import Image
-from edgetrack.runtime.decode import all_finite
 from edgetrack.runtime.trackers.center import CenterDecoder
 from edgetrack.training.augment import cut
 from edgetrack.training.catalog import TrainingClip, load

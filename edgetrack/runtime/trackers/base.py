@@ -10,20 +10,23 @@ import abc
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
 
+from edgetrack.arrays import all_finite
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest, Scalar, TensorInfo
 from edgetrack.errors import BundleError, InvalidTextError, UnknownNameError, UsageError
 from edgetrack.media.frames import Frame
 from edgetrack.plugins import PROCEDURES, load_plugin
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.decode import Map, all_finite
 from edgetrack.runtime.memory import MemoryEstimate
 from edgetrack.runtime.prompt import Prompt
+
+if TYPE_CHECKING:
+    from edgetrack.runtime.decode import Map
 
 StageTimer = Callable[[str], None]
 """Ends a stage of an update, `crop`, `graphs` or `decode`; one that ends twice is added up."""
@@ -125,7 +128,7 @@ class Procedure(abc.ABC):
         if "step" in graphs:
             self.step = graphs["step"]
             self.looks = {
-                name.removeprefix(ATTENTION): cast(Map, found)
+                name.removeprefix(ATTENTION): cast("Map", found)
                 for name, found in self.step.outputs.items()
                 if name.startswith(ATTENTION)
             }

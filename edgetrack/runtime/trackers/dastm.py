@@ -14,14 +14,14 @@ import cv2
 import msgspec
 import numpy as np
 
-from edgetrack.arrays import Array, Images
+from edgetrack.arrays import Array, Images, all_finite
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.crop import Colour, Image, crop_warped, find_patch, target_rectangle
-from edgetrack.runtime.decode import CellChooser, Found, Map, all_finite, hann_closed, size_with_context
+from edgetrack.runtime.decode import CellChooser, Found, Map, hann_closed, size_with_context
 from edgetrack.runtime.memory import EncodedMemory, MemoryBank, MemoryEstimate, MemorySchedule, Retention
 from edgetrack.runtime.trackers.base import (
     Decision,
