@@ -210,7 +210,7 @@ def find_target(name: str) -> Target:
             return target
     row = load_plugin(plugins.TARGETS, name)
     if row is None:
-        raise UnknownNameError(f"target {name!r} is not known; expected one of: {', '.join(target_names())}")
+        raise UnknownNameError.of("target", name, target_names())
     if not isinstance(row, Target) or row.name != name:
         raise UsageError(
             f"the plug-in for target {name!r} gives {row!r}, expected a Target of that name "
@@ -230,14 +230,11 @@ def require_precision(target: Target, precision: str) -> None:
     """Check that a target can be exported at a precision.
 
     Raises:
-        UsageError: it cannot; the message says which can.
+        UnknownNameError: it cannot; the message says which can.
     """
     if precision not in target.precisions:
-        hint = f"; at run time it also takes the hint {', '.join(target.hints)}" if precision in target.hints else ""
-        raise UsageError(
-            f"precision {precision!r} is not supported for target {target.name!r}; "
-            f"expected one of: {', '.join(target.precisions)}{hint}"
-        )
+        hint = f"at run time it also takes the hint {', '.join(target.hints)}" if precision in target.hints else ""
+        raise UnknownNameError.of(f"for target {target.name!r} the precision", precision, target.precisions, hint)
 
 
 def backend_of(target: str) -> type[CompiledGraph]:
@@ -285,7 +282,7 @@ def open_ref(text: str) -> BundleRef:
     """Read the manifest of a bundle that a command was given as `smat-openvino-fp32` or `smat-openvino-fp32@bf16`.
 
     Raises:
-        UsageError: its target takes no such hint.
+        UnknownNameError: its target takes no such hint.
         EdgetrackError: the bundle cannot be opened.
     """
     # Imported here: the table is read for every help text, NumPy is not needed for that.
@@ -296,10 +293,7 @@ def open_ref(text: str) -> BundleRef:
         ref = BundleRef(bundle.source.absolute(), bundle.manifest, hint)
     target = find_target(ref.manifest.target)
     if hint is not None and hint not in target.hints:
-        raise UsageError(
-            f"{text}: target {target.name!r} takes no precision hint {hint!r}; "
-            f"expected one of: {', '.join(target.hints) or 'none'}"
-        )
+        raise UnknownNameError.of(f"for target {target.name!r} the precision hint", hint, target.hints)
     return ref
 
 

@@ -8,9 +8,11 @@ from typing import Annotated
 import msgspec
 
 _DEVICE = r"(?:cpu|gpu|ane|all|cuda(?::([0-9]{1,2}))?)"
-DeviceName = Annotated[str, msgspec.Meta(pattern=rf"^{_DEVICE}\Z")]
+DeviceName = Annotated[str, msgspec.Meta(pattern=rf"^{_DEVICE}\Z", description="cpu, cuda, cuda:N, gpu, ane or all")]
 """Where a bundle runs on one machine; `cuda` is `cuda:0`."""
-ProfileName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
+ProfileName = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z", description="lower-case letters, digits and '-'")
+]
 EXAMPLES = ("cpu", "cuda:0")
 """For messages; the others are Core ML's alone."""
 

@@ -32,6 +32,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+_MOST_NAMES = 20
+_LONGEST_NAME = 80
+
 
 class EdgetrackError(Exception):
     """Base of all errors that edgetrack raises on purpose."""
@@ -46,7 +49,7 @@ class UsageError(EdgetrackError):
 
 
 class UnknownNameError(UsageError):
-    """A name that is not in its list: tracker, target, precision, scene, sequence."""
+    """A name that is not in its list: of a tracker, target, precision, scenario, budget, layout, scene, sequence ..."""
 
     @classmethod
     def of(cls, what: str, name: str, known: Iterable[str], more: str = "") -> UnknownNameError:
@@ -56,14 +59,22 @@ class UnknownNameError(UsageError):
             what: what the name stands for, such as "tracker".
             more: what to type to see or add names, as a clause: "`edgetrack list --scenes` shows them".
         """
-        import difflib  # 10 ms that only a misspelt name pays
+        names = list(dict.fromkeys(known))
+        if len(names) > _MOST_NAMES:
+            expected = f"there are {len(names)}, such as {', '.join(names[:5])}"
+        else:
+            expected = f"expected one of: {', '.join(names)}" if names else "there is none"
+        shown, end = name[:_LONGEST_NAME], f"; {more}" if more else ""
+        return cls(f"{what} {shown!r} is not known{did_you_mean(shown, names)}; {expected}{end}")
 
-        names = list(known)
-        folded = {one.casefold(): one for one in names}
-        near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-        hint = f" (did you mean {folded[near[0]]!r}?)" if near else ""
-        expected = f"expected one of: {', '.join(names)}" if names else "there is none"
-        return cls(f"{what} {name!r} is not known{hint}; {expected}" + (f"; {more}" if more else ""))
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names, as a part of a message; empty where none is near."""
+    import difflib  # 10 ms that only a misspelt name pays
+
+    folded = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return f" (did you mean {folded[near[0]]!r}?)" if near else ""
 
 
 class InvalidBoxError(UsageError):

@@ -22,6 +22,7 @@ from typing import IO, Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
+from edgetrack.decoding import converted
 from edgetrack.errors import EdgetrackError, UsageError
 
 if sys.version_info >= (3, 11):
@@ -389,11 +390,10 @@ def read_toml(
     except UsageError as fault:
         raise error(f"{what} {fault}{end}") from None
     try:
-        return msgspec.convert(tomllib.loads(text), type_)
-    except msgspec.ValidationError as fault:
-        raise error(f"{path} is not a {what} of schema 1: {fault}{end}") from None
+        plain = tomllib.loads(text)
     except (ValueError, RecursionError) as fault:  # not TOML, a number of 5000 digits, 1000 brackets
         raise error(f"{what} {path} is not TOML: {fault}{end}") from None
+    return converted(plain, type_, lambda words: error(f"{path} is not a {what} of schema 1: {words}{end}"))
 
 
 def readable(text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from edgetrack.errors import EdgetrackError
+from edgetrack.errors import BackendMissingError, EdgetrackError
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 """Environment variables by which native libraries choose their number of threads when they are loaded."""
@@ -16,6 +17,19 @@ _COMMAND_TIMEOUT_S = 10.0
 
 RunCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 """Starts a command as `subprocess.run` does."""
+
+
+def require_extra(what: str, extra: str, *packages: str) -> None:
+    """Check that an extra's packages are installed, without importing them.
+
+    Raises:
+        BackendMissingError: one is not; the message says what needs it and what to type.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise BackendMissingError(
+                f"{what} needs {package}, which is not installed; type: pip install 'edgetrack[{extra}]'"
+            )
 
 
 def data_folder(name: str) -> Path:

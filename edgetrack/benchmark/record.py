@@ -18,8 +18,9 @@ from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.manifest import Scalar
 from edgetrack.bundle.reader import bundle_label
+from edgetrack.decoding import decode_json
 from edgetrack.errors import EdgetrackError
-from edgetrack.io import BAD_JSON, encode_json, write_whole
+from edgetrack.io import encode_json, write_whole
 from edgetrack.system.machine import MachineRecord
 from edgetrack.system.timeline import Energy, Timeline
 
@@ -163,7 +164,8 @@ class CandidateFailure(msgspec.Struct, frozen=True, kw_only=True):
 class BenchRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A benchmark. `complete` is false while rounds are missing, as after an interruption.
 
-    `telemetry` has the readings of the device's sensors, on one axis of time with what was measured when.
+    `telemetry` has the readings of the device's sensors, on one axis of time with what was measured when. `date` is
+    when it began, in UTC, None in records that are older than the field.
     """
 
     schema: int = 1
@@ -174,6 +176,7 @@ class BenchRecord(msgspec.Struct, frozen=True, kw_only=True):
     results: list[BenchResult]
     failures: list[CandidateFailure]
     telemetry: Timeline | None = None
+    date: str | None = None
 
     def to_json(self) -> bytes:
         """The record as one line of UTF-8 JSON."""
@@ -190,10 +193,7 @@ class BenchRecord(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             EdgetrackError: not such a record.
         """
-        try:
-            record = msgspec.json.decode(data, type=cls)
-        except BAD_JSON as error:
-            raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
+        record = decode_json(data, cls, lambda words: EdgetrackError(f"{source} is not a benchmark's record: {words}"))
         if record.schema != 1:
             raise EdgetrackError(
                 f"{source} is a benchmark's record of schema {record.schema}; this version reads schema 1"

@@ -172,4 +172,4 @@ def blas_threads(environ: Mapping[str, str]) -> int:
 
 def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise UnknownNameError(f"{what} {name!r}: expected one of {', '.join(known)}")
+        raise UnknownNameError.of(what, name, known)

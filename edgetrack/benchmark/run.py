@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -103,6 +104,7 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
         DeviceUnavailableError: neither the CPU nor a CUDA device, or a GPU where there is none.
         EdgetrackError: a bundle or source that cannot be opened. A candidate that fails later only fails itself.
     """
+    began = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     config = resolve(request.config)
     request.check()
     if request.reference is not None and not find_scenario(config.scenario).compares:
@@ -134,6 +136,7 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
                     results=results(measurements, before, timeline, request.expected),
                     failures=failures(measurements),
                     telemetry=timeline,
+                    date=began,
                 )
                 if request.output is not None:
                     save(record, request.output)

@@ -10,18 +10,30 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edgetrack.decoding import decode_json
 from edgetrack.errors import BundleError
-from edgetrack.io import BAD_JSON, encode_json
+from edgetrack.io import encode_json
 
 SCHEMA = 1
 
 _LONGEST_NAME = 64
-Name = Annotated[str, msgspec.Meta(pattern=rf"^[a-z0-9][a-z0-9_-]{{0,{_LONGEST_NAME - 1}}}\Z")]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^[a-z0-9][a-z0-9_-]{{0,{_LONGEST_NAME - 1}}}\Z",
+        description=f"at most {_LONGEST_NAME} lower-case letters, digits, '_' and '-'",
+    ),
+]
 # One or more plain path components: a Core ML package is a folder. `reader.py` checks that none climbs out.
 FilePath = Annotated[
-    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\Z", max_length=255)
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\Z",
+        max_length=255,
+        description="a path of letters, digits, '.', '_', '-' and '/' inside the bundle",
+    ),
 ]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z", description="a SHA-256: 64 digits of 0-9a-f")]
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Shape = Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)]
 DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32"]
@@ -200,12 +212,11 @@ class Manifest(_Strict, frozen=True, kw_only=True):
         Raises:
             BundleError: not JSON, another schema number, a field that is missing, unknown or of the wrong kind.
         """
-        try:
-            return msgspec.json.decode(data, type=cls)
-        except msgspec.ValidationError as error:
-            raise BundleError(
-                f"{source}: the manifest is not one of schema {SCHEMA}: {error}; export the bundle again with this "
+        return decode_json(
+            data,
+            cls,
+            lambda words: BundleError(
+                f"{source}: the manifest is not one of schema {SCHEMA}: {words}; export the bundle again with this "
                 "version of edgetrack"
-            ) from None
-        except BAD_JSON as error:
-            raise BundleError(f"{source}: the manifest is not JSON: {error}") from None
+            ),
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 import os
 import zipfile
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import msgspec
 import numpy as np
 from numpy.lib import format as npy_format
 
@@ -30,8 +28,9 @@ from edgetrack.bundle.integrity import (
     read_zip,
 )
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.errors import BundleError, UsageError
-from edgetrack.io import BAD_JSON, ScratchFolder
+from edgetrack.decoding import decode_json
+from edgetrack.errors import BundleError, UsageError, did_you_mean
+from edgetrack.io import ScratchFolder
 
 MAX_JSON_BYTES = 64 << 20
 NPZ_LIMITS = Limits(total_bytes=1 << 30, file_bytes=1 << 30, files=4096, ratio=2000)
@@ -138,11 +137,10 @@ def _zip_of(base: Path) -> list[Path]:
 
 def _absent(path: Path, candidates: list[Path]) -> str:
     names = {name for folder in {candidate.parent for candidate in candidates} for name in _bundle_names(folder)}
-    near = difflib.get_close_matches(path.name, sorted(names), n=3, cutoff=0.5)
     return (
-        f"there is no bundle {str(path)!r}; looked for {', '.join(map(str, candidates))}. "
-        + (f"Near in name: {', '.join(near)}. " if near else "")
-        + "`edgetrack list` shows the bundles that are there, `edgetrack export TRACKER --target TARGET` makes one"
+        f"there is no bundle {str(path)!r}{did_you_mean(path.name, sorted(names))}; looked for "
+        f"{', '.join(map(str, candidates))}. `edgetrack list` shows the bundles that are there, "
+        "`edgetrack export TRACKER --target TARGET` makes one"
     )
 
 
@@ -221,10 +219,11 @@ def read_json(path: Path, type_: type[_T]) -> _T:
         data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         raise BundleError(f"{path}: larger than the {MAX_JSON_BYTES} bytes that a bundle's JSON may have")
-    try:
-        return msgspec.json.decode(data, type=type_)
-    except BAD_JSON as error:
-        raise BundleError(f"{path}: not the JSON that was expected: {error}; export the bundle again") from None
+    return decode_json(
+        data,
+        type_,
+        lambda words: BundleError(f"{path}: not the JSON that was expected: {words}; export the bundle again"),
+    )
 
 
 def read_npz(path: Path, check: Callable[[str, int], None] | None = None) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:

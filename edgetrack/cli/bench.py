@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -174,7 +173,7 @@ def _measure(request: BenchRequest) -> BenchRecord:
 
 
 def _notifier(console: Console) -> Callable[[str], None]:
-    return partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    return partial(console.print)
 
 
 def _export(
@@ -189,11 +188,11 @@ def _export(
 
 def _present(record: BenchRecord, as_json: bool, as_markdown: bool, percentile: int) -> None:
     from edgetrack.benchmark.table import bench_table
-    from edgetrack.cli.console import stdout
+    from edgetrack.cli.console import stdout, write_json
 
     if as_json:
-        sys.stdout.write(record.to_json().decode())
+        write_json(record.to_json())
     elif as_markdown:
-        sys.stdout.write(bench_table(record, percentile).markdown() + "\n")
+        typer.echo(bench_table(record, percentile).markdown())
     else:
         bench_table(record, percentile).show(stdout())

@@ -25,7 +25,7 @@ def collect(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Run a tracker over clips and list the search regions that it cuts, half of them jittered as in training."""
-    from edgetrack.cli.console import stages
+    from edgetrack.cli.console import print_text, stages
     from edgetrack.errors import UsageError
     from edgetrack.io import check_output, write_whole
     from edgetrack.quantization.calibration import CalibrationSources, CropSampling, make_set, to_toml
@@ -43,19 +43,20 @@ def collect(
         about = f"{tracker.manifest.tracker}, {weights} weights, tracked; seed {seed}"
     chosen = make_set(name, found.parts, about)
     write_whole(output, to_toml(chosen).encode())
-    typer.echo(f"{output}: {chosen.size} crops of {len({i.clip for p in chosen.parts for i in p.items})} clips")
+    print_text(f"{output}: {chosen.size} crops of {len({i.clip for p in chosen.parts for i in p.items})} clips")
 
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Name or file of a set.")]) -> None:
     """Print what a set holds; its hash is checked."""
+    from edgetrack.cli.console import print_text
     from edgetrack.quantization.calibration import find_set
 
     found = find_set(name)
-    typer.echo(f"{found.name}: {found.size} crops, sha256 {found.sha256}\n{found.about}")
+    print_text(f"{found.name}: {found.size} crops, sha256 {found.sha256}\n{found.about}")
     for part in found.parts:
         clips: dict[str, int] = {}
         for item in part.items:
             clips[item.clip] = clips.get(item.clip, 0) + 1
         listed = ", ".join(f"{clip} {count}" for clip, count in clips.items())
-        typer.echo(f"{part.dataset}: {listed}")
+        print_text(f"{part.dataset}: {listed}")

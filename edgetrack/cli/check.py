@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,7 +115,7 @@ def check(
         force=force,
         allow_skipped=allow_skipped,
     )
-    with shown_progress(stderr(), refresh=False, lines=False) as progress:
+    with shown_progress(stderr(), refresh=False) as progress:
         report = run(config, Environment(progress=progress))
     if output is not None:
         write_whole(output, report.to_json())
@@ -128,11 +127,11 @@ def check(
 
 
 def _present(report: GateReport, as_json: bool, as_markdown: bool, summary: Path | None) -> None:
-    from edgetrack.cli.console import stdout
+    from edgetrack.cli.console import stdout, write_json
     from edgetrack.gate import outputs
 
     if as_json:
-        sys.stdout.write(report.to_json().decode())
+        write_json(report.to_json())
         return
     if as_markdown:
         typer.echo(outputs.markdown(report))
@@ -143,4 +142,4 @@ def _present(report: GateReport, as_json: bool, as_markdown: bool, summary: Path
             typer.echo(line)
     console = stdout()
     outputs.table(report).show(console)
-    console.print(outputs.headline(report), markup=False, soft_wrap=True)
+    console.print(outputs.headline(report))

@@ -55,7 +55,7 @@ def compare(
     from edgetrack.capabilities import open_refs
     from edgetrack.cli.console import folder_or_file, print_json, stdout
     from edgetrack.cli.evaluate import resumable_progress, select_dataset
-    from edgetrack.errors import UsageError
+    from edgetrack.errors import UnknownNameError, UsageError
     from edgetrack.evaluation.comparison import SUMMARY, CompareConfig
     from edgetrack.evaluation.comparison import compare as run
     from edgetrack.evaluation.comparison_report import check_plot, compare_table, draw_plot
@@ -66,7 +66,7 @@ def compare(
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
     if require is not None and require not in REQUIREMENTS:
-        raise UsageError(f"--require {require}: expected one of {', '.join(REQUIREMENTS)}")
+        raise UnknownNameError.of("--require", require, REQUIREMENTS)
     if plot is not None:
         check_plot(plot)
     folder, file = folder_or_file(output)
@@ -95,7 +95,7 @@ def compare(
     else:
         console = stdout()
         compare_table(found).show(console)
-        console.print(f"runs and {config.folder / SUMMARY} are kept", markup=False, soft_wrap=True)
+        console.print(f"runs and {config.folder / SUMMARY} are kept")
     if found.failures or not _meets(found, require):
         raise typer.Exit(1)
 
@@ -111,5 +111,5 @@ def _meets(found: CompareRecord, require: str | None) -> bool:
     else:
         met, why = delta.equal if require == "equal" else delta.not_worse, delta.describe()
     if not met:
-        stderr().print(f"--require {require} is not met: {why}", markup=False, soft_wrap=True)
+        stderr().print(f"--require {require} is not met: {why}")
     return met

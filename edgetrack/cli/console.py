@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,11 +11,13 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
+from edgetrack.presentation.progress import shown_progress
 from edgetrack.presentation.sanitize import log_line
 
 T = TypeVar("T")
 # A pipe or file has no width: nothing in it is folded.
 PIPE_WIDTH = 1_000_000
+_STEERS = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]|#(?=#\\w*\\[)")
 
 
 class _Console(Console):
@@ -52,28 +55,37 @@ def print_json(value: Any) -> None:
     """A msgspec struct or plain data as indented JSON on stdout."""
     from edgetrack.io import encode_json
 
-    sys.stdout.write(encode_json(value, indent=2, order="deterministic").decode() + "\n")
+    write_json(encode_json(value, indent=2, order="deterministic") + b"\n")
+
+
+def write_json(data: bytes) -> None:
+    """JSON on stdout, the same values with what would steer a terminal or a CI system escaped."""
+    sys.stdout.write(_STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", data.decode()))
+
+
+def print_text(text: str, *, err: bool = False) -> None:
+    """Lines of a result on stdout, or of remarks on stderr."""
+    console = stderr() if err else stdout()
+    for line in text.split("\n"):
+        console.print(line)
 
 
 @contextmanager
 def stages(title: str) -> Iterator[Callable[[str], None]]:
-    """Show the stages of a long step on stderr: a spinner on a terminal, a line each elsewhere."""
-    console = stderr()
-    if console.is_terminal:
-        with console.status(title) as status:
-            yield lambda stage: status.update(f"{title}: {stage}")
-    else:
-        yield lambda stage: console.print(f"{title}: {stage}", markup=False)
+    """Show the stages of a long step on stderr."""
+    with shown_progress(stderr()) as progress:
+        progress(title, 0, 0)
+        yield lambda stage: progress(f"{title}: {stage}", 0, 0)
 
 
 def progress_bar(title: str) -> Callable[[Iterable[T], int | None], Iterable[T]]:
-    """A bar on stderr around an iteration; nothing where stderr is no terminal."""
-    console = stderr()
+    """Show on stderr how far an iteration has come."""
 
     def wrap(items: Iterable[T], total: int | None) -> Iterable[T]:
-        from rich.progress import track
-
-        return track(items, title, total, console=console, transient=True, disable=not console.is_terminal)
+        with shown_progress(stderr()) as progress:
+            for number, item in enumerate(items, 1):
+                progress(title, number, total or 0)
+                yield item
 
     return wrap
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from edgetrack.evaluation.protocols.streaming import Streaming
     from edgetrack.presentation.progress import Progress
 
+_NAMED = 5
+
 
 def evaluate(
     bundle: BundleArgument,
@@ -137,7 +139,7 @@ def evaluate(
     else:
         console = stdout()
         eval_table(found.result).show(console)
-        console.print(f"runs and {found.folder / SUMMARY} are kept", markup=False, soft_wrap=True)
+        console.print(f"runs and {found.folder / SUMMARY} are kept")
     if found.result.failures:
         raise typer.Exit(1)
 
@@ -177,14 +179,27 @@ def _streaming(fps: float | None, latencies: str | None, ref: BundleRef) -> Stre
 
 @contextmanager
 def resumable_progress() -> Iterator[Progress]:
-    """The progress of an evaluation on stderr; Ctrl-C says that it can be resumed."""
+    """The progress of an evaluation on stderr, and which runs were kept; Ctrl-C says that it can be resumed."""
     from edgetrack.cli.console import stderr
+    from edgetrack.evaluation.execution.ledger import KEPT
     from edgetrack.presentation.progress import shown_progress
 
     console = stderr()
+    kept: list[str] = []
     with shown_progress(console) as progress:
+
+        def note(what: str, step: int, total: int) -> None:
+            if what.endswith(KEPT):
+                kept.append(what.removesuffix(f": {KEPT}"))
+            progress(what, step, total)
+
         try:
-            yield progress
+            yield note
+            if kept:
+                console.print(
+                    f"{KEPT}: {', '.join(kept[:_NAMED])}{f' and {len(kept) - _NAMED} more' if kept[_NAMED:] else ''}; "
+                    "--restart makes them again"
+                )
         except KeyboardInterrupt:
-            console.print("interrupted; finished sequences are kept, the same command resumes", markup=False)
+            console.print("interrupted; finished sequences are kept, the same command resumes")
             raise

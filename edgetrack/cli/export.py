@@ -21,7 +21,7 @@ from edgetrack.cli.options import (
     OverwriteOption,
     split_names,
 )
-from edgetrack.errors import UsageError
+from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.evaluation import ANCHOR_LENGTH, ANCHOR_SPACING
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _control(
     if max_drop is None or val is None:
         raise UsageError("accuracy control needs both --max-drop POINTS and --val SEQUENCES")
     if on_drop not in ("revert", "fail"):
-        raise UsageError(f"--on-drop {on_drop!r}: expected revert or fail")
+        raise UnknownNameError.of("--on-drop", on_drop, ("revert", "fail"))
     dataset, revert = open_dataset(val), on_drop == "revert"
     return AccuracyControl(
         dataset, max_drop / 100, Anchored(*anchors), frames, jobs, None, revert=revert, map_always=map_always
@@ -229,7 +229,7 @@ def _control(
 
 
 def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> None:
-    from edgetrack.cli.console import print_json, stages, stderr
+    from edgetrack.cli.console import print_json, print_text, stages, stderr
     from edgetrack.export.isolated import Exported, Worst
     from edgetrack.quantization.accuracy_control import lines
     from edgetrack.quantization.lower import export as run
@@ -240,7 +240,7 @@ def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> N
         finally:
             if lowering.control is not None and lowering.control.found is not None:
                 for line in lines(lowering.control.found):
-                    stderr().print(line, markup=False, soft_wrap=True, highlight=False)
+                    stderr().print(line)
     worst = report.parity.worst
     found = Exported(
         bundle=str(report.path),
@@ -255,7 +255,7 @@ def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> N
     if as_json:
         print_json(found)
     else:
-        typer.echo(_report_text(found))
+        print_text(_report_text(found))
 
 
 def _report_text(found: Exported) -> str:
@@ -271,7 +271,7 @@ def _report_text(found: Exported) -> str:
 
 def _show_plan(work: ExportPlan, as_json: bool) -> None:
     from edgetrack.bundle.manifest import settings_of
-    from edgetrack.cli.console import print_json
+    from edgetrack.cli.console import print_json, print_text
 
     request, tolerance = work.request, work.tolerance
     reference = "given ONNX" if request.onnx else "PyTorch"
@@ -296,7 +296,7 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
         return
     changed = "".join(f"set        {setting}\n" for setting in settings_of(work.overrides))
     sources = "".join(f", {source}" for source in request.parity_sources)
-    typer.echo(
+    print_text(
         f"tracker    {work.recipe.title}\n"
         f"{changed}"
         f"weights    {weights}\n"
@@ -310,8 +310,9 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
 
 def _export_each(context: typer.Context, wanted: str, precision: str, as_json: bool) -> None:
     """The same command for every target, in a process of its own."""
-    from edgetrack.cli.console import print_json, stderr
+    from edgetrack.cli.console import print_json, print_text, stderr
     from edgetrack.export.isolated import export_each, targets_of
+    from edgetrack.presentation.progress import heartbeat, shown_progress
 
     given = _given(context)
     for option in ("output", "dry_run"):
@@ -320,14 +321,22 @@ def _export_each(context: typer.Context, wanted: str, precision: str, as_json: b
             raise UsageError(f"--{name} is for one target; leave it out, or give one --target")
     names = targets_of(wanted, precision)
     commands = {name: _arguments(given, name) for name in names}
-    exports = export_each(commands, progress=lambda line: stderr().print(line, markup=False, soft_wrap=True))
+    console = stderr()
+    with shown_progress(console) as progress:
+
+        def tell(line: str) -> None:
+            now = heartbeat(line)
+            console.print(line) if now is None else progress(now, 0, 0)
+
+        progress(f"exporting to {', '.join(names)}", 0, 0)
+        exports = export_each(commands, progress=tell)
     if as_json:
         print_json(exports)
     else:
         for found in exports.results:
-            typer.echo(_report_text(found))
+            print_text(_report_text(found))
         for failure in exports.failures:
-            typer.echo(f"FAILED: {failure.target}: {failure.message}")
+            print_text(f"FAILED: {failure.target}: {failure.message}")
     if exports.exit_code:
         raise typer.Exit(exports.exit_code)
 

@@ -67,8 +67,11 @@ class Verbs(TyperGroup):
 
 
 def _end(message: str, code: int) -> NoReturn:
+    from edgetrack.presentation.sanitize import log_line
+
     with suppress(OSError):
-        sys.stderr.write(f"edgetrack: {message}\n")
+        lines = map(log_line, f"edgetrack: {message}".split("\n"))
+        sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
     with suppress(OSError):
         sys.stdout.flush()

@@ -20,12 +20,12 @@ def pack(
     """Pack a bundle into one zip. The same bundle gives the same bytes."""
     from edgetrack.bundle import open_bundle
     from edgetrack.bundle import pack as run
-    from edgetrack.cli.console import human_size
+    from edgetrack.cli.console import human_size, print_text
 
     with open_bundle(bundle) as opened:
         destination = output or opened.folder.with_name(opened.folder.name + ".zip")
         path = run(opened, destination, overwrite=overwrite)
-    typer.echo(f"{path}  {human_size(path.stat().st_size)}")
+    print_text(f"{path}  {human_size(path.stat().st_size)}")
 
 
 def unpack(
@@ -37,5 +37,6 @@ def unpack(
 ) -> None:
     """Check a bundle's zip, and unpack it into a folder."""
     from edgetrack.bundle import unpack as run
+    from edgetrack.cli.console import print_text
 
-    typer.echo(str(run(archive, output or archive.with_suffix(""), overwrite=overwrite)))
+    print_text(str(run(archive, output or archive.with_suffix(""), overwrite=overwrite)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,8 +38,11 @@ def report(
     """Make one self-contained page: what is fastest, what is most accurate, what is not worth it, and why."""
     from edgetrack.io import check_output
     from edgetrack.presentation.sanitize import printable
+    from edgetrack.resources import require_extra
+
+    require_extra("edgetrack report", "report", "jinja2", "markupsafe", "matplotlib")
     from edgetrack.report.model import LONGEST_TEXT, read_results
-    from edgetrack.report.page import check_packages, html, markdown
+    from edgetrack.report.page import html, markdown
 
     path = output or (None if as_markdown else Path("out/report.html"))
     if layout is not None and dataset is None:
@@ -46,7 +50,6 @@ def report(
     if dataset is not None and as_markdown:
         raise UsageError("--dataset is for the frames of a page; Markdown shows none: leave one of the two out")
     check_output(path, overwrite=overwrite)
-    check_packages()
     results = read_results(paths)
     title = printable(title, LONGEST_TEXT)
     if as_markdown:
@@ -58,7 +61,7 @@ def report(
         if opened is not None and opened.name not in {found.value.dataset for found in results.comparisons}:
             names = ", ".join(sorted({found.value.dataset for found in results.comparisons})) or "no comparison"
             raise UsageError(f"--dataset {dataset} is {opened.name!r}; the results hold comparisons on: {names}")
-        made = html(results, opened, title)
+        made = html(results, opened, title, datetime.now(timezone.utc))
     _write(made, path, results)
 
 
@@ -69,16 +72,14 @@ def _write(made: str, path: Path | None, results: Results) -> None:
     from edgetrack.report.page import contents, missing
 
     for skipped in results.skipped:
-        stderr().print(f"left out: {skipped.source}: {skipped.reason}", markup=False, soft_wrap=True)
+        stderr().print(f"left out: {skipped.source}: {skipped.reason}")
     for what, command in missing(results):
-        stderr().print(f"not in this report: {what}; make it with: {command}", markup=False, soft_wrap=True)
+        stderr().print(f"not in this report: {what}; make it with: {command}")
     if path is None:
         typer.echo(made, nl=False)
         return
     write_whole(path, made.encode())
     console = stdout()
     for finding in findings(results):
-        console.print(finding.line(), markup=False, soft_wrap=True)
-    console.print(
-        f"{path} ({len(made.encode()) / 1000:.0f} kB) holds {contents(results)}", markup=False, soft_wrap=True
-    )
+        console.print(finding.line())
+    console.print(f"{path} ({len(made.encode()) / 1000:.0f} kB) holds {contents(results)}")

@@ -95,7 +95,7 @@ def track(
 ) -> None:
     """Track one target through a video."""
     from edgetrack.box import Box
-    from edgetrack.cli.console import print_json, progress_bar
+    from edgetrack.cli.console import print_json, print_text, progress_bar
     from edgetrack.errors import UsageError
     from edgetrack.media import BoxRecord, ReadOptions
     from edgetrack.media.frames import parse_range
@@ -137,4 +137,4 @@ def track(
     if as_json:
         print_json({"schema": 1, **summary.as_dict()})
     else:
-        typer.echo(summary.text(), err=print_boxes)
+        print_text(summary.text(), err=print_boxes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,9 +74,11 @@ def train(
     as_json: shared.JsonOption = False,
 ) -> None:
     """Train a tracker. Stopping it (Ctrl-C) saves its state, and the same command resumes it."""
-    _require_extra()
+    from edgetrack.resources import require_extra
+
+    require_extra("training", "train", "torch", "safetensors")
     from edgetrack.cli.console import print_json, stderr, stdout
-    from edgetrack.errors import UsageError
+    from edgetrack.errors import UnknownNameError
     from edgetrack.io import parse_duration
     from edgetrack.presentation.progress import shown_progress
     from edgetrack.training.checkpoint import can_draw
@@ -87,7 +88,7 @@ def train(
     from edgetrack.training.settings import TrainOverrides
 
     if precision not in ("bf16", "fp32"):
-        raise UsageError(f"--precision {precision!r} is not known; expected bf16 or fp32")
+        raise UnknownNameError.of("--precision", precision, ("bf16", "fp32"))
     overrides = TrainOverrides(
         seed=seed,
         phases=tuple(phase or ()),
@@ -120,7 +121,8 @@ def train(
     console = stderr()
     if not can_draw():
         console.print("no curves.png will be drawn: pip install 'edgetrack[train]'")
-    with shown_progress(console, every=20) as progress:
+    shown = False
+    with shown_progress(console) as progress:
 
         def show(report: StepReport) -> None:
             text, step = _step_text(report), report.position.step
@@ -130,6 +132,10 @@ def train(
                 left_s = report.position.seconds * (1 / share - 1)
                 progress(f"{text}, {left_s / 60:.0f} minutes left", step, round(step / share))
             else:
+                nonlocal shown
+                if not shown:  # what a log has of the first half minute: it runs, and how fast
+                    console.print(text)
+                shown = True
                 progress(text, step, 0)
 
         outcome = run(request, Callbacks(on_step=show, on_event=console.print))
@@ -140,14 +146,6 @@ def train(
         stdout().print(_text(outcome))
     if outcome.signal is not None and not outcome.complete:
         raise typer.Exit(128 + outcome.signal)
-
-
-def _require_extra() -> None:
-    from edgetrack.errors import BackendMissingError
-
-    for package in ("torch", "safetensors"):
-        if importlib.util.find_spec(package) is None:
-            raise BackendMissingError(f"training needs {package}; install it with: pip install 'edgetrack[train]'")
 
 
 def _step_text(report: StepReport) -> str:

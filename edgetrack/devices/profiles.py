@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgetrack.bundle.manifest import Manifest
+from edgetrack.decoding import converted
 from edgetrack.device_name import EXAMPLES, DeviceName, ProfileName, is_device
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
@@ -27,12 +28,26 @@ from edgetrack.system.machine import MachineRecord
 from edgetrack.system.sampler import RAILS, Expectation, SourceName
 
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Rail = Annotated[str, msgspec.Meta(pattern=r"^(jtop|tegrastats|nvml|rapl):[\w:-]+(\+[\w:-]+)*\Z", max_length=200)]
+Rail = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(jtop|tegrastats|nvml|rapl):[\w:-]+(\+[\w:-]+)*\Z",
+        max_length=200,
+        description="a rail such as tegrastats:VDD_IN, or several joined by +",
+    ),
+]
 Megahertz = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
-HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]{0,252}\Z")]
+HostName = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]{0,252}\Z", description="a host's name or address")
+]
 """A name, an address or an alias of ~/.ssh/config, without anything that a shell or ssh would take for an option."""
-UserName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9._-]{0,63}\Z")]
-PythonPath = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-]?[^\x00-\x1f\x7f]+\Z", max_length=4096)]
+UserName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9._-]{0,63}\Z", description="a user's name")]
+PythonPath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[^\x00-\x1f\x7f-]?[^\x00-\x1f\x7f]+\Z", max_length=4096, description="the path of a Python"
+    ),
+]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _LONGEST_SHOWN = 80
 
@@ -225,12 +240,13 @@ def parse_host(text: str) -> Host:
     given: dict[str, object] = {"host": host, "user": user if at else None}
     if port:
         given["port"] = int(port) if port.isascii() and port.isdigit() else port
-    try:
-        return msgspec.convert(given, Host)
-    except msgspec.ValidationError as error:
-        raise UsageError(
-            f"--host {text[:_LONGEST_SHOWN]!r} is no host: {error}; expected HOST, USER@HOST or USER@HOST:PORT"
-        ) from None
+    return converted(
+        given,
+        Host,
+        lambda words: UsageError(
+            f"--host {text[:_LONGEST_SHOWN]!r} is no host: {words}; expected HOST, USER@HOST or USER@HOST:PORT"
+        ),
+    )
 
 
 def choose_device(

@@ -18,12 +18,13 @@ from edgetrack.bundle.integrity import MANIFEST_FILE
 from edgetrack.bundle.manifest import FileInfo
 from edgetrack.bundle.reader import open_bundle
 from edgetrack.capabilities import open_ref
+from edgetrack.decoding import decode_json
 from edgetrack.devices import protocol
 from edgetrack.devices.profiles import DeviceChoice, Host, Profile
 from edgetrack.devices.protocol import BenchDone, BenchJob, BenchLog, ExpectedReply, Refused, SentBundle
 from edgetrack.devices.ssh import RemoteProcess, connected, translated
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
-from edgetrack.io import BAD_JSON, encode_line, sha256, write_whole
+from edgetrack.io import encode_line, sha256, write_whole
 from edgetrack.presentation.sanitize import printable, printable_data
 from edgetrack.processes import error_by_name, module_arguments
 from edgetrack.system.machine import MachineRecord
@@ -206,10 +207,11 @@ async def _measure(host: Host, profile: Profile, job: DeviceJob, notify: Callabl
 
 def _check_device(output: bytes, host: Host, profile: Profile, job: DeviceJob, notify: Callable[[str], None]) -> None:
     """Check by the output of `edgetrack doctor --json` that the targets can run and that the profile fits."""
-    try:
-        doctor = msgspec.json.decode(output, type=Doctor)
-    except BAD_JSON as error:
-        raise WorkerError(f"{host.label}: edgetrack doctor there answered in another form: {error}") from None
+    doctor = decode_json(
+        output,
+        Doctor,
+        lambda words: WorkerError(f"{host.label}: edgetrack doctor there answered in another form: {printable(words)}"),
+    )
     for row in doctor.targets:
         if row.target in job.targets and not row.installed:
             raise BackendMissingError(
@@ -318,7 +320,7 @@ def read_record(data: bytes, source: str) -> BenchRecord:
         EdgetrackError: it is none.
     """
     try:
-        plain = printable_data(msgspec.json.decode(data))
-    except BAD_JSON as error:
+        plain = printable_data(decode_json(data, Any, EdgetrackError))
+    except (EdgetrackError, RecursionError) as error:
         raise EdgetrackError(f"{source} is not a benchmark's record: {error}") from None
     return BenchRecord.from_json(msgspec.json.encode(plain), source=source)

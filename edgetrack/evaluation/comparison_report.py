@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
+from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison import Agreement, CompareRecord, CompareSide, OpenLoopErrors
 from edgetrack.evaluation.metrics import AGREEING, DIVERGED
 from edgetrack.evaluation.protocols.anchored import POINTS
 from edgetrack.io import replace_whole
 from edgetrack.presentation.table import NONE, Cell, Column, Table, counted, number
+from edgetrack.resources import require_extra
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
 _PLOT_COLUMNS = 2
@@ -129,10 +129,7 @@ def check_plot(path: Path) -> None:
         BackendMissingError: matplotlib is not installed.
         UsageError: the name has another ending than a picture's, or there is no such folder.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BackendMissingError(
-            "--plot needs the package matplotlib, which is not installed; type: pip install 'edgetrack[plot]'"
-        )
+    require_extra("--plot", "plot", "matplotlib")
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"--plot {path}: expected a name that ends in one of {', '.join(_SUFFIXES)}")
     if not path.absolute().parent.is_dir():

@@ -16,8 +16,9 @@ import msgspec
 
 from edgetrack.bundle.manifest import Scalar
 from edgetrack.capabilities import targets
+from edgetrack.decoding import decode_json
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
-from edgetrack.io import BAD_JSON, ScratchFolder
+from edgetrack.io import ScratchFolder
 from edgetrack.processes import exit_reason, python_command
 
 COMMAND = python_command("edgetrack", "export")
@@ -166,8 +167,8 @@ def _export_one(
     if code:
         return Failed(target=target, exit_code=code, message=_last_words(words, code))
     try:
-        return msgspec.json.decode(result.read_bytes()[:_LONGEST_RESULT], type=Exported)
-    except BAD_JSON as error:
+        return decode_json(result.read_bytes()[:_LONGEST_RESULT], Exported, EdgetrackError)
+    except EdgetrackError as error:
         return Failed(target=target, exit_code=1, message=f"its result cannot be read: {error}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.arrays import Array
-from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
+from edgetrack.errors import BackendMissingError, EdgetrackError, UnknownNameError, UsageError
 
 Inputs = dict[str, Array]
 """What a graph is fed at one moment, by input name."""
@@ -45,14 +45,10 @@ class Method:
 
     def __post_init__(self) -> None:
         if self.ranges not in get_args(Ranges):
-            raise UsageError(
-                f"--calib-method {self.ranges!r} is not offered; expected one of: {', '.join(get_args(Ranges))} "
-                "(entropy/KL is not among what NNCF does)"
-            )
+            more = "entropy/KL is not among what NNCF does"
+            raise UnknownNameError.of("--calib-method", self.ranges, get_args(Ranges), more)
         if self.bias_correction not in get_args(Correction):
-            raise UsageError(
-                f"--bias-correction {self.bias_correction!r}: expected one of: {', '.join(get_args(Correction))}"
-            )
+            raise UnknownNameError.of("--bias-correction", self.bias_correction, get_args(Correction))
         if self.smooth_quant is not None and not 0 <= self.smooth_quant <= 1:
             raise UsageError(f"--smooth-quant {self.smooth_quant}: expected a number in 0..1")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from edgetrack.errors import BackendMissingError, BundleError, UsageError
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.io import encode_json
-from edgetrack.resources import usable_cores
+from edgetrack.resources import require_extra, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.trackers.base import find_family, operators_of, read_settings
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
@@ -166,9 +165,7 @@ def _check_overridden(recipe: Recipe, request: ExportRequest) -> None:
 
 
 def _require_packages(target: Target) -> None:
-    for package in EXPORT_PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise BackendMissingError(f"exporting needs {package}; install it with: pip install 'edgetrack[export]'")
+    require_extra("exporting", "export", *EXPORT_PACKAGES)
     if not target.installed:
         raise BackendMissingError(
             f"target {target.name!r} needs its package; install it with: {target.install_command}"

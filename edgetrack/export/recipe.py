@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgetrack.bundle.manifest import GraphRole, Name, PaperFigures, Scalar, Sha256, scalar_text
-from edgetrack.errors import RecipeError, UnknownNameError, UsageError
+from edgetrack.errors import RecipeError, UnknownNameError, UsageError, did_you_mean
 from edgetrack.export.given import GivenGraph, GivenInput, GivenOutput
 from edgetrack.io import read_toml
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
@@ -48,7 +48,9 @@ class CheckpointFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class DefaultWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weights that ship with edgetrack: a file of `export_recipes/weights`, its hash, and what is to be known of it."""
 
-    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z")]
+    file: Annotated[
+        str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z", description="a file's name without its folder")
+    ]
     sha256: Sha256
     note: str
 
@@ -196,7 +198,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         for precision, names in self.keep.items():
             if unknown := [name for name in names if name not in self.stages]:
-                raise ValueError(f"[keep] {precision} names {unknown[0]!r}, which [stages] has not")
+                near = did_you_mean(unknown[0], self.stages)
+                raise ValueError(f"[keep] {precision} names {unknown[0]!r}, which [stages] has not{near}")
         for key, values in self.choices.items():
             if key not in self.values:
                 raise ValueError(f"[choices] names {key!r}, which neither [configuration] nor [procedure] has")
@@ -330,7 +333,7 @@ def find_recipe(name: str) -> Recipe:
         recipe = find_recipe(other)
         if name in recipe.aliases:
             return recipe
-    raise UnknownNameError(f"tracker {name!r} is not known; expected one of: {', '.join(recipe_names())}")
+    raise UnknownNameError.of("tracker", name, recipe_names(), "or a recipe's path, which ends in .toml")
 
 
 def _read_plugin(name: str, resource: object) -> Recipe:
@@ -386,8 +389,7 @@ def patterns_of(stages: Stages, names: Iterable[str], graph: str) -> tuple[str, 
     found = []
     for name in names:
         if name not in stages:
-            have = ", ".join(stages) or "none: the recipe states no [stages]"
-            raise UnknownNameError(f"stage {name!r} is not known; this tracker has: {have}")
+            raise UnknownNameError.of("stage", name, stages, "the recipe's [stages] names them")
         for entry in stages[name]:
             owner, _, pattern = entry.partition(":")
             if owner == graph:

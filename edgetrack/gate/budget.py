@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgetrack.box import Box
-from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.errors import UnknownNameError, UsageError, did_you_mean
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.io import read_toml
 from edgetrack.resources import data_folder
@@ -93,7 +93,13 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A budget. `note` is shown with the result: where the limits come from."""
 
     schema: Literal[1]
-    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+    name: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$",
+            description="at most 80 lower-case letters, digits, '.', '_' and '-'",
+        ),
+    ]
     note: Annotated[str, msgspec.Meta(max_length=500)] = ""
     measure: BudgetConditions = BudgetConditions()
     limits: dict[str, float] = {}
@@ -167,7 +173,9 @@ class GateConfig:
 def _check(section: str, given: dict[str, float], known: dict[str, BudgetRule]) -> None:
     for name, limit in given.items():
         if name not in known:
-            raise ValueError(f"[{section}] has {name!r}; it may have: {', '.join(known)}")
+            raise ValueError(
+                f"[{section}] has the unknown key {name!r}{did_you_mean(name, known)}; it may have: {', '.join(known)}"
+            )
         if name == "delta_ao_points":
             if not -100 <= limit <= 0:
                 raise ValueError(f"[{section}] {name} = {limit}: expected points from -100 to 0, such as -0.5")
@@ -186,9 +194,7 @@ def find_budget(name: str) -> Budget:
         return read_budget(Path(name))
     shipped = {path.stem: path for path in sorted((data_folder("bench") / "budgets").glob("*.toml"))}
     if name not in shipped:
-        raise UnknownNameError(
-            f"budget {name!r} is not known; expected a path that ends in .toml, or one of: {', '.join(shipped)}"
-        )
+        raise UnknownNameError.of("budget", name, shipped, "or a budget's path, which ends in .toml")
     return read_budget(shipped[name])
 
 

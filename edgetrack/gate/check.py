@@ -6,7 +6,6 @@ may be a record, too. Of two records nothing is measured: they are analysed once
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from edgetrack.benchmark import warnings
@@ -15,7 +14,7 @@ from edgetrack.benchmark.config import DEFAULT_SOURCE
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
 from edgetrack.benchmark.run import Environment
 from edgetrack.bundle.reader import BundleRef
-from edgetrack.errors import BackendMissingError, UsageError
+from edgetrack.errors import UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.execution import anchored_runs
@@ -38,7 +37,7 @@ from edgetrack.gate.sequential import run
 from edgetrack.io import ScratchFolder
 from edgetrack.presentation.progress import Progress
 from edgetrack.presentation.table import counted
-from edgetrack.resources import usable_cores
+from edgetrack.resources import require_extra, usable_cores
 from edgetrack.stats.bootstrap import resamples_for
 from edgetrack.stats.verdict import judge_limit, runs_to_settle
 from edgetrack.system.machine import MachineRecord
@@ -113,8 +112,7 @@ def check(config: GateConfig, environment: Environment) -> GateReport:
         BackendMissingError: the extra `check` is not installed.
         EdgetrackError: a bundle, record or source that cannot be opened, or a process that failed.
     """
-    if importlib.util.find_spec("scipy") is None:
-        raise BackendMissingError("the gate's statistics need scipy; install it: pip install 'edgetrack[check]'")
+    require_extra("edgetrack check", "check", "scipy")
     config.check()
     candidate = open_side(config.bundle, "")
     label = candidate.note.bundle if isinstance(candidate, RecordedSide) else candidate.label

@@ -129,9 +129,10 @@ def open_side(text: str, option: str, default: str | None = None) -> BundleRef |
     results = {result.label: result for result in record.results}
     name = wanted or (next(iter(results)) if len(results) == 1 else default or "")
     if name not in results:
-        raise UnknownNameError(
-            f"{file} holds {', '.join(results) or 'no results'}; say which one: {option} {file}:NAME".strip()
-        )
+        more = f"give one of them as {option} {file}:NAME".replace("  ", " ")
+        if not name:
+            raise UnknownNameError(f"{file} holds {', '.join(results) or 'no results'}; {more}")
+        raise UnknownNameError.of(f"in {file} the bundle", name, results, more)
     _check_samples(file, results[name])
     return RecordedSide(file, record, results[name])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -181,9 +180,7 @@ def load_scene(
         UsageError: a length, size or seed outside its range.
     """
     if name not in PLANS:
-        near = difflib.get_close_matches(name, PLANS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UnknownNameError(f"no scene is called {name!r}{hint}; the scenes are {', '.join(PLANS)}")
+        raise UnknownNameError.of("scene", name, PLANS)
     length = PLANS[name][1] if frames is None else frames
     width, height = DEFAULT_SIZE if size is None else size
     if not 1 <= length <= MAX_FRAMES:

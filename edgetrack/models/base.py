@@ -23,9 +23,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import pkgutil
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -187,7 +189,8 @@ def find_model(family: str) -> ModelPackage:
     if plugin is None and (whole := _own_model(family.rpartition("_")[0])) and family in getattr(whole, "MEMBERS", ()):
         return whole
     if plugin is None:
-        raise UnknownNameError(f"no network for tracker {family!r}; `edgetrack list --trackers` shows which there are")
+        ours = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if _own_model(module.name))
+        raise UnknownNameError.of("network", family, ours, "`edgetrack list --trackers` shows the trackers")
     missing = [face for face in ("Network", "deploy", "reference") if not hasattr(plugin, face)]
     if missing:
         raise UsageError(

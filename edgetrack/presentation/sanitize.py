@@ -14,7 +14,9 @@ from edgetrack.io import readable
 _REPLACEMENT = "\ufffd"
 _COMMAND = re.compile(r"^(?=\s*::)|(?<=#)(?=#\w*\[)")
 """What CI systems take for a command in a log: `::error::` where a line begins, `##[error]` and `##vso[` anywhere."""
-_MARKDOWN = {ord(c): f"\\{c}" for c in "\\`*_[]|~#@"} | {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
+_MENTION = re.compile(r"(?<![\w.])@(?=\w)")
+"""GitHub looks for `@name` in the finished text, where a backslash is gone; a comment parts the two."""
+_MARKDOWN = {ord(c): f"\\{c}" for c in "\\`*_[]|~#"} | {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
 
 
 def printable(text: str, longest: int | None = None) -> str:
@@ -49,7 +51,7 @@ def printable_data(value: Any) -> Any:
 
 def markdown_text(text: str) -> str:
     """Text on one line that GitHub's Markdown shows as it is: no markup, HTML or mention in it has an effect."""
-    return printable(" ".join(text.split())).translate(_MARKDOWN)
+    return _MENTION.sub("@<!-- -->", printable(" ".join(text.split())).translate(_MARKDOWN))
 
 
 def _steers(character: str) -> bool:

@@ -157,9 +157,7 @@ def find_set(name: str) -> CalibrationSet:
     if name.endswith(".toml"):
         return read_set(Path(name))
     if name not in set_names():
-        raise UnknownNameError(
-            f"calibration set {name!r} is not known; expected a .toml file or {', '.join(set_names())}"
-        )
+        raise UnknownNameError.of("calibration set", name, set_names(), "or a set's path, which ends in .toml")
     return read_set(data_folder("calibration") / f"{name}.toml")
 
 

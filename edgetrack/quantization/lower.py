@@ -24,7 +24,7 @@ from edgetrack.io import ScratchFolder, encode_json
 from edgetrack.quantization.accuracy_control import AccuracyControl
 from edgetrack.quantization.calibration import CalibrationSet, CalibrationSources, to_toml
 from edgetrack.quantization.replay import replay
-from edgetrack.resources import usable_cores
+from edgetrack.resources import require_extra, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import hint_for, load
 from edgetrack.runtime.trackers.base import operators_of
@@ -65,7 +65,10 @@ class LoweringRequest:
             UnknownNameError: the recipe has no such stage.
             RecipeError: accuracy control of a tracker whose recipe states no stages.
             UsageError: the target cannot be quantized so, or accuracy cannot be measured on this machine.
+            BackendMissingError: what quantizes is not installed.
         """
+        if work.request.precision == "int8":
+            require_extra("INT8", "int8", work.target.quantizer)
         patterns_of(work.recipe.stages, self.kept(work.recipe, work.request.precision), "")
         work.exporter.check_method(self.method)
         if self.control is not None:

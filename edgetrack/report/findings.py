@@ -6,7 +6,7 @@ above 1, more accurate where a paired comparison says so or the intervals lie ap
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -27,6 +27,7 @@ from edgetrack.report.model import (
     by_speed,
     comparison_trial,
     is_reference,
+    is_smoke,
     meaningful,
     side_identity,
     speed_identity,
@@ -119,12 +120,16 @@ def faster(one: BenchResult, other: BenchResult) -> Faster | None:
     return Faster(found.value, None if found.low is None or found.high is None else (found.low, found.high))
 
 
+def level_with_first(ordered: Sequence[BenchResult]) -> list[BenchResult]:
+    """Of one benchmark's results, fastest first: those that the first is not shown to be faster than."""
+    return [one for one in ordered[1:] if not (ratio := faster(ordered[0], one)) or not ratio.shown]
+
+
 def _fastest(bench: Sourced[BenchRecord], many: bool) -> Iterator[ReportFinding]:
-    ordered = by_speed(bench.value.results)
+    ordered = by_speed([result for result in bench.value.results if not is_smoke(result)])
     if not ordered:
         return
-    best, others = ordered[0], ordered[1:]
-    level = [other for other in others if not (ratio := faster(best, other)) or not ratio.shown]
+    best, others, level = ordered[0], ordered[1:], level_with_first(ordered)
     here = f" in {bench.source}" if many else ""
     if not others:
         yield ReportFinding(
@@ -158,10 +163,15 @@ def _against(result: BenchResult) -> str:
     return " ".join(said)
 
 
+def level_with_best(trial: Trial, known: Mapping[Identity, Accuracy], results: Results) -> list[tuple[Accuracy, str]]:
+    """Those of a trial that the one with the highest AO is not shown to be more accurate than, and why."""
+    best, *others = sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
+    return [(one, reason) for one in others if (reason := _not_shown(trial, best, one, results)) is not None]
+
+
 def _most_accurate(trial: Trial, known: dict[Identity, Accuracy], results: Results) -> ReportFinding:
-    ordered = sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
-    best, others = ordered[0], ordered[1:]
-    open_ = [(other, reason) for other in others if (reason := _not_shown(trial, best, other, results)) is not None]
+    best, *others = sorted(known.values(), key=lambda one: (-one.ao, one.who.label))
+    open_ = level_with_best(trial, known, results)
     few = (
         ""
         if trial.sequences >= FEW_SEQUENCES

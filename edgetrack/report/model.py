@@ -19,6 +19,7 @@ import msgspec
 from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.bundle.reader import bundle_label
 from edgetrack.capabilities import reference_target
+from edgetrack.decoding import converted
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.evaluation.comparison import CompareRecord, CompareSide
 from edgetrack.evaluation.protocols.anchored import Difference
@@ -34,6 +35,8 @@ LARGEST_NUMBER = 1e12
 LONGEST_TEXT = 2000
 DEEPEST_FOLDER = 5
 DEEPEST_VALUE = 40
+FEWEST_FRAMES = 10
+"""Runs of fewer only show that something runs: nothing is drawn or concluded from them."""
 MOST_FILES = 20_000
 MOST_RESULTS = 200
 MOST_SEQUENCES = 5000
@@ -116,6 +119,7 @@ class Accuracy:
         who: the bundle.
         ao: mean over the trial; `interval`: 95 % over its sequences, None where it is not known.
         streaming: AO by frames per second of the camera, where that was evaluated.
+        frames: that were tracked.
         auc: of the success curve, 0..1, and `auc_interval`: None where only a comparison knows the bundle.
         parameters: of its network; None where that is not known.
     """
@@ -124,9 +128,20 @@ class Accuracy:
     ao: float
     interval: tuple[float, float] | None
     streaming: tuple[tuple[float, float], ...]
+    frames: int
     auc: float | None = None
     auc_interval: tuple[float, float] | None = None
     parameters: int | None = None
+
+
+def compared_frames(found: CompareRecord) -> int:
+    """The frames of a comparison's sequences."""
+    return sum(one.frames for one in found.sequences)
+
+
+def is_smoke(result: BenchResult) -> bool:
+    """Whether so few frames were measured that a figure of them says nothing."""
+    return result.latency_ms.track.count < FEWEST_FRAMES
 
 
 def by_speed(results: Sequence[BenchResult]) -> list[BenchResult]:
@@ -166,9 +181,10 @@ def accuracies(results: Results) -> dict[Trial, dict[Identity, Accuracy]]:
 
 
 def meaningful(results: Results) -> dict[Trial, dict[Identity, Accuracy]]:
-    """The same without bundles whose weights are random, and without trials of such alone."""
+    """The same without bundles whose weights are random, without smoke runs, and without trials of such alone."""
     kept = {
-        trial: {who: one for who, one in known.items() if who.tracks} for trial, known in accuracies(results).items()
+        trial: {who: one for who, one in known.items() if who.tracks and one.frames >= FEWEST_FRAMES}
+        for trial, known in accuracies(results).items()
     }
     return {trial: known for trial, known in kept.items() if known}
 
@@ -225,10 +241,15 @@ def read_file(path: Path) -> Any:
     kind = next((kind for kind, marks in _MARKS if marks <= keys), None)
     if kind is None:
         return None
+
+    def refused(words: str) -> EdgetrackError:
+        return EdgetrackError(f"{path} looks like a result of edgetrack, but: {words}; {_EXPECTED}")
+
     try:
-        record = msgspec.convert(clean(plain), type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise EdgetrackError(f"{path} looks like a result of edgetrack, but: {error}; {_EXPECTED}") from None
+        cleaned = clean(plain)
+    except ValueError as error:
+        raise refused(str(error)) from None
+    record = converted(cleaned, kind, refused)
     if record.schema != 1:
         raise EdgetrackError(f"{path} is a result of schema {record.schema}; this version reads schema 1")
     _CHECKS[kind](record, str(path))
@@ -269,6 +290,7 @@ def _evaluated(results: Results) -> Iterator[tuple[Trial, Accuracy]]:
                     ao=result.ao,
                     interval=result.interval.get("ao"),
                     streaming=() if streaming is None or streaming.ao is None else ((streaming.rate, streaming.ao),),
+                    frames=result.frames,
                     auc=result.auc,
                     auc_interval=result.interval.get("auc"),
                     parameters=result.parameters,
@@ -280,7 +302,8 @@ def _compared(results: Results) -> Iterator[tuple[Trial, Accuracy]]:
     for record in results.comparisons:
         for side in (record.value.a, record.value.b):
             if side.ao is not None:
-                yield comparison_trial(record.value), Accuracy(side_identity(side), side.ao, None, ())
+                frames = compared_frames(record.value)
+                yield comparison_trial(record.value), Accuracy(side_identity(side), side.ao, None, (), frames)
 
 
 def _read_folder(folder: Path, found: list[Sourced[Any]], skipped: list[Skipped], seen: set[Path]) -> None:

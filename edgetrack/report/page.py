@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.table import scenario_notes, telemetry_note
 from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.bundle.reader import bundle_label
-from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation.comparison import CompareRecord
 from edgetrack.evaluation.comparison_report import compare_table
 from edgetrack.evaluation.datasets import Dataset
@@ -34,15 +33,18 @@ from edgetrack.presentation.table import Column, Table, counted
 from edgetrack.quantization import accuracy_control as sensitivity
 from edgetrack.report import plots
 from edgetrack.report.contact_sheet import contact_sheet
-from edgetrack.report.findings import findings
+from edgetrack.report.findings import findings, level_with_best, level_with_first
 from edgetrack.report.model import (
+    FEWEST_FRAMES,
     Accuracy,
     Identity,
     Results,
     Sourced,
     accuracies,
     by_speed,
+    compared_frames,
     is_reference,
+    is_smoke,
     meaningful,
     side_identity,
     speed_identity,
@@ -56,11 +58,12 @@ _ASSETS = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class Headline:
-    """A large figure, its unit, and what it is of."""
+    """A large figure, its unit, and what it is of; `shown` where nothing else may be as good."""
 
     figure: str
     unit: str
     about: str
+    shown: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,26 +76,16 @@ class Notice:
     advice: str
 
 
-def check_packages() -> None:
-    """Check that a page can be made, before anything is read.
-
-    Raises:
-        BackendMissingError: a package of the extra `report` is not installed.
-    """
-    for package in ("jinja2", "matplotlib"):
-        if importlib.util.find_spec(package) is None:
-            raise BackendMissingError(
-                f"a report needs the package {package}, which is not installed; type: pip install 'edgetrack[report]'"
-            )
-
-
-def html(results: Results, dataset: Dataset | None = None, title: str = "edgetrack report") -> str:
+def html(
+    results: Results, dataset: Dataset | None = None, title: str = "edgetrack report", made: datetime | None = None
+) -> str:
     """The page.
 
     Args:
         results: at least one record.
         dataset: frames for the contact sheet of comparisons on it; without it there is none.
         title: of the page.
+        made: when; None leaves the date out, so that the same results give the same page.
     """
     import jinja2
 
@@ -110,6 +103,7 @@ def html(results: Results, dataset: Dataset | None = None, title: str = "edgetra
     return environment.get_template("page.html.j2").render(
         title=title,
         version=__version__,
+        made="" if made is None else f"{made:%Y-%m-%d %H:%M} UTC",
         policy=_policy(style, script),
         # Both are files of this package.
         style=Markup(style),  # noqa: S704
@@ -180,20 +174,31 @@ def markdown(results: Results, title: str = "edgetrack report") -> str:
 def headlines(results: Results) -> list[Headline]:
     """Up to four figures: the most frames per second, that over PyTorch, the highest AO, the smallest bundle."""
     found = []
-    ranked = by_speed([r for bench in results.benchmarks for r in bench.value.results if not is_reference(r)])
+    benches = [[r for r in bench.value.results if not is_smoke(r)] for bench in results.benchmarks]
+    ranked = by_speed([r for bench in benches for r in bench if not is_reference(r)])
     if ranked:
         best = ranked[0]
-        found.append(Headline(f"{best.fps.track or 0.0:.1f}", "fps", f"highest: {best.label}"))
+        beside = next(by_speed(bench) for bench in benches if any(r is best for r in bench))
+        level = level_with_first(beside) if beside[0] is best else []
+        found.append(_headline(f"{best.fps.track or 0.0:.1f}", "fps", best.label, [r.label for r in level]))
         if best.vs_pytorch.track is not None:
             found.append(Headline(f"{best.vs_pytorch.track:.2f}", "x PyTorch", "the same bundle, same machine"))
     scored = [(trial, one) for trial, known in meaningful(results).items() for one in known.values()]
     if scored:
         trial, top = max(scored, key=lambda pair: pair[1].ao)
-        found.append(Headline(f"{top.ao:.3f}", "AO", f"highest: {top.who.label} on {trial.label}"))
+        level_ao = [one.who.label for one, _ in level_with_best(trial, meaningful(results)[trial], results)]
+        found.append(_headline(f"{top.ao:.3f}", "AO", f"{top.who.label} on {trial.label}", level_ao))
     if ranked:
         small = min(ranked, key=lambda result: result.size_mb)
         found.append(Headline(f"{small.size_mb:.1f}", "MiB", f"smallest: {small.label}"))
     return found
+
+
+def _headline(figure: str, unit: str, who: str, level: list[str]) -> Headline:
+    if not level:
+        return Headline(figure, unit, f"highest: {who}")
+    others = level[0] if len(level) == 1 else f"{len(level)} others"
+    return Headline(figure, unit, f"{who}; no difference to {others} is shown", shown=False)
 
 
 def contents(results: Results) -> str:
@@ -286,7 +291,7 @@ def missing(results: Results) -> list[tuple[str, str]]:
 def points_of(bench: BenchRecord, known: Mapping[Identity, Accuracy], figure: str) -> list[plots.Point]:
     """The candidates whose accuracy is known: `AO`, `AUC`, or AO under a camera's clock, as `AO at 30 fps`."""
     found = []
-    for result in bench.results:
+    for result in (one for one in bench.results if not is_smoke(one)):
         one = known.get(speed_identity(result))
         if one is None or not result.fps.track:
             continue
@@ -334,14 +339,19 @@ def _paretos(results: Results) -> Iterator[dict[str, Any]]:
 
 def _latency(index: int, bench: Sourced[BenchRecord]) -> dict[str, Any]:
     results, telemetry = bench.value.results, bench.value.telemetry
+    enough = [result for result in results if not is_smoke(result)]
+    few = [f"{r.label}: {counted(r.latency_ms.track.count, 'frame')} only, not drawn" for r in results if is_smoke(r)]
+    drawn = {
+        "speed": plots.speed_plot(f"speed-{index}", enough),
+        "histogram": plots.histogram_plot(f"spread-{index}", enough),
+        "timeline": plots.timeline_plot(f"time-{index}", enough),
+        "waterfall": plots.waterfall_plot(f"stages-{index}", enough),
+    } if enough else {}  # fmt: skip
     return {
         "source": bench.source,
         "record": bench.value,
-        "speed": plots.speed_plot(f"speed-{index}", results),
-        "histogram": plots.histogram_plot(f"spread-{index}", results),
-        "timeline": plots.timeline_plot(f"time-{index}", results),
-        "waterfall": plots.waterfall_plot(f"stages-{index}", results),
-        "notes": list(_scenario(bench.value)),
+        "drawn": drawn,
+        "notes": [*few, *_scenario(bench.value)],
         "sensors": Markup() if telemetry is None else plots.sensor_plot(f"sensor-{index}", telemetry),
         "soaks": [
             {"label": result.label, **_grid(_soak_table(result.soak))} for result in results if result.soak is not None
@@ -379,7 +389,7 @@ def _comparison(index: int, found: Sourced[CompareRecord], dataset: Dataset | No
         "source": found.source,
         "title": _sides(record),
         **_grid(compare_table(record)),
-        "plot": plots.divergence_plot(f"apart-{index}", record),
+        "plot": plots.divergence_plot(f"apart-{index}", record) if compared_frames(record) >= FEWEST_FRAMES else "",
         "sheet": contact_sheet(record, Path(found.source), dataset) if dataset is not None and shown else None,
     }
 

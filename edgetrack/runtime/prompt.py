@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgetrack.errors import InvalidTextError
+from edgetrack.errors import InvalidTextError, did_you_mean
 
 if TYPE_CHECKING:
     from edgetrack.runtime.trackers.base import Procedure
@@ -69,7 +69,8 @@ def phrases_of(text: Text, prompt: Prompt | None) -> dict[str, str]:
     unknown = [] if isinstance(text, str) else [name for name in text if name not in attributes]
     if unknown:
         raise InvalidTextError(
-            f"attribute {unknown[0]!r} is not one that this tracker reads; expected some of: {', '.join(attributes)}"
+            f"attribute {unknown[0]!r} is not one that this tracker reads{did_you_mean(unknown[0], attributes)}; "
+            f"expected some of: {', '.join(attributes)}"
         )
     found = prompt.split(text) if isinstance(text, str) else text
     phrases = {name: found[name].strip() for name in attributes if found.get(name, "").strip()}

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.checkpoints import check_tensors, load_into, read_checkpoint, save_safetensors
+from edgetrack.decoding import decode_json
 from edgetrack.errors import CheckpointError
-from edgetrack.io import BAD_JSON, read_bytes, replace_whole
+from edgetrack.io import read_bytes, replace_whole
 from edgetrack.training.settings import TrainConfig, WeightAverage
 
 FOLDER = "state"
@@ -133,9 +134,12 @@ def read_position(state: Path) -> tuple[TrainPosition, TrainConfig]:
 
 def _read_json(path: Path, type_: type[_T], what: str, advice: str) -> _T:
     try:
-        return msgspec.json.decode(read_bytes(path, _LARGEST_JSON), type=type_)
-    except (OSError, *BAD_JSON) as error:
+        data = read_bytes(path, _LARGEST_JSON)
+    except OSError as error:
         raise CheckpointError(f"{path} is not a training {what}: {error}. {advice}") from error
+    return decode_json(
+        data, type_, lambda words: CheckpointError(f"{path} is not a training {what}: {words}. {advice}")
+    )
 
 
 def load_state(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetrack.errors import DeviceUnavailableError, UsageError
+from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.export.recipe import LossWeights, Recipe, Schedule, Training
 from edgetrack.io import parse_duration
 from edgetrack.runtime.crop import CropRule
@@ -111,7 +111,7 @@ def resolve(recipe: Recipe, overrides: TrainOverrides) -> TrainConfig:
     _check(overrides)
     name = next(iter(training.schedules)) if overrides.schedule is None else overrides.schedule
     if name not in training.schedules:
-        raise UsageError(f"schedule {name!r} is not known; expected one of: {', '.join(training.schedules)}")
+        raise UnknownNameError.of("schedule", name, training.schedules)
     schedule = training.schedules[name]
     number = {key: float(value) for key, value in recipe.procedure.items() if not isinstance(value, str)}
     return TrainConfig(
@@ -210,7 +210,9 @@ def parse_mix(texts: Sequence[str]) -> dict[str, float]:
             weight = float(number)
         except ValueError:
             weight = -1.0
-        if kind not in KINDS or not 0 <= weight < math.inf:
+        if kind not in KINDS:
+            raise UnknownNameError.of("kind of --mix", kind, KINDS)
+        if not 0 <= weight < math.inf:
             raise UsageError(f"mix {text!r} is not KIND=WEIGHT with a kind of {', '.join(KINDS)} and a weight >= 0")
         mix[kind] = weight
     if not any(mix.values()):

@@ -24,8 +24,9 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from edgetrack.box import Box
+from edgetrack.decoding import decode_json
 from edgetrack.errors import SourceError
-from edgetrack.io import BAD_JSON, open_regular
+from edgetrack.io import open_regular
 from edgetrack.media import IMAGE_SUFFIXES, ground_truth_for, natural_key
 from edgetrack.training.catalog import LARGEST_PICTURE, Catalog, Labelled, Picture, build_catalog, implausible, merge
 
@@ -119,10 +120,9 @@ def _index(path: Path, members: dict[str, tarfile.TarInfo]) -> ShardIndex:
     with open_regular(path) as file:
         file.seek(member.offset_data)
         data = file.read(member.size)
-    try:
-        index = msgspec.json.decode(data, type=ShardIndex)
-    except BAD_JSON as error:
-        raise SourceError(f"the {INDEX} of shard {path} is not what it should be: {error}") from error
+    index = decode_json(
+        data, ShardIndex, lambda words: SourceError(f"the {INDEX} of shard {path} is not what it should be: {words}")
+    )
     if index.count != len(index.entries) or len({e.file for e in index.entries}) > len(members):
         raise SourceError(
             f"the {INDEX} of shard {path} states {index.count} images and lists {len(index.entries)}; copy it again"

@@ -50,7 +50,17 @@ def test_the_keys_that_scripts_read(entry):
     failed = entry("broken", 9.0)
     failed.failure = WorkerError("gone")
     data = json.loads(recorded(entry("ours", 9.0), failed).to_json())
-    assert set(data) == {"schema", "complete", "machine", "settings", "source", "results", "failures", "telemetry"}
+    assert set(data) == {
+        "schema",
+        "complete",
+        "machine",
+        "settings",
+        "source",
+        "results",
+        "failures",
+        "telemetry",
+        "date",
+    }
     assert list(data["settings"]) == [
         "scenario", "device", "threads", "warmup_s", "duration_s", "iterations", "rounds", "fps", "streams", "profile",
     ]  # fmt: skip
@@ -61,5 +71,6 @@ def test_the_keys_that_scripts_read(entry):
     assert list(data["results"][0]) == [
         "bundle", "tracker", "target", "precision", "hint", "weights", "device", "threads", "versions", "latency_ms",
         "fps", "waterfall_ms", "memory_mb", "size_mb", "load_ms", "first_ms", "cores_busy", "vs_pytorch",
-        "vs_pytorch_interval", "vs_paper", "roofline", "warnings", "samples_ms", "energy", "paced", "burst", "soak",
+        "vs_pytorch_interval", "vs_paper", "roofline", "warnings", "samples_ms", "overrides", "energy", "paced",
+        "burst", "soak",
     ]  # fmt: skip

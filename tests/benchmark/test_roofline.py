@@ -144,8 +144,8 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("precision", "threads", "engine", "error", "message"),
         [
-            ("fp64", 1, None, UnknownNameError, "expected one of fp32, fp16, bf16, int8"),
-            ("fp32", 1, "cuda", UnknownNameError, "expected one of openvino, torch, numpy"),
+            ("fp64", 1, None, UnknownNameError, "expected one of: fp32, fp16, bf16, int8"),
+            ("fp32", 1, "cuda", UnknownNameError, "expected one of: openvino, torch, numpy"),
             ("fp32", 0, None, UsageError, "expected 1 or more"),
         ],
     )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +101,18 @@ def test_killed_export_is_that_targets_failure_and_nothing_is_half_made(tmp_path
 
     def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         processes.append(subprocess.Popen(command, **options))
-        return processes[-1]
-
-    def kill_first(line: str) -> None:
-        if len(processes) == 1 and processes[0].poll() is None:
+        if len(processes) == 1:
+            while not list(tmp_path.glob(".*")):  # what it writes first
+                with suppress(subprocess.TimeoutExpired):
+                    processes[0].wait(0.05)
+                    pytest.fail("it ended before it wrote anything")
             os.kill(processes[0].pid, signal.SIGKILL)
+        return processes[-1]
 
     commands = {
         name: ["nanotrack_v2", "--target", name, "-o", str(tmp_path / name), "--json"] for name in ("onnx", "torch")
     }
-    together = export_each(commands, progress=kill_first, start=start)
+    together = export_each(commands, progress=lambda line: None, start=start)
     assert [(failure.target, failure.exit_code) for failure in together.failures] == [("onnx", -9)]
     assert [found.target for found in together.results] == ["torch"]
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["torch"]

@@ -70,7 +70,8 @@ def test_every_shipped_recipe_is_of_its_own_name(name: str) -> None:
 def test_unknown_tracker_is_named_with_those_there_are(name: str) -> None:
     with pytest.raises(UnknownNameError) as caught:
         find_recipe(name)
-    assert f"tracker {name!r} is not known; expected one of: " in str(caught.value)
+    assert str(caught.value).startswith(f"tracker {name!r} is not known")
+    assert "; expected one of: " in str(caught.value)
     assert "smat" in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -94,18 +95,18 @@ def test_folder_is_refused(tmp_path: Path) -> None:
     ("old", "new", "words"),
     [
         ("schema = 1", "schema = 2", "schema 1"),
-        ("schema = 1", 'schema = 1\naliases = ["Smat!"]', r"\$\.aliases"),
-        ("schema = 1", 'schema = 1\ngraphs = { step = "often" }', r"\$\.graphs"),
-        ("schema = 1", "", "missing required field `schema`"),
-        ('name = "smat"', 'name = "Smat!"', r"\$\.name"),
-        ('name = "smat"', "name = 7", r"\$\.name"),
-        ("default = true", 'default = "yes"', r"\$\.default"),
-        ("[paper]", "[papers]", "unknown field `papers`"),
-        ('key = "net"', "key = 7", r"\$\.checkpoint\.key"),
-        ('key = "net"', 'unused = [""]', r"\$\.checkpoint\.unused"),
-        ("cpu_fps = 37.0", 'cpu_fps = "fast"', r"\$\.paper\.cpu_fps"),
-        ("search_factor = 4.0", "search_factor = [4.0]", r"\$\.procedure"),
-        ("atol = 2e-4", "atoll = 2e-4", "unknown field `atoll`"),
+        ("schema = 1", 'schema = 1\naliases = ["Smat!"]', r"\baliases"),
+        ("schema = 1", 'schema = 1\ngraphs = { step = "often" }', r"\bgraphs"),
+        ("schema = 1", "", "lacks the key 'schema'"),
+        ('name = "smat"', 'name = "Smat!"', r"\bname"),
+        ('name = "smat"', "name = 7", r"\bname"),
+        ("default = true", 'default = "yes"', r"\bdefault"),
+        ("[paper]", "[papers]", "unknown key 'papers'"),
+        ('key = "net"', "key = 7", r"\bcheckpoint\.key"),
+        ('key = "net"', 'unused = [""]', r"\bcheckpoint\.unused"),
+        ("cpu_fps = 37.0", 'cpu_fps = "fast"', r"\bpaper\.cpu_fps"),
+        ("search_factor = 4.0", "search_factor = [4.0]", r"\bprocedure"),
+        ("atol = 2e-4", "atoll = 2e-4", "unknown key 'atoll'"),
         ("atol = 2e-4", "atol = inf", "finite and at least 0"),
         ("atol = 2e-4", "atol = nan", "finite and at least 0"),
         ("rtol = 1e-4", "rtol = -1e-4", "finite and at least 0"),
@@ -222,7 +223,7 @@ def test_patterns_are_those_of_the_graph() -> None:
     assert patterns_of(STAGES, ("a", "b"), "step") == ("/x/.*", "/y")
     assert patterns_of(STAGES, ("a",), "template") == ("/x/.*",)
     assert patterns_of(STAGES, (), "step") == ()
-    with pytest.raises(UnknownNameError, match=r"'c' is not known; this tracker has: a, b"):
+    with pytest.raises(UnknownNameError, match=r"'c' is not known; expected one of: a, b"):
         patterns_of(STAGES, ("c",), "step")
 
 

@@ -207,7 +207,7 @@ def test_a_record_of_several_needs_a_name(run, make_bundle, bench):
     assert run(budget({"track_p50_ms": 30.0}), f"{record}:a").verdict == "pass"
     assert run(budget({"track_p50_ms": 30.0}), f"{record}:b").verdict == "fail"
     assert run(budget(regressions=P50), f"{record}:b", f"{record}:a").verdict == "fail"
-    with pytest.raises(UnknownNameError, match="a, b; say which one"):
+    with pytest.raises(UnknownNameError, match="holds a, b; give one of them as"):
         run(budget({"track_p50_ms": 30.0}), record)
 
 

@@ -243,9 +243,11 @@ def test_an_index_outside_the_scene_is_refused(index):
 
 
 def test_an_unknown_scene_names_the_nearest_and_all():
-    with pytest.raises(UnknownNameError, match=r"'drfit' \(did you mean 'drift'\?\); the scenes are drift, scale"):
+    with pytest.raises(
+        UnknownNameError, match=r"'drfit' is not known \(did you mean 'drift'\?\); expected one of: drift, scale"
+    ):
         load_scene("drfit")
-    with pytest.raises(UnknownNameError, match=r"'zzz'; the scenes are"):
+    with pytest.raises(UnknownNameError, match=r"'zzz' is not known; expected one of: "):
         load_scene("zzz")
 
 

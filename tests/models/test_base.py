@@ -18,7 +18,7 @@ def test_smat_is_found() -> None:
 
 @pytest.mark.parametrize("name", ["", "base", "layers", "untrained", "nothing", "smat.network", "../smat", "SMAT"])
 def test_what_is_no_tracker_is_named_in_the_error(name: str) -> None:
-    with pytest.raises(UnknownNameError, match="no network for tracker") as caught:
+    with pytest.raises(UnknownNameError, match="is not known") as caught:
         find_model(name)
     assert repr(name) in str(caught.value)
     assert caught.value.exit_code == 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack.presentation.sanitize import markdown_text, printable, printable_data
+from edgetrack.presentation.sanitize import log_line, markdown_text, printable, printable_data
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,21 @@ def test_data_keeps_its_shape_and_line_feeds():
 
 
 def test_markdown_shows_text_as_it_is():
-    shown = markdown_text("<img src=x>|[a](b)`c`\n# d @me & *e*\\")
-    assert shown == "&lt;img src=x&gt;\\|\\[a\\](b)\\`c\\` \\# d \\@me &amp; \\*e\\*\\\\"
+    shown = markdown_text("<img src=x>|[a](b)`c`\n# d @me & *e*\\ smat@bf16")
+    assert shown == "&lt;img src=x&gt;\\|\\[a\\](b)\\`c\\` \\# d @<!-- -->me &amp; \\*e\\*\\\\ smat@bf16"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("::error::x", "\\::error::x"),
+        ("  ::add-mask::x", "\\  ::add-mask::x"),
+        ("a ::error::x", "a ::error::x"),
+        ("a ##[add-matcher]x ##vso[task.x]", "a #\\#[add-matcher]x #\\#vso[task.x]"),
+        ("a\n::error::x", "a\ufffd::error::x"),
+        ("## a heading", "## a heading"),
+    ],
+)
+def test_no_line_of_a_log_is_a_command(text, shown):
+    assert log_line(text) == shown
+    assert log_line(shown) == shown

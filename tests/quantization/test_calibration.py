@@ -69,7 +69,7 @@ def test_a_list_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:
         ("schema = 1", "schema = 2", "schema 2, expected 1"),
         ("schema = 1", "schema = ", "is not TOML"),
         ('name = "mine"', 'name = "../mine"', "not a calibration set"),
-        ('about = ""', "others = 1", "unknown field"),
+        ('about = ""', "others = 1", "unknown key"),
         ("3.0, 4.0]", "3.0, 0.0]", "no area"),
         ("3.0, 4.0]", "3.0, nan]", "not finite"),
         ("5, [6.0", "0, [6.0", "does not follow"),

@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from edgetrack.errors import BackendMissingError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.results import AttributeResult, EvalRecord
-from edgetrack.report import page
 from edgetrack.report.contact_sheet import MOST_SEQUENCES, contact_sheet, moments
+from edgetrack.report.findings import findings
 from edgetrack.report.model import read_results
-from edgetrack.report.page import check_packages, html, markdown
+from edgetrack.report.page import headlines, html, markdown
 from edgetrack.report.table import speed_table
 from tests.report.conftest import (
     FRAMES,
@@ -24,6 +25,7 @@ from tests.report.conftest import (
     benchmark,
     contestant,
     evaluated,
+    four,
     jetson_soak,
     pair,
     write,
@@ -201,10 +203,42 @@ def test_table_holds_ratio_and_accuracy_of_the_right_bundle(results) -> None:
     assert others[1][titles.index("x paper")].endswith("(of 37)")
 
 
-def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendMissingError, match="edgetrack\\[report\\]"):
-        check_packages()
+def test_a_tile_crowns_nobody_whom_the_findings_do_not(tmp_path: Path) -> None:
+    level = [
+        contestant(f"smat-{name}-fp32", 20.0 + seed / 100, seed=seed) for seed, name in enumerate(("onnx", "openvino"))
+    ]
+    results = read_results([write(tmp_path / "a.json", benchmark(*level))])
+    (fastest,) = [one for one in findings(results) if one.kind == "fastest"]
+    assert "No difference between them is shown" in fastest.text
+    tile = headlines(results)[0]
+    assert (tile.shown, tile.about) == (False, "smat-onnx-fp32; no difference to smat-openvino-fp32 is shown")
+    faster = [*level, contestant("smat-openvino-int8", 8.0)]
+    tile = headlines(read_results([write(tmp_path / "b.json", benchmark(*faster))]))[0]
+    assert (tile.shown, tile.about) == (True, "highest: smat-openvino-int8")
+
+
+def test_a_smoke_run_of_three_frames_is_neither_drawn_nor_crowned(tmp_path: Path) -> None:
+    tiny = contestant("smat-openvino-fp32", 3.0, rounds=1)
+    track = msgspec.structs.replace(tiny.latency_ms.track, count=3)
+    tiny = msgspec.structs.replace(tiny, latency_ms=msgspec.structs.replace(tiny.latency_ms, track=track))
+    write(tmp_path / "a.json", benchmark(tiny))
+    smoke = msgspec.structs.replace(evaluated("smat-openvino-fp32", 0.99, None, sequences=1), frames=3)
+    write(tmp_path / "b.json", EvalRecord(results=[smoke]))
+    results = read_results([tmp_path])
+    assert headlines(results) == []
+    assert not [one for one in findings(results) if one.kind in ("fastest", "most accurate", "highest AO")]
+    made = html(results)
+    assert 'class="figure ' not in made
+    assert "smat-openvino-fp32: 3 frames only, not drawn" in made
+    assert "0.990" in made, "the table has it"
+
+
+def test_a_page_says_when_it_was_made_and_when_measured(tmp_path: Path) -> None:
+    results = read_results([write(tmp_path / "a.json", benchmark(*four(), date="2026-01-02 03:04 UTC"))])
+    made = html(results, None, "a page", datetime(2026, 2, 3, 4, 5, tzinfo=timezone.utc))
+    assert "Made 2026-02-03 04:05 UTC." in made
+    assert "; measured 2026-01-02 03:04 UTC." in made
+    assert html(results) == html(results)
 
 
 def test_contact_sheet_shows_the_moments(tmp_path: Path) -> None:

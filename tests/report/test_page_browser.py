@@ -87,6 +87,17 @@ def test_page_fits_and_every_plot_is_drawn(opened, width: int, scheme: str) -> N
     assert page.locator(".strip img").evaluate_all("all => all.every((one) => one.complete && one.naturalWidth > 0)")
 
 
+def test_no_column_is_clipped_on_a_desk_and_a_phone_shows_that_a_table_goes_on(opened) -> None:
+    wide = "all => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)"
+    page = opened(1440, "light")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert page.locator(".scroll").count() >= 3
+    assert page.locator(".scroll").evaluate_all(wide) == []
+    page = opened(390, "light")
+    assert page.locator("#table .scroll").evaluate("(one) => one.scrollWidth > one.clientWidth")
+    assert "local" in page.locator("#table .scroll").evaluate("(one) => getComputedStyle(one).backgroundAttachment")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(opened, scheme: str) -> None:
     page = opened(1440, scheme)

@@ -84,8 +84,8 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("change", "error", "words"),
         [
-            ({"tracker": "nothing"}, UnknownNameError, "no tracker named 'nothing'"),
-            ({"tracker": "base"}, UnknownNameError, "no tracker named 'base'"),
+            ({"tracker": "nothing"}, UnknownNameError, "tracker 'nothing' is not known"),
+            ({"tracker": "base"}, UnknownNameError, "tracker 'base' is not known"),
             ({"target": "nowhere"}, UnknownNameError, "target 'nowhere' is not known"),
             ({"procedure": {}}, BundleError, "procedure section does not suit CenterFamilySettings"),
         ],

@@ -13,7 +13,7 @@ from edgetrack.benchmark.scenarios.burst import Burst
 from edgetrack.benchmark.scenarios.paced import Paced
 from edgetrack.benchmark.scenarios.soak import Soak
 from edgetrack.benchmark.scenarios.stream import Stream
-from edgetrack.errors import UsageError
+from edgetrack.errors import UnknownNameError
 from edgetrack.resources import usable_cores
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in (Stream, Paced, Burst, Soak)}
@@ -23,10 +23,10 @@ def find_scenario(name: str) -> type[Scenario]:
     """The scenario of that name.
 
     Raises:
-        UsageError: there is none.
+        UnknownNameError: there is none.
     """
     if name not in SCENARIOS:
-        raise UsageError(f"scenario {name!r} is not supported; expected one of: {', '.join(SCENARIOS)}")
+        raise UnknownNameError.of("scenario", name, SCENARIOS)
     return SCENARIOS[name]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -69,12 +68,7 @@ class Dataset:
         """
         for name in names:
             if name not in self.names:
-                near = difflib.get_close_matches(name, self.names, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise UnknownNameError(
-                    f"no sequence is called {name!r}{hint}; {self.name} has {len(self.names)}, such as "
-                    f"{', '.join(self.names[:5])}"
-                )
+                raise UnknownNameError.of(f"of {self.name} the sequence", name, self.names)
         return replace(self, entries=tuple(e for e in self.entries if e.name in names))
 
 

@@ -33,6 +33,8 @@ from edgetrack.runtime.session import Tracker, load
 _Found = TypeVar("_Found")
 Done = Callable[["Work", "str | None"], None]
 """Called with each finished run, and its error."""
+KEPT = "kept from an earlier run"
+"""What is told of a run that need not be made."""
 
 
 class SavedRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,7 +275,7 @@ class RunLedger:
         if self.config.restart:
             for work in works:
                 work.file.unlink(missing_ok=True)
-        return [work for work in works if not self._take(work, "kept from an earlier run")]
+        return [work for work in works if not self._take(work, KEPT)]
 
     def note(self, work: Work, error: str | None) -> None:
         """Hear of a run that is done and kept, or failed."""

@@ -198,10 +198,8 @@ def read_latencies(spec: str, label: str) -> RecordedLatencies:
     if not wanted:
         wanted = next(iter(results)) if len(results) == 1 else label
     if wanted not in results:
-        raise UnknownNameError(
-            f"{path} holds no latencies of {wanted!r}; it has: {', '.join(results) or 'none'}; "
-            f"give one of them as --latencies {path}:NAME"
-        )
+        more = f"give one of them as --latencies {path}:NAME"
+        raise UnknownNameError.of(f"in {path} the bundle", wanted, results, more)
     return RecordedLatencies(wanted, tuple(ms for round_ms in results[wanted].samples_ms.track for ms in round_ms))
 
 

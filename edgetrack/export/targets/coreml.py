@@ -15,7 +15,7 @@ import numpy as np
 
 from edgetrack.bundle import Manifest, read_npz, write_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
-from edgetrack.errors import EdgetrackError, UsageError
+from edgetrack.errors import EdgetrackError, UnknownNameError, UsageError
 from edgetrack.export.lowering import Method
 from edgetrack.export.targets.base import Exporter, ExporterOptions, Lowering
 from edgetrack.runtime.backends.coreml.backend import is_image, source_file
@@ -65,9 +65,7 @@ class CoreMlExporter(Exporter):
         """See `Exporter`."""
         import_coremltools()
         if self.options.deployment_target not in DEPLOYMENT:
-            raise UsageError(
-                f"--deployment-target {self.options.deployment_target!r}: expected one of: {', '.join(DEPLOYMENT)}"
-            )
+            raise UnknownNameError.of("--deployment-target", self.options.deployment_target, DEPLOYMENT)
 
     def check_method(self, method: Method) -> None:
         """See `Exporter`."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import abc
 import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -18,6 +20,7 @@ import numpy as np
 from edgetrack.arrays import all_finite
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest, Scalar, TensorInfo
+from edgetrack.decoding import converted
 from edgetrack.errors import BundleError, InvalidTextError, UnknownNameError, UsageError
 from edgetrack.media.frames import Frame
 from edgetrack.plugins import PROCEDURES, load_plugin
@@ -216,10 +219,12 @@ def read_settings(values: Mapping[str, Scalar], kind: type[_Settings]) -> _Setti
     Raises:
         BundleError: a number is missing, unknown, of the wrong kind or out of its range, or two do not suit each other.
     """
-    try:
-        return msgspec.convert(dict(values), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise BundleError(f"the manifest's procedure section does not suit {kind.__name__}: {error}") from None
+    return converted(
+        dict(values),
+        kind,
+        lambda words: BundleError(f"the manifest's procedure section does not suit {kind.__name__}: {words}"),
+        strict=False,
+    )
 
 
 def shapes_of(tensors: tuple[TensorInfo, ...]) -> dict[str, tuple[int | str, ...]]:
@@ -301,10 +306,10 @@ def find_family(name: str) -> type[Procedure]:
     if plugin is None and name in (_own_attribute(family, "MEMBERS") or ()):
         return find_family(family)
     if plugin is None:
-        raise UnknownNameError(
-            f"no tracker named {name!r} is installed; update edgetrack, or install the package that provides it "
-            f"(entry point group {PROCEDURES!r})"
-        )
+        modules = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+        ours = [module for module in modules if _own_attribute(module, "PROCEDURE")]
+        more = f"update edgetrack, or install the package that provides it (entry point group {PROCEDURES!r})"
+        raise UnknownNameError.of("tracker", name, ours, more)
     if not (isinstance(plugin, type) and issubclass(plugin, Procedure)):
         raise UsageError(
             f"the plug-in for tracker {name!r} gives {plugin!r}, expected a subclass of {Procedure.__module__}."

@@ -259,7 +259,7 @@ def test_settings_that_cannot_be_are_refused(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_every_setting_must_be_stated(name: str) -> None:
-    with pytest.raises(BundleError, match=f"missing required field `{name}`"):
+    with pytest.raises(BundleError, match=f"lacks the key '{name}'"):
         read_settings({key: value for key, value in SETTINGS.items() if key != name}, NanoTrackSettings)
 
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import msgspec
 
 from edgetrack.bundle.manifest import FilePath, GraphInfo, Sha256
+from edgetrack.decoding import converted
 from edgetrack.errors import BundleIntegrityError
 from edgetrack.io import sha256
 from edgetrack.runtime.backends.cache import CompiledCache, CompiledKey
@@ -87,12 +88,13 @@ def find_engine(info: GraphInfo, path: Path, key: Key, cache: Path | None, build
 
 def _shipped(info: GraphInfo, path: Path, key: Key) -> bytes | None:
     """The bundle's engine of this key; None where it brings none."""
-    try:
-        engines = [msgspec.convert(record, EngineInfo) for record in info.engines]
-    except msgspec.ValidationError as error:
-        raise BundleIntegrityError(
-            f"graph {info.name!r} records an engine that is none of TensorRT: {error}; export the bundle again"
-        ) from None
+
+    def refused(words: str) -> BundleIntegrityError:
+        return BundleIntegrityError(
+            f"graph {info.name!r} records an engine that is none of TensorRT: {words}; export the bundle again"
+        )
+
+    engines = [converted(record, EngineInfo, refused) for record in info.engines]
     for engine in engines:
         if engine.key == key:
             root = path.parents[info.file.count("/")]

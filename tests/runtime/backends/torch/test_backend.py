@@ -49,8 +49,8 @@ def test_every_graph_runs_on_its_own_number_of_threads(graph_file: Callable[...,
 @pytest.mark.parametrize(
     ("metadata", "change", "words"),
     [
-        ({}, {}, "no network for tracker ''"),
-        ({"tracker": "nothing"}, {}, "no network for tracker 'nothing'"),
+        ({}, {}, "network '' is not known"),
+        ({"tracker": "nothing"}, {}, "network 'nothing' is not known"),
         ({"tracker": "smat"}, {"neck.BN_x.weight": None}, "1 missing"),
         ({"tracker": "smat"}, {"neck.BN_x.weight": torch.zeros(3)}, "1 misshapen"),
         ({"tracker": "smat"}, {"other": torch.zeros(3)}, "1 unexpected"),
