@@ -26,6 +26,17 @@ from edgetrack.media.raster import (
     surroundings,
     union,
 )
+from edgetrack.media.views import (
+    BAR_MM,
+    DISTRACTOR_MM,
+    TARGET_MM,
+    DepthPlane,
+    Look,
+    depth_behind,
+    events,
+    shown,
+    stand,
+)
 
 DEFAULT_SIZE = (640, 360)
 MIN_SIDE, MAX_SIDE = 64, 8192
@@ -57,21 +68,58 @@ class Scene:
     fps: float
     seed: int
 
-    def frame(self, index: int, *, with_target: bool = True) -> Frame:
+    def frame(self, index: int, *, with_target: bool = True, view: str = "colour") -> Frame:
         """Frame `index` (0 .. length-1): a new uint8 array, (height, width, 3), BGR; with or without the target.
+
+        Args:
+            index: of the frame.
+            with_target: whether the target is there.
+            view: one of `VIEWS`. A thermal frame is grey, one of depth shows `depth` in grey, one of events shows what
+                changed since the frame before: red where it grew brighter, blue where darker, white elsewhere.
 
         Raises:
             IndexError: an index outside 0 .. length-1.
         """
+        self._check(index)
+        if view == "thermal":
+            return self._painted(self._heat, index, with_target)
+        if view == "depth":
+            return shown(self.depth(index, with_target=with_target))
+        now = self._painted(self._look, index, with_target)
+        return events(now, self._painted(self._look, index - 1, with_target)) if view == "event" else now
+
+    def depth(self, index: int, *, with_target: bool = True) -> DepthPlane:
+        """Millimetres from the camera in frame `index`: a new uint16 array, (height, width).
+
+        A pixel belongs to what covers half of it or more; a target in motion blur stands where it is in the middle of
+        the exposure.
+
+        Raises:
+            IndexError: an index outside 0 .. length-1.
+        """
+        self._check(index)
+        plane = depth_behind(self._behind(self._look, index))
+        usual = self._stage.pose(0, 0).a
+        for motion in self._plan.distractors:
+            stand(plane, motion(index), DISTRACTOR_MM * usual / motion(index).a)
+        if with_target:
+            stand(plane, self._plan.target(index), TARGET_MM * usual / self._plan.target(index).a)
+        for left, width in self._bars_at(index):
+            plane[:, span_coverage(left, left + width, 0, self.width) >= 0.5] = BAR_MM
+        return np.rint(plane).astype(np.uint16)
+
+    def _behind(self, look: Look, index: int) -> Frame:
         import cv2
 
-        self._check(index)
-        canvas = cv2.getRectSubPix(self._surroundings, (self.width, self.height), self._view(index)).astype(np.uint8)
-        for levels, motion in zip(self._distractor_skins, self._plan.distractors, strict=True):
+        return cv2.getRectSubPix(look.surroundings, (self.width, self.height), self._view(index)).astype(np.uint8)
+
+    def _painted(self, look: Look, index: int, with_target: bool) -> Frame:
+        canvas = self._behind(look, index)
+        for levels, motion in zip(look.distractors, self._plan.distractors, strict=True):
             paint(canvas, levels, (motion(index),))
         if with_target:
-            paint(canvas, self._target_skin, self._plan.exposure(index))
-        for skin, (left, width) in zip(self._bar_skins, self._bars_at(index), strict=True):
+            paint(canvas, look.target, self._plan.exposure(index))
+        for skin, (left, width) in zip(look.bars, self._bars_at(index), strict=True):
             paint_bar(canvas, skin, left, width)
         return canvas
 
@@ -113,7 +161,7 @@ class Scene:
             raise IndexError(f"frame {index} of scene {self.name!r}, which has frames 0 to {self.length - 1}")
 
     def _view(self, index: int) -> tuple[float, float]:
-        height, width = self._surroundings.shape[:2]
+        height, width = self._look.surroundings.shape[:2]
         pan_x, pan_y = self._stage.pan(index)
         return (width - 1) / 2 + pan_x, (height - 1) / 2 + pan_y
 
@@ -131,29 +179,26 @@ class Scene:
         return build(self._stage)
 
     @cached_property
-    def _surroundings(self) -> Frame:
+    def _look(self) -> Look:
+        unit = self._stage.unit
         reach_x, reach_y = self._stage.reach
         width, height = self.width + 2 * math.ceil(reach_x + 1), self.height + 2 * math.ceil(reach_y + 1)
-        return surroundings(generator(self.seed, self.name, "surroundings"), width, height, self._stage.unit)
+        rng = generator(self.seed, self.name, "bars")
+        return Look(
+            surroundings(generator(self.seed, self.name, "surroundings"), width, height, unit),
+            self._object_skin("target"),
+            tuple(self._object_skin(f"distractor {k}") for k in range(len(self._plan.distractors))),
+            tuple(bar_skin(rng, math.ceil(width) + 4, self.height, unit) for _, width in self._plan.bars),
+        )
+
+    @cached_property
+    def _heat(self) -> Look:
+        return self._look.heated()
 
     def _object_skin(self, who: str) -> tuple[Frame, ...]:
         pose = self._stage.pose(0, 0, scale=2.0)
         size = math.ceil(2 * pose.a), math.ceil(2 * pose.b)
         return pyramid(object_skin(generator(self.seed, self.name, who), *size))
-
-    @cached_property
-    def _target_skin(self) -> tuple[Frame, ...]:
-        return self._object_skin("target")
-
-    @cached_property
-    def _distractor_skins(self) -> list[tuple[Frame, ...]]:
-        return [self._object_skin(f"distractor {k}") for k in range(len(self._plan.distractors))]
-
-    @cached_property
-    def _bar_skins(self) -> list[Frame]:
-        rng = generator(self.seed, self.name, "bars")
-        unit = self._stage.unit
-        return [bar_skin(rng, math.ceil(width) + 4, self.height, unit) for _, width in self._plan.bars]
 
 
 def scene_names() -> list[str]:

@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from edgetrack.arrays import Array
 from edgetrack.box import Box
 from edgetrack.errors import SourceError
 from edgetrack.media.folders import is_pattern, open_folder, open_pattern
 from edgetrack.media.frames import Frame, FrameSource, ReadOptions
 from edgetrack.media.scenes import load_scene
 from edgetrack.media.videos import VIDEO_SUFFIXES, CameraSource, VideoSource
+from edgetrack.media.views import VIEWS
 
 __all__ = ["FrameSource", "open_source"]
 
@@ -25,11 +27,11 @@ _MOST_DIGITS = 9
 
 
 class SyntheticSource(FrameSource):
-    """A scene of `edgetrack.media.scenes`, with its exact ground truth."""
+    """A scene of `edgetrack.media.scenes`, with its exact ground truth, as one of `VIEWS` shows it."""
 
     def __init__(self, rest: str) -> None:
         name, _, query = rest.partition("?")
-        options = _scene_options(query, f"synthetic:{rest}")
+        options, self._view = _scene_options(query, f"synthetic:{rest}")
         self._scene = load_scene(name, frames=options.get("frames"), size=_size_of(options), seed=options.get("seed"))
         self.name = f"synthetic:{name}"
         self.length = self._scene.length
@@ -41,16 +43,24 @@ class SyntheticSource(FrameSource):
         return [self._scene.box(index) for index in range(self._scene.length)]
 
     def __iter__(self) -> Iterator[Frame]:
-        return (self._scene.frame(index) for index in range(self._scene.length))
+        return (self._scene.frame(index, view=self._view) for index in range(self._scene.length))
+
+    def deep(self) -> Iterator[Array]:
+        if self._view != "depth":
+            return iter(self)
+        return (self._scene.depth(index) for index in range(self._scene.length))
 
 
 def _size_of(options: dict[str, int]) -> tuple[int, int] | None:
     return (options["width"], options["height"]) if "width" in options else None
 
 
-def _scene_options(query: str, spec: str) -> dict[str, int]:
-    options: dict[str, int] = {}
-    wrong = f"{spec!r} is not a scene; expected synthetic:NAME?frames=150&size=640x360&seed=0, each option at most once"
+def _scene_options(query: str, spec: str) -> tuple[dict[str, int], str]:
+    options, view = dict[str, int](), VIEWS[0]
+    wrong = (
+        f"{spec!r} is not a scene; expected synthetic:NAME?frames=150&size=640x360&seed=0&view=colour, each option at "
+        f"most once, and one of the views {', '.join(VIEWS)}"
+    )
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
         if len({key for key, _ in pairs}) != len(pairs):
@@ -60,22 +70,24 @@ def _scene_options(query: str, spec: str) -> dict[str, int]:
                 options["width"], options["height"] = (int(part) for part in value.lower().split("x"))
             elif key in ("frames", "seed"):
                 options[key] = int(value)
+            elif key == "view" and value in VIEWS:
+                view = value
             else:
                 raise SourceError(f"{wrong}; {key!r} is none of them")
     except ValueError:
         raise SourceError(wrong) from None
-    return options
+    return options, view
 
 
 def open_source(spec: str | Path | int, options: ReadOptions = ReadOptions()) -> FrameSource:  # noqa: B008 - frozen
     """Open what frames are to be read from.
 
     Args:
-        spec: one of: `synthetic:NAME[?frames=N&size=WxH&seed=N]`; a video file; a folder of images, in natural order
-            (its sub-folder `img` or `imgs` where it has one); a glob pattern of images; a camera as an int, as digits
-            or as `camera:N`. A `Path` is always a file or folder; write `./0` for a folder that is called 0. The
-            `groundtruth.txt` or `groundtruth_rect.txt` of a sequence is read where it lies with the images or beside
-            their `img`.
+        spec: one of: `synthetic:NAME[?frames=N&size=WxH&seed=N&view=thermal]`; a video file; a folder of images, in
+            natural order (its sub-folder `img` or `imgs` where it has one); a glob pattern of images; a camera as an
+            int, as digits or as `camera:N`. A `Path` is always a file or folder; write `./0` for a folder that is
+            called 0. The `groundtruth.txt` or `groundtruth_rect.txt` of a sequence is read where it lies with the
+            images or beside their `img`.
         options: how the frames are read.
 
     Raises:

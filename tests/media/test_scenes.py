@@ -17,6 +17,7 @@ from edgetrack.box import iou
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.media import Scene, load_scene, scene_names
 from edgetrack.media.raster import Pose, Region, coverage
+from edgetrack.media.views import events
 
 SMALL = (320, 180)
 
@@ -230,8 +231,8 @@ def test_distractors_have_the_colours_of_the_target_and_another_pattern():
     plain = load_scene("drift", size=SMALL).frame(0, with_target=False).astype(int)
     assert vivid.sum() > 500
     assert ((plain.max(axis=2) - plain.min(axis=2)) > 120).sum() == 0
-    skins = [levels[0] for levels in scene._distractor_skins]
-    assert all((skin != scene._target_skin[0]).mean() > 0.5 for skin in skins)
+    skins = [levels[0] for levels in scene._look.distractors]
+    assert all((skin != scene._look.target[0]).mean() > 0.5 for skin in skins)
 
 
 @pytest.mark.parametrize("index", [-1, 10, 10**9])
@@ -263,3 +264,64 @@ def test_hd_frames_keep_the_proportions_of_the_scene():
     small, large = load_scene("scale"), load_scene("scale", size=(1280, 720))
     assert large.frame(30).shape == (720, 1280, 3)
     assert tuple(large.box(30)) == pytest.approx([2 * value for value in small.box(30)])
+
+
+@pytest.mark.parametrize("view", ["thermal", "depth", "event"])
+@pytest.mark.parametrize("name", ["drift", "occlusion", "blur"])
+def test_every_view_shows_the_target_within_the_exact_box(name: str, view: str) -> None:
+    scene = load_scene(name, size=(320, 180))
+    for index in (1, 40):
+        seen = [scene.frame(index, view=view, with_target=there) for there in (True, False)]
+        assert seen[0].shape == (180, 320, 3)
+        assert seen[0].dtype == np.uint8
+        rows, columns = np.nonzero((seen[0] != seen[1]).any(axis=2))
+        # Events are of the way from the frame before to this one.
+        boxes = [scene.box(index), scene.box(index - 1)] if view == "event" else [scene.box(index)]
+        left, top, right, bottom = np.array([box.xyxy for box in boxes if box is not None]).T
+        assert left.min() - 1 <= columns.min()
+        assert columns.max() <= right.max()
+        assert top.min() - 1 <= rows.min()
+        assert rows.max() <= bottom.max()
+        # And no smaller than the target, where nothing hides it.
+        if name == "drift" and view != "event":
+            assert columns.max() + 1 - columns.min() >= right.max() - left.min() - 3
+            assert rows.max() + 1 - rows.min() >= bottom.max() - top.min() - 3
+
+
+def test_the_target_is_warm_near_and_moves_while_its_look_alikes_are_cooler_and_farther() -> None:
+    scene = load_scene("distractors", size=(320, 180))
+    box, heat, depth = scene.box(0), scene.frame(0, view="thermal"), scene.depth(0)
+    assert box is not None
+    x, y = int(box.x + box.w / 2), int(box.y + box.h / 2)
+    assert (heat == heat[..., :1]).all()
+    assert heat[y, x, 0] > 170
+    without = scene.frame(0, view="thermal", with_target=False)
+    assert without.max() < 170
+    assert (depth.dtype, depth.shape) == (np.uint16, (180, 320))
+    # Distances by the size: the target stands before all that looks like it, and the surroundings behind them.
+    assert depth[y, x] == depth.min() < 3000 < np.median(depth) < 6300
+    bars = load_scene("occlusion", size=(320, 180)).depth(0)
+    assert bars.min() == 1200
+
+
+def test_depth_tells_the_size() -> None:
+    scene = load_scene("scale", size=(320, 180))
+    found = []
+    for index in (20, 110):
+        box, depth = scene.box(index), scene.depth(index)
+        assert box is not None
+        found.append((box.w, float(depth[int(box.y + box.h / 2), int(box.x + box.w / 2)])))
+    (small, far), (large, near) = sorted(found)
+    assert far * small == pytest.approx(near * large, rel=0.05)
+    assert far > 1.5 * near
+
+
+def test_events_are_where_something_moves_and_nowhere_else() -> None:
+    now = np.full((8, 8, 3), 100, np.uint8)
+    later = now.copy()
+    later[2, 3], later[5, 6], later[0, 0] = 160, 60, 101
+    picture = events(later, now)
+    assert picture[2, 3].tolist() == [0, 0, 255]
+    assert picture[5, 6].tolist() == [255, 0, 0]
+    assert ((picture == 255).all(axis=2)).sum() == 62
+    assert (events(now, now) == 255).all()

@@ -368,3 +368,16 @@ def test_a_row_without_area_is_absent_and_half_a_box_is_refused(tmp_path):
         (tmp_path / "groundtruth.txt").write_text(f"1,2,3,4\n{row}\n")
         with pytest.raises(SourceError, match="line 2"):
             open_source(tmp_path)
+
+
+def test_a_view_of_a_scene_is_a_source_of_its_own_and_depth_keeps_its_bits() -> None:
+    plain, heat, depth = (
+        open_source(f"synthetic:drift?frames=2&size=96x64{v}") for v in ("", "&view=thermal", "&view=depth")
+    )
+    assert plain.ground_truth == heat.ground_truth == depth.ground_truth
+    assert (next(iter(heat)) != next(iter(plain))).any()
+    assert {frame.dtype.name for frame in depth} == {"uint8"}
+    assert {(frame.dtype.name, frame.shape) for frame in depth.deep()} == {("uint16", (64, 96))}
+    assert {frame.shape for frame in heat.deep()} == {(64, 96, 3)}
+    with pytest.raises(SourceError, match="one of the views colour, thermal, depth, event"):
+        open_source("synthetic:drift?view=radar")

@@ -7,15 +7,19 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast, get_args
 
 from edgetrack.errors import DatasetError, UnknownNameError
 from edgetrack.evaluation.datasets.clip import Clip, ClipFiles, ScoringRules, read_clip
 from edgetrack.evaluation.datasets.layouts import LAYOUTS, Layout
+from edgetrack.evaluation.datasets.pairs import Modality, SecondFiles
 from edgetrack.io import readable
 from edgetrack.media import load_scene, scene_names
 from edgetrack.runtime.prompt import Text
 
 SYNTHETIC = "synthetic:"
+_MODALITIES = get_args(Modality)
+"""The second images that scenes have; the first one where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
 
     Args:
         path: a folder; a video with its boxes beside it (`clip.mp4`, `clip.txt`); `synthetic:` for all built-in
-            scenes, or one of them as `synthetic:drift`, with options as `synthetic:drift?frames=50`.
+            scenes, or one of them as `synthetic:drift`, with options as `synthetic:drift?frames=50`. Trackers of two
+            images a frame get a scene's thermal images, or with `aux=depth` or `aux=event` these.
         layout: one of `layout_names()`; None recognizes it from the files.
 
     Raises:
@@ -147,9 +152,27 @@ def _find_layout(name: str) -> Layout:
 
 
 def _synthetic(spec: str) -> Dataset:
-    name, mark, query = spec.removeprefix(SYNTHETIC).partition("?")
+    name, _, query = spec.removeprefix(SYNTHETIC).partition("?")
     if name:
         load_scene(name)
     scenes = [name] if name else scene_names()
-    entries = tuple(ClipFiles(scene, f"{SYNTHETIC}{scene}{mark}{query}", None) for scene in scenes)
-    return Dataset(f"synthetic-{name}" if name else "synthetic", spec, "synthetic", ScoringRules(), entries)
+    parts = [part for part in query.split("&") if part]
+    asked = [part.removeprefix("aux=") for part in parts if part.startswith("aux=")]
+    rest = [part for part in parts if not part.startswith("aux=")]
+    modality = asked[0] if asked else _MODALITIES[0]
+    if modality not in _MODALITIES or len(asked) > 1:
+        raise UnknownNameError.of("second image", "&".join(asked), list(_MODALITIES))
+
+    def source(scene: str, *further: str) -> str:
+        options = "&".join((*rest, *further))
+        return f"{SYNTHETIC}{scene}{'?' if options else ''}{options}"
+
+    def entry(scene: str) -> ClipFiles:
+        # Where a view is asked for, it is all that is seen.
+        alone = any(part.startswith("view=") for part in rest)
+        second = None if alone else SecondFiles(cast(Modality, modality), source(scene, f"view={modality}"))
+        return ClipFiles(scene, source(scene), None, second=second)
+
+    label = f"synthetic-{name}" if name else "synthetic"
+    label = f"{label}-{modality}" if asked else label
+    return Dataset(label, spec, "synthetic", ScoringRules(), tuple(entry(scene) for scene in scenes))

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrack.errors import SequenceError
+from edgetrack.errors import SequenceError, UnknownNameError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.datasets.pairs import paired
+from edgetrack.media import load_scene, scene_names
 from edgetrack.runtime.frames import render_depth
 
 BOX = "10,12,20,16"
@@ -276,3 +277,30 @@ def test_other_second_images_are_another_clip(tmp_path: Path, write_images: Writ
     for path in sorted((root / "infrared").iterdir()):
         path.rename(path.with_name(path.name.replace("i0", "t0")))
     assert only(open_dataset(tmp_path)).digest != before
+
+
+@pytest.mark.parametrize(
+    ("query", "modality"),
+    [("", "thermal"), ("aux=thermal&", "thermal"), ("aux=depth&", "depth"), ("aux=event&", "event")],
+)
+def test_built_in_scenes_have_second_images(query: str, modality: str) -> None:
+    dataset = open_dataset(f"synthetic:drift?{query}frames=2&size=96x64")
+    clip = only(dataset)
+    assert clip.second is not None
+    assert (clip.second.modality, dataset.images) == (modality, 2)
+    colour, second = (frames_of(clip)[1][..., part] for part in (slice(3), slice(3, 6)))
+    with clip.open() as plain:
+        np.testing.assert_array_equal(list(plain)[1], colour)
+    scene = load_scene("drift", frames=2, size=(96, 64))
+    expected = render_depth(scene.depth(1)) if modality == "depth" else scene.frame(1, view=modality)
+    np.testing.assert_array_equal(second, expected)
+
+
+def test_all_scenes_have_them_and_other_options_stay() -> None:
+    dataset = open_dataset("synthetic:?aux=event&frames=3")
+    assert dataset.images == 2
+    assert dataset.names == scene_names()
+    assert dataset.entries[0].frames == "synthetic:drift?frames=3"
+    assert open_dataset("synthetic:drift?view=thermal").images == 1
+    with pytest.raises(UnknownNameError, match=r"'deep' is not known.*did you mean 'depth'"):
+        open_dataset("synthetic:drift?aux=deep")
