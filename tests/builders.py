@@ -297,3 +297,70 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 def write_pack(path: Path, entries: list[dict[str, Any]], files: dict[str, bytes]) -> Path:
     index = {"shard": path.name, "count": len(entries), "box_format": "xywh", "entries": entries}
     return write_tar(path, {"index.json": json.dumps(index).encode(), **files})
+
+
+PAIR_LAYOUTS = ("lasher", "rgbt234", "gtot", "vtuav", "depthtrack", "cdtb", "rgbd1k", "visevent")
+
+
+def write_pairs(root: Path, layout: str, frames: int = 4, size: tuple[int, int] = (160, 120)) -> Path:
+    """A sequence of the built-in scene `drift` in a layout of two images a frame; returns the data set's folder.
+
+    The boxes of thermal images are moved by two pixels. Every tenth image of `vtuav` is annotated.
+    """
+    from edgetrack.box import Box
+    from edgetrack.media import load_scene
+
+    scene = load_scene("drift", frames=frames, size=size)
+    name, folders, names, truths, view = _PAIRS[layout]
+    folder = root / name
+    for kind in folders:
+        (folder / kind).mkdir(parents=True)
+    boxes = [box for index in range(frames) if (box := scene.box(index)) is not None]
+    for index in range(frames):
+        second = scene.depth(index) if view == "depth" else scene.frame(index, view=view)
+        for kind, pattern, image in zip(folders, names, (scene.frame(index), second), strict=True):
+            assert cv2.imwrite(str(folder / kind / pattern.format(index + 1)), image)
+    rows = boxes[::10] if layout == "vtuav" else boxes
+    for offset, truth in enumerate(truths):
+        moved = [Box(b.x + 2 * offset, b.y, b.w, b.h) for b in rows]
+        lines = [tuple(b.xyxy) if layout == "gtot" else tuple(b) for b in moved]
+        mark = " " if layout in ("gtot", "vtuav") else ","
+        (folder / truth).write_text("".join(mark.join(f"{v:.3f}" for v in line) + "\n" for line in lines))
+    if layout == "cdtb":
+        (folder / "full-occlusion.tag").write_text("0\n" * frames)
+    if layout == "visevent":
+        (folder / "absent_label.txt").write_text("1\n" * frames)
+    return root
+
+
+_RGBD = (("color", "depth"), ("{:08d}.jpg", "{:08d}.png"), ("groundtruth.txt",), "depth")
+_RGBT = (("visible", "infrared"), ("visible.txt", "infrared.txt"), "thermal")
+# Name of the sequence, its folders, names of images, files of boxes, and the view that is the second image.
+_PAIRS: dict[str, tuple[str, tuple[str, str], tuple[str, str], tuple[str, ...], str]] = {
+    "lasher": ("testingset/boy", _RGBT[0], ("v{:06d}.jpg", "i{:06d}.jpg"), *_RGBT[1:]),
+    "rgbt234": ("afterrain", _RGBT[0], ("{:05d}v.jpg", "{:05d}i.jpg"), *_RGBT[1:]),
+    "gtot": (
+        "BlackCar",
+        ("v", "i"),
+        ("{:05d}v.png", "{:05d}i.png"),
+        ("groundTruth_v.txt", "groundTruth_i.txt"),
+        "thermal",
+    ),
+    "vtuav": (
+        "test/short-term/bike_003",
+        ("rgb", "ir"),
+        ("{:06d}.jpg", "{:06d}.jpg"),
+        ("rgb.txt", "ir.txt"),
+        "thermal",
+    ),
+    "depthtrack": ("test/bag01_indoor", *_RGBD),
+    "cdtb": ("sequences/backpack_blue", *_RGBD),
+    "rgbd1k": ("adapter", *_RGBD),
+    "visevent": (
+        "test_subset/dvSave-2021_02_04",
+        ("vis_imgs", "event_imgs"),
+        ("frame{:04d}.bmp", "frame{:04d}.bmp"),
+        ("groundtruth.txt",),
+        "event",
+    ),
+}

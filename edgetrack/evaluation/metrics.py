@@ -2,7 +2,9 @@
 
 Sources: GOT-10k's toolkit (github.com/got-10k/toolkit, 0.1.3: utils/metrics.py, experiments/got10k.py, experiments/
 otb.py), LaSOT's (github.com/HengLan/LaSOT_Evaluation_Toolkit: eval_tracker.m, calc_seq_err_robust.m), TrackingNet's
-paper (ECCV 2018, section 4) and devkit (metrics.py), AVisT's paper (BMVC 2022, section 4).
+paper (ECCV 2018, section 4) and devkit (metrics.py), AVisT's paper (BMVC 2022, section 4), RGBT234's paper (Li et al.,
+"RGB-T Object Tracking: Benchmark and Baseline", section 3.3), VOT's toolkit (vot/analysis/tpr.py) after Lukezic et al.,
+"Now you see me: evaluating performance in long-term visual tracking" (2018).
 """
 
 from __future__ import annotations
@@ -176,6 +178,156 @@ def _table(sequences: Sequence[Scored], rules: ScoringRules) -> tuple[Floats, Fl
         columns = [FIGURES.index(name) for name in _FRAME_FIGURES]
         weights[:, columns] = np.array([[s.frames] for s in scored])
     return values, weights
+
+
+class PairScores(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a tracker whose target has a box of its own in each modality, 0..1; None where nothing is scored.
+
+    Attributes:
+        precision_second, auc_second: P and AUC by the second modality's boxes (those by the first are `Scores`').
+        mpr, msr: P and AUC where each frame counts by the nearer box and by the larger overlap: RGBT234's maximum
+            precision and success rate.
+    """
+
+    precision_second: float | None = None
+    auc_second: float | None = None
+    mpr: float | None = None
+    msr: float | None = None
+
+
+def score_pair(found: Boxes, first: Boxes, second: Boxes, visible: Flags, rules: ScoringRules) -> PairScores:
+    """The figures of one sequence; `first`, `second` are the truths of both modalities, else as in `score`."""
+    by_first = _errors(found, first, visible)
+    by_second = _errors(found, second, ~np.asarray(np.isnan(second).any(axis=1)))
+    either = np.maximum(by_first[0], by_second[0]), np.minimum(by_first[1], by_second[1])
+    precision, auc = _rates(*by_second, rules)
+    mpr, msr = _rates(*either, rules)
+    return PairScores(precision_second=precision, auc_second=auc, mpr=mpr, msr=msr)
+
+
+def _errors(found: Boxes, truth: Boxes, there: Flags) -> tuple[Floats, Floats]:
+    """Overlap and distance of every frame; -1 and infinity, which pass no threshold, where the target is not."""
+    overlap, distance = np.full(len(found), -1.0), np.full(len(found), np.inf)
+    overlap[there] = ious(found[there], truth[there])
+    distance[there] = center_distances(found[there], truth[there])
+    return overlap, distance
+
+
+def _rates(overlap: Floats, distance: Floats, rules: ScoringRules) -> tuple[float | None, float | None]:
+    counted = np.ones(len(overlap), np.bool_) if rules.absent_fails else np.isfinite(distance)
+    if not counted.any():
+        return None, None
+    precision = precision_curve(distance[counted])[rules.pixels]
+    return float(precision), float(success_curve(overlap[counted]).mean())
+
+
+PAIR_FIGURES = PairScores.__struct_fields__
+
+
+def overall_pair(
+    sequences: Sequence[tuple[PairScores, int]], rules: ScoringRules
+) -> tuple[PairScores, dict[str, tuple[float, float] | None]]:
+    """The mean of each figure over sequences, or over their frames where the rules say so, and 95 % intervals.
+
+    Args:
+        sequences: the figures of each, and its number of frames.
+        rules: the data set's.
+    """
+    scored = [(scores, frames) for scores, frames in sequences if None not in msgspec.structs.astuple(scores)]
+    if not scored:
+        return PairScores(), dict.fromkeys(PAIR_FIGURES)
+    values = np.array([msgspec.structs.astuple(scores) for scores, _ in scored], np.float64)
+    weights = np.ones_like(values)
+    if rules.over_frames:
+        weights *= np.array([[frames] for _, frames in scored])
+    means = (values * weights).sum(axis=0) / weights.sum(axis=0)
+    figures = PairScores(**dict(zip(PAIR_FIGURES, map(float, means), strict=True)))
+    if len(scored) < 2:
+        return figures, dict.fromkeys(PAIR_FIGURES)
+    low, high = weighted_mean_intervals(values, weights)
+    ends = zip(PAIR_FIGURES, low, high, strict=True)
+    return figures, {name: (float(a), float(b)) for name, a, b in ends}
+
+
+class LongTermScores(msgspec.Struct, frozen=True, kw_only=True):
+    """VOT's figures of a tracker that may say that the target is gone, 0..1, where their F-score is largest.
+
+    Attributes:
+        precision: mean overlap of the frames whose confidence is at least `threshold`; 0 where the target is absent.
+        recall: the sum of the same overlaps over the number of frames with the target.
+        f_score: 2 precision recall / (precision + recall).
+        threshold: of the confidence; None where every frame is taken, or none.
+    """
+
+    precision: float
+    recall: float
+    f_score: float
+    threshold: float | None
+
+
+class ConfidentRun(NamedTuple):
+    """What VOT's long-term figures are made of: overlap and confidence of each frame, and how many have the target."""
+
+    overlap: Floats
+    confidence: Floats
+    present: int
+
+
+THRESHOLDS = 100
+"""As many points of the precision-recall curve as VOT's toolkit takes."""
+
+
+def confident_run(
+    found: Boxes, confidence: Sequence[float | None], truth: Boxes, size: tuple[int, int]
+) -> ConfidentRun:
+    """A sequence's part of `long_term`; boxes as in `score`.
+
+    As in the toolkit, the first frame, in which the box was given, has overlap 0 and confidence 0 and counts as one
+    with the target; boxes are cut to the frame of (width, height) pixels.
+    """
+    there = ~np.asarray(np.isnan(truth).any(axis=1))
+    overlap = np.zeros(len(found))
+    overlap[there] = ious(_cut(found[there], size), _cut(truth[there], size))
+    overlap[0] = 0.0
+    return ConfidentRun(overlap, np.array([0.0, *confidence[1:]], np.float64), int(there.sum()))
+
+
+def _cut(boxes: Boxes, size: tuple[int, int]) -> Boxes:
+    limits = np.array(size, np.float64)
+    corner, end = (np.clip(part, 0, limits) for part in (boxes[:, :2], boxes[:, :2] + boxes[:, 2:]))
+    return np.hstack([corner, end - corner])
+
+
+def long_term(runs: Sequence[ConfidentRun]) -> LongTermScores | None:
+    """Precision and recall, each a mean over sequences, at the confidence where their F-score is largest."""
+    if not runs:
+        return None
+    thresholds = _thresholds(np.concatenate([run.confidence for run in runs]))
+    curves = np.array([[_at(run, threshold) for threshold in thresholds] for run in runs]).mean(axis=0)
+    total = curves.sum(axis=1)
+    f_scores = np.divide(2 * curves.prod(axis=1), total, out=np.zeros(len(total)), where=total > 0)
+    best = int(f_scores.argmax())
+    return LongTermScores(
+        precision=float(curves[best, 0]),
+        recall=float(curves[best, 1]),
+        f_score=float(f_scores[best]),
+        threshold=float(thresholds[best]) if np.isfinite(thresholds[best]) else None,
+    )
+
+
+def _thresholds(confidence: Floats) -> Floats:
+    """Evenly spread over the sorted confidences of all sequences, from infinity down to minus infinity."""
+    falling = np.sort(confidence)[::-1]
+    inner = THRESHOLDS - 2
+    if len(falling) > inner:
+        margin = len(falling) // inner
+        falling = falling[np.rint(np.linspace(margin, len(falling) - margin, inner)).astype(int)]
+    return np.concatenate([[np.inf], falling, [-np.inf]])
+
+
+def _at(run: ConfidentRun, threshold: float) -> tuple[float, float]:
+    taken = run.overlap[run.confidence >= threshold]
+    return (float(taken.mean()), float(taken.sum()) / run.present) if len(taken) else (1.0, 0.0)
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from edgetrack.evaluation.metrics import Scores
+from edgetrack.evaluation.metrics import LongTermScores, PairScores, Scores
 from edgetrack.evaluation.text_noise import NoiseReport
 from edgetrack.presentation.table import NONE, Cell, Column, Table, counted, number, span
 from edgetrack.runtime.diagnostics import DiagnosticSummary, sentence
@@ -39,6 +39,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
         anchored_ao: mean over its runs from anchors; `anchor_runs`: how many; None where none were asked for.
         streaming_ao: AO under the clock; None where none was asked for.
         diagnostics: summaries by name; None where the tracker has none.
+        pair: None where both modalities have one ground truth.
     """
 
     name: str
@@ -49,6 +50,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
     anchor_runs: int | None = None
     streaming_ao: float | None = None
     diagnostics: dict[str, DiagnosticSummary] | None = None
+    pair: PairScores | None = None
 
 
 class AnchoredResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +114,9 @@ class EvalResult(Scores, frozen=True, kw_only=True):
             in no figure here.
         fps: 1000 over the median milliseconds of an update over all frames, while `jobs` processes of `threads` threads
             each shared the machine.
-        interval: 95 % bootstrap interval over sequences for each figure.
+        interval: 95 % bootstrap interval over sequences for each figure, those of `pair` included.
+        pair: by the second modality's ground truth, and by the better of both; None where there is one truth.
+        long_term: VOT's figures for long-term tracking; None where the data set is not scored by them.
         sequences, failures: what was evaluated, and what was not.
         anchored, streaming: None where they were not asked for.
         scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
@@ -145,6 +149,8 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     text_noise: NoiseReport | None = None
     parameters: int | None = None
     attributes: list[AttributeResult] | None = None
+    pair: PairScores | None = None
+    long_term: LongTermScores | None = None
 
 
 class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,11 +162,12 @@ class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def eval_table(result: EvalResult) -> Table:
     """A row per sequence, one for all of them, one for their 95 % intervals, one per attribute; notes say what ran."""
-    anchored, streaming = result.anchored, result.streaming
+    anchored, streaming, paired = result.anchored, result.streaming, result.pair is not None
     columns = [
         Column("sequence", align="left"),
         Column("frames", drop=8),
         *(Column(title, 3, drop=_DROPPED.get(title, 0)) for title in _COLUMNS),
+        *([Column("MPR", 3), Column("MSR", 3)] if paired else []),
         Column("track fps", 1, drop=2),
         *([Column("anchored AO", 3)] if anchored else []),
         *([Column(f"AO at {streaming.rate:g} fps", 3)] if streaming else []),
@@ -170,15 +177,21 @@ def eval_table(result: EvalResult) -> Table:
         further = [*([short] if anchored else []), *([clocked] if streaming else [])]
         return [name, frames, *figures, fps, *further]
 
+    def figures(one: Scores) -> list[Cell]:
+        pair = one.pair if isinstance(one, SequenceResult | EvalResult) else None
+        mpr, msr = (None, None) if pair is None else (pair.mpr, pair.msr)
+        return [*_figures(one), *([mpr, msr] if paired else [])]
+
     rows = [
-        row(one.name, one.frames, _figures(one), one.fps, one.anchored_ao, one.streaming_ao) for one in result.sequences
+        row(one.name, one.frames, figures(one), one.fps, one.anchored_ao, one.streaming_ao) for one in result.sequences
     ]
     short, clocked = (None if part is None else part.ao for part in (anchored, streaming))
-    rows.append(row("all", result.frames, _figures(result), result.fps, short, clocked))
-    spans = (span(result.interval[field]) for field in _COLUMNS.values())
+    rows.append(row("all", result.frames, figures(result), result.fps, short, clocked))
+    fields = [*_COLUMNS.values(), *(("mpr", "msr") if paired else ())]
+    spans = (span(result.interval[field]) for field in fields)
     rows.append(row("95 %", "", spans, "", span(anchored.interval if anchored else None), ""))
     rows += [
-        row(f"{one.attribute} ({one.sequences})", "", _figures(one), "", "", "") for one in result.attributes or ()
+        row(f"{one.attribute} ({one.sequences})", "", figures(one), "", "", "") for one in result.attributes or ()
     ]
     return Table(columns, rows, list(_notes(result)))
 
@@ -193,7 +206,7 @@ def _notes(result: EvalResult) -> Iterator[str]:
     if result.ao is None and result.sequences:
         yield "no frame after the first is annotated: nothing can be scored; --results writes files for the servers"
     elif result.averaging == "frames":
-        yield "all: AO and SR over all frames, as GOT-10k's toolkit; the others over sequences"
+        yield "all: AO and SR over all frames, as the data set's toolkit; the others over sequences"
     few = 0 < len(result.sequences) < FEW_SEQUENCES
     yield "95 %: bootstrap over sequences" + (
         f"; too narrow with fewer than {FEW_SEQUENCES} sequences, none with one" if few else ""
@@ -212,6 +225,17 @@ def _notes(result: EvalResult) -> Iterator[str]:
     if result.attributes:
         marks = f"{result.attributes[0].attribute} to {result.attributes[-1].attribute}"
         yield f"{marks}: the sequences that the data set marks so, how many in brackets; most have several marks"
+    if result.pair is not None:
+        yield (
+            f"by the second modality's boxes: P {number(result.pair.precision_second, 3)}, AUC "
+            f"{number(result.pair.auc_second, 3)}; MPR and MSR are P and AUC by the better of both in each frame"
+        )
+    if (lt := result.long_term) is not None:
+        at = "all or no frames" if lt.threshold is None else f"frames of confidence {lt.threshold:.3f} and more"
+        yield (
+            f"VOT long-term: F-score {number(lt.f_score, 3)} = precision {number(lt.precision, 3)} and recall "
+            f"{number(lt.recall, 3)}, taking {at}"
+        )
     yield "P_norm@0.2: the normalised precision at 0.2, as LaSOT's toolkit and most papers print it"
     if (noise := result.text_noise) is not None:
         said = f"{noise.changed} of {counted(noise.described, 'description')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,7 +16,19 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.execution import collect
 from edgetrack.evaluation.execution.ledger import RunLedger, save
-from edgetrack.evaluation.metrics import Scored, Scores, intervals, overall, score
+from edgetrack.evaluation.metrics import (
+    LongTermScores,
+    PairScores,
+    Scored,
+    Scores,
+    confident_run,
+    intervals,
+    long_term,
+    overall,
+    overall_pair,
+    score,
+    score_pair,
+)
 from edgetrack.evaluation.protocols.anchored import Anchored
 from edgetrack.evaluation.protocols.one_pass import OnePass, OnePassRun
 from edgetrack.evaluation.protocols.streaming import Streaming, StreamingRun
@@ -72,6 +85,8 @@ def summarize(ledger: RunLedger) -> EvalResult:
     config, manifest, rules = ledger.config, ledger.ref.manifest, ledger.config.dataset.rules
     runs = ledger.of(OnePass)
     scored = [score_run(clip, run) for clip, run in runs]
+    pairs = {clip.name: pair for clip, run in runs if (pair := _pair(clip, run)) is not None}
+    pair, ends = overall_pair([(pairs[c.name], len(r.boxes)) for c, r in runs if c.name in pairs], rules)
     return EvalResult(
         **_figures(overall(scored, rules)),
         bundle=manifest.name,
@@ -88,8 +103,10 @@ def summarize(ledger: RunLedger) -> EvalResult:
         other_speed=ledger.other_speed or None,
         jobs=config.jobs,
         threads=config.threads_each,
-        interval=intervals(scored, rules),
-        sequences=_sequences(ledger, runs, scored),
+        interval=intervals(scored, rules) | (ends if pairs else {}),
+        pair=pair if pairs else None,
+        long_term=_long_term(runs) if rules.long_term else None,
+        sequences=_sequences(ledger, runs, scored, pairs),
         failures=[SequenceFailure(name=name, error=error) for name, error in ledger.errors.items()],
         anchored=_anchored(ledger),
         streaming=_streaming(ledger),
@@ -118,7 +135,31 @@ def score_run(clip: Clip, run: OnePassRun | StreamingRun) -> Scored:
     return score(found, clip.truth[annotated], clip.visible[annotated], clip.rules, run.size)
 
 
-def _sequences(ledger: RunLedger, runs: list[tuple[Clip, OnePassRun]], scored: list[Scored]) -> list[SequenceResult]:
+def _pair(clip: Clip, run: OnePassRun) -> PairScores | None:
+    """The figures of one run where the target has a box of its own in the second images."""
+    if clip.second is None or clip.second.truth is None or not clip.scored:
+        return None
+    annotated = slice(0, len(run.boxes), clip.every)
+    found = np.array(run.boxes, np.float64)[annotated]
+    return score_pair(found, clip.truth[annotated], clip.second.truth[annotated], clip.visible[annotated], clip.rules)
+
+
+def _long_term(runs: list[tuple[Clip, OnePassRun]]) -> LongTermScores | None:
+    return long_term(
+        [
+            confident_run(np.array(run.boxes, np.float64), run.scores, clip.truth[: len(run.boxes)], run.size)
+            for clip, run in runs
+            if clip.scored and len(run.boxes) > 1
+        ]
+    )
+
+
+def _sequences(
+    ledger: RunLedger,
+    runs: list[tuple[Clip, OnePassRun]],
+    scored: list[Scored],
+    pairs: Mapping[str, PairScores],
+) -> list[SequenceResult]:
     anchored = {clip.name: run for clip, run in ledger.of(Anchored)}
     streamed = {clip.name: run for clip, run in ledger.of(Streaming)}
 
@@ -129,6 +170,7 @@ def _sequences(ledger: RunLedger, runs: list[tuple[Clip, OnePassRun]], scored: l
             name=clip.name,
             frames=len(run.boxes),
             lost=sum(run.lost),
+            pair=pairs.get(clip.name),
             fps=None if clip.name in ledger.other_speed else _fps(run.ms[1:]),
             anchored_ao=None if short is None else short.ao,
             anchor_runs=None if short is None else len(short.runs),
