@@ -190,9 +190,7 @@ def eval_table(result: EvalResult) -> Table:
     fields = [*_COLUMNS.values(), *(("mpr", "msr") if paired else ())]
     spans = (span(result.interval[field]) for field in fields)
     rows.append(row("95 %", "", spans, "", span(anchored.interval if anchored else None), ""))
-    rows += [
-        row(f"{one.attribute} ({one.sequences})", "", figures(one), "", "", "") for one in result.attributes or ()
-    ]
+    rows += [row(f"{one.attribute} ({one.sequences})", "", figures(one), "", "", "") for one in result.attributes or ()]
     return Table(columns, rows, list(_notes(result)))
 
 
