@@ -32,6 +32,10 @@ def test_replay_carries_the_past_to_each_item(exported_tiny: Callable[..., Path]
         assert not np.array_equal(earlier["templates"], later["templates"])
     if name == "dmtrack":
         assert [int(inputs["present"].sum()) for inputs in fed] == [1, 3, 4, 4]
+        # The scene's thermal images: grey and warm at the target, where a stand-in would be the colours' negative.
+        for second in (inputs["search"][1] for inputs in fed):
+            assert (second == second[..., :1]).all()
+            assert second.max() > 180
     else:
         # Nothing seen is carried into the first frame; later the state is what the network returned.
         carried = [inputs["token" if name == "spmtrack_b" else "tokens"] for inputs in fed]

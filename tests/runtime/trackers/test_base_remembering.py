@@ -254,7 +254,7 @@ def test_eval_refuses_a_tracker_of_two_images_before_anything_runs(
     result = CliRunner().invoke(app, ["eval", bundle, colour, "-o", str(tmp_path / "runs")])
     assert result.exit_code != 0
     assert "takes two images a frame" in result.output
-    assert "--aux PATH" in result.output
+    assert "give a data set of pairs (docs/eval.md lists" in " ".join(result.output.split())
     assert not (tmp_path / "runs").exists()
 
 
