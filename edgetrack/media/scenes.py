@@ -13,29 +13,27 @@ from edgetrack.box import Box
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.media.frames import Frame
 from edgetrack.media.raster import (
+    BAR_MM,
+    DISTRACTOR_MM,
+    TARGET_MM,
+    DepthPlane,
+    Look,
     Pose,
     Region,
     bar_skin,
+    depth_behind,
+    events,
     generator,
     mean_coverage,
     object_skin,
     paint,
     paint_bar,
     pyramid,
+    shown,
     span_coverage,
+    stand,
     surroundings,
     union,
-)
-from edgetrack.media.views import (
-    BAR_MM,
-    DISTRACTOR_MM,
-    TARGET_MM,
-    DepthPlane,
-    Look,
-    depth_behind,
-    events,
-    shown,
-    stand,
 )
 
 DEFAULT_SIZE = (640, 360)

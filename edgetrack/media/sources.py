@@ -13,9 +13,9 @@ from edgetrack.box import Box
 from edgetrack.errors import SourceError
 from edgetrack.media.folders import is_pattern, open_folder, open_pattern
 from edgetrack.media.frames import Frame, FrameSource, ReadOptions
+from edgetrack.media.raster import VIEWS
 from edgetrack.media.scenes import load_scene
 from edgetrack.media.videos import VIDEO_SUFFIXES, CameraSource, VideoSource
-from edgetrack.media.views import VIEWS
 
 __all__ = ["FrameSource", "open_source"]
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from edgetrack.box import iou
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.media import Scene, load_scene, scene_names
-from edgetrack.media.raster import Pose, Region, coverage
-from edgetrack.media.views import events
+from edgetrack.media.raster import Pose, Region, coverage, events
 
 SMALL = (320, 180)
 
