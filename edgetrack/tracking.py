@@ -28,7 +28,7 @@ from edgetrack.media import (
 from edgetrack.media.writers import MAX_FPS
 from edgetrack.presentation.sanitize import printable
 from edgetrack.presentation.table import counted
-from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentence, summarize
+from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentences, summarize
 from edgetrack.runtime.frames import PairedSource
 from edgetrack.runtime.prompt import parse_text
 from edgetrack.runtime.session import Tracker, load
@@ -110,7 +110,7 @@ class TrackSummary:
         }
 
     def text(self) -> str:
-        """One line, and one for each gate that the tracker reports."""
+        """One line, and what the tracker reports of its gates."""
         frames = f"{counted(self.frames, 'frame')} of {printable(self.source)}"
         parts = [f"{frames} with {self.bundle} ({self.weights} weights)"]
         if self.track_ms:
@@ -121,7 +121,7 @@ class TrackSummary:
             parts.append(f"lost in {counted(self.lost, 'frame')}")
         if self.phrases:
             parts.append("text: " + ", ".join(f"{name} {phrase!r}" for name, phrase in self.phrases.items()))
-        gates = [sentence(name, found) for name, found in summarize(self.diagnostics).items()]
+        gates = sentences(summarize(self.diagnostics))
         notes = [f"note: {printable(note)}" for note in self.notes]
         if self.skipped:
             numbers = sorted(self.skipped)

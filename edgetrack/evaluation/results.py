@@ -12,7 +12,7 @@ import msgspec
 from edgetrack.evaluation.metrics import LongTermScores, PairScores, Scores
 from edgetrack.evaluation.text_noise import NoiseReport
 from edgetrack.presentation.table import NONE, Cell, Column, Table, counted, number, span
-from edgetrack.runtime.diagnostics import DiagnosticSummary, sentence
+from edgetrack.runtime.diagnostics import DiagnosticSummary, sentences
 from edgetrack.stats.bootstrap import FEW_SEQUENCES
 
 _COLUMNS = {
@@ -242,8 +242,7 @@ def _notes(result: EvalResult) -> Iterator[str]:
         yield _anchored_note(result.anchored)
     if result.streaming is not None:
         yield _streaming_note(result.streaming, result.ao)
-    for name, summary in (result.diagnostics or {}).items():
-        yield sentence(name, summary)
+    yield from sentences(result.diagnostics or {})
     for failure in result.failures:
         yield f"FAILED: {failure.name}: {failure.error}"
 

@@ -175,7 +175,7 @@ def _sequences(
             anchored_ao=None if short is None else short.ao,
             anchor_runs=None if short is None else len(short.runs),
             streaming_ao=None if under_clock is None else score_run(clip, under_clock).scores.ao,
-            diagnostics=summarize_shares(run.shares) or None,
+            diagnostics=summarize_shares(run.shares, course=True) or None,
         )
 
     return [one(clip, run, figures) for (clip, run), figures in zip(runs, scored, strict=True)]

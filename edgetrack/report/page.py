@@ -53,6 +53,8 @@ from edgetrack.report.svg import INK
 from edgetrack.report.table import accuracy_table, point_table, speed_table
 from edgetrack.system.machine import MachineRecord
 
+MOST_GATED = 4
+"""Sequences of an evaluation whose gates are drawn."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -116,6 +118,7 @@ def html(
             "evaluations": [
                 {"source": source, "label": label, **_grid(table)} for source, label, table in _evaluations(results)
             ],
+            "gates": list(_gates(results)),
             "comparisons": [_comparison(i, found, dataset) for i, found in enumerate(results.comparisons)],
             "sensitivities": [
                 {
@@ -365,6 +368,20 @@ def _evaluations(results: Results) -> Iterator[tuple[str, str, Table]]:
         for result in record.value.results:
             label = f"{bundle_label(result.bundle, result.precision_hint)} on {result.dataset}"
             yield record.source, label, eval_table(result)
+
+
+def _gates(results: Results) -> Iterator[dict[str, Any]]:
+    """What the gates of a tracker did, in the longest sequences of each evaluation."""
+    count = 0
+    for record in results.evaluations:
+        for result in record.value.results:
+            watched = [one for one in result.sequences if one.diagnostics]
+            for one in sorted(watched, key=lambda one: (-one.frames, one.name))[:MOST_GATED]:
+                plot = plots.gates_plot(f"gates-{count}", one.diagnostics or {})
+                count += 1
+                if plot:
+                    label = bundle_label(result.bundle, result.precision_hint)
+                    yield {"label": f"{label} on {one.name}", "plot": plot}
 
 
 def _soak_table(found: SoakOutcome) -> Table:

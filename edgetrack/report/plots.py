@@ -6,8 +6,10 @@ Every sample counts: where there are more than columns, a column shows the media
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,9 +20,11 @@ from edgetrack.benchmark.record import BenchResult
 from edgetrack.evaluation.comparison import CompareRecord, SequencePair
 from edgetrack.evaluation.metrics import AGREEING, DIVERGED
 from edgetrack.evaluation.protocols.anchored import POINTS
+from edgetrack.presentation.table import counted
 from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.report.model import by_speed, is_reference
 from edgetrack.report.svg import INK, NARROW, PX, Marks, both
+from edgetrack.runtime.diagnostics import MOST_SENTENCES, DiagnosticSummary
 from edgetrack.system.sensors import Quantity
 from edgetrack.system.timeline import Finding, Series, Timeline, find_throttling
 
@@ -42,6 +46,17 @@ SENSORS: dict[Quantity, tuple[str, str]] = {
 }
 """What is drawn, in this order, with its name and unit; loads and the rest stay in the record."""
 _STAGE_INKS = {"read": "shade", "crop": "muted", "graphs": "accent", "decode": "ink"}
+_LINES: tuple[tuple[str, Any], ...] = (
+    ("accent", "-"),
+    ("ink", "-"),
+    ("accent", (0, (2, 2))),
+    ("muted", (0, (4, 3))),
+    ("shade", "-"),
+)
+_BARS: tuple[tuple[str, Any], ...] = (("accent", "-"), ("ink", "-"), ("soft", "-"), ("muted", "-"), ("shade", "-"))
+"""Colour and line of a gate's parts, in their order."""
+_THIN = 9
+"""Height in pixels of a gate among many."""
 _BAR = 0.36
 _DASHED, _DOTTED = (0, (4, 3)), (0, (2, 2))
 _LETTER = 6.7
@@ -320,6 +335,99 @@ def sensor_plot(name: str, timeline: Timeline) -> Markup:
         return figure
 
     return both(name, f"Readings of {len(shown)} sensors over time", draw)
+
+
+def gates_plot(name: str, found: Mapping[str, DiagnosticSummary]) -> Markup:
+    """How a tracker's gates weigh their parts over the frames of one sequence; empty where no course was kept.
+
+    Up to six gates have a row each with a line for each part. More are thin bars, grouped by the first words of their
+    names: a bar is a stretch of frames, its colour the part of the largest weight; the thinner, the nearer that weight
+    is to an even one.
+    """
+    kept = {gate: summary for gate, summary in found.items() if summary.course}
+    if not kept:
+        return Markup()
+    parts = list(dict.fromkeys(part for summary in kept.values() for part in summary.mean))
+    few = len(kept) <= MOST_SENTENCES
+    styles = dict(zip(parts, cycle(_LINES if few else _BARS), strict=False))
+
+    def draw(width: float, marks: Marks) -> Figure:
+        if few:
+            figure, axes = _panels(width, 40, 110, len(kept), sharex="all")
+            for axis, (gate, summary) in zip(axes, kept.items(), strict=True):
+                _gate_lines(axis, gate, summary, styles, marks)
+        else:
+            groups = list(dict.fromkeys(_group(gate) for gate in kept))
+            rows = [(gate, groups.index(_group(gate))) for gate in kept]
+            figure, axes = _panels(width, 60 + len(rows) * _THIN + len(groups) * _THIN, 0, 1)
+            _gate_bars(axes[0], rows, kept, styles, marks)
+        axes[-1].set_xlabel("frames")
+        for index, part in enumerate(parts):
+            ink, line = styles[part]
+            where: dict[str, Any] = {"transform": axes[0].transAxes, "clip_on": False}
+            x = index / max(len(parts), 4)
+            axes[0].plot([x, x + 0.04], [1.0, 1.0], color=INK[ink], linestyle=line, linewidth=3, **where)
+            _annotate(axes[0], part, (x + 0.05, 1.0), "axes fraction", ha="left", va="center", fontsize=11)
+        return figure
+
+    return both(name, f"Weights of the parts of {counted(len(kept), 'gate')} over frames", draw)
+
+
+def _group(gate: str) -> str:
+    """`layer 3` of `layer 3 q`: the name up to its first number, with it."""
+    match = re.match(r"\D*\d+", gate)
+    return gate if match is None else match[0]
+
+
+def _stretches(summary: DiagnosticSummary) -> tuple[dict[str, Floats], Floats]:
+    """The course of each part, and where its stretches begin and end, in frames."""
+    course = {part: np.asarray(values, np.float64) for part, values in (summary.course or {}).items()}
+    count = len(next(iter(course.values())))
+    # As numpy cuts them: the longer ones first.
+    sizes = [len(piece) for piece in np.array_split(np.arange(summary.frames), count)]
+    return course, np.concatenate([[0], np.cumsum(sizes)]).astype(np.float64)
+
+
+def _gate_lines(
+    axis: Axes, gate: str, summary: DiagnosticSummary, styles: Mapping[str, tuple[str, Any]], marks: Marks
+) -> None:
+    course, edges = _stretches(summary)
+    for part, values in course.items():
+        ink, line = styles[part]
+        (curve,) = axis.plot((edges[:-1] + edges[1:]) / 2, values, color=INK[ink], linestyle=line, linewidth=1.4)
+        curve.set_gid(marks.add(f"{gate}, {part}: {summary.mean[part]:.2f} on average"))
+    axis.set_xlim(0, edges[-1])
+    axis.set_ylim(0, 1.12)
+    axis.set_yticks([0, 1])
+    axis.set_ylabel(gate)
+
+
+def _gate_bars(
+    axis: Axes,
+    rows: Sequence[tuple[str, int]],
+    found: Mapping[str, DiagnosticSummary],
+    styles: Mapping[str, tuple[str, Any]],
+    marks: Marks,
+) -> None:
+    middles: dict[str, list[int]] = {}
+    end = 1.0
+    for index, (gate, group) in enumerate(rows):
+        course, edges = _stretches(found[gate])
+        row, end = index + group, max(end, float(edges[-1]))
+        middles.setdefault(_group(gate), []).append(row)
+        parts, values = list(course), np.array(list(course.values()))
+        largest, even = values.argmax(axis=0), 1 / len(parts)
+        borders = [0, *(np.flatnonzero(np.diff(largest)) + 1), len(largest)]
+        for start, stop in pairwise(borders):
+            part = parts[largest[start]]
+            weight = float(values[largest[start], start:stop].mean())
+            height = 0.35 + 0.6 * (weight - even) / (1 - even) if even < 1 else 0.95
+            span = (edges[start], edges[stop] - edges[start])
+            bars = axis.broken_barh([span], (row - height / 2, height), color=INK[styles[part][0]], linewidth=0)
+            bars.set_gid(marks.add(f"{gate}, frames {span[0]:.0f} to {edges[stop]:.0f}: {part} {weight:.2f}"))
+    axis.set_xlim(0, end)
+    axis.set_ylim(rows[-1][1] + len(rows), -2.5)
+    axis.set_yticks([float(np.mean(at)) for at in middles.values()], list(middles))
 
 
 def drawn_sensors(timeline: Timeline) -> list[Series]:

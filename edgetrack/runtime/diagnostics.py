@@ -11,6 +11,10 @@ from edgetrack.arrays import Floats
 from edgetrack.runtime.trackers.base import Diagnostics
 
 FACTORS = (0.5, 0.7, 1.0, 1.3, 2.0)
+MOST_SENTENCES = 6
+MOST_STRETCHES = 120
+MOST_KEPT = 2880
+"""Stretches of all gates together."""
 DiagnosticLog = dict[str, dict[str, list[float]]]
 """Gate -> part -> its weight in each frame, 0..1."""
 
@@ -32,6 +36,7 @@ class DiagnosticSummary(msgspec.Struct, frozen=True, kw_only=True):
         mean: mean weight of each part.
         entropy: mean over frames, 0 where one part has all, 1 where all have the same.
         temperatures: the weights at other temperatures of the softmax; what the tracker would have done is not known.
+        course: part -> its mean weight in equal stretches of the frames, one after another; None where it is not kept.
     """
 
     frames: int
@@ -39,6 +44,7 @@ class DiagnosticSummary(msgspec.Struct, frozen=True, kw_only=True):
     mean: dict[str, float]
     entropy: float
     temperatures: list[AtTemperature]
+    course: dict[str, list[float]] | None = None
 
 
 def add_frame(log: DiagnosticLog, diagnostics: Diagnostics) -> None:
@@ -61,9 +67,11 @@ def merged(runs: Sequence[DiagnosticLog]) -> DiagnosticLog:
     return found
 
 
-def summarize(log: DiagnosticLog) -> dict[str, DiagnosticSummary]:
-    """Of each gate with a frame."""
-    return {name: _summary(parts) for name, parts in log.items() if any(parts.values())}
+def summarize(log: DiagnosticLog, *, course: bool = False) -> dict[str, DiagnosticSummary]:
+    """Of each gate with a frame; with `course` also over the frames."""
+    # A tracker of hundreds of gates gets fewer stretches each.
+    stretches = max(1, min(MOST_STRETCHES, MOST_KEPT // max(len(log), 1))) if course else 0
+    return {name: _summary(parts, stretches) for name, parts in log.items() if any(parts.values())}
 
 
 def entropy(shares: Floats) -> Floats:
@@ -86,7 +94,7 @@ def tempered(shares: Floats, factor: float) -> Floats:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _summary(parts: Mapping[str, Sequence[float]]) -> DiagnosticSummary:
+def _summary(parts: Mapping[str, Sequence[float]], stretches: int) -> DiagnosticSummary:
     shares = np.array(list(parts.values()), np.float64).T
     counts = np.bincount(shares.argmax(axis=1), minlength=len(parts)) / len(shares)
     return DiagnosticSummary(
@@ -95,7 +103,14 @@ def _summary(parts: Mapping[str, Sequence[float]]) -> DiagnosticSummary:
         mean=_means(parts, shares),
         entropy=float(entropy(shares).mean()),
         temperatures=[_at(parts, shares, factor) for factor in FACTORS],
+        course=_course(parts, shares, stretches) if stretches else None,
     )
+
+
+def _course(parts: Mapping[str, Sequence[float]], shares: Floats, stretches: int) -> dict[str, list[float]]:
+    pieces = np.array_split(shares, min(stretches, len(shares)))
+    means = np.array([piece.mean(axis=0) for piece in pieces]).T
+    return {part: [round(float(value), 4) for value in row] for part, row in zip(parts, means, strict=True)}
 
 
 def _at(parts: Mapping[str, Sequence[float]], shares: Floats, factor: float) -> AtTemperature:
@@ -105,6 +120,24 @@ def _at(parts: Mapping[str, Sequence[float]], shares: Floats, factor: float) -> 
 
 def _means(parts: Mapping[str, Sequence[float]], shares: Floats) -> dict[str, float]:
     return dict(zip(parts, map(float, shares.mean(axis=0)), strict=True))
+
+
+def sentences(found: Mapping[str, DiagnosticSummary]) -> list[str]:
+    """A line of text for each gate; one for all of them where there are more than `MOST_SENTENCES`."""
+    if len(found) <= MOST_SENTENCES:
+        return [sentence(name, summary) for name, summary in found.items()]
+    names, frames = list(found), max(summary.frames for summary in found.values())
+    decided = sorted(found, key=lambda name: found[name].entropy)[:MOST_SENTENCES]
+    most = []
+    for name in decided:
+        mean = found[name].mean
+        part = max(mean, key=lambda part: mean[part])
+        most.append(f"{name}: {part} {mean[part]:.2f}")
+    entropies = [summary.entropy for summary in found.values()]
+    return [
+        f"{len(found)} gates over {frames} frames, {names[0]} to {names[-1]}: entropy {np.mean(entropies):.2f} of 1 on "
+        f"average; the most decided {'; '.join(most)}"
+    ]
 
 
 def sentence(name: str, summary: DiagnosticSummary) -> str:

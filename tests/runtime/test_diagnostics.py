@@ -17,6 +17,7 @@ from edgetrack.runtime.diagnostics import (
     entropy,
     merged,
     sentence,
+    sentences,
     summarize,
     tempered,
 )
@@ -74,3 +75,29 @@ def test_runs_are_put_together_and_none_gives_none() -> None:
     assert merged([one, {}, two]) == {"gate": {"a": [0.2, 0.6, 0.7], "b": [0.8, 0.4, 0.3]}}
     assert summarize({}) == {}
     assert summarize({"gate": {"a": []}}) == {}
+
+
+@given(frames=st.integers(1, 300), gates=st.integers(1, 40))
+def test_a_course_is_the_means_of_equal_stretches(frames: int, gates: int) -> None:
+    log: DiagnosticLog = {}
+    for frame in range(frames):
+        add_frame(log, {f"g{g}": {"a": frame / frames, "b": 1 - frame / frames} for g in range(gates)})
+    for summary in summarize(log, course=True).values():
+        assert summary.course is not None
+        course = np.array(summary.course["a"])
+        assert len(course) == min(frames, 120, 2880 // gates)
+        assert np.all(np.diff(course) > 0)
+        sizes = [len(piece) for piece in np.array_split(np.arange(frames), len(course))]
+        assert np.average(course, weights=sizes) == pytest.approx(summary.mean["a"], abs=1e-4)
+        np.testing.assert_allclose(np.array(summary.course["b"]), 1 - course, atol=2e-4)
+    assert all(summary.course is None for summary in summarize(log).values())
+
+
+def test_many_gates_are_one_sentence() -> None:
+    log: DiagnosticLog = {}
+    add_frame(log, {f"layer {g}": {"a": 0.5 + 0.05 * g, "b": 0.5 - 0.05 * g} for g in range(8)})
+    (line,) = sentences(summarize(log))
+    assert line.startswith("8 gates over 1 frames, layer 0 to layer 7: entropy 0.")
+    assert "the most decided layer 7: a 0.85; layer 6: a 0.80" in line
+    few = {name: parts for name, parts in log.items() if name in ("layer 0", "layer 1")}
+    assert [text.partition(" over")[0] for text in sentences(summarize(few))] == ["layer 0", "layer 1"]

@@ -8,6 +8,7 @@ computes only the query's and the search region's tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import cast
 
 import torch
@@ -20,7 +21,7 @@ from edgetrack.models.layers.vit import Attention, Mlp, PixelEmbed, Sizes, norma
 from edgetrack.models.spmtrack.network import (
     Block,
     ExpertLinear,
-    Found,
+    Experts,
     Qkv,
     SpmTrack,
     SwiGlu,
@@ -58,6 +59,8 @@ class StackedExperts(nn.Module):
             self.stacked.bias.copy_(torch.cat([*bias, zeros]))
         joined = [torch.cat(list(map_.tmoe.routed_experts), dim=1).detach() * factor * map_.scale for map_ in maps]
         self.experts = nn.ParameterList([nn.Parameter(matrix.contiguous()) for matrix in joined])
+        self.route: Tensor | None = None
+        """Weights of the experts in the last call, (B, N, maps, experts)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, c_in) to (B, N, all outputs)."""
@@ -66,6 +69,7 @@ class StackedExperts(nn.Module):
         out = found[..., : self.outputs]
         compressed = found[..., self.outputs : self.outputs + width].reshape(*leading, self.members, 1, self.rank)
         route = torch.softmax(found[..., self.outputs + width :].reshape(*leading, self.members, self.count), dim=-1)
+        self.route = route
         mixed = (route.unsqueeze(-1) * compressed).reshape(*leading, self.members, self.count * self.rank)
         added = [F.linear(mixed[:, :, i], cast(Tensor, matrix)) for i, matrix in enumerate(self.experts)]
         return out + (added[0] if self.members == 1 else torch.cat(added, dim=-1))
@@ -108,6 +112,11 @@ class DeployedBlock(nn.Module):
         x = x[:, first:] + self.attn(self.norm1(x), None, first)
         return x + self.mlp(self.norm2(x))
 
+    def routes(self, count: int) -> Tensor:
+        """How each map weighed its experts in the last call, mean of the last `count` tokens: (1, maps, experts)."""
+        maps = [module for module in self.modules() if isinstance(module, StackedExperts)]
+        return torch.cat([cast(Tensor, map_.route)[:, -count:].mean(dim=1) for map_ in maps], dim=1)
+
 
 class StepGraph(nn.Module):
     """Crops (float, 0..255, BGR), the templates' masks and the state to scores, boxes and the next state."""
@@ -130,8 +139,9 @@ class StepGraph(nn.Module):
         self.register_buffer("points", cell_centres(network.sizes.search_cells))
         self.blocks = nn.ModuleList([DeployedBlock(cast(Block, block)) for block in network.blocks])
         self.norm, self.head = network.norm, network.head
+        self.routes = network.routes
 
-    def forward(self, search: Tensor, templates: Tensor, masks: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, search: Tensor, templates: Tensor, masks: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         """(S, S, 3), (T, s, s, 3), (T, n) and (1, dim) to logits (1, F, F), boxes (1, F, F, 4) and (1, dim)."""
         z = self.embed(templates) + self.position_z + masks.unsqueeze(-1) * self.target
         count = masks.shape[0] * masks.shape[1]
@@ -144,7 +154,11 @@ class StepGraph(nn.Module):
         tokens = self.norm(tokens)
         query, features = tokens[:, :1], tokens[:, 1:]
         score, boxes = self.head(features, query, self.points)
-        return score, boxes, query[:, 0]
+        if not self.routes:
+            return score, boxes, query[:, 0]
+        # Those of the tokens that the last layer still has.
+        routes = [cast(DeployedBlock, block).routes(tokens.shape[1]) for block in self.blocks]
+        return score, boxes, query[:, 0], torch.cat(routes)
 
 
 def signature(network: SpmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
@@ -157,7 +171,17 @@ def signature(network: SpmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorIn
         masks=(sizes.templates, sizes.template_cells**2),
         token=(1, dim),
     )
-    return inputs, tensors(score=(1, cells, cells), boxes=(1, cells, cells, 4), next_token=(1, dim))
+    outputs = tensors(score=(1, cells, cells), boxes=(1, cells, cells, 4), next_token=(1, dim))
+    if network.routes:
+        experts = _experts(network)
+        depth = len(network.blocks)
+        outputs += tensors(routes=(depth, len(experts) // depth, len(experts[0].routed_experts)))
+    return inputs, outputs
+
+
+def _experts(network: SpmTrack) -> list[Experts]:
+    """Of every map, layer by layer: q, k, v, proj, and the two of the feed-forward part."""
+    return [module for module in network.blocks.modules() if isinstance(module, Experts)]
 
 
 def deploy(network: SpmTrack) -> tuple[GraphModule, ...]:
@@ -165,8 +189,21 @@ def deploy(network: SpmTrack) -> tuple[GraphModule, ...]:
     return (GraphModule("step", "step", shipped(StepGraph(network)), *signature(network)),)
 
 
-def _published_step(network: SpmTrack, search: Tensor, templates: Tensor, masks: Tensor, state: Tensor) -> Found:
-    return network(normalised(templates), masks, normalised(search.unsqueeze(0)), state)
+def _published_step(
+    network: SpmTrack, search: Tensor, templates: Tensor, masks: Tensor, state: Tensor
+) -> tuple[Tensor, ...]:
+    logits: list[Tensor] = []
+    with ExitStack() as stack:
+        for experts in _experts(network) if network.routes else ():
+            hook = experts.expert_route.register_forward_hook(lambda module, given, found: logits.append(found))
+            stack.callback(hook.remove)
+        found = network(normalised(templates), masks, normalised(search.unsqueeze(0)), state)
+    if not network.routes:
+        return tuple(found)
+    # Of the query and the search region, as in the graph that ships: its last layer computes no others to the end.
+    count = network.pos_embed.shape[1]
+    weights = [torch.softmax(torch.cat([one[:, :1], one[:, -count:]], dim=1), dim=-1).mean(dim=1) for one in logits]
+    return (*found, torch.stack(weights).reshape(len(network.blocks), -1, weights[0].shape[-1]))
 
 
 def reference(network: SpmTrack) -> tuple[GraphModule, ...]:

@@ -177,6 +177,7 @@ class SpmTrack(nn.Module):
         mlp: `gelu`, or `swiglu` for G.
         rank, experts: of the expert maps.
         alpha: the experts' outputs are multiplied by alpha / rank, or by alpha / sqrt(rank) with `rsexpert`.
+        routes: whether a step also returns how the routers weigh their experts.
     """
 
     def __init__(
@@ -193,12 +194,13 @@ class SpmTrack(nn.Module):
         experts: int = 4,
         alpha: int = 64,
         rsexpert: bool = False,
+        routes: bool = False,
     ) -> None:
         super().__init__()
         if mlp not in ("gelu", "swiglu"):
             raise ValueError(f"mlp is {mlp!r}, expected gelu or swiglu")
         self.sizes = Sizes(PATCH, search_size, template_size, templates)
-        self.alpha, self.rsexpert = alpha, rsexpert
+        self.alpha, self.rsexpert, self.routes = alpha, rsexpert, routes
         scale = alpha / (rank**0.5 if rsexpert else rank)
 
         def linear(c_in: int, c_out: int) -> nn.Module:

@@ -35,6 +35,8 @@ from edgetrack.runtime.trackers.base import (
 LEVELS = 257
 # Less than 1 would cut into the box.
 _ContextFactor = Annotated[float, msgspec.Meta(ge=1, le=100)]
+MAPS = ("q", "k", "v", "proj", "mlp in", "mlp out")
+"""The linear maps of a layer, each with experts and a router of its own."""
 
 
 class SpmTrackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,7 +88,13 @@ def _check_graphs(manifest: Manifest, settings: SpmTrackSettings) -> None:
         "masks": (count, settings.cells**2),
         "token": state,
     }
-    outputs: Pattern = {"score": (1, "cells", "cells"), "boxes": (1, "cells", "cells", 4), "next_token": state}
+    outputs: dict[str, tuple[int | str, ...]] = {
+        "score": (1, "cells", "cells"),
+        "boxes": (1, "cells", "cells", 4),
+        "next_token": state,
+    }
+    if any(t.name == "routes" for t in manifest.graph("step").outputs):
+        outputs["routes"] = ("layers", len(MAPS), "experts")
     if check_graphs(manifest, {"step": (inputs, outputs)})["cells"] < 2:
         raise BundleError(
             f"the graphs of bundle {manifest.name!r} do not suit its procedure: one cell; export it again"
@@ -110,6 +118,8 @@ class SpmTrackProcedure(Procedure):
         self.score, self.boxes, self.next_state = self.maps = tuple(
             cast(Map, self.step.outputs[name]) for name in ("score", "boxes", "next_token")
         )
+        # Layers, maps, experts; None in a bundle that was not exported with them.
+        self.routes = cast("Map | None", self.step.outputs.get("routes"))
         self.carried = np.zeros_like(self.next_state)
         window = hann_closed(self.score.shape[-1]).astype(np.float32)
         self.chooser = CellChooser(window, influence=settings.window_influence, dtype=np.float32)
@@ -159,6 +169,12 @@ class SpmTrackProcedure(Procedure):
     def remember(self, frame: Frame, timer: StageTimer) -> None:
         # Also where the target was not found: entries are counted as frames.
         self.bank.append(self.entry)
+        if self.routes is not None:
+            self.diagnostics = {
+                f"layer {layer} {name}": {f"expert {number}": float(w) for number, w in enumerate(weights, 1)}
+                for layer, maps in enumerate(self.routes, 1)
+                for name, weights in zip(MAPS, maps, strict=True)
+            }
 
     def _encode(self, frame: Frame, box: Box) -> None:
         """Crop and mask around a box as the newest entry; the one before stays where the box covers no cell.

@@ -20,7 +20,7 @@ from edgetrack.models.base import make_network, recipe_normal, untrained_tensors
 from edgetrack.models.layers.vit import MEAN, STD
 from edgetrack.models.spmtrack import Network, deploy, reference
 from edgetrack.models.spmtrack.graphs import StackedExperts
-from edgetrack.models.spmtrack.network import ExpertLinear
+from edgetrack.models.spmtrack.network import ExpertLinear, Experts
 
 OUTPUTS = {"score": "score_map", "boxes": "boxes", "next_token": "track_query"}
 TINY = {"search_size": 56, "template_size": 28, "dim": 32, "depth": 2, "heads": 2, "rank": 8}
@@ -90,8 +90,9 @@ def test_both_steps_are_the_official_ones_published_and_shipped(golden: Callable
 
 @pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
 @pytest.mark.parametrize("rsexpert", [False, True])
-def test_shipped_and_published_graphs_agree(mlp: str, rsexpert: bool) -> None:
-    network = Network(**TINY, mlp=mlp, alpha=4, rsexpert=rsexpert)
+@pytest.mark.parametrize("routes", [False, True])
+def test_shipped_and_published_graphs_agree(mlp: str, rsexpert: bool, routes: bool) -> None:
+    network = Network(**TINY, mlp=mlp, alpha=4, rsexpert=rsexpert, routes=routes)
     network.load_state_dict(untrained_tensors(network))
     network.eval().requires_grad_(False)
     (shipped,), (published,) = deploy(network), reference(network)
@@ -99,8 +100,36 @@ def test_shipped_and_published_graphs_agree(mlp: str, rsexpert: bool) -> None:
     inputs = [255 * torch.rand(t.shape, generator=generator) for t in shipped.inputs[:2]]
     inputs += [torch.randint(0, 2, shipped.inputs[2].shape, generator=generator).float(), torch.randn(1, 32)]
     found, expected = shipped(*inputs), published(*inputs)
+    assert ("routes" in found) == routes
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
+
+
+def test_routes_are_the_mean_weights_of_each_router() -> None:
+    """Held against what each router is given in the published network, in float64, one token at a time."""
+    network = Network(**TINY, routes=True)
+    network.load_state_dict(untrained_tensors(network))
+    network.eval().requires_grad_(False)
+    seen: dict[str, Tensor] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, Experts):
+            module.register_forward_pre_hook(lambda module, args, name=name: seen.__setitem__(name, args[0]))
+    generator = torch.Generator().manual_seed(3)
+    (step,) = reference(network)
+    inputs = [255 * torch.rand(t.shape, generator=generator) for t in step.inputs[:2]]
+    found = step(*inputs, torch.ones(step.inputs[2].shape), torch.randn(1, 32, generator=generator))["routes"]
+    assert found.shape == (2, 6, 4)
+    np.testing.assert_allclose(found.sum(dim=-1), 1, rtol=0, atol=1e-5)
+    names = ("attn.qkv.q", "attn.qkv.k", "attn.qkv.v", "attn.proj", "mlp.fc1", "mlp.fc2")
+    for layer in range(2):
+        for index, name in enumerate(names):
+            module = network.get_submodule(f"blocks.{layer}.{name}.tmoe")
+            # The query is the first token, the search region's sixteen are the last.
+            tokens = torch.cat([seen[f"blocks.{layer}.{name}.tmoe"][0, at] for at in (slice(1), slice(-16, None))])
+            logits = tokens.double() @ module.expert_route.weight.double().T
+            powers = torch.exp(logits)
+            expected = (powers / powers.sum(dim=-1, keepdim=True)).mean(dim=0)
+            np.testing.assert_allclose(found[layer, index], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_stacked_experts_are_the_experts_side_by_side() -> None:
