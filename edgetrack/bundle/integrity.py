@@ -58,7 +58,7 @@ class Limits:
     """
 
     total_bytes: int = 8 << 30
-    file_bytes: int = 4 << 30
+    file_bytes: int = 8 << 30
     files: int = 4096
     ratio: int = 300
 

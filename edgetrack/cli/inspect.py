@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetrack.cli.options import JsonOption
+from edgetrack.cli.options import JsonOption, OverwriteOption
 
 if TYPE_CHECKING:
     from edgetrack.bundle.manifest import Manifest, TensorInfo
@@ -18,17 +18,40 @@ if TYPE_CHECKING:
 
 def inspect(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE|FILE", help="A bundle's folder, zip or name; an ONNX file.")],
+    experts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Follow a target and write what the experts of a layer make of its tokens; wants a torch bundle.",
+        ),
+    ] = None,
+    layer: Annotated[int | None, typer.Option(help="For --experts: which layer, from 1. Default: the last.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="For --experts: draw them by two principal components: .png, .svg or .pdf.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="For --experts: frames with a ground-truth box.")] = "synthetic:drift",
+    frames: Annotated[int, typer.Option(min=1, help="For --experts: how many frames are tracked.")] = 8,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a bundle's tracker, weights, graphs, procedure and files, or what an ONNX file looks like; runs nothing."""
-    if bundle.endswith(".onnx"):
-        _show_file(Path(bundle), as_json)
-        return
+    """Show a bundle's tracker, weights, graphs, procedure and files, or what an ONNX file looks like.
+
+    Nothing is run but with --experts.
+    """
     from edgetrack.bundle import open_bundle, read_json
     from edgetrack.cli.console import print_json, stdout
+    from edgetrack.errors import UsageError
     from edgetrack.presentation.table import show_all
     from edgetrack.runtime.verify import LAYERS_FILE, LayerReport
 
+    if experts is not None:
+        _write_experts(bundle, experts, layer, plot, source, frames, overwrite)
+        return
+    if layer is not None or plot is not None:
+        raise UsageError("--layer and --plot are for --experts; add --experts FILE.npz")
+    if bundle.endswith(".onnx"):
+        _show_file(Path(bundle), as_json)
+        return
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
         report = read_json(opened.path(LAYERS_FILE), LayerReport) if LAYERS_FILE in manifest.files else None
@@ -67,6 +90,35 @@ def _show_file(path: Path, as_json: bool) -> None:
         console.print(f"check: {doubt}")
     if found.family:
         console.print(f"start a recipe with: edgetrack recipe new --onnx {path} -o {path.stem}.toml")
+
+
+def _write_experts(
+    bundle: str, file: Path, layer: int | None, plot: Path | None, source: str, frames: int, overwrite: bool
+) -> None:
+    from io import BytesIO
+
+    from edgetrack.bundle.writer import write_npz
+    from edgetrack.errors import UsageError
+    from edgetrack.evaluation.comparison_report import check_plot
+    from edgetrack.io import check_output, write_whole
+    from edgetrack.report.experts import arrays, draw_experts, record_experts
+
+    if file.suffix != ".npz":
+        raise UsageError(f"--experts {file}: expected a name that ends in .npz")
+    check_output(file, overwrite=overwrite)
+    check_output(plot, overwrite=overwrite)
+    if plot is not None:
+        check_plot(plot)
+    found = record_experts(bundle, layer, source, frames)
+    written = BytesIO()
+    write_npz(written, arrays(found))
+    write_whole(file, written.getbuffer())
+    if plot is not None:
+        draw_experts(found, plot)
+    for name, one in found.items():
+        tokens, experts, channels = one.outputs.shape
+        means = ", ".join(f"{weight:.2f}" for weight in one.weights.mean(axis=0))
+        typer.echo(f"{name}: {tokens} tokens, {experts} experts of {channels} channels, mean weights {means}")
 
 
 def tables(manifest: Manifest, report: LayerReport | None) -> Iterator[Table]:

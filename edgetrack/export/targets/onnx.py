@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,18 @@ from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BackendMissingError, EdgetrackError
 from edgetrack.export.lowering import Ignored, fold_weights, quantize, signed, to_half
 from edgetrack.export.targets.base import Exporter, Lowering
+from edgetrack.io import ScratchFolder
 
 if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule
 
 OPSETS = (17, 18)
 """Operator sets that `export` offers; the first is the default."""
+LARGEST = 2**31 - 2**24
+"""Bytes of weights in one file: protobuf, which ONNX is written in, ends at 2 GiB."""
+SMALLEST_OUTSIDE = 1024
+"""Bytes of a weight that leaves a large model; what is smaller, shapes among it, stays in it."""
+PAGE = 4096
 FLOAT_TYPES = ("ReduceMean", "Sub", "Div", "Sqrt", "Softmax", "Sigmoid", "Exp", "Pow")
 """Operators that are not quantized: statistics of normalisations and what follows from exponentials."""
 
@@ -45,20 +53,78 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
     from edgetrack.export.from_onnx import GivenModule
 
     onnx = _import()
-    if isinstance(graph.module, GivenModule):
-        model = graph.module.model()
-    else:
-        _trace(graph, path, opset)
-        model = onnx.load(str(path))
-    model.graph.name = graph.name
-    onnx.helper.set_model_props(model, dict(metadata))
-    try:
-        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EdgetrackError(f"the ONNX of graph {graph.name!r} is not valid: {error}") from error
+    with ScratchFolder() as scratch:
+        if isinstance(graph.module, GivenModule):
+            model = graph.module.model()
+        else:
+            _trace(graph, scratch / "traced.onnx", opset)
+            # Weights of 2 GiB and more the exporter wrote beside it, a file each; they are moved, not read.
+            model = onnx.load(str(scratch / "traced.onnx"), load_external_data=False)
+        model.graph.name = graph.name
+        onnx.helper.set_model_props(model, dict(metadata))
+        try:
+            if _outside(model):
+                save_onnx(model, path, scratch)
+                onnx.shape_inference.infer_shapes_path(str(path), "", True, True, True)
+            else:
+                save_onnx(onnx.shape_inference.infer_shapes(model, True, True, True), path)
+            onnx.checker.check_model(str(path), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise EdgetrackError(f"the ONNX of graph {graph.name!r} is not valid: {error}") from error
     _check_static(model, graph)
-    onnx.save(model, str(path))
+
+
+def _outside(model: Any) -> list[Any]:
+    """The weights of a model that lie in files of their own."""
+    return [tensor for tensor in model.graph.initializer if tensor.data_location == tensor.EXTERNAL]
+
+
+def save_onnx(model: Any, path: Path, source: Path | None = None) -> None:
+    """Write a model, deterministically: in one file, or, where that would be too large, its weights beside it.
+
+    Weights go to `<name>.data`, `<name>.1.data` and so on, each file as large as `LARGEST` at most, or one weight.
+
+    Args:
+        model: of which weights may lie in files already; those of a large model are emptied on the way.
+        path: of the model.
+        source: the folder of those files.
+    """
+    outside = _outside(model)
+    if not outside and sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= LARGEST:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return
+    with ExitStack() as stack:
+        file, shards = None, 0
+        for tensor in model.graph.initializer:
+            data = _weights(tensor, source)
+            if len(data) < SMALLEST_OUTSIDE:
+                continue
+            # Where systems map files, a weight begins with a page.
+            offset = 0 if file is None else -(-file.tell() // PAGE) * PAGE
+            if file is None or offset + len(data) > LARGEST:
+                name = f"{path.name}.{shards}.data" if shards else f"{path.name}.data"
+                file, offset, shards = stack.enter_context((path.parent / name).open("wb")), 0, shards + 1
+            file.write(bytes(offset - file.tell()))
+            file.write(data)
+            where = {"location": Path(file.name).name, "offset": offset, "length": len(data)}
+            tensor.ClearField("raw_data")
+            del tensor.external_data[:]
+            tensor.data_location = tensor.EXTERNAL
+            for key, value in where.items():
+                tensor.external_data.add(key=key, value=str(value))
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _weights(tensor: Any, source: Path | None) -> bytes:
+    """A tensor's bytes, from the model or from its file."""
+    if tensor.data_location != tensor.EXTERNAL:
+        return bytes(tensor.raw_data)
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    if source is None:
+        raise EdgetrackError(f"the weights of {tensor.name!r} lie in a file of their own, {where['location']!r}")
+    with (source / Path(where["location"]).name).open("rb") as file:
+        file.seek(int(where.get("offset", 0)))
+        return file.read(int(where["length"])) if "length" in where else file.read()
 
 
 def _trace(graph: GraphModule, path: Path, opset: int) -> None:
@@ -121,11 +187,15 @@ class OnnxExporter(Exporter):
             model = quantize(model, lowering.inputs, lowering.method, ignored)
             signed(model)
             fold_weights(model)
-        # Serialised with sorted maps: the same graph gives the same bytes.
-        data = model.SerializeToString(deterministic=True)
-        onnx.checker.check_model(data, full_check=True)
-        path.write_bytes(data)
+        for file in self.files(path):
+            file.unlink()
+        save_onnx(model, path)
+        onnx.checker.check_model(str(path), full_check=True)
         return wide
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """A large graph has its weights in further files."""
+        return path, *sorted(path.parent.glob(f"{glob.escape(path.name)}*.data"))
 
 
 def _squares(model: Any) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgetrack.models.spmtrack.graphs import deploy, reference
+from edgetrack.models.spmtrack.graphs import deploy, experts, reference
 from edgetrack.models.spmtrack.network import SpmTrack as Network
 
-__all__ = ["Network", "deploy", "reference"]
+__all__ = ["Network", "deploy", "experts", "reference"]
 
 MEMBERS: dict[str, dict[str, int]] = {"spmtrack_b": {}}

@@ -173,15 +173,18 @@ def signature(network: SpmTrack) -> tuple[tuple[TensorInfo, ...], tuple[TensorIn
     )
     outputs = tensors(score=(1, cells, cells), boxes=(1, cells, cells, 4), next_token=(1, dim))
     if network.routes:
-        experts = _experts(network)
-        depth = len(network.blocks)
-        outputs += tensors(routes=(depth, len(experts) // depth, len(experts[0].routed_experts)))
+        layers = experts(network)
+        outputs += tensors(routes=(len(layers), len(MAPS), len(layers[0]["q"].routed_experts)))
     return inputs, outputs
 
 
-def _experts(network: SpmTrack) -> list[Experts]:
-    """Of every map, layer by layer: q, k, v, proj, and the two of the feed-forward part."""
-    return [module for module in network.blocks.modules() if isinstance(module, Experts)]
+MAPS = ("q", "k", "v", "proj", "mlp in", "mlp out")
+
+
+def experts(network: SpmTrack) -> list[dict[str, Experts]]:
+    """The experts of each layer, by the map that they belong to, in the order in which they run."""
+    layers = [[module for module in block.modules() if isinstance(module, Experts)] for block in network.blocks]
+    return [dict(zip(MAPS, layer, strict=True)) for layer in layers]
 
 
 def deploy(network: SpmTrack) -> tuple[GraphModule, ...]:
@@ -194,8 +197,8 @@ def _published_step(
 ) -> tuple[Tensor, ...]:
     logits: list[Tensor] = []
     with ExitStack() as stack:
-        for experts in _experts(network) if network.routes else ():
-            hook = experts.expert_route.register_forward_hook(lambda module, given, found: logits.append(found))
+        for module in (module for layer in experts(network) for module in layer.values() if network.routes):
+            hook = module.expert_route.register_forward_hook(lambda module, given, found: logits.append(found))
             stack.callback(hook.remove)
         found = network(normalised(templates), masks, normalised(search.unsqueeze(0)), state)
     if not network.routes:

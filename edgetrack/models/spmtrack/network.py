@@ -31,6 +31,12 @@ class Experts(nn.Module):
             total = total + route[..., index : index + 1] * torch.matmul(compressed, expert.T)
         return total
 
+    def each(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What each expert makes of tokens (.., c_in), (.., experts, c_out), and its weight, (.., experts)."""
+        compressed = torch.matmul(x, self.compress_expert.T)
+        made = torch.stack([torch.matmul(compressed, expert.T) for expert in self.routed_experts], dim=-2)
+        return made, torch.softmax(self.expert_route(x), dim=-1)
+
 
 class ExpertLinear(nn.Module):
     """W x + b + s experts(x).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import openvino
 import pytest
@@ -13,11 +14,14 @@ from safetensors import safe_open
 from torch import nn
 
 from edgetrack.bundle import Manifest, open_bundle
+from edgetrack.bundle.archive import pack
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.errors import EdgetrackError
 from edgetrack.export.pipeline import ExportRequest, export
+from edgetrack.export.targets import onnx as exporter
 from edgetrack.export.targets.onnx import OPSETS, to_onnx
 from edgetrack.models.base import GraphModule
+from edgetrack.runtime.session import load
 from tests.builders import TARGETS
 
 
@@ -119,3 +123,55 @@ def test_graph_that_returns_another_shape_than_declared_is_refused(tmp_path: Pat
     wrong = TensorInfo(name="y", dtype="float32", shape=(1, 4))
     with pytest.raises(EdgetrackError, match=r"has 'y' \(1, 3\), expected 'y' \(1, 4\)"):
         to_onnx(GraphModule("g", "step", _Twice().eval(), (x,), (wrong,)), tmp_path / "g.onnx", opset=17, metadata={})
+
+
+@pytest.mark.parametrize("traced_outside", [False, True])
+def test_a_large_graph_has_its_weights_in_further_files(
+    tmp_path: Path,
+    tiny_recipe: Callable[..., Path],
+    exported_tiny: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    traced_outside: bool,
+) -> None:
+    """With a limit of 200 kB for 2 GiB: the same numbers as in one file, whole after packing, and in the manifest.
+
+    Beyond 2 GiB PyTorch's exporter writes each weight to a file of its own, which is played here.
+    """
+    trace = exporter._trace
+
+    def outside(graph: GraphModule, path: Path, opset: int) -> None:
+        trace(graph, path, opset)
+        model = onnx.load(str(path))
+        onnx.save(model, str(path), save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=1024)
+
+    if traced_outside:
+        monkeypatch.setattr(exporter, "_trace", outside)
+    monkeypatch.setattr(exporter, "LARGEST", 200_000)
+    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+    request = ExportRequest(str(tiny_recipe("spmtrack_b")), "onnx", weights="untrained", output=tmp_path / "large")
+    report = export(request)
+    (graph,) = report.manifest.graphs
+    files = exporter.OnnxExporter.files(None, report.path / graph.file)  # type: ignore[arg-type]
+    assert len(files) > 3
+    assert {file.name for file in files} <= manifest_of(report.path).files.keys()
+    assert all(file.stat().st_size <= 200_000 for file in files[1:])
+    whole, split = (onnx.load(str(path / graph.file)) for path in (exported_tiny("spmtrack_b", "onnx"), report.path))
+    weights = [{t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer} for model in (whole, split)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert len(split.graph.value_info) == len(whole.graph.value_info)
+    with open_bundle(report.path) as bundle:
+        packed = pack(bundle, tmp_path / "large.zip")
+    with load(packed, threads=1) as tracker:
+        image = np.zeros((80, 80, 3), np.uint8)
+        tracker.init(image, (20, 20, 20, 20))
+        assert tracker.update(image).box.w > 0
+
+
+def test_weights_in_files_that_nobody_named_are_refused(tmp_path: Path) -> None:
+    tensor = onnx.numpy_helper.from_array(np.zeros(1000, np.float32), "w")
+    onnx.external_data_helper.set_external_data(tensor, "elsewhere.bin")
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [tensor]))
+    with pytest.raises(EdgetrackError, match=r"weights of 'w' lie in a file of their own, 'elsewhere.bin'"):
+        exporter.save_onnx(model, tmp_path / "g.onnx")

@@ -96,6 +96,8 @@ class TorchGraph(CompiledGraph):
         family, network = _network(path, options.device, options.precision_hint)
         from edgetrack.models.base import find_model
 
+        self.network = network
+        """The published network, for those who look inside."""
         self._torch, self._threads = torch, options.threads
         device = None if options.device == "cpu" else find_device(torch, options.device)
         if device is not None:
@@ -131,4 +133,4 @@ class TorchGraph(CompiledGraph):
             self._out[name].copy_(value)
 
     def _close(self) -> None:
-        del self._torch, self._module, self._in, self._out, self._on_gpu
+        del self._torch, self.network, self._module, self._in, self._out, self._on_gpu
