@@ -1,8 +1,9 @@
-"""Trackers and targets of other packages, found by entry points of four groups; an entry point has their name.
+"""Trackers and targets of other packages, found by entry points of five groups; an entry point has their name.
 
 edgetrack.trackers  the procedure: a subclass of `edgetrack.runtime.trackers.base.Procedure`; all that a device loads
 edgetrack.models    the networks: a module with `Network`, `deploy` and `reference`; exports and eager PyTorch load it
 edgetrack.recipes   the recipe: a path or an `importlib.resources` file, of a TOML file; exports load it
+edgetrack.trainings how it is trained, optional: a subclass of `edgetrack.training.method.Method`
 edgetrack.targets   a row of the capability table: an `edgetrack.capabilities.Target`
 
 Nothing of a plug-in is imported before its tracker or target is asked for.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PROCEDURES = "edgetrack.trackers"
 MODELS = "edgetrack.models"
 RECIPES = "edgetrack.recipes"
+TRAININGS = "edgetrack.trainings"
 TARGETS = "edgetrack.targets"
 
 

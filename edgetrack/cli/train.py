@@ -28,6 +28,13 @@ def train(
         str | None,
         typer.Option(help="Start from this checkpoint, or from the `default` weights. Default: from scratch."),
     ] = None,
+    init_backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Start from a pretrained backbone; the rest begins from scratch. Commas between several files.",
+        ),
+    ] = None,
     phase: Annotated[
         list[str] | None,
         typer.Option(help="SIZE:LENGTH, search crop in pixels and a time (26m, 1.5h) or steps. May be repeated."),
@@ -46,22 +53,31 @@ def train(
         ),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Learning rate schedule of the recipe, such as short or paper.")
+        str | None, typer.Option(help="Schedule of the recipe, such as short or paper: rates, lengths, samples.")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate instead of the schedule's.")] = None,
-    backbone_rate: Annotated[float, typer.Option(help="Factor on the backbone's learning rate.")] = 1.0,
+    backbone_rate: Annotated[
+        float | None, typer.Option(help="Factor on the backbone's learning rate instead of the schedule's.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Pairs per step instead of the recipe's number.")] = None,
     mix: Annotated[
         list[str] | None,
         typer.Option(help="KIND=WEIGHT with a kind of clip, still, region, paste, negative. May be repeated."),
     ] = None,
-    gap: Annotated[int, typer.Option(help="Largest frame gap between the two pictures of a clip.")] = 12,
-    memory: Annotated[int, typer.Option(help="Horizon of the weights' moving average (EMA), in steps.")] = 200,
+    gap: Annotated[
+        int | None, typer.Option(help="Largest frame gap between the pictures of a sample instead of the schedule's.")
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(help="Horizon of the weights' moving average (EMA) in steps, instead of the schedule's."),
+    ] = None,
     held_out: Annotated[
         int, typer.Option("--held-out", help="Number of held-out sequences: tracked at intervals, never trained on.")
     ] = 4,
     hold_aside: Annotated[int | None, typer.Option("--hold-aside", hidden=True)] = None,
-    precision: Annotated[str, typer.Option(help="Arithmetic of the network: bf16 or fp32.")] = "bf16",
+    precision: Annotated[
+        str | None, typer.Option(help="Arithmetic of the network, bf16 or fp32, instead of the schedule's.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to run: cpu or cuda:0. Default: a GPU where there is one.")
     ] = None,
@@ -82,33 +98,18 @@ def train(
     from edgetrack.io import parse_duration
     from edgetrack.presentation.progress import shown_progress
     from edgetrack.training.checkpoint import can_draw
-    from edgetrack.training.loop import Callbacks, Intervals
-    from edgetrack.training.run import TrainRequest
+    from edgetrack.training.loop import Callbacks
     from edgetrack.training.run import train as run
-    from edgetrack.training.settings import TrainOverrides
+    from edgetrack.training.settings import Intervals, TrainRequest
 
-    if precision not in ("bf16", "fp32"):
+    if precision not in (None, "bf16", "fp32"):
         raise UnknownNameError.of("--precision", precision, ("bf16", "fp32"))
-    overrides = TrainOverrides(
-        seed=seed,
-        phases=tuple(phase or ()),
-        duration_s=None if minutes is None else parse_duration(minutes, "--minutes", plain="m"),
-        steps=steps,
-        batch=batch,
-        schedule=schedule,
-        lr=lr,
-        mix=tuple(mix or ()),
-        gap=gap,
-        memory=memory,
-        precision="bf16" if precision == "bf16" else "fp32",
-        backbone_rate=backbone_rate,
-    )
     request = TrainRequest(
         tracker=tracker,
         data=tuple(data),
         output=out,
-        overrides=overrides,
         init=init,
+        init_backbone=init_backbone,
         held_out=held_out if hold_aside is None else hold_aside,
         device=device,
         workers=workers,
@@ -117,6 +118,18 @@ def train(
         intervals=Intervals()
         if stop_after is None
         else Intervals(stop_after_s=parse_duration(stop_after, "--stop-after", plain="m")),
+        seed=seed,
+        phases=tuple(phase or ()),
+        duration_s=None if minutes is None else parse_duration(minutes, "--minutes", plain="m"),
+        steps=steps,
+        batch=batch,
+        schedule=schedule,
+        lr=lr,
+        backbone_rate=backbone_rate,
+        average=memory,
+        gap=gap,
+        precision=None if precision is None else "bf16" if precision == "bf16" else "fp32",
+        mix=tuple(mix or ()),
     )
     console = stderr()
     if not can_draw():

@@ -91,48 +91,93 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class LossWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Factors of the three terms of the training loss."""
+class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often and how much the crops of a training are made to look different.
 
-    focal: Share
-    l1: Share
-    giou: Share
-
-
-class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the weights are changed: learning rate and its course, steps of warm-up, decay, largest gradient norm.
-
-    `cosine` falls to a hundredth over the whole training, `step` to a tenth at 80 % of it.
+    Probabilities: `flip` and `grey` hit all crops of a sample together; `blur` each crop for itself; `occlude` the
+    search crops. `brightness`, `contrast` and `tint` are the largest relative change, drawn for each crop.
     """
 
-    course: Literal["cosine", "step"]
-    lr: Positive
-    warmup: Annotated[int, msgspec.Meta(ge=0)]
-    weight_decay: Share
-    clip: Positive
+    flip: Share = 0.5
+    grey: Share = 0.05
+    blur: Share = 0.1
+    occlude: Share = 0.1
+    brightness: Share = 0.25
+    contrast: Share = 0.2
+    tint: Share = 0.08
 
 
 class PhaseShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the training: pixels of the search crop, share of the whole, pairs a step."""
+    """A part of the training: pixels of the search crop, share of the whole, samples a step."""
 
     search_size: Annotated[int, msgspec.Meta(ge=32)]
     share: Positive
     batch: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the weights are changed, for how long, and on what.
+
+    Attributes:
+        optimizer: `adamw`, or `sgd` with `momentum`.
+        course: of the learning rate: `cosine` falls to `floor` of it over the whole training, `step` to `drop` of it
+            from `drop_at` (a share of the training) on.
+        warmup: steps in which the rate rises from zero, linearly.
+        clip: largest norm of the gradient.
+        backbone_rate: factor on the rate of the tensors under `Training.backbone`.
+        backbone_from: share of the training at which those tensors begin to train; before, they do not change.
+        average: horizon of the weights' moving average (EMA) in steps; 1 is none.
+        precision: of convolutions and matrix products.
+        epochs, samples: length where the user gives none, and samples an epoch; without them it is a time.
+        gap: how many frames apart the pictures of a sample may be.
+        mix: weight by kind of sample, see `edgetrack.training.pairs`; kinds that are not named keep the usual weight.
+        phases: in place of `Training.phases`.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    course: Literal["cosine", "step"]
+    lr: Positive
+    warmup: Annotated[int, msgspec.Meta(ge=0)] = 0
+    floor: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
+    drop_at: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.8
+    drop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    weight_decay: Share
+    clip: Positive
+    backbone_rate: Positive = 1.0
+    backbone_from: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    average: Annotated[int, msgspec.Meta(ge=1)] = 200
+    precision: Literal["bf16", "fp32"] = "bf16"
+    epochs: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    samples: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    gap: Annotated[int, msgspec.Meta(ge=1)] = 12
+    mix: dict[str, Share] = {}
+    augmentation: Augmentation = Augmentation()
+    phases: tuple[PhaseShare, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) != (self.samples is None):
+            raise ValueError("epochs and samples go together: a length is so many epochs of so many samples")
+
+
 class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a tracker is trained; the first of `schedules` is the default.
 
-    `backbone` is the prefix of the names of tensors that a pretrained backbone would bring, `initial` constants (by
-    name) on top of the usual initialisation.
+    Attributes:
+        backbone: the prefix of the names of tensors that a pretrained backbone would bring.
+        centre_jitter, scale_jitter: of the search crop, as in `edgetrack.box.jitter`.
+        loss: factors of the terms of the family's loss, by name.
+        undecayed: parts of names of tensors that do not decay, beside biases and normalisations.
+        initial: name, or pattern with `*`, -> the value that fills such tensors, on top of the usual initialisation.
     """
 
     backbone: str
     centre_jitter: Share
     scale_jitter: Share
-    loss: LossWeights
-    schedules: dict[str, Schedule]
-    phases: tuple[PhaseShare, ...]
+    loss: dict[str, Share]
+    schedules: Annotated[dict[str, Schedule], msgspec.Meta(min_length=1)]
+    phases: Annotated[tuple[PhaseShare, ...], msgspec.Meta(min_length=1)]
+    undecayed: tuple[str, ...] = ()
     initial: dict[str, float] = {}
 
 

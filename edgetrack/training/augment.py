@@ -1,53 +1,47 @@
 """How training crops are made to look different, and where a box lies in them.
 
-Functions that take a crop (uint8 BGR) return another one and leave their input unchanged.
+Functions that take a crop return another one and leave their input unchanged. A crop is uint8 (S, S, 3) BGR, or
+(S, S, 6) with a thermal, depth or event image behind the colours: places change in both, colours in the first alone.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import cv2
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.box import Box
-from edgetrack.runtime.crop import CropRule, Image, PixelSquare, crop_square
+from edgetrack.export.recipe import Augmentation
+from edgetrack.runtime.crop import Image
 
 
-class Augmentation(msgspec.Struct, frozen=True):
-    """How often and how much.
-
-    Probabilities: `flip` and `grey` hit both crops of a pair together; `blur` each crop for itself; `occlude` the
-    search crop. `brightness`, `contrast` and `tint` are the largest relative change, drawn for each crop.
-    """
-
-    flip: float = 0.5
-    grey: float = 0.05
-    blur: float = 0.1
-    occlude: float = 0.1
-    brightness: float = 0.25
-    contrast: float = 0.2
-    tint: float = 0.08
-
-
-def recolour(image: Image, rng: np.random.Generator, looks: Augmentation) -> Image:
+def recolour(image: Image, rng: np.random.Generator, change: Augmentation) -> Image:
     """Brightness and tint multiply, contrast stretches around mid-grey; one table per channel, clipped to 0..255.
 
     Black stays black: it is what a tracker sees beyond the frame's border.
     """
-    gain = (1 + looks.brightness * rng.uniform(-1, 1)) * (1 + looks.tint * rng.uniform(-1, 1, 3))
-    contrast = 1 + looks.contrast * rng.uniform(-1, 1)
+    gain = (1 + change.brightness * rng.uniform(-1, 1)) * (1 + change.tint * rng.uniform(-1, 1, 3))
+    contrast = 1 + change.contrast * rng.uniform(-1, 1)
     levels = np.arange(256.0)[:, None] * gain
     table = np.rint((levels - 128) * contrast + 128).clip(0, 255).astype(np.uint8)
     table[0] = 0
-    return cast(Image, cv2.LUT(image, table[None]))
+    return _with_colours(image, cv2.LUT(_colours(image), table[None]))
 
 
 def grey(image: Image) -> Image:
     """Luminance in all three channels."""
-    return cast(Image, cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR))
+    return _with_colours(image, cv2.cvtColor(cv2.cvtColor(_colours(image), cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR))
+
+
+def _colours(image: Image) -> Image:
+    return np.ascontiguousarray(image[..., :3])
+
+
+def _with_colours(image: Image, colours: Any) -> Image:
+    """The image with other colours; what lies behind them stays."""
+    return cast(Image, colours if image.shape[2] == 3 else np.concatenate((colours, image[..., 3:]), axis=2))
 
 
 def blurred(image: Image, rng: np.random.Generator) -> Image:
@@ -85,8 +79,8 @@ def paste(image: Image, box: Box, background: Image, rng: np.random.Generator) -
     """Cut the box out with a tenth of itself around, as an ellipse with a soft edge, and lay it somewhere.
 
     Args:
-        image: uint8 (H, W, 3), with the object in `box` (pixels, centre inside).
-        background: uint8 (h, w, 3).
+        image: uint8 (H, W, C), with the object in `box` (pixels, centre inside).
+        background: uint8 (h, w, C).
 
     Returns:
         The new picture, and the object's box in it: between an eighth and a third of the background's shorter side
@@ -104,7 +98,10 @@ def paste(image: Image, box: Box, background: Image, rng: np.random.Generator) -
     # TrainPosition (u, v) of the image goes to scale * (u - box.x) + left; pixel centres lie at half numbers.
     shift_x, shift_y = (p - scale * c + 0.5 * scale - 0.5 for p, c in ((left, box.x), (top, box.y)))
     matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
-    over = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    # OpenCV warps no more than four channels at once.
+    parts = [np.ascontiguousarray(image[..., n : n + 3]) for n in range(0, image.shape[2], 3)]
+    warped = [cv2.warpAffine(part, matrix, (width, height), flags=cv2.INTER_LINEAR) for part in parts]
+    over = np.concatenate(warped, axis=2)
     there = cv2.warpAffine(np.ones(image.shape[:2], np.float32), matrix, (width, height))
     mask = _ellipse(width, height, Box(left, top, w, h)) * there
     mixed = background + mask[..., None] * (over.astype(np.float32) - background)
@@ -118,18 +115,6 @@ def _ellipse(width: int, height: int, box: Box) -> NDArray[np.float32]:
     v = (np.arange(height) + 0.5 - cy) / (0.5 * box.h * (1 + 2 * _AROUND))
     radius = np.sqrt(u[None, :] ** 2 + v[:, None] ** 2)
     return np.clip((1 - radius) / _FEATHER, 0, 1).astype(np.float32)
-
-
-def cut(image: Image, box: Box, rule: CropRule) -> tuple[Image, float]:
-    """The crop around a box, uint8 (size, size, 3), and crop pixels per image pixel."""
-    out = np.empty((rule.size, rule.size, 3), np.uint8)
-    return out, crop_square(image, box, rule, out)
-
-
-def into_square(box: Box, square: PixelSquare) -> Box:
-    """A box of the image in fractions of the crop; not clipped, so it may reach beyond 0..1."""
-    side = square.side
-    return Box((box.x - square.x) / side, (box.y - square.y) / side, box.w / side, box.h / side)
 
 
 def mirrored(box: Box) -> Box:

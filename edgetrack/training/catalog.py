@@ -6,20 +6,23 @@ import math
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from edgetrack.arrays import Array
 from edgetrack.box import Box
-from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.errors import InvalidFrameError, SourceError, SourceInterruptedError
 from edgetrack.io import open_regular
 from edgetrack.media import quiet_cv2
 from edgetrack.media.folders import decode
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.crop import Image
+from edgetrack.runtime.frames import as_input
 
 LARGEST_PICTURE = 64 * 2**20
 """Bytes of one image file."""
@@ -31,12 +34,16 @@ _NAMED = 5
 
 
 class Picture(NamedTuple):
-    """An encoded image: `length` bytes of a file from `offset` on, and what to call it in messages."""
+    """An encoded image: `length` bytes of a file from `offset` on, and what to call it in messages.
+
+    `second` is the thermal, depth or event image of the same moment, where there is one.
+    """
 
     file: str
     offset: int
     length: int
     name: str
+    second: Picture | None = None
 
 
 class View(NamedTuple):
@@ -48,11 +55,15 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """One object's views in order of time. Objects of one `video` may be in each other's pictures."""
+    """One object's views in order of time. Objects of one `video` may be in each other's pictures.
+
+    `text` describes the object: a sentence, or lines `ATTRIBUTE=PHRASE`; empty where nothing is said.
+    """
 
     name: str
     video: str
     views: tuple[View, ...]
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,12 +89,13 @@ class Catalog:
 
 
 class Labelled(NamedTuple):
-    """A picture, the sequence and video that it is from, and the object's box, if it has one."""
+    """A picture, the sequence and video that it is from, the object's box, if it has one, and what is said of it."""
 
     picture: Picture
     sequence: str
     video: str
     box: Box | None
+    text: str = ""
 
 
 def build_catalog(source: str, found: Iterable[Labelled | str]) -> Catalog:
@@ -93,6 +105,7 @@ def build_catalog(source: str, found: Iterable[Labelled | str]) -> Catalog:
         SourceError: nothing in it, or more than 5 % unusable.
     """
     sequences: dict[tuple[str, str], list[View]] = {}
+    texts: dict[tuple[str, str], str] = {}
     unlabelled, skipped = [], []
     for item in found:
         if isinstance(item, str):
@@ -101,7 +114,8 @@ def build_catalog(source: str, found: Iterable[Labelled | str]) -> Catalog:
             unlabelled.append(item.picture)
         else:
             sequences.setdefault((item.sequence, item.video), []).append(View(item.picture, item.box))
-    clips = (TrainingClip(name, video, tuple(views)) for (name, video), views in sequences.items())
+            texts.setdefault((item.sequence, item.video), item.text)
+    clips = (TrainingClip(*key, tuple(views), texts[key]) for key, views in sequences.items())
     catalog = Catalog(tuple(clips), tuple(unlabelled), tuple(skipped))
     _refuse_if_bad(source, catalog)
     return catalog
@@ -128,12 +142,22 @@ def implausible(box: Box, width: int, height: int) -> str | None:
     return None
 
 
-def load(picture: Picture) -> Image:
-    """Decode: uint8 (H, W, 3) BGR.
+def load(picture: Picture, images: int = 1) -> Image:
+    """Decode: uint8 (H, W, 3) BGR; with 2 images (H, W, 6), the second one's channels behind the first's.
 
     Raises:
-        SourceInterruptedError: not there, cut short, too large or not an image.
+        SourceInterruptedError: not there, cut short, too large or not an image, or the two differ in size.
     """
+    first = _decoded(picture, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+    if images == 1 or picture.second is None:
+        return first
+    try:
+        return as_input(first, _decoded(picture.second, cv2.IMREAD_UNCHANGED), images)
+    except InvalidFrameError as error:
+        raise SourceInterruptedError(f"pictures {picture.name} and {picture.second.name}: {error}") from error
+
+
+def _decoded(picture: Picture, flags: int) -> Array:
     try:
         with open_regular(Path(picture.file)) as file:
             file.seek(picture.offset)
@@ -142,23 +166,24 @@ def load(picture: Picture) -> Image:
             raise SourceError(f"only {len(data)} of {picture.length} bytes are there")
     except (OSError, SourceError) as error:
         raise SourceInterruptedError(f"picture {picture.name} cannot be read: {error}") from error
-    return decode(data, f"picture {picture.name}", cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+    return decode(data, f"picture {picture.name}", flags)
 
 
-def verified(catalog: Catalog, source: str) -> Catalog:
+def verified(catalog: Catalog, source: str, images: int = 1) -> Catalog:
     """The catalog without the pictures that cannot be decoded or whose box has its centre outside; all are decoded.
+
+    `images` are read of each, as `load` does.
 
     Raises:
         SourceError: more than 5 % of the pictures are unusable.
     """
     views = [(view.picture, view.box) for sequence in catalog.sequences for view in sequence.views]
     every: list[tuple[Picture, Box | None]] = [*views, *((picture, None) for picture in catalog.unlabelled)]
+    check = partial(_problem, images)
     with quiet_cv2(), ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(pool.map(_problem, *zip(*every, strict=True), chunksize=16)) if every else []
+        found = list(pool.map(check, *zip(*every, strict=True), chunksize=16)) if every else []
     rest = iter(found)
-    sequences = tuple(
-        TrainingClip(s.name, s.video, tuple(v for v in s.views if next(rest) is None)) for s in catalog.sequences
-    )
+    sequences = tuple(replace(s, views=tuple(v for v in s.views if next(rest) is None)) for s in catalog.sequences)
     unlabelled = tuple(picture for picture in catalog.unlabelled if next(rest) is None)
     skipped = (*catalog.skipped, *(problem for problem in found if problem is not None))
     result = Catalog(tuple(s for s in sequences if s.views), unlabelled, skipped)
@@ -166,9 +191,9 @@ def verified(catalog: Catalog, source: str) -> Catalog:
     return result
 
 
-def _problem(picture: Picture, box: Box | None) -> str | None:
+def _problem(images: int, picture: Picture, box: Box | None) -> str | None:
     try:
-        height, width = load(picture).shape[:2]
+        height, width = load(picture, images).shape[:2]
     except SourceInterruptedError as error:
         return str(error)
     reason = None if box is None else implausible(box, width, height)

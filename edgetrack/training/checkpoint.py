@@ -1,8 +1,8 @@
 """The state of a training that can be resumed, and its log.
 
     state/model.safetensors     the network as it is             fp32
-    state/moment1.safetensors   AdamW's mean of gradients        fp32
-    state/moment2.safetensors   AdamW's mean of their squares    fp32
+    state/optimizer-*           what the optimizer keeps of each tensor that trains: AdamW exp_avg (mean of gradients),
+                                exp_avg_sq (of their squares) and step, SGD momentum_buffer; fp32, a file each
     state/average.safetensors   the moving average of weights    fp32
     state/state.json            the position and the configuration
     log.json, log.csv           everything that is logged; the rows alone
@@ -19,6 +19,7 @@ import importlib.util
 import io
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -30,11 +31,12 @@ from edgetrack.checkpoints import check_tensors, load_into, read_checkpoint, sav
 from edgetrack.decoding import decode_json
 from edgetrack.errors import CheckpointError
 from edgetrack.io import read_bytes, replace_whole
-from edgetrack.training.settings import TrainConfig, WeightAverage
+from edgetrack.training.optimization import WeightAverage
+from edgetrack.training.settings import TrainConfig
 
 FOLDER = "state"
 _NEW, _OLD = ".state.new", ".state.old"
-_MOMENTS = {"moment1": "exp_avg", "moment2": "exp_avg_sq"}
+_KEPT = "optimizer-"
 _JSON = "state.json"
 _LARGEST_JSON = 2**20
 JSON, CSV, PICTURE = "log.json", "log.csv", "curves.png"
@@ -49,6 +51,7 @@ class TrainPosition(msgspec.Struct, forbid_unknown_fields=True):
         samples: pairs drawn, so also the number of the next one.
         phase, phase_done: the phase and how much of it is done, in its unit.
         updates: steps that changed the weights; those with an infinite gradient do not.
+        kept: what the optimizer keeps of the tensors that have trained, by its own names.
         averaged: updates that the weight average has seen since it was restarted.
         seconds: time spent in training steps and what goes with them.
         best: highest AO on the held-out sequences so far.
@@ -59,6 +62,7 @@ class TrainPosition(msgspec.Struct, forbid_unknown_fields=True):
     phase: int = 0
     phase_done: float = 0.0
     updates: int = 0
+    kept: tuple[str, ...] = ()
     averaged: int = 0
     seconds: float = 0.0
     best: float | None = None
@@ -73,12 +77,13 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
 def save_state(
     folder: Path,
     network: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     average: WeightAverage,
     position: TrainPosition,
     config: TrainConfig,
 ) -> None:
-    """Write all of it under `folder`/state.
+    """Write all of it under `folder`/state; `parameters` are those that train, by name.
 
     Raises:
         OSError: the folder cannot be written to, or is full; the last state stays.
@@ -88,9 +93,14 @@ def save_state(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     parts = {"model": network.state_dict(), "average": average.tensors}
-    for file, key in _MOMENTS.items():
-        named = network.named_parameters()
-        parts[file] = {name: cast(Tensor, optimizer.state[p][key]) for name, p in named if p in optimizer.state}
+    kept: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in parameters.items():
+        # What has not trained yet has nothing kept.
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                kept.setdefault(f"{_KEPT}{key}", {})[name] = cast(Tensor, value)
+    position.kept = tuple(name.removeprefix(_KEPT) for name in kept)
+    parts |= kept
     for file, tensors in parts.items():
         save_safetensors(tensors, new / f"{file}.safetensors", {"tracker": config.tracker, "step": str(position.step)})
     text = msgspec.json.format(msgspec.json.encode(_State(1, position, config)), indent=2)
@@ -143,9 +153,14 @@ def _read_json(path: Path, type_: type[_T], what: str, advice: str) -> _T:
 
 
 def load_state(
-    state: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage, position: TrainPosition
+    state: Path,
+    network: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage,
+    position: TrainPosition,
 ) -> None:
-    """Put a saved state back.
+    """Put a saved state back; `parameters` are those that train, by name.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another step or network.
@@ -156,24 +171,22 @@ def load_state(
     for name, tensor in average.tensors.items():
         tensor.copy_(saved[name])
     average.updates = position.averaged
-    if position.updates == 0:
-        return
-    parameters = dict(network.named_parameters())
-    for file, key in _MOMENTS.items():
-        moments = read_checkpoint(state / f"{file}.safetensors").tensors
-        check_tensors({n: tuple(p.shape) for n, p in parameters.items()}, moments, source=f"{file}.safetensors")
-        for name, parameter in parameters.items():
-            entry = optimizer.state[parameter]
-            # AdamW counts its steps in a float32 scalar on the CPU.
-            entry["step"] = torch.tensor(float(position.updates))
-            entry[key] = torch.zeros_like(parameter).copy_(moments[name])
+    for key in position.kept:
+        path = state / f"{_KEPT}{key}.safetensors"
+        tensors = read_checkpoint(path).tensors
+        shapes = {n: () if key == "step" else tuple(parameters[n].shape) for n in tensors if n in parameters}
+        check_tensors(shapes, tensors, source=path.name)
+        for name, tensor in tensors.items():
+            # AdamW counts its steps in a float32 scalar on the CPU; the rest lies where the parameter does.
+            like = parameters[name] if key != "step" else torch.zeros(())
+            optimizer.state[parameters[name]][key] = torch.zeros_like(like, requires_grad=False).copy_(tensor)
 
 
 class LogRow(msgspec.Struct, frozen=True):
     """Means over the steps since the last row; `ao` is that of the held-out sequences, where it was taken.
 
-    `hit` is the share of positive pairs whose highest score lies within one cell of the target, `seconds` the time
-    spent so far.
+    `terms` are the loss's by name, `hit` the share of positive samples whose highest score lies within one cell of the
+    target, `seconds` the time spent so far.
     """
 
     step: int
@@ -181,9 +194,7 @@ class LogRow(msgspec.Struct, frozen=True):
     seconds: float
     lr: float | None = None
     loss: float | None = None
-    focal: float | None = None
-    l1: float | None = None
-    giou: float | None = None
+    terms: dict[str, float] = {}
     iou: float | None = None
     hit: float | None = None
     pairs_per_s: float | None = None
@@ -214,6 +225,11 @@ class TrainLog(msgspec.Struct):
     rows: list[LogRow] = []
     validations: list[dict[str, Any]] = []
 
+    @property
+    def terms(self) -> list[str]:
+        """Names of the loss's terms."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.terms))
+
     def cut(self, step: int) -> None:
         """Forget what was written after `step`, as a resumed training will do it again."""
         self.segments = [segment for segment in self.segments if segment.from_step <= step]
@@ -225,8 +241,12 @@ class TrainLog(msgspec.Struct):
         replace_whole(folder / JSON, msgspec.json.format(msgspec.json.encode(self), indent=1))
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(LogRow.__struct_fields__)
-        table.writerows([_cell(value) for value in msgspec.structs.astuple(row)] for row in self.rows)
+        terms = self.terms
+        plain = [name for name in LogRow.__struct_fields__ if name != "terms"]
+        table.writerow([*plain, *terms])
+        for row in self.rows:
+            values = [*(getattr(row, name) for name in plain), *(row.terms.get(name) for name in terms)]
+            table.writerow([_cell(value) for value in values])
         replace_whole(folder / CSV, text.getvalue().encode())
 
 
@@ -255,7 +275,7 @@ def draw_curves(log: TrainLog, path: Path) -> None:
 
     figure = Figure(figsize=(12, 4.5), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _lines(left, log.rows, ("loss", "focal", "l1", "giou"))
+    _lines(left, log.rows, ("loss", *log.terms))
     left.set_yscale("log")
     _lines(right, log.rows, ("iou", "hit", "ao"))
     right.set_ylim(0, 1)
@@ -271,5 +291,6 @@ def draw_curves(log: TrainLog, path: Path) -> None:
 
 def _lines(axes: Any, rows: list[LogRow], names: tuple[str, ...]) -> None:
     for name in names:
-        points = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
+        values = ((row.step, row.terms[name] if name in row.terms else getattr(row, name, None)) for row in rows)
+        points = [(step, value) for step, value in values if value is not None]
         axes.plot([p[0] for p in points], [p[1] for p in points], label=name, marker="o" if name == "ao" else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,37 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgetrack.checkpoints import load_into, save_safetensors
+from edgetrack.checkpoints import save_safetensors
 from edgetrack.errors import NumericalError, SourceInterruptedError
 from edgetrack.training.catalog import Catalog, TrainingClip
 from edgetrack.training.checkpoint import PICTURE, LogRow, TrainLog, TrainPosition, can_draw, draw_curves, save_state
-from edgetrack.training.losses import Losses, tracking_loss
-from edgetrack.training.pairs import Batch, PairMaker, batches
-from edgetrack.training.settings import (
-    Phase,
-    TrainConfig,
-    TrainDevice,
-    WeightAverage,
-    optimizer_of,
-    rate_factor,
-    set_rate,
-    to_images,
-)
+from edgetrack.training.losses import Losses
+from edgetrack.training.method import Batch, Method
+from edgetrack.training.optimization import WeightAverage, freeze, optimizer_of, rate_factor, set_rate, trained
+from edgetrack.training.pairs import PairMaker, batches
+from edgetrack.training.settings import Intervals, Phase, TrainConfig, TrainDevice
 from edgetrack.training.validation import average_overlap
 
 WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
 MOST_BAD_STEPS = 20
 """Steps in a row without a finite loss and gradient after which a training has failed."""
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """How often things happen: rows of the log in steps, the rest in seconds; `stop_after` ends this run."""
-
-    log_steps: int = 20
-    save_s: float = 120.0
-    validate_s: float = 600.0
-    stop_after_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -95,7 +77,8 @@ class Trainer:
     """A network, its optimizer and average, and the loop over the phases.
 
     Args:
-        network: maps (template, search), RGB 0..1, to score, size and offset maps; trained in place.
+        network: of the method's family; trained in place.
+        method: what a sample, a loss and a tensor that trains are.
         config: decides the numbers.
         device: where it is computed.
         folder: everything is written there; must exist.
@@ -104,6 +87,7 @@ class Trainer:
     def __init__(
         self,
         network: nn.Module,
+        method: Method,
         config: TrainConfig,
         device: TrainDevice,
         folder: Path,
@@ -114,13 +98,15 @@ class Trainer:
     ) -> None:
         # Channels last: what the convolutions of CPUs and of GPUs with bfloat16 are fastest with.
         self.network: nn.Module = network.to(device.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.config, self.device, self.folder = config, device, folder
+        self.method, self.config, self.device, self.folder = method, config, device, folder
         self.intervals, self.callbacks = intervals or Intervals(), callbacks or Callbacks()
         self.log = log or TrainLog(config)
-        self.optimizer = optimizer_of(self.network, config)
-        self.average = WeightAverage(self.network, config.memory)
+        self.optimizer = optimizer_of(self.network, method, config)
+        self.average = WeightAverage(self.network, config.schedule.average)
         self.position = TrainPosition()
         self._bad_steps = 0
+        # Whether the backbone does not train yet; None before the first step.
+        self._waits: bool | None = None
 
     def run(self, catalog: Catalog, held_out: Sequence[TrainingClip] = (), workers: int = 0) -> bool:
         """Train until all phases are done, the time of this run is up, or a stop is requested; then save.
@@ -162,9 +148,8 @@ class Trainer:
         return True
 
     def _phase(self, phase: Phase, catalog: Catalog, held_out: Sequence[TrainingClip], workers: int) -> bool:
-        maker = PairMaker(catalog, self.config, phase.search_size)
+        maker = PairMaker(catalog, self.config, phase.search_size, self.method)
         on_gpu = self.device.device.type == "cuda"
-        self.network.train()
         for batch in batches(maker, self.position.samples, phase.batch, workers, pinned=on_gpu):
             if self.position.phase_done >= phase.amount:
                 return True
@@ -179,14 +164,12 @@ class Trainer:
         return True
 
     def _step(self, batch: Batch, phase: Phase) -> None:
-        device = self.device.device
-        templates, searches = (to_images(crops, device) for crops in batch[:2])
-        boxes, positive = (part.to(device, non_blocking=True) for part in batch[2:])
+        batch = Batch(*(part.to(self.device.device, non_blocking=True) for part in batch))
         factor = rate_factor(self.config.schedule, self.position.step, self.progress)
         set_rate(self.optimizer, factor)
+        self._hold_still()
         with self.device.autocast():
-            maps = self.network(templates, searches)
-        losses = tracking_loss(maps, boxes, positive, self.config.loss)
+            losses = self.method.loss(self.network, batch)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.schedule.clip)
@@ -194,7 +177,14 @@ class Trainer:
             self.optimizer.step()
             self.average.update(self.network)
             self.position.updates += 1
-        self._advance(phase, len(positive), losses, factor * self.config.schedule.lr)
+        self._advance(phase, len(batch.positive), losses, factor * self.config.schedule.lr)
+
+    def _hold_still(self) -> None:
+        """Freeze what does not train at this point; done again only where that changes."""
+        waits = self.progress < self.config.schedule.backbone_from
+        if waits != self._waits:
+            freeze(self.network, self.method, self.config.backbone if waits else None)
+            self._waits = waits
 
     def _is_sound(self, loss: Tensor, norm: Tensor) -> bool:
         """Whether loss and gradient are finite; a step for which they are not changes nothing."""
@@ -217,16 +207,16 @@ class Trainer:
         position.step, position.samples = position.step + 1, position.samples + pairs
         position.seconds += passed
         position.phase_done += 1 if phase.unit == "steps" else passed
-        values = torch.stack([value.detach() for value in losses]).tolist()  # one transfer from a GPU
-        named = dict(zip(Losses._fields, values, strict=True))
+        named = losses.named()
         self._means.add(named, pairs)
         rate = self._means.pairs / max(now - self._means.since, 1e-9)
         self.callbacks.on_step(StepReport(position, named, lr, self.progress, rate))
         if position.step % self.intervals.log_steps == 0:
             means = self._means.means()
-            means["loss"] = means.pop("total")
+            known = {"loss": means.pop("total"), "iou": means.pop("iou"), "hit": means.pop("hit")}
+            seconds = round(position.seconds, 3)
             self.log.rows.append(
-                LogRow(position.step, phase.search_size, round(position.seconds, 3), lr, **means, pairs_per_s=rate)
+                LogRow(position.step, phase.search_size, seconds, lr, **known, terms=means, pairs_per_s=rate)
             )
             self._means = _Means(since=now)
 
@@ -235,10 +225,7 @@ class Trainer:
         done = self.log.validations and self.log.validations[-1]["step"] == self.position.step
         if not clips or self.position.step == 0 or done:
             return
-        raw = {name: value.clone() for name, value in self.network.state_dict().items()}
-        load_into(self.network, self.average.tensors, source="average")
-        found = average_overlap(self.network, clips, self.config, self.device)
-        load_into(self.network, raw, source="network")
+        found = average_overlap(self.method, self.average.tensors, clips, self.config.seed)
         ao = sum(found.values()) / len(found)
         size = self.config.phases[min(self.position.phase, len(self.config.phases) - 1)].search_size
         self.log.validations.append({"step": self.position.step, "ao": ao, "sequences": found})
@@ -253,7 +240,8 @@ class Trainer:
         self._mark = self._validated = now
 
     def _save(self) -> None:
-        save_state(self.folder, self.network, self.optimizer, self.average, self.position, self.config)
+        parameters = trained(self.network, self.method)
+        save_state(self.folder, self.network, parameters, self.optimizer, self.average, self.position, self.config)
         self._write_weights(WEIGHTS)
         self.log.write(self.folder)
         now = self.callbacks.clock()

@@ -8,12 +8,11 @@ are (B, 4): centre x, centre y, width, height in fractions of the crop, centres 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from edgetrack.export.recipe import LossWeights
 
 MIN_OVERLAP = 0.7
 SCORE_MIN = 1e-4
@@ -21,15 +20,39 @@ _EPS = 1e-7
 
 
 class Losses(NamedTuple):
-    """Scalars: the weighted sum, its terms before weighting, the mean IoU of the boxes, and the share of pairs whose
-    highest score lies within one cell of the target's. The last two are for people and carry no gradient."""
+    """Scalars: the weighted sum, its terms before weighting, the mean IoU of the boxes, and the share of samples whose
+    highest score lies within one cell of the target's. The last two carry no gradient."""
 
     total: Tensor
-    focal: Tensor
-    l1: Tensor
-    giou: Tensor
+    terms: dict[str, Tensor]
     iou: Tensor
     hit: Tensor
+
+    def named(self) -> dict[str, float]:
+        """All of them by name, the sum as `total`."""
+        every = {"total": self.total, **self.terms, "iou": self.iou, "hit": self.hit}
+        values = torch.stack([value.detach().float() for value in every.values()]).tolist()  # one transfer from a GPU
+        return dict(zip(every, values, strict=True))
+
+
+def weighed(terms: dict[str, Tensor], weights: Mapping[str, float], iou: Tensor, hit: Tensor) -> Losses:
+    """The losses of terms and their weights."""
+    total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    return Losses(total, terms, iou.detach(), hit.detach())
+
+
+def summed(frames: Sequence[Losses]) -> Losses:
+    """Those of all searched frames: terms are added, IoU and hits averaged."""
+    if len(frames) == 1:
+        return frames[0]
+    total, iou, hit = (torch.stack([getattr(found, name) for found in frames]) for name in ("total", "iou", "hit"))
+    terms = {name: torch.stack([found.terms[name] for found in frames]).sum() for name in frames[0].terms}
+    return Losses(total.sum(), terms, iou.mean(), hit.mean())
+
+
+def is_near(cell: Tensor, column: Tensor, row: Tensor, cells: int) -> Tensor:
+    """Whether cells (B,), counted row by row, lie within one column and row of others, (B,) bool."""
+    return ((cell % cells - column).abs() <= 1) & ((cell // cells - row).abs() <= 1)
 
 
 def target_cells(boxes: Tensor, cells: int) -> tuple[Tensor, Tensor]:
@@ -95,23 +118,25 @@ def corners(boxes: Tensor) -> Tensor:
 
 
 def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU (0..1) and generalised IoU (-1..1; arXiv 1902.09630) of corner boxes, each (B,)."""
-    area_a, area_b = ((c[:, 2:] - c[:, :2]).prod(dim=1) for c in (a, b))
-    common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(dim=1)
-    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
+    """IoU (0..1) and generalised IoU (-1..1; arXiv 1902.09630) of corner boxes (.., 4), each (..)."""
+    area_a, area_b = ((c[..., 2:] - c[..., :2]).prod(dim=-1) for c in (a, b))
+    common = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(dim=-1)
+    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(dim=-1)
     union = area_a + area_b - common
     iou = common / union.clamp(min=_EPS)
     return iou, iou - (hull - union) / hull.clamp(min=_EPS)
 
 
-def tracking_loss(maps: tuple[Tensor, Tensor, Tensor], boxes: Tensor, positive: Tensor, weights: LossWeights) -> Losses:
-    """The loss of a batch; a pair that is not positive has a score target of zero and no box loss.
+def tracking_loss(
+    maps: tuple[Tensor, Tensor, Tensor], boxes: Tensor, positive: Tensor, weights: Mapping[str, float]
+) -> Losses:
+    """The loss of a batch; a sample that is not positive has a score target of zero and no box loss.
 
     Args:
         maps: score, size, offset.
         boxes: (B, 4) targets.
         positive: (B,) bool.
-        weights: of the three terms.
+        weights: of the terms focal, l1 and giou.
     """
     score, size, offset = (m.float() for m in maps)
     # In bfloat16 the network's own limit of 1 - 1e-4 is 1, whose logarithm the loss cannot bear.
@@ -124,10 +149,7 @@ def tracking_loss(maps: tuple[Tensor, Tensor, Tensor], boxes: Tensor, positive: 
     count = positive.sum().clamp(min=1)
     l1_term = ((found - wanted).abs().mean(dim=1) * positive).sum() / count
     giou_term = ((1 - giou) * positive).sum() / count
-    total = weights.focal * focal + weights.l1 * l1_term + weights.giou * giou_term
     with torch.no_grad():
-        best = score[:, 0].flatten(1).argmax(dim=1)
-        near = ((best % cells - column).abs() <= 1) & ((best // cells - row).abs() <= 1)
-        hit = (near & positive).sum() / count
+        hit = (is_near(score[:, 0].flatten(1).argmax(dim=1), column, row, cells) & positive).sum() / count
         mean_iou = (iou * positive).sum() / count
-    return Losses(total, focal, l1_term, giou_term, mean_iou, hit)
+    return weighed({"focal": focal, "l1": l1_term, "giou": giou_term}, weights, mean_iou, hit)

@@ -1,13 +1,14 @@
-"""Pairs of a template and a search crop with the target's box, drawn from a catalog, and their batches.
+"""Samples: frames in which a target is known, frames in which it is sought, and its box in all, from a catalog.
 
-    clip      two frames of one object, up to `gap` apart
-    still     one picture of an object, cut twice
+    clip      frames of one object, up to `gap` apart
+    still     one picture of an object, cut several times
     region    a random region of a picture without a box, as if it were an object
     paste     an object cut out and laid over another picture
-    negative  template of one object, search crop around another of another video: nothing to be found
+    negative  templates of one object, search crops around another of another video: nothing to be found
 
-Sample i is always the same: it has random numbers of its own, from (seed, index), so it depends on neither the number
-of worker processes nor their order.
+How many frames and images there are, and how a crop is cut, the tracker's method says. Sample i is always the same: it
+has random numbers of its own, from (seed, index), so it depends on neither the number of worker processes nor their
+order.
 """
 
 from __future__ import annotations
@@ -23,71 +24,81 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edgetrack.box import Box, jitter
 from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.processes import isolated_children
-from edgetrack.runtime.crop import Image, square_around
+from edgetrack.runtime.crop import CropRule, Image
 from edgetrack.training import augment
-from edgetrack.training.augment import Augmentation, cut, into_square, mirrored, paste
+from edgetrack.training.augment import mirrored, paste
 from edgetrack.training.catalog import Catalog, TrainingClip, View, load
+from edgetrack.training.method import Batch, Method, Words
 from edgetrack.training.settings import TrainConfig
 
 _T = TypeVar("_T")
 
 
 class Pair(NamedTuple):
-    """A training sample.
+    """A sample: T template frames and R searched ones, M images a frame.
 
     Attributes:
-        template, search: uint8 (size, size, 3) BGR.
-        box: float32 (4,): the target's centre x, y and width, height in fractions of the search crop.
-        positive: whether the search crop shows the template's object.
+        templates: uint8 (T, M, s, s, 3) BGR.
+        template_boxes: float32 (T, 4): the target's centre x, y and width, height in fractions of the crop.
+        searches: uint8 (R, M, S, S, 3) BGR.
+        boxes: float32 (R, 4): the target in them.
+        positive: whether the searched frames show the templates' object.
+        words: what is said of it, see `Method.read`.
     """
 
-    template: Image
-    search: Image
-    box: NDArray[np.float32]
+    templates: Image
+    template_boxes: NDArray[np.float32]
+    searches: Image
+    boxes: NDArray[np.float32]
     positive: bool
+    words: Words
 
 
-class _Scenes(NamedTuple):
-    """Two pictures with a box in each, before anything is cut."""
+class Look(NamedTuple):
+    """A picture with a box, before anything is cut: uint8 (H, W, 3 M)."""
 
-    first: Image
-    first_box: Box
-    second: Image
-    second_box: Box
+    image: Image
+    box: Box
+
+
+class Scenes(NamedTuple):
+    """Templates and searched frames in order, and what is said of the target."""
+
+    templates: tuple[Look, ...]
+    searches: tuple[Look, ...]
+    text: str = ""
     positive: bool = True
 
 
 class PairMaker:
-    """Draws pairs; cheap to copy to a worker, since pictures are read when they are needed.
+    """Draws samples; cheap to copy to a worker, since pictures are read when they are needed.
 
     Args:
         catalog: what to draw from.
-        config: crops, jitters, mix, gap and seed.
+        config: crops, jitters, augmentation, mix, gap and seed.
         search_size: pixels of the search crop.
-        looks: augmentations.
+        method: how many frames and images there are, and how they are cut.
 
     Raises:
-        SourceError: no kind of pair with a weight can be made from the catalog.
+        SourceError: no kind of sample with a weight can be made from the catalog.
     """
 
-    def __init__(
-        self, catalog: Catalog, config: TrainConfig, search_size: int, looks: Augmentation | None = None
-    ) -> None:
-        self.catalog = catalog
-        self.looks = looks or Augmentation()
-        self.seed, self.gap = config.seed, config.gap
+    def __init__(self, catalog: Catalog, config: TrainConfig, search_size: int, method: Method) -> None:
+        self.catalog, self.method = catalog, method
+        self.seed, self.gap, self.augmentation = config.seed, config.schedule.gap, config.schedule.augmentation
         self.template_rule, self.search_rule = config.template, config.search_rule(search_size)
         self.centre_jitter, self.scale_jitter = config.jitter_at(search_size), config.scale_jitter
         self.moving = tuple(s for s in catalog.sequences if len(s.views) > 1)
         # Pictures of one object each; where there are only clips, their frames serve as stills.
         self.still = tuple(s for s in catalog.sequences if len(s.views) == 1) or catalog.sequences
-        self.kinds = _possible(config.mix, catalog, self.moving)
+        # Of a region nothing is said.
+        self.unlabelled = () if method.reads_text else tuple(filter(method.takes, catalog.unlabelled))
+        self.kinds = _possible(config.mix, catalog, bool(self.moving), bool(self.unlabelled))
         total = sum(self.kinds.values())
         self._bounds = np.cumsum([weight / total for weight in self.kinds.values()])
 
@@ -103,7 +114,7 @@ class PairMaker:
             SourceInterruptedError: a picture can no longer be read.
         """
         rng = np.random.default_rng([self.seed, index])
-        draw: dict[str, Callable[[np.random.Generator], _Scenes]] = {
+        draw: dict[str, Callable[[np.random.Generator], Scenes]] = {
             "clip": self._clip,
             "still": self._still,
             "region": self._region,
@@ -112,40 +123,56 @@ class PairMaker:
         }
         return self._finish(draw[self.kind_of(rng)](rng), rng)
 
-    def _clip(self, rng: np.random.Generator) -> _Scenes:
-        views = _one_of(self.moving, rng).views
-        first = int(rng.integers(len(views)))
-        low, high = max(0, first - self.gap), min(len(views) - 1, first + self.gap)
+    def _clip(self, rng: np.random.Generator) -> Scenes:
+        clip = _one_of(self.moving, rng)
+        known, sought = self._places(len(clip.views), rng)
+        looks = {place: self._look(clip.views[place]) for place in {*known, *sought}}
+        return Scenes(tuple(looks[n] for n in known), tuple(looks[n] for n in sought), clip.text)
+
+    def _places(self, length: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Which frames of a clip: templates from the first towards the first searched one, searched ones on from there.
+
+        The first template and the first searched frame lie up to `gap` apart, in either direction of time.
+        """
+        first = int(rng.integers(length))
+        low, high = max(0, first - self.gap), min(length - 1, first + self.gap)
         second = int(rng.integers(low, high))
         second += second >= first
-        return _Scenes(*_look(views[first]), *_look(views[second]))
+        way = 1 if second > first else -1
+        known = [int(rng.integers(abs(second - first))) for _ in range(self.method.templates - 1)]
+        sought = [second]
+        for _ in range(self.method.searches - 1):
+            room = length - 1 - sought[-1] if way > 0 else sought[-1]
+            sought.append(sought[-1] + way * int(rng.integers(1, min(room, self.gap) + 1)) if room else sought[-1])
+        return [first, *(first + way * step for step in sorted(known))], sought
 
-    def _still(self, rng: np.random.Generator) -> _Scenes:
-        image, box = _look(_one_of(_one_of(self.still, rng).views, rng))
-        return _Scenes(image, box, image, box)
+    def _still(self, rng: np.random.Generator) -> Scenes:
+        clip = _one_of(self.still, rng)
+        return self._same(self._look(_one_of(clip.views, rng)), clip.text)
 
-    def _region(self, rng: np.random.Generator) -> _Scenes:
-        image = load(_one_of(self.catalog.unlabelled, rng))
+    def _same(self, look: Look, text: str) -> Scenes:
+        return Scenes((look,) * self.method.templates, (look,) * self.method.searches, text)
+
+    def _region(self, rng: np.random.Generator) -> Scenes:
+        image = load(_one_of(self.unlabelled, rng), self.method.images)
         height, width = image.shape[:2]
         side = rng.uniform(0.12, 0.35) * min(height, width)
         stretch = np.exp(0.35 * rng.standard_normal())
         w, h = min(side * stretch, 0.8 * width), min(side / stretch, 0.8 * height)
         box = Box(rng.uniform(0, width - w), rng.uniform(0, height - h), w, h)
-        return _Scenes(image, box, image, box)
+        return self._same(Look(image, box), "")
 
-    def _paste(self, rng: np.random.Generator) -> _Scenes:
-        sequence = _one_of(self.catalog.sequences, rng)
-        image, box = _look(_one_of(sequence.views, rng))
-        if self.catalog.unlabelled:
-            picture = _one_of(self.catalog.unlabelled, rng)
-        else:
-            picture = _one_of(self._other(sequence, rng).views, rng).picture
-        return _Scenes(image, box, *paste(image, box, load(picture), rng))
+    def _paste(self, rng: np.random.Generator) -> Scenes:
+        clip = _one_of(self.catalog.sequences, rng)
+        look = self._look(_one_of(clip.views, rng))
+        picture = _one_of(self.unlabelled or [view.picture for view in self._other(clip, rng).views], rng)
+        pasted = Look(*paste(*look, load(picture, self.method.images), rng))
+        return Scenes((look,) * self.method.templates, (pasted,) * self.method.searches, clip.text)
 
-    def _negative(self, rng: np.random.Generator) -> _Scenes:
-        sequence = _one_of(self.catalog.sequences, rng)
-        other = self._other(sequence, rng)
-        return _Scenes(*_look(_one_of(sequence.views, rng)), *_look(_one_of(other.views, rng)), positive=False)
+    def _negative(self, rng: np.random.Generator) -> Scenes:
+        clip = _one_of(self.catalog.sequences, rng)
+        known, sought = (self._look(_one_of(views, rng)) for views in (clip.views, self._other(clip, rng).views))
+        return Scenes((known,) * self.method.templates, (sought,) * self.method.searches, clip.text, positive=False)
 
     def _other(self, sequence: TrainingClip, rng: np.random.Generator) -> TrainingClip:
         """Of another video; the first one in a random direction, so that one is always found."""
@@ -154,41 +181,56 @@ class PairMaker:
         turned = (every[(start + step) % len(every)] for step in range(len(every)))
         return next(s for s in turned if s.video != sequence.video)
 
-    def _finish(self, scenes: _Scenes, rng: np.random.Generator) -> Pair:
-        """Cut, mirror, recolour, blur, cover."""
-        template, _ = cut(scenes.first, scenes.first_box, self.template_rule)
-        around = jitter(scenes.second_box, rng, self.centre_jitter, self.scale_jitter)
-        search, _ = cut(scenes.second, around, self.search_rule)
-        box = into_square(scenes.second_box, square_around(around, self.search_rule.factor))
-        if rng.random() < self.looks.flip:
-            template, search = (cast(Image, cv2.flip(crop, 1)) for crop in (template, search))
-            box = mirrored(box)
-        if rng.random() < self.looks.grey:
-            template, search = augment.grey(template), augment.grey(search)
-        if rng.random() < self.looks.occlude:
-            search = augment.occluded(search, box, rng)
+    def _look(self, view: View) -> Look:
+        return Look(load(view.picture, self.method.images), view.box)
+
+    def _cut(self, look: Look, around: Box, rule: CropRule) -> Look:
+        """The crop, (size, size, 3 M), and the target in fractions of it."""
         crops = []
-        for crop in (template, search):
-            crop = augment.recolour(crop, rng, self.looks)
-            crops.append(augment.blurred(crop, rng) if rng.random() < self.looks.blur else crop)
-        cx, cy = box.center
-        return Pair(crops[0], crops[1], np.array([cx, cy, box.w, box.h], np.float32), scenes.positive)
+        for first in range(0, 3 * self.method.images, 3):
+            crop, mapping = self.method.crop(np.ascontiguousarray(look.image[..., first : first + 3]), around, rule)
+            crops.append(crop)
+        return Look(np.concatenate(crops, axis=2), Box(*(value / rule.size for value in mapping.to_crop(look.box))))
+
+    def _finish(self, scenes: Scenes, rng: np.random.Generator) -> Pair:
+        """Cut, mirror, recolour, blur, cover."""
+        change, count = self.augmentation, len(scenes.templates)
+        looks = [self._cut(look, look.box, self.template_rule) for look in scenes.templates]
+        for look in scenes.searches:
+            around = jitter(look.box, rng, self.centre_jitter, self.scale_jitter)
+            looks.append(self._cut(look, around, self.search_rule))
+        if rng.random() < change.flip:
+            looks = [Look(cast(Image, cv2.flip(crop, 1)), mirrored(box)) for crop, box in looks]
+        if rng.random() < change.grey:
+            looks = [Look(augment.grey(crop), box) for crop, box in looks]
+        if rng.random() < change.occlude:
+            looks[count:] = [Look(augment.occluded(crop, box, rng), box) for crop, box in looks[count:]]
+        crops = []
+        for crop, _ in looks:
+            crop = augment.recolour(crop, rng, change)
+            crop = augment.blurred(crop, rng) if rng.random() < change.blur else crop
+            crops.append(np.stack(np.split(crop, self.method.images, axis=2)))
+        boxes = np.array([[*box.center, box.w, box.h] for _, box in looks], np.float32)
+        words = self.method.read(scenes.text)
+        return Pair(
+            np.stack(crops[:count]), boxes[:count], np.stack(crops[count:]), boxes[count:], scenes.positive, words
+        )
 
 
-def _possible(mix: dict[str, float], catalog: Catalog, moving: tuple[TrainingClip, ...]) -> dict[str, float]:
+def _possible(mix: dict[str, float], catalog: Catalog, moving: bool, unlabelled: bool) -> dict[str, float]:
     several = len({sequence.video for sequence in catalog.sequences}) > 1
     can = {
-        "clip": bool(moving),
+        "clip": moving,
         "still": bool(catalog.sequences),
-        "region": bool(catalog.unlabelled),
-        "paste": bool(catalog.sequences) and (several or bool(catalog.unlabelled)),
+        "region": unlabelled,
+        "paste": bool(catalog.sequences) and (several or unlabelled),
         "negative": several,
     }
     kinds = {kind: weight for kind, weight in mix.items() if weight > 0 and can[kind]}
     if not kinds or set(kinds) == {"negative"}:
         wanted = ", ".join(kind for kind, weight in mix.items() if weight > 0)
         raise SourceError(
-            f"no pairs can be made: {catalog.text()}; the mix asks for {wanted}. Give more data or another --mix"
+            f"no samples can be made: {catalog.text()}; the mix asks for {wanted}. Give more data or another --mix"
         )
     return kinds
 
@@ -197,16 +239,8 @@ def _one_of(items: Sequence[_T], rng: np.random.Generator) -> _T:
     return items[int(rng.integers(len(items)))]
 
 
-def _look(view: View) -> tuple[Image, Box]:
-    return load(view.picture), view.box
-
-
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Templates and searches, uint8 (B, size, size, 3) BGR; boxes float32 (B, 4); positive, bool (B,)."""
-
-
 class _PairSet(Dataset[Pair | SourceInterruptedError]):
-    """A pair maker as an endless dataset; errors are passed on as values, so that they keep their message."""
+    """A maker of samples as an endless dataset; errors are passed on as values, so that they keep their message."""
 
     def __init__(self, maker: PairMaker) -> None:
         self.maker = maker
@@ -219,26 +253,25 @@ class _PairSet(Dataset[Pair | SourceInterruptedError]):
 
 
 def _collate(items: list[Pair | SourceInterruptedError]) -> Batch | SourceInterruptedError:
-    """Pairs as one batch, or the first error among them."""
+    """Samples as one batch, or the first error among them."""
     pairs = []
     for item in items:
         if isinstance(item, SourceInterruptedError):
             return item
         pairs.append(item)
-    templates, searches, boxes = (torch.from_numpy(np.stack([p[n] for p in pairs])) for n in range(3))
-    return templates, searches, boxes, torch.tensor([p.positive for p in pairs])
+    return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*pairs, strict=True)))
 
 
 def batches(maker: PairMaker, first: int, batch: int, workers: int, *, pinned: bool = False) -> Iterator[Batch]:
-    """Batches without an end, from pair number `first` on.
+    """Batches without an end, from sample number `first` on.
 
     Workers are spawned, not forked: a fork of a process that has computed with threads can hang.
 
     Args:
-        maker: what makes a pair.
-        first: number of the first pair.
-        batch: pairs per batch.
-        workers: number of processes; 0 makes pairs in this one.
+        maker: what makes a sample.
+        first: number of the first sample.
+        batch: samples per batch.
+        workers: number of processes; 0 makes samples in this one.
         pinned: keep batches in memory that a GPU copies from directly.
 
     Raises:

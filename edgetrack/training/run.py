@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -15,11 +15,10 @@ import torch
 
 from edgetrack import __version__
 from edgetrack.errors import EdgetrackError, UsageError
-from edgetrack.export.recipe import UNTRAINED, Recipe, find_recipe
-from edgetrack.export.weights import fill
-from edgetrack.models.base import find_model
+from edgetrack.export.recipe import find_recipe
+from edgetrack.models.base import make_network
 from edgetrack.resources import usable_cores
-from edgetrack.training.catalog import hold_out, verified
+from edgetrack.training.catalog import Catalog, TrainingClip, hold_out, verified
 from edgetrack.training.checkpoint import (
     CSV,
     JSON,
@@ -31,45 +30,12 @@ from edgetrack.training.checkpoint import (
     read_log,
     read_position,
 )
-from edgetrack.training.loop import BEST, WEIGHTS, Callbacks, Intervals, Trainer
-from edgetrack.training.settings import (
-    TrainConfig,
-    TrainDevice,
-    TrainOverrides,
-    differences,
-    find_device,
-    initialise,
-    resolve,
-)
+from edgetrack.training.loop import BEST, WEIGHTS, Callbacks, Trainer
+from edgetrack.training.method import Method, find_method
+from edgetrack.training.optimization import trained
+from edgetrack.training.settings import TrainConfig, TrainDevice, TrainRequest, differences, find_device, resolve
 from edgetrack.training.sources import read_data
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What to train.
-
-    Attributes:
-        tracker: a recipe's name, or the path of a recipe file.
-        data: shards, folders of shards, sequence folders or folders of those.
-        output: folder of the state, the weights and the log; a training in it is resumed.
-        init: checkpoint to start from (official format or safetensors), or `default`; None: from scratch.
-        held_out: number of sequences that are not trained on, but tracked at intervals.
-        device: `cpu`, `cuda:0`; None: a GPU where there is one.
-        workers, threads: processes that make pairs, threads that compute; None: chosen for this machine.
-        restart: delete the training that is in `output`.
-    """
-
-    tracker: str
-    data: tuple[Path, ...]
-    output: Path
-    overrides: TrainOverrides = field(default_factory=TrainOverrides)
-    init: str | None = None
-    held_out: int = 4
-    device: str | None = None
-    workers: int | None = None
-    threads: int | None = None
-    restart: bool = False
-    intervals: Intervals = field(default_factory=Intervals)
+from edgetrack.training.start import check_start, start
 
 
 @dataclass(frozen=True)
@@ -129,39 +95,40 @@ def train(request: TrainRequest, callbacks: Callbacks | None = None) -> TrainOut
     """
     callbacks = callbacks or Callbacks()
     recipe = find_recipe(request.tracker)
-    config = resolve(recipe, request.overrides)
-    if request.init == UNTRAINED:
-        raise UsageError("--init untrained is no start for a training; leave --init out to train from scratch")
-    recipe.choose_weights(request.init)
+    config = resolve(recipe, request)
+    method = find_method(recipe)
+    for phase in config.phases:
+        method.check_size(phase.search_size)
+    check_start(recipe, request.init, request.init_backbone)
     if request.held_out < 0:
         raise UsageError(f"--held-out is {request.held_out}; expected 0 or more")
-    device = TrainDevice(find_device(request.device), config.precision)
+    device = TrainDevice(find_device(request.device), config.schedule.precision)
     workers = _choose_workers(request, device)
     _prepare_output(request)
     signals = StopSignals()
     with signals.watching():
         callbacks.on_event("reading and checking the data")
-        found = verified(read_data(request.data), ", ".join(map(str, request.data)))
-        for reason in found.skipped:
+        catalog, held_out = _read(request, method)
+        for reason in catalog.skipped:
             callbacks.on_event(f"left out: {reason}")
-        catalog, held_out = hold_out(found, request.held_out)
         names = [clip.name for clip in held_out]
         callbacks.on_event(f"training on {catalog.text()}; held out: {', '.join(names) or 'nothing'}")
         outer = callbacks.stop
         callbacks.stop = lambda: signals.number is not None or outer()
-        trainer, start = _make_trainer(request, recipe, config, device, callbacks)
-        callbacks.on_event(f"{start}; on {device.device} in {device.precision} with {workers} workers")
+        trainer, begun = _make_trainer(request, method, config, device, callbacks)
+        callbacks.on_event(f"{begun}; on {device.device} in {device.precision} with {workers} workers")
+        callbacks.on_event(config.text())
         trainer.log.segments.append(
             LogSegment(
                 from_step=trainer.position.step,
                 data=[path.name for path in request.data],
                 catalog=catalog.text(),
                 held_out=names,
-                skipped=list(found.skipped),
+                skipped=list(catalog.skipped),
                 device=str(device.device),
                 threads=torch.get_num_threads(),
                 workers=workers,
-                start=start,
+                start=begun,
                 versions={
                     "edgetrack": __version__,
                     "torch": str(torch.__version__),
@@ -181,6 +148,13 @@ def train(request: TrainRequest, callbacks: Callbacks | None = None) -> TrainOut
         seconds=trainer.position.seconds,
         ao=checks[-1]["ao"] if checks else None,
     )
+
+
+def _read(request: TrainRequest, method: Method) -> tuple[Catalog, tuple[TrainingClip, ...]]:
+    """The data, without the sequences that are held out, and those; what the method needs of them is there."""
+    catalog = read_data(request.data)
+    method.check_clips(catalog.sequences)
+    return hold_out(verified(catalog, ", ".join(map(str, request.data)), method.images), request.held_out)
 
 
 def _choose_workers(request: TrainRequest, device: TrainDevice) -> int:
@@ -210,30 +184,44 @@ def _prepare_output(request: TrainRequest) -> None:
 
 
 def _make_trainer(
-    request: TrainRequest, recipe: Recipe, config: TrainConfig, device: TrainDevice, callbacks: Callbacks
+    request: TrainRequest, method: Method, config: TrainConfig, device: TrainDevice, callbacks: Callbacks
 ) -> tuple[Trainer, str]:
     """A trainer that begins where the training stopped, and where its weights are from."""
-    network = find_model(recipe.family_name).Network()
-    folder = request.output
+    recipe, folder = method.recipe, request.output
+    network = make_network(recipe.family_name, recipe.configuration)
     state = find_state(folder)
+    begun, log = "", None
     if state is None:
-        if request.init is None:
-            initialise(network, config.initial, config.seed)
-            start = f"started from scratch with seed {config.seed}"
-        else:
-            info = fill(network, recipe, request.init)
-            start = f"started from {info.file}, sha256 {info.sha256}"
-        return Trainer(network, config, device, folder, intervals=request.intervals, callbacks=callbacks), start
-    position, before = read_position(state)
+        begun = start(network, method, config.seed, request.init, request.init_backbone)
+    else:
+        _refuse_if_changed(folder, read_position(state)[1], config)
+        log = read_log(folder)
+    trainer = Trainer(
+        network, method, config, device, folder, intervals=request.intervals, callbacks=callbacks, log=log
+    )
+    if state is not None:
+        resume(trainer, state)
+        begun = f"resumed at step {trainer.position.step}"
+    return trainer, begun
+
+
+def _refuse_if_changed(folder: Path, before: TrainConfig, config: TrainConfig) -> None:
     if changed := differences(before, config):
         lines = "".join(f"\n  {name}: was {was}, now {now}" for name, (was, now) in changed.items())
         raise UsageError(
             f"the training in {folder} was started with other settings:{lines}\nGive the same ones to go on with it, "
             "--restart to start over, or another --out (with --init to start from its weights)"
         )
-    log = read_log(folder)
-    trainer = Trainer(network, config, device, folder, intervals=request.intervals, callbacks=callbacks, log=log)
-    load_state(state, trainer.network, trainer.optimizer, trainer.average, position)
+
+
+def resume(trainer: Trainer, state: Path) -> None:
+    """Let a new trainer go on from a saved state.
+
+    Raises:
+        CheckpointError: the state cannot be read, or is of another network.
+    """
+    position, _ = read_position(state)
+    parameters = trained(trainer.network, trainer.method)
+    load_state(state, trainer.network, parameters, trainer.optimizer, trainer.average, position)
     trainer.position = position
     trainer.log.cut(position.step)
-    return trainer, f"resumed at step {position.step}"

@@ -1,20 +1,19 @@
-"""What decides the numbers of a training: recipe and overrides, device, learning rate, weight average."""
+"""What decides the numbers of a training: the request, and what recipe and request come to."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
-from edgetrack.export.recipe import LossWeights, Recipe, Schedule, Training
+from edgetrack.export.recipe import PhaseShare, Recipe, Schedule
 from edgetrack.io import parse_duration
 from edgetrack.runtime.crop import CropRule
 
@@ -22,10 +21,61 @@ AutocastPrecision = Literal["bf16", "fp32"]
 DEFAULT_MIX = {"clip": 0.60, "still": 0.25, "region": 0.15, "paste": 0.0, "negative": 0.05}
 KINDS = tuple(DEFAULT_MIX)
 DEFAULT_DURATION_S = 74 * 60.0
-STRIDE = 32
-"""Search crops are multiples of this: an even number of cells at stride 16."""
-COSINE_FLOOR = 0.01
-STEP_AT, STEP_FACTOR = 0.8, 0.1
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often things happen: rows of the log in steps, the rest in seconds; `stop_after` ends this run."""
+
+    log_steps: int = 20
+    save_s: float = 120.0
+    validate_s: float = 600.0
+    stop_after_s: float = math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What a user asks for: the one carrier of the options of a training. None leaves a choice to the recipe.
+
+    Attributes:
+        tracker: a recipe's name, or the path of a recipe file.
+        data: shards, folders of shards, sequence folders or folders of those.
+        output: folder of the state, the weights and the log; a training in it is resumed.
+        init: checkpoint to start from (official format or safetensors), or `default`; None: from scratch.
+        init_backbone: files of a pretrained backbone to start from, with commas between them.
+        held_out: number of sequences that are not trained on, but tracked at intervals.
+        device: `cpu`, `cuda:0`; None: a GPU where there is one.
+        workers, threads: processes that make samples, threads that compute; None: chosen for this machine.
+        restart: delete the training that is in `output`.
+        phases: texts such as `128:26m`, `256:0.8h` or `256:2000` (steps).
+        duration_s, steps: length of the whole training, shared by the recipe's phases.
+        mix: texts such as `clip=0.6`; kinds that are not named keep their weight.
+        schedule: one of the recipe's; the rest takes the place of its numbers.
+    """
+
+    tracker: str
+    data: tuple[Path, ...] = ()
+    output: Path = Path()
+    init: str | None = None
+    init_backbone: str | None = None
+    held_out: int = 4
+    device: str | None = None
+    workers: int | None = None
+    threads: int | None = None
+    restart: bool = False
+    intervals: Intervals = field(default_factory=Intervals)
+    seed: int = 0
+    phases: tuple[str, ...] = ()
+    duration_s: float | None = None
+    steps: int | None = None
+    batch: int | None = None
+    schedule: str | None = None
+    lr: float | None = None
+    backbone_rate: float | None = None
+    average: int | None = None
+    gap: int | None = None
+    precision: AutocastPrecision | None = None
+    mix: tuple[str, ...] = ()
 
 
 class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,29 +92,23 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         template, search: published crop rules; a smaller search crop has a smaller factor, so the same object scale.
-        clip_margin: pixels of a box that stay in the frame, where held-out sequences are tracked.
-        mix: weight of each kind of pair (see `edgetrack.training.pairs`).
-        gap: how many frames apart the two pictures of a clip may be.
-        memory: horizon of the moving average of the weights, in steps.
-        backbone_rate: factor on the learning rate of tensors under the recipe's `backbone` prefix.
+        schedule: the recipe's, with what the request puts in place of its numbers.
+        mix: weight of each kind of sample (see `edgetrack.training.pairs`).
+        loss, backbone, undecayed, initial: see `edgetrack.export.recipe.Training`.
     """
 
     tracker: str
     seed: int
     phases: tuple[Phase, ...]
     schedule: Schedule
-    loss: LossWeights
+    mix: dict[str, float]
     template: CropRule
     search: CropRule
-    clip_margin: float
     centre_jitter: float
     scale_jitter: float
-    mix: dict[str, float]
-    gap: int
-    memory: int
-    precision: AutocastPrecision
+    loss: dict[str, float]
     backbone: str
-    backbone_rate: float
+    undecayed: tuple[str, ...]
     initial: dict[str, float]
 
     def search_rule(self, size: int) -> CropRule:
@@ -75,104 +119,108 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """The centre jitter at that size: the target's centre stays inside the crop."""
         return self.centre_jitter * size / self.search.size
 
-
-class TrainOverrides(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user may choose; None leaves it to the recipe.
-
-    Attributes:
-        phases: texts such as `128:26m`, `256:0.8h` or `256:2000` (steps).
-        duration_s, steps: length of the whole training, shared by the recipe's phases.
-        mix: texts such as `clip=0.6`; kinds that are not named keep their weight.
-    """
-
-    seed: int = 0
-    phases: tuple[str, ...] = ()
-    duration_s: float | None = None
-    steps: int | None = None
-    batch: int | None = None
-    schedule: str | None = None
-    lr: float | None = None
-    mix: tuple[str, ...] = ()
-    gap: int = 12
-    memory: int = 200
-    precision: AutocastPrecision = "bf16"
-    backbone_rate: float = 1.0
+    def text(self) -> str:
+        """The schedule with each value named, for people, on one line."""
+        plan, rate = self.schedule, f"rate {self.schedule.lr:g}"
+        if plan.backbone_rate != 1:
+            rate += f" (backbone x {plan.backbone_rate:g})"
+        course = (
+            f"cosine to x {plan.floor:g}" if plan.course == "cosine" else f"x {plan.drop:g} from {plan.drop_at:.0%}"
+        )
+        momentum = f" with momentum {plan.momentum:g}" if plan.optimizer == "sgd" else ""
+        frozen = f", backbone frozen up to {plan.backbone_from:.0%}" if plan.backbone_from else ""
+        phases = ", ".join(f"{p.amount:g} {p.unit} at {p.search_size} pixels, batch {p.batch}" for p in self.phases)
+        mix = ", ".join(f"{kind} {weight:g}" for kind, weight in self.mix.items() if weight)
+        loss = ", ".join(f"{weight:g} x {term}" for term, weight in self.loss.items())
+        return (
+            f"{plan.optimizer}{momentum}, {rate}, warm-up {plan.warmup} steps, {course}{frozen}, decay "
+            f"{plan.weight_decay:g}, gradient clip {plan.clip:g}, {plan.precision}; {phases}; average over "
+            f"{plan.average} steps; loss {loss}; samples {mix}, up to {plan.gap} frames apart"
+        )
 
 
-def resolve(recipe: Recipe, overrides: TrainOverrides) -> TrainConfig:
-    """Recipe and overrides as a configuration.
+def resolve(recipe: Recipe, request: TrainRequest) -> TrainConfig:
+    """Recipe and request as a configuration.
 
     Raises:
-        UsageError: the tracker cannot be trained, or an override has no meaning.
+        UsageError: the tracker cannot be trained, or an option has no meaning.
     """
     training = recipe.training
     if training is None:
         raise UsageError(f"recipe {recipe.name!r} has no [training] section, so it cannot be trained")
-    _check(overrides)
-    name = next(iter(training.schedules)) if overrides.schedule is None else overrides.schedule
+    _check(request)
+    name = next(iter(training.schedules)) if request.schedule is None else request.schedule
     if name not in training.schedules:
         raise UnknownNameError.of("schedule", name, training.schedules)
-    schedule = training.schedules[name]
+    chosen = {key: getattr(request, key) for key in ("lr", "backbone_rate", "average", "gap", "precision")}
+    given = {key: value for key, value in chosen.items() if value is not None}
+    schedule = msgspec.structs.replace(training.schedules[name], **given)
     number = {key: float(value) for key, value in recipe.procedure.items() if not isinstance(value, str)}
+    search = CropRule(number["search_factor"], int(number["search_size"]))
     return TrainConfig(
         tracker=recipe.name,
-        seed=overrides.seed,
-        phases=_phases(training, overrides),
-        schedule=schedule if overrides.lr is None else msgspec.structs.replace(schedule, lr=overrides.lr),
-        loss=training.loss,
-        template=CropRule(number["template_factor"], int(number["template_size"])),
-        search=CropRule(number["search_factor"], int(number["search_size"])),
-        clip_margin=number["clip_margin"],
+        seed=request.seed,
+        phases=_phases(schedule, schedule.phases or training.phases, request),
+        schedule=schedule,
+        mix=parse_mix(request.mix, schedule.mix),
+        # A tracker with one crop rule cuts its memories with it.
+        template=CropRule(number.get("template_factor", search.factor), int(number.get("template_size", search.size))),
+        search=search,
         centre_jitter=training.centre_jitter,
         scale_jitter=training.scale_jitter,
-        mix=parse_mix(overrides.mix),
-        gap=overrides.gap,
-        memory=overrides.memory,
-        precision=overrides.precision,
+        loss=training.loss,
         backbone=training.backbone,
-        backbone_rate=overrides.backbone_rate,
+        undecayed=training.undecayed,
         initial=training.initial,
     )
 
 
-def _check(overrides: TrainOverrides) -> None:
-    if sum((bool(overrides.phases), overrides.duration_s is not None, overrides.steps is not None)) > 1:
+def _check(request: TrainRequest) -> None:
+    if sum((bool(request.phases), request.duration_s is not None, request.steps is not None)) > 1:
         raise UsageError("--phase, --minutes and --steps exclude each other; --phase gives each phase its own length")
     positive: dict[str, float | None] = {
-        "--minutes": overrides.duration_s,
-        "--steps": overrides.steps,
-        "--batch": overrides.batch,
-        "--lr": overrides.lr,
-        "--gap": overrides.gap,
-        "--memory": overrides.memory,
-        "--backbone-rate": overrides.backbone_rate,
+        "--minutes": request.duration_s,
+        "--steps": request.steps,
+        "--batch": request.batch,
+        "--lr": request.lr,
+        "--gap": request.gap,
+        "--memory": request.average,
+        "--backbone-rate": request.backbone_rate,
     }
     for option, value in positive.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{option} is {value}; expected a number above 0")
-    if overrides.seed < 0:
-        raise UsageError(f"--seed is {overrides.seed}; expected a whole number of at least 0")
+    if request.seed < 0:
+        raise UsageError(f"--seed is {request.seed}; expected a whole number of at least 0")
 
 
-def _phases(training: Training, overrides: TrainOverrides) -> tuple[Phase, ...]:
-    if overrides.phases:
-        batches = {share.search_size: share.batch for share in training.phases}
-        default = training.phases[-1].batch
+def _phases(schedule: Schedule, shares: Sequence[PhaseShare], request: TrainRequest) -> tuple[Phase, ...]:
+    if request.phases:
+        batches = {share.search_size: share.batch for share in shares}
+        default = shares[-1].batch
         phases = []
-        for text in overrides.phases:
+        for text in request.phases:
             size, amount, unit = parse_phase(text)
-            phases.append(Phase(size, overrides.batch or batches.get(size, default), amount, unit))
+            phases.append(Phase(size, request.batch or batches.get(size, default), amount, unit))
         if len({phase.unit for phase in phases}) > 1:
             raise UsageError("some phases are given in time and some in steps; give all of them in one of the two")
         return tuple(phases)
-    total = sum(share.share for share in training.phases)
+    total = sum(share.share for share in shares)
     phases = []
-    for share in training.phases:
-        batch, part = overrides.batch or share.batch, share.share / total
-        if overrides.steps is not None:
-            phases.append(Phase(share.search_size, batch, max(1, round(overrides.steps * part)), "steps"))
+    for share in shares:
+        batch, part = request.batch or share.batch, share.share / total
+        steps = request.steps
+        if (
+            steps is None
+            and request.duration_s is None
+            and schedule.epochs is not None
+            and schedule.samples is not None
+        ):
+            steps = math.ceil(schedule.epochs * schedule.samples / batch)
+        if steps is not None:
+            phases.append(Phase(share.search_size, batch, max(1, round(steps * part)), "steps"))
         else:
-            seconds = (overrides.duration_s or DEFAULT_DURATION_S) * part
+            seconds = (request.duration_s or DEFAULT_DURATION_S) * part
             phases.append(Phase(share.search_size, batch, seconds, "seconds"))
     return tuple(phases)
 
@@ -181,14 +229,14 @@ def parse_phase(text: str) -> tuple[int, float, Literal["steps", "seconds"]]:
     """`SIZE:LENGTH` as pixels, amount and unit; a length is a number of steps, or a time with its unit, as 26m.
 
     Raises:
-        UsageError: something else, a size that is no multiple of 32, or no length.
+        UsageError: something else, or no length.
     """
     size_text, _, length = (part.strip() for part in text.partition(":"))
     size = int(size_text) if size_text.isascii() and size_text.isdigit() and len(size_text) < 5 else 0
-    if size % STRIDE or size < 2 * STRIDE:
+    if size < 1:
         raise UsageError(
-            f"phase {text!r} is not SIZE:LENGTH with a search crop of a multiple of {STRIDE} pixels, {2 * STRIDE} or "
-            "more; expected such as 128:26m, 256:1.5h or 256:2000 (steps)"
+            f"phase {text!r} is not SIZE:LENGTH with the pixels of a search crop; expected such as 128:26m, 256:1.5h "
+            "or 256:2000 (steps)"
         )
     if length[-1:].isdigit():
         if not (length.isascii() and length.isdigit() and 0 < int(length) < 10**9):
@@ -197,13 +245,15 @@ def parse_phase(text: str) -> tuple[int, float, Literal["steps", "seconds"]]:
     return size, parse_duration(length, f"the length of phase {text!r}"), "seconds"
 
 
-def parse_mix(texts: Sequence[str]) -> dict[str, float]:
-    """The default mix with the weights that the texts `KIND=WEIGHT` give.
+def parse_mix(texts: Sequence[str], usual: Mapping[str, float] = {}) -> dict[str, float]:
+    """The default mix with the schedule's `usual` weights, and those that the texts `KIND=WEIGHT` give.
 
     Raises:
         UsageError: an unknown kind, a weight that is no number of at least 0, or none above 0.
     """
-    mix: dict[str, float] = dict(DEFAULT_MIX)
+    if unknown := [kind for kind in usual if kind not in KINDS]:
+        raise UsageError(f"the recipe's mix names {unknown[0]!r}; expected some of {', '.join(KINDS)}")
+    mix: dict[str, float] = {**DEFAULT_MIX, **usual}
     for text in ",".join(texts).split(",") if texts else ():
         kind, _, number = text.strip().partition("=")
         try:
@@ -216,14 +266,17 @@ def parse_mix(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"mix {text!r} is not KIND=WEIGHT with a kind of {', '.join(KINDS)} and a weight >= 0")
         mix[kind] = weight
     if not any(mix.values()):
-        raise UsageError("all weights of --mix are 0; give at least one kind of pair a weight")
+        raise UsageError("all weights of --mix are 0; give at least one kind of sample a weight")
     return mix
 
 
 def differences(a: TrainConfig, b: TrainConfig) -> Mapping[str, tuple[object, object]]:
-    """The fields in which two configurations differ, with both values."""
-    pairs = {name: (getattr(a, name), getattr(b, name)) for name in TrainConfig.__struct_fields__}
-    return {name: values for name, values in pairs.items() if values[0] != values[1]}
+    """The settings in which two configurations differ, with both values; those of the schedule by their own names."""
+    found: dict[str, tuple[object, object]] = {}
+    for x, y in ((a, b), (a.schedule, b.schedule)):
+        pairs = {name: (getattr(x, name), getattr(y, name)) for name in x.__struct_fields__ if name != "schedule"}
+        found |= {name: values for name, values in pairs.items() if values[0] != values[1]}
+    return found
 
 
 class TrainDevice(NamedTuple):
@@ -232,9 +285,11 @@ class TrainDevice(NamedTuple):
     device: torch.device
     precision: AutocastPrecision
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """bfloat16 where it is precise enough, float32 elsewhere; or float32 everywhere."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """bfloat16 where it is precise enough, float32 elsewhere, or float32 everywhere; new tensors on the device."""
+        with self.device, torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            yield
 
 
 def find_device(name: str | None) -> torch.device:
@@ -258,93 +313,3 @@ def find_device(name: str | None) -> torch.device:
             "CUDA devices; use --device cpu, or install a CUDA build of torch"
         )
     return device
-
-
-def to_images(crops: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
-    """uint8 (B, H, W, 3) BGR to float32 (B, 3, H, W) RGB, 0..1, channels last in memory."""
-    batch = torch.as_tensor(crops).to(device, non_blocking=True)
-    return batch.flip(3).permute(0, 3, 1, 2).float() / 255.0
-
-
-def rate_factor(schedule: Schedule, step: int, progress: float) -> float:
-    """What the learning rate is multiplied by, above 0 and at most 1.
-
-    Args:
-        schedule: its course and steps of warm-up.
-        step: number of the step, from 0.
-        progress: share of the whole training that is done, 0..1.
-    """
-    progress = min(max(progress, 0.0), 1.0)
-    warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
-    if schedule.course == "step":
-        return warm * (STEP_FACTOR if progress >= STEP_AT else 1.0)
-    return warm * (COSINE_FLOOR + (1 - COSINE_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def optimizer_of(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; biases and normalisations (one-dimensional parameters) do not decay, the backbone has its own rate.
-
-    Each group carries `base_lr`, which `set_rate` scales.
-    """
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        rate = config.backbone_rate if name.startswith(config.backbone) else 1.0
-        decay = config.schedule.weight_decay if parameter.dim() > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    options = []
-    for (rate, decay), parameters in groups.items():
-        lr = config.schedule.lr * rate
-        options.append({"params": parameters, "weight_decay": decay, "base_lr": lr, "lr": lr})
-    return torch.optim.AdamW(options)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's rate to its base times `factor`."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-
-
-class WeightAverage:
-    """Exponential moving average (EMA) of all tensors of a network, over `memory` steps and fewer at the start.
-
-    After n updates the decay is min(1 - 1/memory, n / (n + 9)): the first update copies.
-    """
-
-    def __init__(self, network: nn.Module, memory: int) -> None:
-        self.tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        self.memory = memory
-        self.updates = 0
-
-    def restart(self) -> None:
-        """Start again: the next update copies."""
-        self.updates = 0
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Include a step's weights; integers are copied."""
-        keep = min(1 - 1 / self.memory, self.updates / (self.updates + 9))
-        self.updates += 1
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                self.tensors[name].lerp_(value, 1 - keep)
-            else:
-                self.tensors[name].copy_(value)
-
-
-def initialise(network: nn.Module, constants: Mapping[str, float], seed: int) -> None:
-    """Start weights: convolutions from He's normal distribution (arXiv 1502.01852; fan-in), biases 0, norms 1 and 0.
-
-    Args:
-        network: changed in place.
-        constants: parameter's name -> the value that fills it.
-        seed: of torch's generator, used for this alone.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if module.bias is not None:
-                    module.bias.zero_()
-        for name, value in constants.items():
-            network.get_parameter(name).fill_(value)

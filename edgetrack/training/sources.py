@@ -2,15 +2,19 @@
 
 A shard is an uncompressed tar file of images with an `index.json`:
 
-    {"shard", "count", "entries": [{"file", "source", "seq", "video", "frame", "width", "height", "box"}]}
+    {"shard", "count", "entries": [{"file", "source", "seq", "video", "frame", "width", "height", "box", "second",
+    "text"}]}
 
-`seq` is one object, `video` the clip it comes from, `frame` its number there, `box` x, y, w, h in pixels or null.
+`seq` is one object, `video` the clip it comes from, `frame` its number there, `box` x, y, w, h in pixels or null;
+`second` (optional) names the thermal, depth or event image of the moment, `text` (optional) says what the object is.
 Nothing is unpacked: members are read where they are. A shard is not trusted: names, sizes and the index are checked
 first.
 
 DATA/                     a folder, given as --data
   street/                 one object followed through one video
-    img/000001.jpg ...    or the images right in street/
+    img/000001.jpg ...    or visible/, rgb/, color/, imgs/, or the images right in street/
+    infrared/000001.jpg   second images, as many; or thermal/, ir/, depth/, event/, aux/
+    nlp.txt               a sentence on the object, or lines ATTRIBUTE=PHRASE
     groundtruth.txt       a row x,y,w,h in pixels for each image; nan,nan,nan,nan where the object is hidden
   textures/*.jpg          a folder without groundtruth.txt: images without a box
 """
@@ -18,7 +22,7 @@ DATA/                     a folder, given as --data
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -26,14 +30,16 @@ import msgspec
 from edgetrack.box import Box
 from edgetrack.decoding import decode_json
 from edgetrack.errors import SourceError
-from edgetrack.io import open_regular
+from edgetrack.io import open_regular, read_text
 from edgetrack.media import IMAGE_SUFFIXES, ground_truth_for, natural_key
 from edgetrack.training.catalog import LARGEST_PICTURE, Catalog, Labelled, Picture, build_catalog, implausible, merge
 
 INDEX = "index.json"
 LARGEST_INDEX = 64 * 2**20
 MOST_MEMBERS = 500_000
-IMAGE_FOLDERS = ("img", "imgs")
+IMAGE_FOLDERS = ("img", "imgs", "visible", "rgb", "color")
+SECOND_FOLDERS = ("infrared", "thermal", "ir", "depth", "event", "aux")
+TEXT = "nlp.txt"
 
 
 class ShardEntry(msgspec.Struct, frozen=True):
@@ -47,6 +53,8 @@ class ShardEntry(msgspec.Struct, frozen=True):
     height: int
     box: tuple[float, float, float, float] | None
     source: str = ""
+    second: str | None = None
+    text: str = ""
 
 
 class ShardIndex(msgspec.Struct, frozen=True):
@@ -74,17 +82,25 @@ def read_shard(path: Path) -> Catalog:
 
 def _shard_pictures(path: Path, index: ShardIndex, members: dict[str, tarfile.TarInfo]) -> Iterator[Labelled | str]:
     for entry in sorted(index.entries, key=lambda e: (e.seq, e.frame)):
-        member = members.get(entry.file)
-        name = f"{path.name}:{entry.file[:200]}"
-        if member is None:
-            yield f"{name} is in the index, not in the shard"
+        pictures = [_member(path, file, members) for file in (entry.file, entry.second) if file is not None]
+        if missing := [picture for picture in pictures if isinstance(picture, str)]:
+            yield missing[0]
             continue
+        picture, *second = (picture for picture in pictures if isinstance(picture, Picture))
         box = None if entry.box is None else Box(*entry.box)
         if box is not None and (reason := implausible(box, entry.width, entry.height)):
-            yield f"{name}: {reason}"
+            yield f"{picture.name}: {reason}"
         else:
-            picture = Picture(str(path.absolute()), member.offset_data, member.size, name)
-            yield Labelled(picture, entry.seq, entry.video, box)
+            picture = picture._replace(second=second[0] if second else None)
+            yield Labelled(picture, entry.seq, entry.video, box, entry.text)
+
+
+def _member(path: Path, file: str, members: dict[str, tarfile.TarInfo]) -> Picture | str:
+    """An image of a shard, or that it is not there."""
+    name = f"{path.name}:{file[:200]}"
+    if (member := members.get(file)) is None:
+        return f"{name} is in the index, not in the shard"
+    return Picture(str(path.absolute()), member.offset_data, member.size, name)
 
 
 def _members(path: Path) -> dict[str, tarfile.TarInfo]:
@@ -164,7 +180,12 @@ def read_folder(folder: Path) -> Catalog:
 
 
 def _images(folder: Path) -> list[Path]:
-    for place in (*(folder / name for name in IMAGE_FOLDERS), folder):
+    return _images_in(*(folder / name for name in IMAGE_FOLDERS), folder)
+
+
+def _images_in(*places: Path) -> list[Path]:
+    """The images of the first folder that has any."""
+    for place in places:
         if place.is_dir():
             found = [p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
             if found:
@@ -175,17 +196,33 @@ def _images(folder: Path) -> list[Path]:
 def _folder_pictures(folder: Path, name: str) -> Iterator[Labelled | str]:
     images = _images(folder)
     boxes = ground_truth_for([folder, images[0].parent], len(images)) if images else None
-    for image, box in zip(images, boxes or [None] * len(images), strict=True):
+    seconds = _images_in(*(folder / place for place in SECOND_FOLDERS))
+    if seconds and len(seconds) != len(images):
+        raise SourceError(
+            f"{folder} has {len(images)} images and {len(seconds)} second ones in {seconds[0].parent.name}; expected "
+            "one for each: remove those without a partner"
+        )
+    text = read_text(folder / TEXT, error=SourceError).strip() if images and (folder / TEXT).is_file() else ""
+    others: Sequence[Path | None] = seconds or [None] * len(images)
+    for image, second, box in zip(images, others, boxes or [None] * len(images), strict=True):
         if boxes is not None and box is None:
             continue  # the object is hidden in this frame
-        try:
-            length = image.stat().st_size
-        except OSError as error:
-            yield f"{image} cannot be read: {error.strerror}"
-            continue
         # Without the image's size only what no image can hold is caught here; decoding catches the rest.
         reason = None if box is None else implausible(box, 1 << 20, 1 << 20)
-        if reason is not None or not 0 < length <= LARGEST_PICTURE:
-            yield f"{image}: {reason or f'it has {length} bytes; expected 1 to {LARGEST_PICTURE}'}"
+        other = None if second is None else _picture(second)
+        picture = f"{image}: {reason}" if reason is not None else _picture(image)
+        if isinstance(picture, str) or isinstance(other, str):
+            yield picture if isinstance(picture, str) else str(other)
         else:
-            yield Labelled(Picture(str(image.absolute()), 0, length, str(image)), name, name, box)
+            yield Labelled(picture._replace(second=other), name, name, box, text)
+
+
+def _picture(image: Path) -> Picture | str:
+    """An image file, or why it cannot be one."""
+    try:
+        length = image.stat().st_size
+    except OSError as error:
+        return f"{image} cannot be read: {error.strerror}"
+    if not 0 < length <= LARGEST_PICTURE:
+        return f"{image}: it has {length} bytes; expected 1 to {LARGEST_PICTURE}"
+    return Picture(str(image.absolute()), 0, length, str(image))

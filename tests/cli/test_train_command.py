@@ -14,8 +14,8 @@ from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
 from edgetrack.training.loop import Callbacks
-from edgetrack.training.run import TrainRequest, train
-from edgetrack.training.settings import TrainOverrides
+from edgetrack.training.run import train
+from edgetrack.training.settings import TrainRequest
 from tests.builders import pack_parts, write_pack
 
 SHORT = ("--phase", "64:2", "--batch", "2", "--threads", "1", "--workers", "0", "--held-out", "1", "--device", "cpu")
@@ -82,9 +82,9 @@ def test_an_interrupted_training_can_be_resumed(pack: Path, tmp_path: Path, numb
     assert (outcome.step, outcome.complete) == (state["place"]["step"] + 1, False)
 
 
-def _request(pack: Path, folder: Path, **overrides: Any) -> TrainRequest:
-    made = TrainOverrides(**{"phases": ("64:2",), "batch": 2, **overrides})
-    return TrainRequest("smat", (pack,), folder, made, held_out=1, device="cpu", workers=0)
+def _request(pack: Path, folder: Path, **options: Any) -> TrainRequest:
+    made: dict[str, Any] = {"phases": ("64:2",), "batch": 2, "held_out": 1, "device": "cpu", "workers": 0, **options}
+    return TrainRequest(tracker="smat", data=(pack,), output=folder, **made)
 
 
 def test_what_cannot_be_done_says_so(pack: Path, tmp_path: Path) -> None:
@@ -93,10 +93,16 @@ def test_what_cannot_be_done_says_so(pack: Path, tmp_path: Path) -> None:
         (("nobody", "--data", str(pack)), 2, "'nobody' is not known"),
         (("smat", "--data", str(pack), "--precision", "fp16"), 2, "expected bf16 or fp32"),
         (("smat", "--data", str(pack), "--init", "untrained"), 2, "leave --init out"),
+        (("smat", "--data", str(pack), "--init", "a.pth", "--init-backbone", "b.pth"), 2, "leave one of them out"),
+        (("nanotrack_v3", "--data", str(pack)), 2, "has no [training] section"),
+        (("smat", "--data", str(pack), "--phase", "100:5"), 2, "takes multiples of 32"),
+        (("dmtrack", "--data", str(pack), "--phase", "256:1"), 2, "has no second one: put as many thermal, depth"),
+        (("atstrack", "--data", str(pack), "--phase", "384:1"), 2, "sequence v0-a has none; write a sentence into"),
+        (("spmtrack_b", "--data", str(pack), "--phase", "256:1"), 2, "searches crops of 378 pixels, a phase says 256"),
         (("smat", "--data", str(pack), "--stop-after", "0"), 2, "expected a time above 0, such as 90 (minutes)"),
         (("smat", "--data", str(pack), "--minutes", "5d"), 2, "--minutes is '5d'"),
     ):
-        done = _run(*arguments, "--out", str(tmp_path / "out"), *SHORT)
+        done = _run(*arguments, "--out", str(tmp_path / "out"), *(SHORT if "--phase" not in arguments else SHORT[2:]))
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
         assert says in done.stderr
         assert "Traceback" not in done.stderr

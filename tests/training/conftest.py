@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from edgetrack.export.recipe import find_recipe
 from edgetrack.media import load_scene
-from edgetrack.training.settings import TrainConfig, TrainOverrides, resolve
+from edgetrack.training.method import Method, find_method
+from edgetrack.training.settings import TrainConfig, TrainRequest, resolve
 from tests.builders import pack_entry, pack_parts, picture, write_pack, write_tar
 
 
@@ -70,9 +71,15 @@ def train_config() -> Callable[..., TrainConfig]:
     """train_config(phases=("64:4",), ...) -> SMAT's configuration with these overrides."""
 
     def make(**overrides: Any) -> TrainConfig:
-        return resolve(find_recipe("smat"), TrainOverrides(**overrides))
+        return resolve(find_recipe("smat"), TrainRequest(tracker="smat", **overrides))
 
     return make
+
+
+@pytest.fixture
+def smat_method() -> Method:
+    """What the configuration of `train_config` is trained by."""
+    return find_method(find_recipe("smat"))
 
 
 class TinyNetwork(nn.Module):

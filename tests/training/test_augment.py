@@ -6,18 +6,28 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgetrack.box import Box, jitter
-from edgetrack.runtime.crop import CropRule, crop_square, square_around
+from edgetrack.export.recipe import find_recipe
+from edgetrack.runtime.crop import CropRule, square_around
 from edgetrack.runtime.decode import Peak, map_back
-from edgetrack.training.augment import into_square, mirrored
+from edgetrack.training.augment import mirrored
+from edgetrack.training.method import find_method
+
+METHOD = find_method(find_recipe("smat"))
+
+
+def _inside(target: Box, around: Box, factor: float, size: int = 256) -> Box:
+    """The target in fractions of the crop around a box."""
+    _, mapping = METHOD.crop(np.zeros((4, 4, 3), np.uint8), around, CropRule(factor, size))
+    return Box(*(value / size for value in mapping.to_crop(target)))
+
 
 boxes = st.builds(Box, st.floats(-50, 600), st.floats(-50, 400), st.floats(2, 200), st.floats(2, 200))
 
 
 @given(boxes, boxes, st.sampled_from([1.0, 2.0, 4.0]))
 def test_a_box_in_the_crop_maps_back_to_the_frame(target: Box, around: Box, factor: float) -> None:
-    square = square_around(around, factor)
-    inside = into_square(target, square)
-    scale = 256 / square.side
+    inside = _inside(target, around, factor)
+    scale = 256 / square_around(around, factor).side
     found = map_back(Peak(1, 1, *inside.center, inside.w, inside.h), around, 256, scale)
     # The published way back does not undo the rounding of the crop's corner: half a pixel at most.
     assert found.center == pytest.approx(target.center, abs=0.5 + 1e-6)
@@ -29,9 +39,8 @@ def test_the_crop_shows_the_box_where_it_is_said_to_be(x: int, y: int, w: int, h
     image = np.zeros((180, 200, 3), np.uint8)
     image[y : y + h, x : x + w] = 255
     around = jitter(Box(x, y, w, h), np.random.default_rng(seed), 1.0, 0.1)
-    crop = np.empty((256, 256, 3), np.uint8)
-    crop_square(image, around, CropRule(4.0, 256), crop)
-    box = into_square(Box(x, y, w, h), square_around(around, 4.0))
+    crop, _ = METHOD.crop(image, around, CropRule(4.0, 256))
+    box = _inside(Box(x, y, w, h), around, 4.0)
     for axis, (centre, size) in enumerate(((box.center[0], box.w), (box.center[1], box.h))):
         line = crop[..., 0].max(axis=axis).astype(float)
         seen = (line > 127).nonzero()[0]
@@ -66,7 +75,7 @@ def test_a_jittered_crop_always_shows_the_targets_centre(box: Box, seed: int, ru
     around = jitter(box, np.random.default_rng(seed), centre_jitter, 0.25)
     square = square_around(around, factor)
     rounding = 0.5 / square.side  # a crop starts at a whole pixel
-    for centre in into_square(box, square).center:
+    for centre in _inside(box, around, factor, 16).center:
         assert -rounding <= centre <= 1 + rounding
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,24 +16,25 @@ from torch import Tensor, nn
 from edgetrack.checkpoints import read_checkpoint
 from edgetrack.errors import NumericalError, SourceInterruptedError
 from edgetrack.models.base import find_model
-from edgetrack.training import loop
 from edgetrack.training.catalog import hold_out
-from edgetrack.training.checkpoint import load_state, read_log, read_position
-from edgetrack.training.loop import Callbacks, Intervals, StepReport, Trainer
-from edgetrack.training.pairs import Pair, PairMaker
-from edgetrack.training.settings import TrainConfig, TrainDevice, initialise
+from edgetrack.training.checkpoint import read_log, read_position
+from edgetrack.training.loop import Callbacks, StepReport, Trainer
+from edgetrack.training.method import Method
+from edgetrack.training.run import resume
+from edgetrack.training.settings import Intervals, TrainConfig, TrainDevice
 from edgetrack.training.sources import read_data
+from edgetrack.training.start import initialise
 
 Make = Callable[..., TrainConfig]
 Tiny = Callable[[], nn.Module]
 CPU = torch.device("cpu")
+BF16, FP32 = TrainDevice(CPU, "bf16"), TrainDevice(CPU, "fp32")
 
 
-def _resumed(network: nn.Module, train_config: TrainConfig, folder: Path, **options: Any) -> Trainer:
-    trainer = Trainer(network, train_config, TrainDevice(CPU, train_config.precision), folder, **options)
-    position, _ = read_position(folder / "state")
-    load_state(folder / "state", trainer.network, trainer.optimizer, trainer.average, position)
-    trainer.position = position
+def _resumed(network: nn.Module, method: Method, train_config: TrainConfig, folder: Path, **options: Any) -> Trainer:
+    device = TrainDevice(CPU, train_config.schedule.precision)
+    trainer = Trainer(network, method, train_config, device, folder, **options)
+    resume(trainer, folder / "state")
     return trainer
 
 
@@ -44,20 +44,20 @@ def _watch(losses: list[dict[str, float]], **more: Any) -> Callbacks:
 
 @pytest.mark.parametrize("stop_at", [3, 4, 5])
 def test_a_resumed_training_is_the_uninterrupted_one(
-    pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path, stop_at: int
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path, stop_at: int
 ) -> None:
     # Phases of 4 and 3 steps: stopped before, at and behind the change.
     made = train_config(phases=("64:4", "128:3"), batch=4)
     catalog = read_data([pack])
     whole: list[dict[str, float]] = []
     (tmp_path / "a").mkdir()
-    straight = Trainer(tiny(), made, TrainDevice(CPU, "bf16"), tmp_path / "a", callbacks=_watch(whole))
+    straight = Trainer(tiny(), smat_method, made, BF16, tmp_path / "a", callbacks=_watch(whole))
     assert straight.run(catalog)
     parts: list[dict[str, float]] = []
     (tmp_path / "b").mkdir()
     callbacks = _watch(parts, stop=lambda: len(parts) == stop_at)
-    assert not Trainer(tiny(), made, TrainDevice(CPU, "bf16"), tmp_path / "b", callbacks=callbacks).run(catalog)
-    second = _resumed(tiny(), made, tmp_path / "b", callbacks=_watch(parts))
+    assert not Trainer(tiny(), smat_method, made, BF16, tmp_path / "b", callbacks=callbacks).run(catalog)
+    second = _resumed(tiny(), smat_method, made, tmp_path / "b", callbacks=_watch(parts))
     assert second.run(catalog)
     assert parts == whole
     assert len(whole) == 7
@@ -65,7 +65,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
         assert torch.equal(tensor, second.average.tensors[name])
 
 
-def test_the_real_network_resumes_exactly(pack: Path, train_config: Make, tmp_path: Path) -> None:
+def test_the_real_network_resumes_exactly(pack: Path, train_config: Make, smat_method: Method, tmp_path: Path) -> None:
     made, catalog = train_config(phases=("64:3",), batch=2), read_data([pack])
     whole: list[dict[str, float]] = []
     parts: list[dict[str, float]] = []
@@ -77,37 +77,17 @@ def test_the_real_network_resumes_exactly(pack: Path, train_config: Make, tmp_pa
 
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    Trainer(network(), made, TrainDevice(CPU, "bf16"), tmp_path / "a", callbacks=_watch(whole)).run(catalog)
+    Trainer(network(), smat_method, made, BF16, tmp_path / "a", callbacks=_watch(whole)).run(catalog)
     callbacks = _watch(parts, stop=lambda: len(parts) == 2)
-    Trainer(network(), made, TrainDevice(CPU, "bf16"), tmp_path / "b", callbacks=callbacks).run(catalog)
-    _resumed(find_model("smat").Network(), made, tmp_path / "b", callbacks=_watch(parts)).run(catalog)
+    Trainer(network(), smat_method, made, BF16, tmp_path / "b", callbacks=callbacks).run(catalog)
+    _resumed(find_model("smat").Network(), smat_method, made, tmp_path / "b", callbacks=_watch(parts)).run(catalog)
     assert parts == whole
     assert all(math.isfinite(value) for losses in whole for value in losses.values())
 
 
-def test_sixteen_pairs_are_learned_by_heart(
-    pack: Path, train_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_time_budgets_follow_the_clock(
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path
 ) -> None:
-    class Sixteen(PairMaker):
-        def __call__(self, index: int) -> Pair:
-            return super().__call__(index % 16)
-
-    monkeypatch.setattr(loop, "PairMaker", Sixteen)
-    made = train_config(phases=("128:60",), batch=8, lr=2e-3, mix=("negative=0",))
-    made = msgspec.structs.replace(made, schedule=msgspec.structs.replace(made.schedule, warmup=10))
-    network = find_model("smat").Network()
-    initialise(network, made.initial, made.seed)
-    ious: list[float] = []
-    # FP32: a processor without BF16 computes it many times slower, which is not what is tested here.
-    # Two batches are all sixteen pairs; what is learned needs no further steps.
-    callbacks = Callbacks(
-        on_step=lambda report: ious.append(report.losses["iou"]), stop=lambda: len(ious) > 1 and min(ious[-2:]) > 0.8
-    )
-    Trainer(network, made, TrainDevice(CPU, "fp32"), tmp_path, callbacks=callbacks).run(read_data([pack]))
-    assert min(ious[-2:]) > 0.8
-
-
-def test_time_budgets_follow_the_clock(pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path) -> None:
     ticks = itertools.count()
     sizes: list[tuple[int, float]] = []
 
@@ -116,7 +96,7 @@ def test_time_budgets_follow_the_clock(pack: Path, tiny: Tiny, train_config: Mak
 
     made = train_config(phases=("64:60s", "128:40s"), batch=2)
     callbacks = Callbacks(clock=lambda: 5.0 * next(ticks), on_step=on_step)
-    trainer = Trainer(tiny(), made, TrainDevice(CPU, "fp32"), tmp_path, callbacks=callbacks)
+    trainer = Trainer(tiny(), smat_method, made, FP32, tmp_path, callbacks=callbacks)
     assert trainer.run(read_data([pack]))
     assert {phase for phase, _ in sizes} == {0, 1}
     assert [progress for _, progress in sizes] == sorted(progress for _, progress in sizes)
@@ -124,26 +104,35 @@ def test_time_budgets_follow_the_clock(pack: Path, tiny: Tiny, train_config: Mak
     assert trainer.position.seconds >= 100
 
 
-def test_a_run_can_be_cut_into_pieces(pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path) -> None:
+def test_a_run_can_be_cut_into_pieces(
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path
+) -> None:
     made, catalog = train_config(phases=("64:6",), batch=2), read_data([pack])
     ticks = itertools.count()
     callbacks = Callbacks(clock=lambda: float(next(ticks)))
     first = Trainer(
-        tiny(), made, TrainDevice(CPU, "fp32"), tmp_path, callbacks=callbacks, intervals=Intervals(stop_after_s=10)
+        tiny(),
+        smat_method,
+        made,
+        FP32,
+        tmp_path,
+        callbacks=callbacks,
+        intervals=Intervals(stop_after_s=10),
     )
     assert not first.run(catalog)
     assert 0 < first.position.step < 6
-    assert _resumed(tiny(), made, tmp_path).run(catalog)
+    assert _resumed(tiny(), smat_method, made, tmp_path).run(catalog)
 
 
-def test_logs_weights_and_picture(pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path) -> None:
+def test_logs_weights_and_picture(pack: Path, train_config: Make, smat_method: Method, tmp_path: Path) -> None:
     catalog, held_out = hold_out(read_data([pack]), 2)
     made = train_config(phases=("64:5",), batch=2)
     events: list[str] = []
     trainer = Trainer(
-        tiny(),
+        find_model("smat").Network(),
+        smat_method,
         made,
-        TrainDevice(CPU, "fp32"),
+        FP32,
         tmp_path,
         intervals=Intervals(log_steps=2),
         callbacks=Callbacks(on_event=events.append),
@@ -170,7 +159,7 @@ def test_logs_weights_and_picture(pack: Path, tiny: Tiny, train_config: Make, tm
 
 
 def test_one_bad_step_changes_nothing_and_many_end_the_training(
-    pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path
 ) -> None:
     class Diverging(nn.Module):
         def __init__(self, bad: range) -> None:
@@ -183,16 +172,16 @@ def test_one_bad_step_changes_nothing_and_many_end_the_training(
             return tuple(m * math.nan for m in maps) if self.calls in self.bad else maps
 
     made, catalog = train_config(phases=("64:30",), batch=2), read_data([pack])
-    trainer = Trainer(Diverging(range(3, 4)), made, TrainDevice(CPU, "fp32"), tmp_path)
+    trainer = Trainer(Diverging(range(3, 4)), smat_method, made, FP32, tmp_path)
     trainer.run(catalog)
     assert (trainer.position.step, trainer.position.updates) == (30, 29)
     assert all(torch.isfinite(parameter).all() for parameter in trainer.network.parameters())
     with pytest.raises(NumericalError, match="--restart"):
-        Trainer(Diverging(range(5, 99)), made, TrainDevice(CPU, "fp32"), tmp_path).run(catalog)
+        Trainer(Diverging(range(5, 99)), smat_method, made, FP32, tmp_path).run(catalog)
 
 
 def test_data_that_vanish_end_the_training_with_what_was_done_saved(
-    pack: Path, tiny: Tiny, train_config: Make, tmp_path: Path
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path
 ) -> None:
     copy = tmp_path / "a.tar"
     copy.write_bytes(pack.read_bytes())
@@ -206,8 +195,9 @@ def test_data_that_vanish_end_the_training_with_what_was_done_saved(
 
     trainer = Trainer(
         tiny(),
+        smat_method,
         train_config(phases=("64:9",), batch=2),
-        TrainDevice(CPU, "fp32"),
+        FP32,
         tmp_path,
         callbacks=Callbacks(on_step=on_step),
     )

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.export.recipe import Augmentation, find_recipe
 from edgetrack.training import augment
-from edgetrack.training.augment import Augmentation, paste
+from edgetrack.training.augment import paste
 from edgetrack.training.catalog import Catalog
+from edgetrack.training.method import find_method
 from edgetrack.training.pairs import PairMaker, batches
 from edgetrack.training.settings import KINDS, TrainConfig
 from edgetrack.training.sources import read_data
@@ -31,33 +33,42 @@ def _only(kind: str) -> tuple[str, ...]:
 
 
 def _steady(train_config: TrainConfig) -> TrainConfig:
-    return msgspec.structs.replace(train_config, centre_jitter=0.0, scale_jitter=0.0)
+    """Without jitter and without any change of looks."""
+    schedule = msgspec.structs.replace(train_config.schedule, augmentation=PLAIN)
+    return msgspec.structs.replace(train_config, centre_jitter=0.0, scale_jitter=0.0, schedule=schedule)
+
+
+def _maker(catalog: Catalog, train_config: TrainConfig, size: int) -> PairMaker:
+    return PairMaker(catalog, train_config, size, find_method(find_recipe("smat")))
 
 
 @pytest.mark.parametrize("size", [128, 256])
 def test_a_pair_has_the_stated_shapes(pack: Path, train_config: Make, size: int) -> None:
-    pair = PairMaker(read_data([pack]), train_config(), size)(7)
-    assert (pair.template.shape, pair.template.dtype) == ((128, 128, 3), np.uint8)
-    assert (pair.search.shape, pair.search.dtype) == ((size, size, 3), np.uint8)
-    assert (pair.box.shape, pair.box.dtype) == ((4,), np.float32)
-    assert ((pair.box[:2] >= 0) & (pair.box[:2] <= 1)).all()
+    pair = _maker(read_data([pack]), train_config(), size)(7)
+    assert (pair.templates.shape, pair.templates.dtype) == ((1, 1, 128, 128, 3), np.uint8)
+    assert (pair.searches.shape, pair.searches.dtype) == ((1, 1, size, size, 3), np.uint8)
+    assert (pair.boxes.shape, pair.boxes.dtype) == ((1, 4), np.float32)
+    assert ((pair.boxes[0, :2] >= 0) & (pair.boxes[0, :2] <= 1)).all()
+    # A template is cut around its object: sqrt(w h) is half the crop, its sides rounded up to whole pixels.
+    assert pair.template_boxes[0, :2] == pytest.approx([0.5, 0.5], abs=0.02)
+    assert np.sqrt(pair.template_boxes[0, 2:].prod()) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_sample_depends_on_seed_and_number_alone(pack: Path, train_config: Make) -> None:
     catalog = read_data([pack])
-    first = [PairMaker(catalog, train_config(), 128)(index) for index in range(8)]
-    maker = PairMaker(catalog, train_config(), 128)
+    first = [_maker(catalog, train_config(), 128)(index) for index in range(8)]
+    maker = _maker(catalog, train_config(), 128)
     again = [maker(index) for index in reversed(range(8))][::-1]
     for a, b in zip(first, again, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-    other = PairMaker(catalog, train_config(seed=1), 128)
-    assert not any(np.array_equal(first[n].search, other(n).search) for n in range(8))
+    other = _maker(catalog, train_config(seed=1), 128)
+    assert not any(np.array_equal(first[n].searches, other(n).searches) for n in range(8))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers, on however few cores
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine with one core
 def test_batches_do_not_depend_on_the_number_of_workers(pack: Path, train_config: Make) -> None:
-    maker = PairMaker(read_data([pack]), train_config(), 64)
+    maker = _maker(read_data([pack]), train_config(), 64)
     alone = list(islice(batches(maker, 6, 3, 0), 4))
     helped = list(islice(batches(maker, 6, 3, 2), 4))
     for a, b in zip(alone, helped, strict=True):
@@ -68,7 +79,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(pack: Path, train_config
 def test_workers_end_quietly_in_the_middle_of_their_work(
     pack: Path, train_config: Make, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    batch = batches(PairMaker(read_data([pack]), train_config(), 256), 0, 8, 1)
+    batch = batches(_maker(read_data([pack]), train_config(), 256), 0, 8, 1)
     next(batch)
     cast("Generator[object]", batch).close()
     assert capfd.readouterr().err == ""
@@ -76,7 +87,7 @@ def test_workers_end_quietly_in_the_middle_of_their_work(
 
 def test_an_object_keeps_its_size_in_pixels_at_every_search_size(pack: Path, train_config: Make) -> None:
     catalog, overrides = read_data([pack]), _steady(train_config(mix=_only("clip")))
-    small, large = (PairMaker(catalog, overrides, size, PLAIN)(3).box * size for size in (128, 256))
+    small, large = (_maker(catalog, overrides, size)(3).boxes[0] * size for size in (128, 256))
     # An object of sqrt(w h) = 64 pixels, as in the template; sides are rounded up to whole pixels of the frame.
     assert small[2:] == pytest.approx(large[2:], rel=0.02)
     assert np.sqrt(large[2] * large[3]) == pytest.approx(64, rel=0.02)
@@ -84,20 +95,21 @@ def test_an_object_keeps_its_size_in_pixels_at_every_search_size(pack: Path, tra
 
 def test_clips_pair_near_frames_of_one_object(pack: Path, train_config: Make) -> None:
     catalog = read_data([pack])
-    maker = PairMaker(catalog, train_config(mix=_only("clip"), gap=2), 128)
+    maker = _maker(catalog, train_config(mix=_only("clip"), gap=2), 128)
     distances = set()
     for index in range(200):
         scenes = maker._clip(np.random.default_rng(index))
         # The block moves by (5, 3) a frame.
-        steps = (scenes.second_box.x - scenes.first_box.x) / 5
-        assert scenes.second_box.y - scenes.first_box.y == pytest.approx(3 * steps)
+        (first,), (second,) = ([look.box for look in looks] for looks in (scenes.templates, scenes.searches))
+        steps = (second.x - first.x) / 5
+        assert second.y - first.y == pytest.approx(3 * steps)
         distances.add(round(steps))
     assert distances == {-2, -1, 1, 2}
 
 
 def test_negatives_come_from_another_video(pack: Path, train_config: Make) -> None:
     rare_still = (*_only("negative"), "still=1e-9")
-    maker = PairMaker(read_data([pack]), train_config(mix=rare_still), 64)
+    maker = _maker(read_data([pack]), train_config(mix=rare_still), 64)
     assert not any(maker(index).positive for index in range(5))
     for index in range(50):
         sequence = maker.catalog.sequences[index % 4]
@@ -106,24 +118,24 @@ def test_negatives_come_from_another_video(pack: Path, train_config: Make) -> No
 
 @pytest.mark.parametrize("kind", ["clip", "still", "region", "paste"])
 def test_every_kind_shows_its_object_in_the_search_crop(pack: Path, train_config: Make, kind: str) -> None:
-    maker = PairMaker(read_data([pack]), _steady(train_config(mix=_only(kind))), 256, PLAIN)
+    maker = _maker(read_data([pack]), _steady(train_config(mix=_only(kind))), 256)
     for index in range(6):
         pair = maker(index)
         assert pair.positive
-        cx, cy, w, h = pair.box * 256
+        cx, cy, w, h = pair.boxes[0] * 256
         assert (cx, cy) == pytest.approx((128, 128), abs=4)
         # Inner half of the object, in both crops at the same scale.
         rows, columns = (slice(int(c - s / 4), int(c + s / 4)) for c, s in ((cy, h), (cx, w)))
         shift = (int(64 - cy), int(64 - cx))
-        there = pair.search[rows, columns].astype(float)
-        here = pair.template[
+        there = pair.searches[0, 0][rows, columns].astype(float)
+        here = pair.templates[0, 0][
             rows.start + shift[0] : rows.stop + shift[0], columns.start + shift[1] : columns.stop + shift[1]
         ].astype(float)
         assert np.corrcoef(there.ravel(), here.ravel())[0, 1] > 0.4
 
 
 def test_kinds_come_as_often_as_the_mix_says(pack: Path, train_config: Make) -> None:
-    maker = PairMaker(read_data([pack]), train_config(), 128)
+    maker = _maker(read_data([pack]), train_config(), 128)
     rng = np.random.default_rng(0)
     drawn = Counter(maker.kind_of(rng) for _ in range(20_000))
     # 60 : 25 : 15 : 5, together 105.
@@ -133,11 +145,11 @@ def test_kinds_come_as_often_as_the_mix_says(pack: Path, train_config: Make) -> 
 
 def test_kinds_that_the_data_do_not_allow_are_left_out(pack: Path, train_config: Make) -> None:
     catalog = read_data([pack])
-    assert set(PairMaker(Catalog(catalog.sequences), train_config(), 128).kinds) == {"clip", "still", "negative"}
-    assert set(PairMaker(Catalog(catalog.sequences[:1]), train_config(), 128).kinds) == {"clip", "still"}
-    assert set(PairMaker(Catalog((), catalog.unlabelled), train_config(), 128).kinds) == {"region"}
-    with pytest.raises(SourceError, match=r"no pairs can be made: .* the mix asks for region"):
-        PairMaker(Catalog(catalog.sequences), train_config(mix=_only("region")), 128)
+    assert set(_maker(Catalog(catalog.sequences), train_config(), 128).kinds) == {"clip", "still", "negative"}
+    assert set(_maker(Catalog(catalog.sequences[:1]), train_config(), 128).kinds) == {"clip", "still"}
+    assert set(_maker(Catalog((), catalog.unlabelled), train_config(), 128).kinds) == {"region"}
+    with pytest.raises(SourceError, match=r"no samples can be made: .* the mix asks for region"):
+        _maker(Catalog(catalog.sequences), train_config(mix=_only("region")), 128)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -146,7 +158,7 @@ def test_a_picture_that_vanishes_is_an_error_with_its_name(
 ) -> None:
     copy = tmp_path / "a.tar"
     copy.write_bytes(pack.read_bytes())
-    maker = PairMaker(read_data([copy]), train_config(), 64)
+    maker = _maker(read_data([copy]), train_config(), 64)
     copy.unlink()
     with pytest.raises(SourceInterruptedError, match=r"^picture a\.tar:"):
         next(batches(maker, 0, 2, workers))

@@ -13,28 +13,27 @@ from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
 from edgetrack.training.loop import Callbacks
-from edgetrack.training.run import TrainRequest, train
-from edgetrack.training.settings import TrainOverrides, find_device
+from edgetrack.training.run import train
+from edgetrack.training.settings import TrainRequest, find_device
 
 
-def _request(pack: Path, folder: Path, **overrides: Any) -> TrainRequest:
-    made = TrainOverrides(**{"phases": ("64:2",), "batch": 2, **overrides})
-    return TrainRequest("smat", (pack,), folder, made, held_out=1, device="cpu", workers=0)
+def _request(pack: Path, folder: Path, **options: Any) -> TrainRequest:
+    made: dict[str, Any] = {"phases": ("64:2",), "batch": 2, "held_out": 1, "device": "cpu", "workers": 0, **options}
+    return TrainRequest(tracker="smat", data=(pack,), output=folder, **made)
 
 
 def test_other_settings_are_refused_and_restart_starts_over(pack: Path, tmp_path: Path) -> None:
     train(_request(pack, tmp_path))
     with pytest.raises(UsageError, match=r"seed: was 0, now 5.*\n.*--restart"):
         train(_request(pack, tmp_path, seed=5))
-    request = _request(pack, tmp_path, seed=5)
-    fresh = TrainRequest(**{**vars(request), "restart": True})
+    fresh = _request(pack, tmp_path, seed=5, restart=True)
     events: list[str] = []
     assert train(fresh, Callbacks(on_event=events.append)).step == 2
     assert any("from scratch with seed 5" in event for event in events)
 
 
 def test_training_starts_from_the_official_format(pack: Path, tmp_path: Path, pilot_weights: Path) -> None:
-    request = TrainRequest(**{**vars(_request(pack, tmp_path)), "init": str(pilot_weights)})
+    request = _request(pack, tmp_path, init=str(pilot_weights))
     events: list[str] = []
     train(request, Callbacks(on_event=events.append, stop=lambda: True))
     assert any(f"started from {pilot_weights.name}, sha256" in event for event in events)
@@ -47,7 +46,7 @@ def test_training_starts_from_the_official_format(pack: Path, tmp_path: Path, pi
 
 
 def test_training_starts_from_the_weights_that_ship(pack: Path, tmp_path: Path) -> None:
-    request = TrainRequest(**{**vars(_request(pack, tmp_path)), "init": "default"})
+    request = _request(pack, tmp_path, init="default")
     train(request, Callbacks(stop=lambda: True))
     before, after = find_model("smat").Network(), find_model("smat").Network()
     fill(before, find_recipe("smat"), "default")
@@ -60,7 +59,7 @@ def test_training_starts_from_the_weights_that_ship(pack: Path, tmp_path: Path) 
 @pytest.mark.parametrize(("field", "value"), [("held_out", -1), ("workers", -1), ("threads", 0)])
 def test_numbers_that_make_no_sense(pack: Path, tmp_path: Path, field: str, value: int) -> None:
     with pytest.raises(UsageError, match=str(value)):
-        train(TrainRequest(**{**vars(_request(pack, tmp_path)), field: value}))
+        train(_request(pack, tmp_path, **{field: value}))
 
 
 def test_a_start_from_other_weights_is_refused(pack: Path, tmp_path: Path) -> None:
@@ -68,7 +67,7 @@ def test_a_start_from_other_weights_is_refused(pack: Path, tmp_path: Path) -> No
 
     save_safetensors({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {})
     with pytest.raises(WeightsMismatchError):
-        train(TrainRequest(**{**vars(_request(pack, tmp_path / "out")), "init": tmp_path / "x.safetensors"}))
+        train(_request(pack, tmp_path / "out", init=str(tmp_path / "x.safetensors")))
 
 
 def test_devices() -> None:
@@ -83,6 +82,6 @@ def test_devices() -> None:
 
 def test_an_output_that_cannot_be_made(pack: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    request = TrainRequest("smat", (pack,), tmp_path / "file")
+    request = TrainRequest(tracker="smat", data=(pack,), output=tmp_path / "file")
     with pytest.raises(EdgetrackError, match="cannot be made"):
         train(request)

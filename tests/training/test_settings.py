@@ -1,104 +1,32 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import msgspec
 import pytest
-import torch
-from torch import nn
 
 from edgetrack.errors import UsageError
 from edgetrack.export.recipe import find_recipe
-from edgetrack.models.base import find_model
 from edgetrack.training.settings import (
     Phase,
     TrainConfig,
-    TrainOverrides,
-    WeightAverage,
+    TrainRequest,
     differences,
-    initialise,
-    optimizer_of,
     parse_mix,
     parse_phase,
-    rate_factor,
     resolve,
-    set_rate,
 )
 
 Make = Callable[..., TrainConfig]
 
 
-def test_cosine_with_warm_up(train_config: Make) -> None:
-    schedule = train_config().schedule
-    assert (schedule.course, schedule.lr, schedule.warmup, schedule.clip) == ("cosine", 1e-3, 100, 1.0)
-    assert rate_factor(schedule, 0, 0.0) == pytest.approx(0.01)
-    assert rate_factor(schedule, 49, 0.0) == pytest.approx(0.5)
-    assert rate_factor(schedule, 1000, 0.5) == pytest.approx(0.01 + 0.99 / 2)
-    assert rate_factor(schedule, 1000, 1.0) == rate_factor(schedule, 1000, 1.7) == pytest.approx(0.01)
-
-
-def test_the_papers_schedule_drops_once(train_config: Make) -> None:
-    schedule = train_config(schedule="paper").schedule
-    assert (schedule.lr, schedule.weight_decay, schedule.clip) == (4e-4, 1e-4, 0.1)
-    assert [rate_factor(schedule, 0, p) for p in (0.0, 0.79, 0.8, 1.0)] == [1.0, 1.0, 0.1, 0.1]
-
-
 def test_the_papers_loss_and_crops(train_config: Make) -> None:
     made = train_config()
-    assert (made.loss.l1, made.loss.giou) == (5.0, 2.0)
+    assert made.loss == {"focal": 1.0, "l1": 5.0, "giou": 2.0}
     assert (made.template.factor, made.template.size, made.search.factor, made.search.size) == (2.0, 128, 4.0, 256)
     assert (made.centre_jitter, made.scale_jitter) == (3.0, 0.25)
     assert made.search_rule(128).factor == 2.0
     assert made.jitter_at(128) == 1.5
-
-
-def test_biases_and_norms_do_not_decay_and_the_backbone_has_its_own_rate(train_config: Make) -> None:
-    network = find_model("smat").Network()
-    optimizer = optimizer_of(network, train_config(backbone_rate=0.1))
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    seen = 0
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            assert group["weight_decay"] == (1e-4 if parameter.dim() > 1 else 0)
-            assert group["base_lr"] == pytest.approx(1e-4 if names[id(parameter)].startswith("backbone.") else 1e-3)
-            seen += 1
-    assert seen == len(names)
-    set_rate(optimizer, 0.5)
-    assert {round(group["lr"], 9) for group in optimizer.param_groups} == {5e-5, 5e-4}
-
-
-def test_the_average_is_exponential_and_copies_first() -> None:
-    network = nn.BatchNorm1d(1)
-    average = WeightAverage(network, memory=4)
-    with torch.no_grad():
-        for value in (3.0, 5.0):
-            network.weight.fill_(value)
-            network.num_batches_tracked.fill_(int(value))
-            average.update(network)
-    # The first update copies, the second keeps 1/10.
-    assert average.tensors["weight"].item() == pytest.approx(0.1 * 3 + 0.9 * 5)
-    assert average.tensors["num_batches_tracked"].item() == 5
-    average.updates = 1000
-    before = average.tensors["weight"].item()
-    average.update(network)
-    assert average.tensors["weight"].item() == pytest.approx(0.75 * before + 0.25 * 5)
-    average.restart()
-    average.update(network)
-    assert average.tensors["weight"].item() == 5
-
-
-def test_start_weights_depend_on_the_seed_alone() -> None:
-    def made(seed: int) -> nn.Module:
-        network = nn.Sequential(nn.Conv2d(64, 128, 3), nn.BatchNorm2d(128))
-        initialise(network, {"0.bias": -2.0}, seed)
-        return network
-
-    first, again, other = made(0), made(0), made(1)
-    assert torch.equal(first[0].weight, again[0].weight)
-    assert not torch.equal(first[0].weight, other[0].weight)
-    assert first[0].weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.02)
-    assert (first[0].bias == -2).all()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +42,7 @@ def test_phases(text: str, expected: tuple[int, float, str]) -> None:
     assert parse_phase(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "128", "100:5", "32:5", "128:0", "128:-3", "128:1.5", "128:5d", "128:nan"])
+@pytest.mark.parametrize("text", ["", "128", "0:5", "-1:5", "128:0", "128:-3", "128:1.5", "128:5d", "128:nan"])
 def test_what_is_no_phase(text: str) -> None:
     with pytest.raises(UsageError, match="phase"):
         parse_phase(text)
@@ -154,9 +82,55 @@ def test_overrides_that_cannot_be_met(train_config: Make, overrides: dict[str, o
 def test_a_recipe_without_training_says_so() -> None:
     recipe = msgspec.structs.replace(find_recipe("smat"), training=None)
     with pytest.raises(UsageError, match=r"no \[training\] section"):
-        resolve(recipe, TrainOverrides())
+        resolve(recipe, TrainRequest(tracker="smat"))
 
 
 def test_mix_and_differences(train_config: Make) -> None:
     assert parse_mix(("clip=1,paste=0.5", "still=0"))["paste"] == 0.5
     assert set(differences(train_config(), train_config(seed=1, gap=3))) == {"seed", "gap"}
+
+
+def test_the_papers_schedule_of_smat_is_the_papers_in_all_it_states(train_config: Make) -> None:
+    # The paper's section 4 and the authors' settings: mobilevitv2_256_128x1_ep300.
+    made = train_config(schedule="paper")
+    plan = made.schedule
+    assert (plan.optimizer, plan.lr, plan.backbone_rate, plan.weight_decay, plan.clip) == (
+        "adamw",
+        4e-4,
+        0.1,
+        1e-4,
+        0.1,
+    )
+    assert (plan.course, plan.drop_at, plan.drop, plan.precision, plan.gap) == ("step", 240 / 300, 0.1, "fp32", 200)
+    assert made.phases == (Phase(256, 128, 300 * 60000 / 128, "steps"),)
+    assert {kind: weight for kind, weight in made.mix.items() if weight} == {"clip": 0.75, "still": 0.25}
+    text = made.text()
+    for stated in ("adamw", "rate 0.0004 (backbone x 0.1)", "x 0.1 from 80%", "140625 steps at 256 pixels, batch 128"):
+        assert stated in text
+
+
+def test_what_is_given_takes_the_place_of_the_schedules_numbers(train_config: Make) -> None:
+    made = train_config(schedule="paper", steps=10, batch=4, lr=1e-2, gap=3, average=7, precision="bf16")
+    assert made.phases == (Phase(256, 4, 10, "steps"),)
+    plan = made.schedule
+    assert (plan.lr, plan.gap, plan.average, plan.precision, plan.drop_at) == (1e-2, 3, 7, "bf16", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("tracker", "stated", "steps"),
+    [
+        # arXiv 2503.16768; epochs and batch are STMTrack's.
+        ("dastm", {"optimizer": "sgd", "momentum": 0.9, "lr": 0.005, "backbone_from": 5 / 20}, 20 * 300000 / 64),
+        # arXiv 2507.00454; samples and batch are ODTrack's.
+        ("atstrack", {"optimizer": "adamw", "lr": 1e-4, "backbone_rate": 0.1}, 300 * 40000 / 8),
+        # The released settings, rgbt.yaml.
+        ("dmtrack", {"optimizer": "adamw", "lr": 4e-4, "clip": 0.1, "drop_at": 0.8}, 60 * 60000 / 16),
+        # The released settings, run.yaml.
+        ("spmtrack_b", {"lr": 1e-4, "weight_decay": 0.1, "floor": 0.01, "warmup": 2048}, 170 * 131072 / 128),
+    ],
+)
+def test_the_papers_schedules(tracker: str, stated: dict[str, object], steps: float) -> None:
+    made = resolve(find_recipe(tracker), TrainRequest(tracker=tracker, schedule="paper"))
+    assert {name: getattr(made.schedule, name) for name in stated} == stated
+    (phase,) = made.phases
+    assert (phase.amount, phase.unit) == (steps, "steps")

@@ -8,12 +8,16 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
+from edgetrack.export.recipe import find_recipe
+from edgetrack.runtime.frames import render_depth
 from edgetrack.training.catalog import Catalog, Picture, TrainingClip, View, hold_out, load, verified
+from edgetrack.training.method import find_method
 from edgetrack.training.sources import read_data, read_folder, read_shard
 
 
@@ -209,3 +213,65 @@ def test_the_real_training_pack(shared: Path) -> None:
     # data/train/README.md: 4685 JPEGs, 3685 with a box.
     assert (catalog.views, len(catalog.unlabelled), catalog.skipped) == (3685, 1000, ())
     assert load(catalog.unlabelled[0]).shape[2] == 3
+
+
+def _with_seconds(root: Path, frames: int = 3, depth: bool = True) -> Path:
+    """A sequence as of a depth data set: color/, depth/ of 16 bits, a sentence."""
+    for name in ("color", "depth"):
+        (root / "walk" / name).mkdir(parents=True)
+    for index in range(frames):
+        cv2.imwrite(str(root / "walk" / "color" / f"{index}.jpg"), np.full((40, 60, 3), 50 * index, np.uint8))
+        if depth:
+            plane = np.linspace(500, 9000, 40 * 60).reshape(40, 60).astype(np.uint16)
+            cv2.imwrite(str(root / "walk" / "depth" / f"{index}.png"), plane)
+    (root / "walk" / "groundtruth.txt").write_text("10,10,20,20\n" * frames)
+    (root / "walk" / "nlp.txt").write_text("red car driving on the road\n")
+    return root
+
+
+def test_a_second_image_and_a_sentence_are_read_beside_the_first(tmp_path: Path) -> None:
+    (clip,) = verified(read_data([_with_seconds(tmp_path)]), "own", 2).sequences
+    assert clip.text == "red car driving on the road"
+    image = load(clip.views[1].picture, 2)
+    assert (image.shape, image.dtype) == ((40, 60, 6), np.uint8)
+    assert abs(int(image[20, 20, 0]) - 50) < 3
+    # Depth is rendered as when tracking.
+    plane = np.linspace(500, 9000, 40 * 60).reshape(40, 60).astype(np.uint16)
+    assert np.array_equal(image[..., 3:], render_depth(plane))
+    assert load(clip.views[1].picture).shape == (40, 60, 3)
+
+
+def test_a_shard_names_second_images_and_descriptions(tmp_path: Path, packing: Any) -> None:
+    entries, files = packing.parts()
+    for entry in entries:
+        entry |= {"second": entry["file"], "text": "category=block"}
+    catalog = read_shard(packing.write(tmp_path / "a.tar", entries, files))
+    assert {clip.text for clip in catalog.sequences} == {"category=block"}
+    assert load(catalog.sequences[0].views[0].picture, 2).shape == (120, 160, 6)
+    entries[0]["second"] = "gone.jpg"
+    catalog = read_shard(packing.write(tmp_path / "b.tar", entries, files))
+    assert catalog.skipped == ("b.tar:gone.jpg is in the index, not in the shard",)
+
+
+def test_second_images_that_do_not_fit_the_first_are_named(tmp_path: Path) -> None:
+    root = _with_seconds(tmp_path)
+    (root / "walk" / "depth" / "2.png").unlink()
+    with pytest.raises(SourceError, match=r"walk has 3 images and 2 second ones in depth; expected one for each"):
+        read_data([root])
+    cv2.imwrite(str(root / "walk" / "depth" / "2.png"), np.zeros((20, 60), np.uint16))
+    with pytest.raises(SourceError, match=r"aux is 60x20 pixels, the frame 60x40"):
+        verified(read_data([root]), "own", 2)
+
+
+def test_what_a_family_needs_and_the_data_lack_is_named(tmp_path: Path, pack: Path) -> None:
+    two, words = (find_method(find_recipe(name)) for name in ("dmtrack", "atstrack"))
+    whole, plain = read_data([_with_seconds(tmp_path)]).sequences, read_data([pack]).sequences
+    two.check_clips(whole)
+    words.check_clips(whole)
+    with pytest.raises(SourceError, match=r"trained on two images a frame, and .*v0/000\.jpg has no second one"):
+        two.check_clips((*whole, *plain))
+    with pytest.raises(SourceError, match=r"descriptions, and sequence v0-a has none; write a sentence into v0-a/nlp"):
+        words.check_clips((*whole, *plain))
+    unreadable = TrainingClip("a", "a", whole[0].views, "colour=red")
+    with pytest.raises(SourceError, match=r"that of sequence a cannot be used: attribute 'colour' is not one"):
+        words.check_clips((unreadable,))

@@ -405,7 +405,7 @@ def _refuse_others(tensors: Mapping[str, Tensor], source: str) -> None:
     if "basemodel_q.Conv2d_1a_3x3.conv.weight" in tensors:
         raise CheckpointError(
             f"{source} is STMTrack's, with an Inception trunk, expected MobileOne's (basemodel_q.stage0. ...); "
-            "no official weights of this tracker exist: train it, or give --weights untrained"
+            "no official weights of this tracker exist: train it (docs/train.md), or give --weights untrained"
         )
 
 

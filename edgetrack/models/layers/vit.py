@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -91,6 +91,19 @@ def resized_grid(pos_embed: Tensor, cells: int) -> Tensor:
     grid = pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     resized = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1).reshape(1, cells * cells, -1)
+
+
+def with_positions(tensors: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+    """An image classifier's tensors (`pos_embed` of a square grid) and the positions of a tracker's two crops.
+
+    Tensors that have the tracker's positions already are returned as they are.
+    """
+    found = dict(tensors)
+    grid = found.get("pos_embed")
+    if grid is not None and grid.ndim == 3 and "pos_embed_x" not in found:
+        found["pos_embed_x"] = resized_grid(grid.float(), sizes.search_cells)
+        found["pos_embed_z"] = resized_grid(grid.float(), sizes.template_cells)
+    return found
 
 
 EPS = 1e-6
