@@ -23,7 +23,6 @@ from edgetrack.training.method import Method
 from edgetrack.training.run import resume
 from edgetrack.training.settings import Intervals, TrainConfig, TrainDevice
 from edgetrack.training.sources import read_data
-from edgetrack.training.start import initialise
 
 Make = Callable[..., TrainConfig]
 Tiny = Callable[[], nn.Module]
@@ -63,26 +62,6 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert len(whole) == 7
     for name, tensor in straight.average.tensors.items():
         assert torch.equal(tensor, second.average.tensors[name])
-
-
-def test_the_real_network_resumes_exactly(pack: Path, train_config: Make, smat_method: Method, tmp_path: Path) -> None:
-    made, catalog = train_config(phases=("64:3",), batch=2), read_data([pack])
-    whole: list[dict[str, float]] = []
-    parts: list[dict[str, float]] = []
-
-    def network() -> nn.Module:
-        made_network = find_model("smat").Network()
-        initialise(made_network, made.initial, 0)
-        return made_network
-
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    Trainer(network(), smat_method, made, BF16, tmp_path / "a", callbacks=_watch(whole)).run(catalog)
-    callbacks = _watch(parts, stop=lambda: len(parts) == 2)
-    Trainer(network(), smat_method, made, BF16, tmp_path / "b", callbacks=callbacks).run(catalog)
-    _resumed(find_model("smat").Network(), smat_method, made, tmp_path / "b", callbacks=_watch(parts)).run(catalog)
-    assert parts == whole
-    assert all(math.isfinite(value) for losses in whole for value in losses.values())
 
 
 def test_time_budgets_follow_the_clock(

@@ -96,8 +96,8 @@ def test_the_first_state_is_nothing_seen_and_the_mean_of_the_words(tracker: Trac
 def test_a_description_is_read_once(tracker: Tracker, frames: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
     text = tracker.graphs["text"]
-    infer = text._infer
-    monkeypatch.setattr(text, "_infer", lambda: (runs.append(1), infer()))
+    run = text.run
+    monkeypatch.setattr(text, "run", lambda: (runs.append(1), run()))
     for _ in range(3):
         tracker.init(frames[0], BOX, text=PHRASES)
         tracker.update(frames[1])

@@ -131,7 +131,7 @@ def test_a_graph_that_fails_keeps_the_last_box(
     with load(exported_tiny(name, "onnx"), threads=1) as tracker:
         before = run(tracker, 5)[-1]
         step = tracker.graphs["step"]
-        monkeypatch.setattr(step, "_infer", lambda: [output.fill(np.nan) for output in step.outputs.values()])
+        monkeypatch.setattr(step, "run", lambda: [output.fill(np.nan) for output in step.outputs.values()])
         frame = with_stand_in(next(iter(open_source(SCENE))), tracker.modalities)
         found = tracker.update(frame)
         assert found.lost
@@ -151,7 +151,7 @@ def test_a_box_without_area_is_not_followed(
             step.outputs["score"].fill(9)
             step.outputs["boxes"].fill(-50)
 
-        monkeypatch.setattr(step, "_infer", outside)
+        monkeypatch.setattr(step, "run", outside)
         found = tracker.update(next(iter(open_source(SCENE))))
         assert found.lost
         assert "no area" in str(found.reason)

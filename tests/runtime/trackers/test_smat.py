@@ -28,7 +28,7 @@ MAPS = ("score", "size", "offset")
 def script(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, fill: Callable[[dict[str, np.ndarray]], object]) -> None:
     """Let a function write the step's maps."""
     step = tracker.graphs["step"]
-    monkeypatch.setattr(step, "_infer", lambda: fill(step.outputs))
+    monkeypatch.setattr(step, "run", lambda: fill(step.outputs))
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -135,7 +135,7 @@ def test_any_finite_maps_keep_the_box_in_the_frame(
     scripted_tracker: TrackerMaker, frame: np.ndarray, score: np.ndarray, size: np.ndarray, offset: np.ndarray
 ) -> None:
     tracker = scripted_tracker()
-    tracker.graphs["step"]._infer = lambda: [
+    tracker.graphs["step"].run = lambda: [
         np.copyto(tracker.graphs["step"].outputs[name], value)
         for name, value in zip(MAPS, (score, size, offset), strict=True)
     ]
