@@ -20,7 +20,7 @@ from edgetrack.checkpoints import (
     with_counters,
     without_wrapper,
 )
-from edgetrack.errors import CheckpointError, WeightsMismatchError
+from edgetrack.errors import CheckpointError, UnknownNameError, WeightsMismatchError
 from edgetrack.export.recipe import DEFAULT, UNTRAINED, Recipe, find_recipe, shipped_names
 from edgetrack.io import open_regular
 from edgetrack.models.base import make_network, untrained_tensors
@@ -115,11 +115,11 @@ def _resembled(recipe: Recipe, read: Mapping[str, Tensor], source: str) -> str |
     for other in map(find_recipe, shipped_names()):
         if other.name == recipe.name:
             continue
-        with torch.device("meta"):
-            network = make_network(other.family_name, other.configuration)
         try:
+            with torch.device("meta"):
+                network = make_network(other.family_name, other.configuration)
             tensors, _ = _named(network, other, read, source)
-        except CheckpointError:
+        except (CheckpointError, UnknownNameError):  # an UnknownNameError: a family of ONNX files alone
             continue
         share = resemblance({name: tuple(value.shape) for name, value in network.state_dict().items()}, tensors)
         if share > best:
