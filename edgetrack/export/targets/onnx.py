@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 OPSETS = (17, 18)
 """Operator sets that `export` offers; the first is the default."""
-LARGEST = 2**31 - 2**24
-"""Bytes of weights in one file: protobuf, which ONNX is written in, ends at 2 GiB."""
+LARGEST = 2**30
+"""Bytes of weights in one file. Protobuf ends at twice as much, and whoever reads or checks it holds copies of all."""
 SMALLEST_OUTSIDE = 1024
 """Bytes of a weight that leaves a large model; what is smaller, shapes among it, stays in it."""
 PAGE = 4096
@@ -63,7 +63,7 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
         model.graph.name = graph.name
         onnx.helper.set_model_props(model, dict(metadata))
         try:
-            if _outside(model):
+            if _is_large(model):
                 save_onnx(model, path, scratch)
                 onnx.shape_inference.infer_shapes_path(str(path), "", True, True, True)
             else:
@@ -74,9 +74,11 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
     _check_static(model, graph)
 
 
-def _outside(model: Any) -> list[Any]:
-    """The weights of a model that lie in files of their own."""
-    return [tensor for tensor in model.graph.initializer if tensor.data_location == tensor.EXTERNAL]
+def _is_large(model: Any) -> bool:
+    """Whether weights lie in files of their own, or should."""
+    weights = model.graph.initializer
+    outside = any(tensor.data_location == tensor.EXTERNAL for tensor in weights)
+    return outside or sum(len(tensor.raw_data) for tensor in weights) > LARGEST
 
 
 def save_onnx(model: Any, path: Path, source: Path | None = None) -> None:
@@ -89,8 +91,7 @@ def save_onnx(model: Any, path: Path, source: Path | None = None) -> None:
         path: of the model.
         source: the folder of those files.
     """
-    outside = _outside(model)
-    if not outside and sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= LARGEST:
+    if not _is_large(model):
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
     with ExitStack() as stack:
