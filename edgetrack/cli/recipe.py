@@ -27,6 +27,7 @@ def new(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a recipe to start from: roles, sizes and layouts by the files' names and shapes, guesses marked."""
+    from edgetrack.cli.console import print_text
     from edgetrack.errors import UnknownNameError, UsageError
     from edgetrack.export.guess import FAMILIES, guess, read_signature, recipe_text
     from edgetrack.io import write_whole
@@ -36,11 +37,11 @@ def new(
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; --overwrite replaces it")
     if family is not None and family not in FAMILIES:
-        raise UnknownNameError(f"family {family!r} is not known; there are: {', '.join(FAMILIES)}")
+        raise UnknownNameError.of("family", family, FAMILIES)
     files = [read_signature(path) for path in onnx]
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in output.stem.lower()).strip("_") or "mine"
     write_whole(output, recipe_text(name, files, family).encode())
     for doubt in guess(files).doubts:
-        typer.echo(f"check: {doubt}")
+        print_text(f"check: {doubt}")
     given = " ".join(f"--onnx {path}" for path in onnx)
-    typer.echo(f"{output}: check what is marked as a guess, then: edgetrack export {output} {given}")
+    print_text(f"{output}: check what is marked as a guess, then: edgetrack export {output} {given}")

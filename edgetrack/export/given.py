@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgetrack.bundle.manifest import Name
-from edgetrack.errors import UsageError
+from edgetrack.errors import UnknownNameError
 
 IMAGES = ("search", "template", "online_template", "templates")
 MASKS = ("search_mask", "template_mask")
@@ -54,12 +54,12 @@ class GivenInput(Normalisation, frozen=True, forbid_unknown_fields=True, kw_only
         """The normalisation in force.
 
         Raises:
-            UsageError: there is none of that name.
+            UnknownNameError: there is none of that name.
         """
         if compat in ("", "none") or not self.compat:
             return self
         if compat not in self.compat:
-            raise UsageError(f'compat = "{compat}" is not in the recipe; it has: none, {", ".join(self.compat)}')
+            raise UnknownNameError.of("compat", compat, ("none", *self.compat))
         return self.compat[compat]
 
     def shape(self, size: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import edgetrack
 from edgetrack.benchmark.protocol import Start, Worker, WorkerProcess
 from edgetrack.errors import UsageError
 from edgetrack.gate.report import CodeNote
+from edgetrack.io import BAD_JSON
 from edgetrack.processes import thread_environ
 
 _WORKER = ("-I", "-m", "edgetrack.benchmark.worker")
@@ -48,7 +49,7 @@ def code_of(python: Path) -> CodeNote:
         )
     try:
         version, file = msgspec.json.decode(done.stdout, type=tuple[str, str])
-    except msgspec.MsgspecError:
+    except BAD_JSON:
         raise UsageError(f"{python} did not say which edgetrack it has; give an environment's bin/python") from None
     return CodeNote(version=version, digest=_digest(Path(file).parent))
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from edgetrack.errors import BundleIntegrityError, EdgetrackError
+from edgetrack.io import BAD_JSON
 from edgetrack.runtime.backends.tensorrt.installation import Installation
 from edgetrack.runtime.verify import GraphLayers, Layer
 
@@ -179,7 +180,7 @@ def parse_information(text: str, tool: str) -> GraphLayers:
     """
     try:
         found = msgspec.json.decode(text, type=_Engine)
-    except msgspec.MsgspecError as error:
+    except BAD_JSON as error:
         raise EdgetrackError(f"the engine inspector of {tool} gave what is not understood: {error}") from None
     return GraphLayers(
         source="engine inspector",
