@@ -12,6 +12,7 @@ ever imported: a name is sorted by its text alone.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -153,6 +154,7 @@ _REFUSED_NAMES = _words(
 )
 
 
+@functools.lru_cache(maxsize=4096)
 def classify(module: str, name: str) -> Global:
     """Sort the name `module.name` of a pickle by its text; nothing is imported.
 
@@ -172,13 +174,16 @@ def classify(module: str, name: str) -> Global:
     return Global(qualified, GlobalKind.INERT, known=False)
 
 
+_REFUSED_WORDS = _REFUSED_PACKAGES | _REFUSED_NAMES
+
+
 def _is_code(module: str, name: str) -> bool:
     if module.partition(".")[0] in _REFUSED_PACKAGES:
         return True
     # "torch" with the name "hub.load" reaches as far as "torch.hub" with the name "load".
     if any(f"{module}.{name}.".startswith(f"{refused}.") for refused in _REFUSED_MODULES):
         return True
-    return any(part in _REFUSED_PACKAGES | _REFUSED_NAMES or _is_special(part) for part in name.split("."))
+    return any(part in _REFUSED_WORDS or _is_special(part) for part in name.split("."))
 
 
 def _is_special(name: str) -> bool:

@@ -27,7 +27,8 @@ import importlib.util
 import math
 import pkgutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -36,11 +37,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from edgetrack.bundle.manifest import DType, GraphRole, Scalar, TensorInfo
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.plugins import MODELS, load_plugin
 
+MAX_MODULES = 5_000
+"""Layers and groups of layers of one network; the largest that is published has 1,536."""
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Tensor name -> shape and dtype."""
 
@@ -211,6 +215,24 @@ def _own_model(family: str) -> ModelPackage | None:
     return cast(ModelPackage, module) if hasattr(module, "Network") else None
 
 
+@contextmanager
+def _bounded_modules() -> Iterator[None]:
+    """Raise ValueError where a network grows beyond MAX_MODULES: a depth from a file may be any number."""
+    count = 0
+
+    def counted(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > MAX_MODULES:
+            raise ValueError(f"it has more than {MAX_MODULES} layers")
+
+    hook = register_module_module_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def make_network(family: str, configuration: Mapping[str, Scalar]) -> nn.Module:
     """A family's network of a configuration; an empty one gives the published sizes.
 
@@ -221,7 +243,8 @@ def make_network(family: str, configuration: Mapping[str, Scalar]) -> nn.Module:
     model = find_model(family)
     member = getattr(model, "MEMBERS", {}).get(family, {})
     try:
-        return model.Network(**{**member, **configuration})
+        with _bounded_modules():
+            return model.Network(**{**member, **configuration})
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         shown = ", ".join(f"{key} = {value!r}" for key, value in configuration.items())
         raise UsageError(

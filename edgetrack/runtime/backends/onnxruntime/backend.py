@@ -51,7 +51,8 @@ class OnnxRuntimeGraph(CompiledGraph):
         settings.add_session_config_entry("session.load_model_format", "ONNX")
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3
+        # Its errors come as exceptions, too; printed by it, names from the file would steer the terminal.
+        settings.log_severity_level = 4
         try:
             self._session = runtime.InferenceSession(str(path), settings, providers=[PROVIDER])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
