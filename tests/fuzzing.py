@@ -34,7 +34,7 @@ ADDRESS_SPACE = 3 << 30
 POISON = [
     "[/red]", "[bold]x", "[link=http://x]y[/link]", "\x1b]0;owned\x07", "\x1b[2J\x1b[31m", "\x9b31m", "\r::error::x",
     "%0A::set-output name=x::y", "<script>alert(1)</script>", "${jndi:x}", "{0}", "%s%n", "..", "../../x",
-    "/etc/passwd", "\0", "a\nb", "\u202eevil", "\u200b", "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace"),
+    "/etc/passwd", "\0", "a\nb", "\u202eevil", "\u200b",
     "NaN", "-0", "1e999", "x" * 5000, "é" * 300, "💥", "'; DROP TABLE", "| a | b |", "`x`", "C:\\con", " ", "",
 ]  # fmt: skip
 NUMBERS: list[Any] = [
