@@ -61,10 +61,10 @@ def open_session(model: Any, what: str) -> Any:
     _, runtime = packages()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors come as exceptions; printed, names from the file would steer terminals
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # its classes are private
         raise CheckpointError(f"{what}: ONNX Runtime cannot open it: {error}") from None
 

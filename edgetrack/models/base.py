@@ -43,7 +43,7 @@ from edgetrack.bundle.manifest import DType, GraphRole, Scalar, TensorInfo
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.plugins import MODELS, load_plugin
 
-MAX_MODULES = 5_000
+MAX_MODULES = 3_000
 """Layers and groups of layers of one network; the largest that is published has 1,536."""
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Tensor name -> shape and dtype."""

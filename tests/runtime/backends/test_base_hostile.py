@@ -186,6 +186,21 @@ def test_a_loop_that_grows_without_end_is_refused_before_it_runs(tmp_path: Path,
         opened(target, tmp_path, model)
 
 
+def test_nothing_of_a_graph_reaches_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    steering = helper.make_node("Gather", ["table", "n"], ["y"], "\x1b]0;owned\x07")
+    graph = opened("onnx", tmp_path, model_of(node("Cast", "x", out="n", to=INT64), steering, table=np.float32([1, 2])))
+    graph.inputs["x"][...] = 1e6
+    with pytest.raises(BundleError, match="step"):
+        graph.run()
+    wrong = model_of(helper.make_node("Add", ["x", "absent"], ["y"], "\x1b[2J"))
+    with pytest.raises(BundleIntegrityError, match="step"):
+        opened("onnx", tmp_path, wrong)
+    (tmp_path / "step.onnx").write_bytes(model_of(node("Add", "x", "x")).SerializeToString().replace(b"Add", b"\xffdd"))
+    with pytest.raises(BundleIntegrityError, match="step"):
+        backend_of("onnx")(info(), tmp_path / "step.onnx", BackendOptions())
+    assert capfd.readouterr() == ("", "")
+
+
 def test_openvino_reads_irs_only(tmp_path: Path) -> None:
     onnx.save(model_of(node("Add", "x", "x")), str(tmp_path / "step.onnx"))
     with pytest.raises(BundleIntegrityError, match=r"step\.onnx is no OpenVINO IR"):

@@ -51,10 +51,10 @@ class OnnxRuntimeGraph(CompiledGraph):
         settings.add_session_config_entry("session.load_model_format", "ONNX")
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
-        # Its errors come as exceptions, too; printed by it, names from the file would steer the terminal.
+        # Its errors come as exceptions, too; printed by it (here, and by its fallback), they would steer the terminal.
         settings.log_severity_level = 4
         try:
-            self._session = runtime.InferenceSession(str(path), settings, providers=[PROVIDER])
+            self._session = runtime.InferenceSession(str(path), settings, providers=[PROVIDER], enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise BundleIntegrityError(f"ONNX Runtime cannot read {path.name}: {error}") from None
         # A provider that is missing is replaced without an error.

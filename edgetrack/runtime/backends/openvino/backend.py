@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Collection
@@ -146,7 +147,9 @@ class OpenVinoGraph(CompiledGraph):
                 f"OpenVINO cannot read {path.name}: {str(error).strip().splitlines()[-1]}"
             ) from None
         if compiled.folder is not None:
-            compiled.keep(name, found.export_model().getvalue(), key)
+            blob = io.BytesIO()
+            found.export_model(blob)  # returns bytes in some versions, a stream in others
+            compiled.keep(name, blob.getvalue(), key)
         return found
 
     @staticmethod
