@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from edgetrack.cli.main import app
 from tests.benchmark.conftest import make_bundle, scripted
 from tests.evaluation.conftest import plain_dataset, write_images, write_rows
 
@@ -19,17 +21,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory, made_once: Callable[..., Path]) -> Path:
-    """A folder with one exported bundle under out/, shared by the tests that only read it."""
-
-    def export(folder: Path) -> None:
-        unfinished = tmp_path_factory.mktemp("workplace")
-        done = _run(["export", "smat", "--target", "openvino"], unfinished)
-        assert done.returncode == 0, done.stderr
-        unfinished.rename(folder)
-
-    made = made_once("workplace", export)
-    return Path(shutil.copytree(made / "out", tmp_path_factory.mktemp("workplace") / "out")).parent
+def workplace(tmp_path_factory: pytest.TempPathFactory, exported: Callable[..., Path]) -> Path:
+    """A folder with one bundle of the default weights under out/, shared by the tests that only read it."""
+    folder = tmp_path_factory.mktemp("workplace")
+    bundle = exported("openvino", "default")
+    shutil.copytree(bundle, folder / "out" / bundle.name)
+    return folder
 
 
 @pytest.fixture
@@ -38,6 +35,19 @@ def run(workplace: Path) -> Run:
 
     def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return _run(list(arguments), cwd or workplace)
+
+    return call
+
+
+@pytest.fixture
+def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The same in this process, for what a process of its own would add nothing to but a second of imports."""
+
+    def call(*arguments: str, cwd: Path | None = None) -> Result:
+        folder = cwd or workplace
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("EDGETRACK_CACHE", str(folder / "cache"))
+        return CliRunner().invoke(app, list(arguments))
 
     return call
 

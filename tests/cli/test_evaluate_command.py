@@ -47,6 +47,13 @@ def command(tmp_path):
     return run
 
 
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    """The same in this process."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
 def test_json_keeps_its_contract_and_runs_are_kept_by_default(command, make_bundle, plain_dataset, tmp_path) -> None:
     root = plain_dataset("a", "b", "c")
     arguments = (make_bundle(), root, "--sequences", "a,c", "--frames", "3", "--results", "trackingnet", "sent")
@@ -65,12 +72,12 @@ def test_json_keeps_its_contract_and_runs_are_kept_by_default(command, make_bund
     assert done.stderr == ""
 
 
-def test_anchors_and_a_clock_stand_beside_the_one_pass(command, make_bundle, plain_dataset, tmp_path) -> None:
+def test_anchors_and_a_clock_stand_beside_the_one_pass(inside, make_bundle, plain_dataset, tmp_path) -> None:
     root = plain_dataset("a", "b", frames=6)
     (tmp_path / "bench.json").write_text(json.dumps(bench_json(("phone", None, [[50.0, 50.0], [50.0]]))))
     arguments = (make_bundle(), root, "--anchors", "2", "--anchor-length", "2")
-    done = command(*arguments, "--fps", "30", "--latencies", "bench.json", "--json")
-    assert done.returncode == 0, done.stderr
+    done = inside(*arguments, "--fps", "30", "--latencies", "bench.json", "--json")
+    assert done.exit_code == 0, done.stderr
     (result,) = json.loads(done.stdout)["results"]
     anchored, streaming = result["anchored"], result["streaming"]
     # Anchors at 0, 2 and 4 of six frames: the run forwards from 4 has one frame of two, that backwards from 0 none.
@@ -80,8 +87,8 @@ def test_anchors_and_a_clock_stand_beside_the_one_pass(command, make_bundle, pla
     # Every 33.3 ms a frame, every 50 ms a box: frames 1 (at 50), 3 (at 100) and 4 (at 150) are taken.
     assert streaming["processed"] == pytest.approx(3 / 5)
     assert all({"anchored_ao", "anchor_runs", "streaming_ao"} <= set(s) for s in result["sequences"])
-    done = command(*arguments, "--fps", "30")
-    assert done.returncode == 0, done.stderr
+    done = inside(*arguments, "--fps", "30")
+    assert done.exit_code == 0, done.stderr
     assert done.stderr.startswith("kept from an earlier run: a, a (anchors), ")
     assert "--restart makes them again" in done.stderr
     assert "anchored AO: 10 runs of up to 2 frames" in done.stdout
@@ -89,16 +96,16 @@ def test_anchors_and_a_clock_stand_beside_the_one_pass(command, make_bundle, pla
     assert done.stdout.splitlines()[0].endswith("AO at 30 fps")
 
 
-def test_a_table_or_markdown_says_what_ran_and_what_failed(command, make_bundle, plain_dataset, tmp_path) -> None:
+def test_a_table_or_markdown_says_what_ran_and_what_failed(inside, make_bundle, plain_dataset, tmp_path) -> None:
     root = plain_dataset("a", "b")
     (root / "b" / "groundtruth.txt").write_text("1,1,9,9\nbroken\n")
-    done = command(make_bundle(), root, "--results", "got10k", "sent")
-    assert done.returncode == 1
+    done = inside(make_bundle(), root, "--results", "got10k", "sent")
+    assert done.exit_code == 1
     assert "scripted (untrained weights) on data (plain): 1 sequence, 4 frames" in done.stdout
     assert "FAILED: b: SequenceError: line 2" in done.stdout
     assert (tmp_path / "sent" / "scripted" / "a" / "a_001.txt").is_file()
-    done = command(tmp_path / "bundles" / "scripted", root, "--markdown")
-    assert done.returncode == 1
+    done = inside(tmp_path / "bundles" / "scripted", root, "--markdown")
+    assert done.exit_code == 1
     lines = done.stdout.splitlines()
     assert lines[0].startswith("| sequence | frames | AO | SR0.5 |")
     assert [line.split("|")[1].strip() for line in lines[2:5]] == ["a", "all", "95 %"]

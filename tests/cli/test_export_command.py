@@ -37,9 +37,9 @@ def test_one_target_fails_with_its_own_message_and_the_other_finishes(run, tmp_p
         (["--target", "all", "--precision", "fp4"], "no target is exported to at precision 'fp4'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_runs(run, tmp_path, options, words) -> None:
-    done = run("export", "nanotrack_v2", *options, cwd=tmp_path)
-    assert done.returncode == 2
+def test_what_cannot_be_meant_is_refused_before_anything_runs(inside, tmp_path, options, words) -> None:
+    done = inside("export", "nanotrack_v2", *options, cwd=tmp_path)
+    assert done.exit_code == 2
     assert words in done.stderr
     assert not any(path.name == "out" for path in tmp_path.iterdir())
 
@@ -62,30 +62,30 @@ def test_options_reach_the_targets_that_have_them() -> None:
         assert sorted(arguments[3:-1]) == sorted([*common, *own])
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path) -> None:
-    done = run("export", "smat", "--target", "onnx", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0
+def test_dry_run_prints_the_plan_and_writes_nothing(inside, tmp_path) -> None:
+    done = inside("export", "smat", "--target", "onnx", "--dry-run", cwd=tmp_path)
+    assert done.exit_code == 0
     assert "onnx, fp32" in done.stdout
     assert "weights    default" in done.stdout
     assert not (tmp_path / "out").exists()
 
 
-def test_export_refuses_to_replace_a_bundle_unasked(run) -> None:
-    done = run("export", "smat", "--target", "openvino")
-    assert done.returncode == 2
+def test_export_refuses_to_replace_a_bundle_unasked(inside) -> None:
+    done = inside("export", "smat", "--target", "openvino")
+    assert done.exit_code == 2
     assert "--overwrite" in done.stderr
 
 
-def test_failed_parity_leaves_nothing_and_says_what_would_pass(run, tmp_path) -> None:
-    done = run("export", "smat", "--target", "onnx", "--atol", "1e-12", "--rtol", "0", cwd=tmp_path)
-    assert done.returncode == 1
+def test_failed_parity_leaves_nothing_and_says_what_would_pass(inside, tmp_path) -> None:
+    done = inside("export", "nanotrack_v2", "--target", "onnx", "--atol", "1e-12", "--rtol", "0", cwd=tmp_path)
+    assert done.exit_code == 1
     assert "smallest --atol" in done.stderr
     assert list((tmp_path / "out").glob("*")) == []
 
 
-def test_dry_run_prints_the_plan_as_json(run, tmp_path) -> None:
-    done = run("export", "smat", "--target", "onnx", "--dry-run", "--json", "--atol", "0.5", cwd=tmp_path)
-    assert done.returncode == 0
+def test_dry_run_prints_the_plan_as_json(inside, tmp_path) -> None:
+    done = inside("export", "smat", "--target", "onnx", "--dry-run", "--json", "--atol", "0.5", cwd=tmp_path)
+    assert done.exit_code == 0
     assert json.loads(done.stdout) == {
         "schema": 1,
         "tracker": "smat",
@@ -94,6 +94,7 @@ def test_dry_run_prints_the_plan_as_json(run, tmp_path) -> None:
         "precision": "fp32",
         "opset": 17,
         "reference": "PyTorch",
+        "overrides": {},
         "atol": 0.5,
         "rtol": 0.0001,
         "parity_sources": [],
@@ -122,7 +123,7 @@ def test_int8_with_accuracy_control_from_end_to_end(run, exported: Callable[...,
     assert "calibration" in run("inspect", str(output)).stdout
 
 
-def test_requests_that_do_not_fit_are_refused_before_anything_is_done(run) -> None:
+def test_requests_that_do_not_fit_are_refused_before_anything_is_done(inside) -> None:
     export = ("export", "nanotrack_v2", "--target", "onnx")
     for wish, said in (
         (("--max-drop", "1", "--val", CLIP), "precisions below fp32"),
@@ -138,5 +139,5 @@ def test_requests_that_do_not_fit_are_refused_before_anything_is_done(run) -> No
             "precision 'int4' is not supported",
         ),
     ):
-        done = run(*export, *wish)
-        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        done = inside(*export, *wish)
+        assert (done.exit_code, said in done.stderr) == (2, True), done.stderr

@@ -28,9 +28,9 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "verb", ["export", "track", "bench", "eval", "train", "verify", "inspect", "list", "pack", "unpack", "doctor"]
 )
-def test_every_verb_explains_itself(run, verb: str) -> None:
-    done = run(verb, "--help")
-    assert done.returncode == 0
+def test_every_verb_explains_itself(inside, verb: str) -> None:
+    done = inside(verb, "--help")
+    assert done.exit_code == 0
     assert "Usage" in done.stdout
     assert verb in done.stdout
 
@@ -60,12 +60,18 @@ def test_version_is_the_packages(run) -> None:
         (["track", "smat-openvino-fp32", "synthetic:drift", "--threads", "0"], 2, "1 or more"),
     ],
 )
-def test_wrong_input_is_one_clear_line_and_the_right_exit_code(run, arguments, code: int, words: str) -> None:
-    done = run(*arguments)
-    assert done.returncode == code, done.stderr
+def test_wrong_input_is_one_clear_line_and_the_right_exit_code(inside, arguments, code: int, words: str) -> None:
+    done = inside(*arguments)
+    assert done.exit_code == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_wrong_input_ends_a_process_with_that_code_and_line(run) -> None:
+    done = run("verify", "no-such-bundle")
+    assert (done.returncode, done.stdout, done.stderr.count("Traceback")) == (2, "", 0)
+    assert done.stderr.startswith("edgetrack: ")
 
 
 def _edgetrack(*arguments: str, **streams: object) -> subprocess.Popen[str]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from edgetrack.cli.main import app
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import find_model
@@ -102,7 +104,8 @@ def test_what_cannot_be_done_says_so(pack: Path, tmp_path: Path) -> None:
         (("smat", "--data", str(pack), "--stop-after", "0"), 2, "expected a time above 0, such as 90 (minutes)"),
         (("smat", "--data", str(pack), "--minutes", "5d"), 2, "--minutes is '5d'"),
     ):
-        done = _run(*arguments, "--out", str(tmp_path / "out"), *(SHORT if "--phase" not in arguments else SHORT[2:]))
-        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        short = SHORT if "--phase" not in arguments else SHORT[2:]
+        done = CliRunner().invoke(app, ["train", *arguments, "--out", str(tmp_path / "out"), *short])
+        assert (done.exit_code, done.stdout) == (code, ""), done.stderr
         assert says in done.stderr
         assert "Traceback" not in done.stderr
