@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+
+from edgetrack.export.pipeline import ExportRequest
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +24,13 @@ def short_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports of this test are proved on two samples instead of seven."""
     monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
     monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+
+
+@pytest.fixture
+def small(tiny_recipe: Callable[..., Path]) -> Callable[..., ExportRequest]:
+    """small("onnx", output=...) -> to export SMAT: the same code in a quarter of its width, on small crops."""
+
+    def request(target: str, **changes: Any) -> ExportRequest:
+        return ExportRequest(str(tiny_recipe("smat")), target, weights="untrained", **changes)
+
+    return request

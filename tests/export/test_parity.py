@@ -52,9 +52,11 @@ def one_value(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
 
 @short
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_difference_past_the_tolerance_leaves_nothing_on_disk(tmp_path: Path, target: str) -> None:
+def test_difference_past_the_tolerance_leaves_nothing_on_disk(
+    small: Callable[..., ExportRequest], tmp_path: Path, target: str
+) -> None:
     with pytest.raises(ParityError) as caught:
-        export(ExportRequest("smat", target, output=tmp_path / "out" / "bundle", atol=1e-12, rtol=0.0))
+        export(small(target, output=tmp_path / "out" / "bundle", atol=1e-12, rtol=0.0))
     assert caught.value.exit_code == 1
     assert "comparisons with PyTorch fail; nothing was written" in str(caught.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -62,34 +64,34 @@ def test_difference_past_the_tolerance_leaves_nothing_on_disk(tmp_path: Path, ta
 
 
 @short
-def test_atol_of_the_message_passes_and_less_fails(tmp_path: Path) -> None:
+def test_atol_of_the_message_passes_and_less_fails(small: Callable[..., ExportRequest], tmp_path: Path) -> None:
     with pytest.raises(ParityError) as caught:
-        export(ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=0.0, rtol=0.0))
+        export(small("openvino", output=tmp_path / "bundle", atol=0.0, rtol=0.0))
     advised = float(re.search(r"smallest --atol that passes them all is (\S+) ", str(caught.value))[1])
-    report = export(ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=advised, rtol=0.0))
+    report = export(small("openvino", output=tmp_path / "bundle", atol=advised, rtol=0.0))
     assert report.parity.worst.max_abs <= advised
     with pytest.raises(ParityError):
-        export(
-            ExportRequest("smat", "openvino", output=tmp_path / "bundle", atol=advised * 0.98, rtol=0.0, overwrite=True)
-        )
+        export(small("openvino", output=tmp_path / "bundle", atol=advised * 0.98, rtol=0.0, overwrite=True))
     assert (tmp_path / "bundle" / "manifest.json").is_file(), "the bundle that was there stays"
 
 
 @short
 @pytest.mark.parametrize("graph", [0, 1])
 def test_shipped_graph_that_is_not_the_published_network_is_caught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: int
+    small: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: int
 ) -> None:
     sabotage(monkeypatch, one_value(0.01), graph)
     with pytest.raises(ParityError, match="whole step/") as caught:
-        export(ExportRequest("smat", "onnx", output=tmp_path / "bundle"))
+        export(small("onnx", output=tmp_path / "bundle"))
     # What was converted is what was shipped: only the claim on the whole fails.
     assert "  graph " not in str(caught.value)
     assert not any(tmp_path.iterdir())
 
 
 @short
-def test_conversion_that_is_not_the_shipped_graph_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversion_that_is_not_the_shipped_graph_is_caught(
+    small: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from edgetrack.export.targets import onnx as exporter
 
     to_onnx = exporter.to_onnx
@@ -103,18 +105,18 @@ def test_conversion_that_is_not_the_shipped_graph_is_caught(tmp_path: Path, monk
 
     monkeypatch.setattr(exporter, "to_onnx", spoilt)
     with pytest.raises(ParityError, match="graph template/template_features"):
-        export(ExportRequest("smat", "onnx", output=tmp_path / "bundle"))
+        export(small("onnx", output=tmp_path / "bundle"))
     assert not any(tmp_path.iterdir())
 
 
 @short
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_output_that_is_no_number_is_caught_at_any_tolerance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+    small: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     sabotage(monkeypatch, one_value(value))
     with pytest.raises(ParityError, match="no tolerance passes them: a tensor holds NaN or infinity"):
-        export(ExportRequest("smat", "onnx", output=tmp_path / "bundle", atol=1e30, rtol=1e30))
+        export(small("onnx", output=tmp_path / "bundle", atol=1e30, rtol=1e30))
     assert not any(tmp_path.iterdir())
 
 

@@ -31,23 +31,17 @@ def stop_at(stage: str, error: type[BaseException]) -> Callable[[str], None]:
     return progress
 
 
-@pytest.fixture
-def small(tiny_recipe: Callable[..., Path]) -> Callable[..., ExportRequest]:
-    """small(output=...) -> to export SMAT, the same code in a quarter of its width, on small crops."""
-    return lambda **changes: ExportRequest(str(tiny_recipe("smat")), "torch", weights="untrained", **changes)
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StopAtError, OSError])
 @pytest.mark.parametrize("stage", [*STAGES, "writing the bundle"])
 def test_interrupted_export_leaves_nothing(small, tmp_path: Path, stage: str, error: type[BaseException]) -> None:
-    request = small(output=tmp_path / "bundle")
+    request = small("torch", output=tmp_path / "bundle")
     with pytest.raises(error):
         export(request, progress=stop_at(stage, error))
     assert not any(tmp_path.iterdir())
 
 
 def test_interrupted_export_keeps_the_bundle_that_it_was_to_replace(small, tmp_path: Path) -> None:
-    request = small(output=tmp_path / "bundle", overwrite=True)
+    request = small("torch", output=tmp_path / "bundle", overwrite=True)
     export(request)
     before = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
     with pytest.raises(KeyboardInterrupt):
@@ -58,7 +52,7 @@ def test_interrupted_export_keeps_the_bundle_that_it_was_to_replace(small, tmp_p
 
 def test_stages_are_told_in_order(small, tmp_path: Path) -> None:
     lines: list[str] = []
-    report = export(small(output=tmp_path / "bundle"), progress=lines.append)
+    report = export(small("torch", output=tmp_path / "bundle"), progress=lines.append)
     assert [any(line.startswith(stage) for line in lines) for stage in STAGES] == [True] * len(STAGES)
     assert lines[-1] == "writing the bundle"
     assert report.path == tmp_path / "bundle"
@@ -67,7 +61,7 @@ def test_stages_are_told_in_order(small, tmp_path: Path) -> None:
 
 
 def test_bundle_that_is_there_is_replaced_only_when_asked(small, tmp_path: Path) -> None:
-    request = small(output=tmp_path / "bundle")
+    request = small("torch", output=tmp_path / "bundle")
     export(request)
     with pytest.raises(UsageError, match="--overwrite replaces it"):
         export(request)
@@ -75,7 +69,7 @@ def test_bundle_that_is_there_is_replaced_only_when_asked(small, tmp_path: Path)
 
 def test_further_sources_are_proved_too(small, tmp_path: Path) -> None:
     lines: list[str] = []
-    request = small(output=tmp_path / "bundle", parity_sources=("synthetic:scale?frames=2&size=160x120",))
+    request = small("torch", output=tmp_path / "bundle", parity_sources=("synthetic:scale?frames=2&size=160x120",))
     assert len(export(request, progress=lines.append).parity.comparisons) == 3 * 7
     assert any("synthetic:scale?frames=2&size=160x120" in line for line in lines)
 
@@ -87,7 +81,7 @@ def test_source_without_a_box_to_start_from_is_refused(small, tmp_path: Path) ->
     (tmp_path / "images").mkdir()
     for index in range(3):
         cv2.imwrite(str(tmp_path / "images" / f"{index}.png"), np.zeros((60, 80, 3), np.uint8))
-    request = small(output=tmp_path / "bundle", parity_sources=(str(tmp_path / "images"),))
+    request = small("torch", output=tmp_path / "bundle", parity_sources=(str(tmp_path / "images"),))
     with pytest.raises(SourceError, match="no ground-truth box for its first frame"):
         export(request)
     assert not (tmp_path / "bundle").exists()
