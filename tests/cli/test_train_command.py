@@ -93,7 +93,7 @@ def test_what_cannot_be_done_says_so(pack: Path, tmp_path: Path) -> None:
     for arguments, code, says in (
         (("smat", "--data", str(tmp_path / "gone")), 2, "does not exist"),
         (("nobody", "--data", str(pack)), 2, "'nobody' is not known"),
-        (("smat", "--data", str(pack), "--precision", "fp16"), 2, "expected bf16 or fp32"),
+        (("smat", "--data", str(pack), "--precision", "fp16"), 2, "expected one of: bf16, fp32"),
         (("smat", "--data", str(pack), "--init", "untrained"), 2, "leave --init out"),
         (("smat", "--data", str(pack), "--init", "a.pth", "--init-backbone", "b.pth"), 2, "leave one of them out"),
         (("nanotrack_v3", "--data", str(pack)), 2, "has no [training] section"),
