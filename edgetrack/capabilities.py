@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgetrack import plugins
 from edgetrack.device_name import device_kind
-from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ TARGETS = (
         packages=(),
         extra="",
         precisions=("fp32",),
+        devices=("cpu", "cuda"),
         about="scripted outputs, for tests",
     ),
 )
@@ -235,6 +236,18 @@ def require_precision(target: Target, precision: str) -> None:
     if precision not in target.precisions:
         hint = f"at run time it also takes the hint {', '.join(target.hints)}" if precision in target.hints else ""
         raise UnknownNameError.of(f"for target {target.name!r} the precision", precision, target.precisions, hint)
+
+
+def require_device(target: str, device: str) -> None:
+    """Check, before anything is loaded or computed, that bundles of a target run on a device such as `cuda:0`.
+
+    Raises:
+        DeviceUnavailableError: they do not, whatever the machine has.
+    """
+    row = find_target(target)
+    if not row.runs_on(device):
+        places = ", ".join("cuda:0" if kind == "cuda" else kind for kind in row.devices)
+        raise DeviceUnavailableError(f"{target} bundles run on {places}, not on {device!r}; give that as --device")
 
 
 def backend_of(target: str) -> type[CompiledGraph]:

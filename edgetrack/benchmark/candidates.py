@@ -10,7 +10,7 @@ from pathlib import Path
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.bundle.manifest import Manifest, bundle_name
 from edgetrack.bundle.reader import BundleRef, find_bundles, open_bundle, path_aliases
-from edgetrack.capabilities import Target, find_target, open_ref
+from edgetrack.capabilities import Target, find_target, open_ref, require_device
 from edgetrack.device_name import is_cuda
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
 from edgetrack.system.gpu import GpuWatch, Watch
@@ -75,6 +75,7 @@ def choose(
 
     Raises:
         UsageError: a hint that no bundle takes, or a bundle that was given twice.
+        DeviceUnavailableError: no bundle runs on such a device.
         EdgetrackError: a bundle that cannot be opened or made.
     """
     candidates = [Candidate.of(open_ref(text)) for text in given] or _found(folder, notify, device)
@@ -82,6 +83,8 @@ def choose(
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
         candidates = [opened(export(None, target, None, None, ()))]
+    if not any(_runs_on(one.manifest, device) for one in candidates):
+        require_device(candidates[0].manifest.target, device)
     if hint is not None:
         candidates = _hinted(candidates, hint, notify)
     aliases = path_aliases([(one.manifest.name, one.path) for one in candidates])

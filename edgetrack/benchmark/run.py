@@ -38,6 +38,7 @@ from edgetrack.capabilities import Target
 from edgetrack.device_name import is_cuda
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.io import ScratchFolder
+from edgetrack.media import open_source
 from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.system.clock import Clock, MonotonicClock
 from edgetrack.system.gpu import GpuWatch, Watch
@@ -112,6 +113,8 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
     before = environment.look()
     if is_cuda(config.device):
         require_gpu(config.device, before.nvidia_present, environment.watch)
+    with open_source(request.source):  # before a reference is exported for half a minute
+        pass
     with ScratchFolder() as scratch:
         candidates = _candidates(request, config, environment, scratch)
         scene = scratch / "scene"

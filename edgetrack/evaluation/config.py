@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetrack.errors import UsageError
@@ -69,5 +69,6 @@ class EvalConfig:
     @property
     def tasks(self) -> list[Task[object]]:
         """What is done with each sequence."""
-        further = (self.anchors, self.streaming)
+        streaming = self.streaming and replace(self.streaming, measured_with=self.measured_with)
+        further = (self.anchors, streaming)
         return [OnePass(), *(task for task in further if task is not None)]

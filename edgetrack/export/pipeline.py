@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import numpy as np
@@ -17,13 +17,14 @@ from edgetrack import __version__
 from edgetrack.arrays import Array
 from edgetrack.bundle import BundleWriter, write_npz
 from edgetrack.bundle.manifest import GraphInfo, Manifest, Scalar, WeightsInfo, bundle_name
-from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision
-from edgetrack.errors import BackendMissingError, BundleError, UsageError
+from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision, targets
+from edgetrack.errors import BackendMissingError, BundleError, RecipeError, UsageError
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.io import encode_json
+from edgetrack.media import open_source
 from edgetrack.resources import require_extra, usable_cores
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
 from edgetrack.runtime.trackers.base import find_family, operators_of, read_settings
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
@@ -134,8 +135,10 @@ def plan(request: ExportRequest) -> ExportPlan:
     name = bundle_name(recipe.name, overrides, target.name, request.precision)
     output = request.output or Path("out") / name
     _require_packages(target)
-    if overrides:
-        _check_overridden(recipe, request)
+    for source in request.parity_sources:
+        with open_source(source):
+            pass
+    _check_sections(recipe, request, overridden=bool(overrides))
     exporter = exporter_type(recipe, request.options)
     exporter.prepare()
     if not request.onnx:
@@ -143,25 +146,90 @@ def plan(request: ExportRequest) -> ExportPlan:
     return ExportPlan(request, recipe, overrides, target, exporter, name, output, tolerance)
 
 
-def _check_overridden(recipe: Recipe, request: ExportRequest) -> None:
-    """Let the family judge the values: its procedure those of the procedure, its network those of the configuration.
+def _check_sections(recipe: Recipe, request: ExportRequest, *, overridden: bool) -> None:
+    """Hold every section against the family, as the export will: nothing is computed, the network has no values.
+
+    Its procedure judges [procedure], its network [configuration], and the procedure the graphs that come of it.
 
     Raises:
-        UsageError: a value that the family does not take.
+        RecipeError: two sections do not suit each other, or a value is not the family's.
+        UsageError: the same of what `--set` gave.
     """
-    settings_type = find_family(recipe.family_name).settings_type
+    family = find_family(recipe.family_name)
+    roles = dict(recipe.graphs)
     try:
-        if settings_type is not None:
-            read_settings(recipe.procedure, settings_type)
+        if family.settings_type is not None:
+            read_settings(recipe.procedure, family.settings_type)
+        if not request.onnx:
+            graphs = _declared(recipe)
+            roles = {graph.name: graph.role for graph in graphs}
+            manifest = Manifest(
+                name=recipe.name,
+                tracker=recipe.name,
+                family=recipe.family,
+                title=recipe.title,
+                target=request.target,
+                precision="fp32",
+                weights=WeightsInfo(origin="untrained"),
+                graphs=graphs,
+                procedure=recipe.procedure,
+            )
+            family(manifest, {graph.name: cast("CompiledGraph", _Unopened(graph)) for graph in graphs})
     except BundleError as error:
-        raise UsageError(f"--set gives tracker {recipe.name!r} a value that it does not take: {error}") from None
-    if not request.onnx:
-        import torch
+        said = str(error).removesuffix("; export it again")
+        if overridden:
+            raise UsageError(f"--set gives tracker {recipe.name!r} a value that it does not take: {said}") from None
+        raise RecipeError(f"the sections of recipe {recipe.name!r} do not suit each other: {said}") from None
+    _check_names(recipe, roles)
 
-        from edgetrack.models.base import make_network
 
-        with torch.device("meta"):
-            make_network(recipe.family_name, recipe.configuration)
+def _check_names(recipe: Recipe, roles: Mapping[str, str]) -> None:
+    known = sorted({precision for target in targets() for precision in target.precisions})
+    for section, names in (("parity", recipe.parity), ("keep", recipe.keep)):
+        for name in names:
+            if name not in known:
+                raise RecipeError(
+                    f"recipe {recipe.name!r}: [{section}] has {name!r}; expected one of {', '.join(known)}"
+                )
+    for stage, entries in recipe.stages.items():
+        graphs = [entry.partition(":")[0] for entry in entries]
+        # Some entries may be for graphs of another configuration.
+        if not any(graph in roles for graph in graphs):
+            raise RecipeError(
+                f"recipe {recipe.name!r}: [stages] {stage} names graph {', '.join(graphs) or 'none'}; "
+                f"expected one of {', '.join(roles)}"
+            )
+
+
+def _declared(recipe: Recipe) -> tuple[GraphInfo, ...]:
+    """The graphs that the network of a recipe becomes, by their inputs and outputs alone.
+
+    Raises:
+        RecipeError: [training] names a backbone that the network has not.
+    """
+    import torch
+
+    from edgetrack.models.base import find_model, make_network
+
+    with torch.device("meta"):
+        network = make_network(recipe.family_name, recipe.configuration)
+        backbone = "" if recipe.training is None else recipe.training.backbone
+        if not any(name.startswith(backbone) for name in network.state_dict()):
+            raise RecipeError(
+                f"recipe {recipe.name!r}: [training] backbone {backbone!r} begins no name of a tensor of the network"
+            )
+        graphs = find_model(recipe.family_name).deploy(network)
+    return tuple(
+        GraphInfo(name=one.name, role=one.role, file=one.name, inputs=one.inputs, outputs=one.outputs) for one in graphs
+    )
+
+
+class _Unopened:
+    """A graph as a procedure meets it when it is made: buffers, and nothing that runs."""
+
+    def __init__(self, info: GraphInfo) -> None:
+        self.info = info
+        self.inputs, self.outputs = allocate(info.inputs), allocate(info.outputs)
 
 
 def _require_packages(target: Target) -> None:

@@ -14,6 +14,7 @@ from edgetrack.benchmark.config import DEFAULT_SOURCE
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
 from edgetrack.benchmark.run import Environment
 from edgetrack.bundle.reader import BundleRef
+from edgetrack.capabilities import require_device
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
@@ -194,8 +195,10 @@ def _measure(
     code = own_code()
     other_code = None if config.baseline_python is None else code_of(config.baseline_python)
     sides = _sides(config, environment, candidate, baseline, code if other_code else None)
-    machine = environment.look()
     device, threads, source = _settings(config, recording)
+    for side in sides:
+        require_device(side.bundle.manifest.target, device)
+    machine = environment.look()
 
     def progress(what: str, step: int, total: int) -> None:
         environment.progress(f"{what} (takes {config.max_time_s:.0f} s at most)", step, total)

@@ -276,6 +276,18 @@ class CalibrationSources:
     layout: str | None = None
     sampling: CropSampling = field(default_factory=CropSampling)
 
+    def check(self) -> None:
+        """Check that all of them are there, before anything is computed for them.
+
+        Raises:
+            CalibrationError, DatasetError, UnknownNameError: one of them is not what it should be.
+        """
+        for name in self.names:
+            for part in find_set(name).parts if _is_set(name) else ():
+                open_dataset(part.dataset, part.layout)
+            if not _is_set(name):
+                open_dataset(name, self.layout)
+
     def choose(self, procedure: Procedure, progress: Callable[[str], None]) -> CalibrationSet:
         """The items of all of them as one set.
 

@@ -65,10 +65,15 @@ class LoweringRequest:
             UnknownNameError: the recipe has no such stage.
             RecipeError: accuracy control of a tracker whose recipe states no stages.
             UsageError: the target cannot be quantized so, or accuracy cannot be measured on this machine.
+            CalibrationError, DatasetError: the clips to calibrate on are not there, or none are given.
             BackendMissingError: what quantizes is not installed.
         """
         if work.request.precision == "int8":
             require_extra("INT8", "int8", work.target.quantizer)
+        if work.request.precision in work.exporter.calibrated:
+            if self.calibration is None:
+                raise UsageError("this precision needs calibration crops; give --calib")
+            self.calibration.check()
         patterns_of(work.recipe.stages, self.kept(work.recipe, work.request.precision), "")
         work.exporter.check_method(self.method)
         if self.control is not None:
@@ -140,7 +145,7 @@ def lower(full: Path, work: ExportPlan, request: LoweringRequest, progress: Call
     precision = work.request.precision
     recording = None
     if precision in work.exporter.calibrated:
-        recording = _record(full, request.calibration, progress)
+        recording = _record(full, request.calibration or CalibrationSources(), progress)
     kept = request.kept(work.recipe, precision)
     reports: Mapping[str, bytes] = {}
     lowering = _BundleLowering(full, work, request.method, recording)
@@ -151,9 +156,7 @@ def lower(full: Path, work: ExportPlan, request: LoweringRequest, progress: Call
     return lowering.write(work.output, kept, reports, progress)
 
 
-def _record(full: Path, calibration: CalibrationSources | None, progress: Callable[[str], None]) -> Recording:
-    if calibration is None:
-        raise UsageError("this precision needs calibration crops; give --calib")
+def _record(full: Path, calibration: CalibrationSources, progress: Callable[[str], None]) -> Recording:
     bundle = open_bundle(full)
     # The target that proves the bundle runs its files here; its own device need not be at hand.
     runnable = msgspec.structs.replace(bundle.manifest, target=proof_target(bundle.manifest.target).name)

@@ -18,6 +18,7 @@ from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.models.base import make_network
 from edgetrack.resources import usable_cores
+from edgetrack.system.machine import cpu_flags
 from edgetrack.training.catalog import Catalog, TrainingClip, hold_out, verified
 from edgetrack.training.checkpoint import (
     CSV,
@@ -104,6 +105,11 @@ def train(request: TrainRequest, callbacks: Callbacks | None = None) -> TrainOut
         raise UsageError(f"--held-out is {request.held_out}; expected 0 or more")
     device = TrainDevice(find_device(request.device), config.schedule.precision)
     workers = _choose_workers(request, device)
+    if device.device.type == "cpu" and device.precision == "bf16" and _lacks_bf16():
+        callbacks.on_event(
+            "this processor has no BF16 instructions and emulates them, so that a step takes several times as long; "
+            "--precision fp32 is faster here"
+        )
     _prepare_output(request)
     signals = StopSignals()
     with signals.watching():
@@ -148,6 +154,12 @@ def train(request: TrainRequest, callbacks: Callbacks | None = None) -> TrainOut
         seconds=trainer.position.seconds,
         ao=checks[-1]["ao"] if checks else None,
     )
+
+
+def _lacks_bf16() -> bool:
+    """Whether the processor says what it has, and has none of the instructions for BF16."""
+    flags = cpu_flags()
+    return bool(flags) and not {"avx512_bf16", "amx_bf16", "bf16"}.intersection(flags)
 
 
 def _read(request: TrainRequest, method: Method) -> tuple[Catalog, tuple[TrainingClip, ...]]:

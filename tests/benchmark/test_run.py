@@ -19,7 +19,14 @@ from edgetrack.benchmark.run import Environment, Runner, exit_code, measure, ord
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import PaperFigures, WeightsInfo
 from edgetrack.capabilities import find_target, recorded_packages
-from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError, WorkerError
+from edgetrack.errors import (
+    BackendMissingError,
+    DeviceUnavailableError,
+    EdgetrackError,
+    SourceError,
+    UsageError,
+    WorkerError,
+)
 from edgetrack.system.machine import PACKAGES, MachineRecord
 from tests.builders import bench_request
 from tests.system.conftest import ScriptedNvml, absent, watching
@@ -247,6 +254,17 @@ def test_exit_codes(environment, scripted, make_bundle, errors, code):
 def test_options_that_cannot_be_followed(only_scripted, make_bundle, wrong):
     with pytest.raises(UsageError):
         measure(quick(make_bundle("a"), **wrong), only_scripted)
+
+
+def test_cheap_checks_come_before_a_reference_is_exported(environment, make_bundle):
+    def export(*_):
+        raise AssertionError("exported")
+
+    here = environment(export=export)
+    with pytest.raises(DeviceUnavailableError, match=r"fake bundles run on cpu, cuda:0, not on 'gpu'"):
+        measure(bench_request(make_bundle("a"), device="gpu"), here)
+    with pytest.raises(SourceError, match=r"nosuch\.mp4 does not exist"):
+        measure(bench_request(make_bundle("b"), source="nosuch.mp4"), here)
 
 
 def test_another_device_is_not_available(only_scripted, make_bundle):

@@ -130,6 +130,20 @@ def test_absent_frames_are_left_out_or_count_as_misses() -> None:
     assert (missed.ao, missed.op50, missed.precision, missed.p_norm) == (1, 0.5, 0.5, 0.5)
 
 
+def test_a_box_at_the_frames_edge_is_scored_like_any_other() -> None:
+    """LaSOT's script takes a true box with x = 0 for none: an error of -1, which passes P, and no IoU (docs/eval.md)."""
+    truth = np.tile([[0.0, 20.0, 30.0, 20.0]], (20, 1))
+    truth[1:, 0] = 40.0
+    truth[5:7, 0] = 0.0
+    found = truth + np.array([25.0, 0.0, 0.0, 0.0])
+    found[0] = truth[0]
+    found[10:] = truth[10:]
+    ours = metrics.score(found, truth, np.ones(20, bool), ScoringRules(absent_fails=True), SIZE).scores
+    official = np.where((truth > 0).all(axis=1), metrics.center_distances(found, truth), -1.0)
+    assert ours.precision == pytest.approx(11 / 20)
+    assert (official <= 20).mean() == pytest.approx(13 / 20)  # the two frames at the edge, and the first that is right
+
+
 def test_nothing_after_the_first_frame_is_no_score() -> None:
     one = np.array([[5.0, 5, 9, 9]])
     assert metrics.score(one, one, np.ones(1, bool), ScoringRules(), SIZE) == (metrics.Scores(), 0)

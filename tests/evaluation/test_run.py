@@ -12,6 +12,7 @@ from edgetrack.capabilities import open_ref
 from edgetrack.errors import BackendMissingError, BundleIntegrityError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.protocols.streaming import RecordedLatencies, Streaming
 from edgetrack.evaluation.results import EvalRecord, eval_table
 from edgetrack.evaluation.run import SUMMARY, evaluate
 
@@ -132,6 +133,22 @@ def test_speed_belongs_to_the_threads_and_jobs_that_it_was_measured_with(plain_d
     again = evaluate(ref, replace(one, threads=2, restart=True)).result
     assert again.other_speed is None
     assert all(one.fps for one in again.sequences)
+
+
+def test_a_run_under_a_measured_clock_is_kept_for_its_setting_alone(plain_dataset, configure, ref) -> None:
+    """Its boxes follow from the speed; with recorded latencies they do not, and threads change nothing."""
+    one = replace(configure(plain_dataset("a")), streaming=Streaming(30))
+    evaluate(ref, one)
+    for changed, taken in ((one, True), (replace(one, threads=2), False), (replace(one, threads=2), True)):
+        log = Log()
+        evaluate(ref, changed, log)
+        assert ("a (streaming): kept from an earlier run" in log.texts) is taken
+        assert "a: kept from an earlier run" in log.texts
+    replayed = replace(one, streaming=Streaming(30, RecordedLatencies("phone", (50.0,))))
+    evaluate(ref, replayed)
+    log = Log()
+    evaluate(ref, replace(replayed, threads=2), log)
+    assert "a (streaming): kept from an earlier run" in log.texts
 
 
 def test_an_attribute_is_the_mean_of_the_sequences_that_have_it(ref, configure, tmp_path, write_images, write_rows):

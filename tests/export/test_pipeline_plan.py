@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgetrack.bundle.manifest import bundle_name
 from edgetrack.errors import BackendMissingError, RecipeError, UnknownNameError, UsageError
 from edgetrack.export.pipeline import ExportRequest, plan
+from edgetrack.export.recipe import find_recipe, recipe_names
+from tests.builders import as_toml
 
 
 def test_names_and_defaults_are_resolved_and_nothing_is_written(
@@ -92,6 +95,43 @@ def test_overrides_stand_in_the_name_and_the_recipe() -> None:
     assert work.overrides == {"gate": "hard", "temperature": 0.5}
     assert work.recipe.configuration["gate"] == "hard"
     assert plan(ExportRequest("dastm", "onnx", overrides=("gate=soft",))).name == "dastm-onnx-fp32"
+
+
+@pytest.mark.parametrize(
+    ("tracker", "section", "key", "value", "words"),
+    [
+        ("spmtrack_b", "procedure", "schedule", "uniform:1", "expected one of always as many entries, fixed or spread"),
+        ("spmtrack_b", "procedure", "schedule", "fixed:2", r"graph 'step'|do not suit"),
+        ("spmtrack_b", "procedure", "template_size", 200, "template_size 200 is no multiple of cell"),
+        ("dastm", "procedure", "memory", "forever", "expected exact"),
+        ("nanotrack_v2", "procedure", "cells", 16, "do not suit each other"),
+        ("smat", "training", "backbone", "spine.", r"\[training\] backbone 'spine\.' begins no name"),
+        ("smat", "training", "schedules", {}, "schedules"),
+        (
+            "smat",
+            "stages",
+            "first",
+            ("stpe:.*",),
+            r"\[stages\] first names graph stpe; expected one of template, step",
+        ),
+        ("smat", "keep", "int9", (), r"\[keep\] has 'int9'; expected one of bf16, fp16, fp32, int8"),
+        ("smat", "parity", "fp33", {"atol": 1.0}, r"\[parity\] has 'fp33'; expected one of"),
+    ],
+)
+def test_a_plan_holds_every_section_against_the_family(
+    tmp_path: Path, tracker: str, section: str, key: str, value: object, words: str
+) -> None:
+    tables = msgspec.to_builtins(find_recipe(tracker))
+    tables[section] = {**tables[section], key: value}
+    path = tmp_path / "mine.toml"
+    path.write_text(as_toml(tables))
+    with pytest.raises(RecipeError, match=words):
+        plan(ExportRequest(str(path), "onnx"))
+
+
+@pytest.mark.parametrize("tracker", recipe_names())
+def test_every_recipe_suits_its_family(tracker: str) -> None:
+    assert plan(ExportRequest(tracker, "onnx")).recipe.name == tracker
 
 
 def test_a_long_name_is_told_by_a_hash() -> None:

@@ -80,6 +80,28 @@ def test_devices() -> None:
             find_device(name)
 
 
+@pytest.mark.parametrize(
+    ("flags", "precision", "warns"),
+    [
+        (("avx2", "fma"), "bf16", True),
+        (("avx2", "fma"), "fp32", False),
+        (("avx2", "avx512_bf16"), "bf16", False),
+        (("asimd", "bf16"), "bf16", False),
+        ((), "bf16", False),
+    ],
+)
+def test_a_processor_without_bf16_is_named_with_what_to_type(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], precision: str, warns: bool
+) -> None:
+    monkeypatch.setattr("edgetrack.training.run.cpu_flags", lambda: flags)
+    (tmp_path / "file").write_text("")
+    events: list[str] = []
+    request = TrainRequest("smat", (pack,), tmp_path / "file", TrainOverrides(precision=precision), device="cpu")
+    with pytest.raises(EdgetrackError, match="cannot be made"):  # before anything is trained
+        train(request, Callbacks(on_event=events.append))
+    assert any("--precision fp32 is faster here" in event for event in events) is warns
+
+
 def test_an_output_that_cannot_be_made(pack: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     request = TrainRequest(tracker="smat", data=(pack,), output=tmp_path / "file")

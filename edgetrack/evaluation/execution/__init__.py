@@ -7,6 +7,7 @@ from typing import Any
 
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.reader import BundleRef
+from edgetrack.capabilities import require_device
 from edgetrack.errors import SequenceError, UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.execution.dask import run_on_cluster
@@ -45,6 +46,8 @@ def collect(
             f"{ref.manifest.name} takes two images a frame, {config.dataset.name} ({config.dataset.layout}) has one; "
             "give a data set of pairs (docs/eval.md lists their layouts), or synthetic: with its thermal images"
         )
+    if config.scheduler is None:
+        require_device(ref.manifest.target, config.device)
     ledger = RunLedger(ref, config, progress, tasks or (lambda name: config.tasks))
     ledger.read()
     works = ledger.missing()
