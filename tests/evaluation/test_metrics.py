@@ -131,7 +131,7 @@ def test_absent_frames_are_left_out_or_count_as_misses() -> None:
 
 
 def test_a_box_at_the_frames_edge_is_scored_like_any_other() -> None:
-    """LaSOT's script takes a true box with x = 0 for none: an error of -1, which passes P, and no IoU (docs/eval.md)."""
+    """LaSOT's script takes a true box with x = 0 for none: an error of -1, which passes P (docs/eval.md)."""
     truth = np.tile([[0.0, 20.0, 30.0, 20.0]], (20, 1))
     truth[1:, 0] = 40.0
     truth[5:7, 0] = 0.0
