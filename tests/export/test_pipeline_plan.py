@@ -74,8 +74,8 @@ def test_what_cannot_be_exported_is_refused(change: dict[str, Any], error: type[
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
-        ("torch", r"exporting needs torch; install it with: pip install 'edgetrack\[export\]'"),
-        ("onnx", r"exporting needs onnx; install it with: pip install 'edgetrack\[export\]'"),
+        ("torch", r"exporting needs torch, which is not installed; type: pip install 'edgetrack\[export\]'"),
+        ("onnx", r"exporting needs onnx, which is not installed; type: pip install 'edgetrack\[export\]'"),
         ("safetensors", "exporting needs safetensors"),
         ("openvino", r"target 'openvino' needs its package; .*'edgetrack\[openvino\]'"),
     ],
@@ -129,7 +129,7 @@ def test_a_plan_holds_every_section_against_the_family(
         plan(ExportRequest(str(path), "onnx"))
 
 
-@pytest.mark.parametrize("tracker", recipe_names())
+@pytest.mark.parametrize("tracker", [name for name in recipe_names() if not find_recipe(name).given])
 def test_every_recipe_suits_its_family(tracker: str) -> None:
     assert plan(ExportRequest(tracker, "onnx")).recipe.name == tracker
 

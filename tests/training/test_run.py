@@ -96,7 +96,7 @@ def test_a_processor_without_bf16_is_named_with_what_to_type(
     monkeypatch.setattr("edgetrack.training.run.cpu_flags", lambda: flags)
     (tmp_path / "file").write_text("")
     events: list[str] = []
-    request = TrainRequest("smat", (pack,), tmp_path / "file", TrainOverrides(precision=precision), device="cpu")
+    request = _request(pack, tmp_path / "file", precision=precision)
     with pytest.raises(EdgetrackError, match="cannot be made"):  # before anything is trained
         train(request, Callbacks(on_event=events.append))
     assert any("--precision fp32 is faster here" in event for event in events) is warns
