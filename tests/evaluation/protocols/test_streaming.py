@@ -186,7 +186,7 @@ def test_the_bundle_that_is_evaluated_is_taken_or_one_that_is_named(bench) -> No
     path = bench(("a", None, [[1.0, 2.0], [3.0]]), ("a", "bf16", [[4.0]]))
     assert read_latencies(str(path), "a") == RecordedLatencies("a", (1.0, 2.0, 3.0))
     assert read_latencies(f"{path}:a@bf16", "a") == RecordedLatencies("a@bf16", (4.0,))
-    with pytest.raises(UnknownNameError, match="'b'; it has: a, a@bf16"):
+    with pytest.raises(UnknownNameError, match="'b' is not known; expected one of: a, a@bf16"):
         read_latencies(str(path), "b")
 
 
