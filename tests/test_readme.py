@@ -85,3 +85,18 @@ def test_every_link_leads_to_a_file() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             assert (page.parent / link).exists(), (page.name, link)
+
+
+def test_what_the_default_weights_are_is_said_beside_both_figures() -> None:
+    """On sequences that were looked at while training, and on ten others that were never shown."""
+    for page in ("README.md", "docs/weights.md"):
+        text = " ".join((ROOT / page).read_text("utf-8").split())
+        assert re.search(r"0\.50?6|0\.51", text), page
+        assert re.search(r"0\.329|0\.33", text), page
+    assert "they will lose targets in your videos" in " ".join((ROOT / "README.md").read_text("utf-8").split())
+
+
+def test_closed_loops_are_not_claimed_to_1e_4() -> None:
+    changes = " ".join((ROOT / "CHANGELOG.md").read_text("utf-8").split())
+    assert "in the open loop boxes equal the official ones to 1e-4 px" in changes
+    assert "a run may split where a crop's corner falls on a rounding tie" in changes

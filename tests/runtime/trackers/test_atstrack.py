@@ -358,6 +358,13 @@ def test_tokens_are_the_official_ones(shared: Path) -> None:
     assert compared >= 9
 
 
+def test_special_tokens_written_inside_a_text_are_characters() -> None:
+    """The official tokenizer takes them as tokens; docs/trackers/atstrack.md says so."""
+    ids = clip_tokens("a <|endoftext|> ball", 77, "category")
+    assert (ids.count(atstrack.START), ids.count(atstrack.END)) == (1, 1)
+    assert ids.index(atstrack.END) == len(ids) - 1
+
+
 @given(st.text(max_size=40))
 @example("!{")  # "!" inside a word is CLIP's number 0
 def test_any_text_gives_tokens_or_a_clear_error(phrase: str) -> None:
