@@ -9,11 +9,12 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
-from edgetrack.io import encode_json, sha256
+from edgetrack.io import encode_json, read_bytes, sha256
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature
 from edgetrack.runtime.backends.cache import CompiledCache, CompiledKey
 
@@ -67,6 +68,7 @@ def read_ir(core: Any, path: Path, operators: Collection[str] = ()) -> Any:
         RuntimeError: OpenVINO cannot read it.
     """
     weights = _weights(path)
+    _check_layers(path)
     model = core.read_model(path, weights)
     for node in model.get_ops():
         kind = node.get_type_name()
@@ -78,6 +80,24 @@ def read_ir(core: Any, path: Path, operators: Collection[str] = ()) -> Any:
             if shape.is_static and math.prod(shape.to_shape()) > MAX_ELEMENTS:
                 raise BundleIntegrityError(f"{what} makes {shape} numbers; at most {MAX_ELEMENTS} are allowed")
     return model
+
+
+def _check_layers(path: Path) -> None:
+    """Refuse layers with fewer inputs than their operator reads: OpenVINO reads past what is there, and crashes."""
+    data = read_bytes(path, MAX_XML_BYTES)
+    if b"<!" in data:
+        raise BundleIntegrityError(f"{path.name} holds an XML declaration that no IR has; export the bundle again")
+    try:
+        layers = list(ElementTree.fromstring(data).iter("layer"))  # noqa: S314 - it declares no entities
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise BundleIntegrityError(f"OpenVINO cannot read {path.name}: it is no XML ({error})") from None
+    for layer in layers:
+        kind, inputs = layer.get("type", ""), len(layer.findall("input/port"))
+        if inputs < (0 if kind in _SOURCES else _INPUTS.get(kind, 1)):
+            raise BundleIntegrityError(
+                f"graph {path.stem!r}: node {layer.get('name', '')!r} ({kind}) has {inputs} inputs, fewer than it "
+                "reads; export the bundle again"
+            )
 
 
 def _weights(path: Path) -> Path:
@@ -103,6 +123,25 @@ def _key(openvino: Any, core: Any, path: Path, options: BackendOptions) -> Compi
         "threads": options.threads,
         "operators": ", ".join(sorted(options.operators)),
     }
+
+
+_SOURCES = frozenset({"Const", "Parameter"})
+# Inputs that an operator needs (openvino.ai, available opsets), where that is not one.
+_INPUTS = {
+    name: count
+    for count, names in {
+        2: "Add Subtract Multiply Divide Power Maximum Minimum Mod FloorMod SquaredDifference Equal NotEqual Greater "
+        "GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalXor MatMul Convolution GroupConvolution "
+        "BinaryConvolution ConvolutionBackpropData GroupConvolutionBackpropData Broadcast Reshape Transpose Unsqueeze "
+        "Tile Split PRelu ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogicalAnd "
+        "ReduceLogicalOr NormalizeL2 Interpolate GridSample TopK GatherND GatherElements FakeConvert",
+        3: "Gather StridedSlice Pad Select VariadicSplit Range ScatterNDUpdate RandomUniform "
+        "DeformableConvolution ScaledDotProductAttention HardSigmoid Selu",
+        4: "Slice ScatterUpdate ScatterElementsUpdate OneHot",
+        5: "FakeQuantize",
+    }.items()
+    for name in names.split()
+}
 
 
 class OpenVinoGraph(CompiledGraph):
