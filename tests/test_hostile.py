@@ -151,13 +151,14 @@ def test_the_runner_tells_a_crash_a_hang_and_an_error_of_another_kind(
     programs: dict[str, str] = {
         "crash": "os.kill(os.getpid(), 11)",
         "hang": "time.sleep(60)",
+        "loop": "while True: pass",
         "other": "raise KeyError('x')",
         "memory": "bytearray(8 << 30)",
     }
     for kind, action in programs.items():
         program = (
             "import os, sys, time, tests.fuzzing as f, tests.hostile as h\n"
-            f"f.PATIENCE_S = 2\nh.KINDS[{kind!r}] = lambda folder: lambda rng: {_as_expression(action)}\n"
+            f"f.PATIENCE_S = 0.5\nh.KINDS[{kind!r}] = lambda folder: lambda rng: {_as_expression(action)}\n"
             f"sys.argv = ['x', {kind!r}, '3', '1', {str(tmp_path)!r}]\nf.main()\n"
         )
         done = subprocess.run(
