@@ -123,7 +123,7 @@ def opset_of(model: Any) -> int:
     return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
 
 
-def adapt(name: str, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes, *, family: str) -> Any:
+def adapt(name: str, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes, *, head: str) -> Any:
     """The ONNX model of a bundle's graph: roles as inputs and outputs, what lies between as given.
 
     Args:
@@ -131,7 +131,7 @@ def adapt(name: str, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes,
         graph: what it is made of.
         paths: file -> where it lies.
         sizes: of the crops.
-        family: whose outputs they are.
+        head: whose outputs they are, see `Procedure.head`.
 
     Raises:
         UsageError: the recipe and the files do not fit one another; the message says what to write.
@@ -152,7 +152,7 @@ def adapt(name: str, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes,
             f"{what} needs its input {name!r} {dims_of(open_inputs[0])}, which the recipe does not fill; write "
             f'[inputs.ROLE] source = "{name}", or a number under [constants]'
         )
-    _Wrapper(model, graph, outputs, sizes, family, what).wrap()
+    _Wrapper(model, graph, outputs, sizes, head, what).wrap()
     model.graph.name = name
     if model.ir_version < 8:
         model.ir_version = 8
@@ -317,14 +317,14 @@ def _fill_constants(model: Any, graph: GivenGraph) -> None:
         model.graph.input.remove(value)
 
 
-def canonical_shape(role: str, family: str, count: int) -> tuple[int, ...] | None:
+def canonical_shape(role: str, head: str, count: int) -> tuple[int, ...] | None:
     """The shape of an output of `count` elements in a family's bundle; None where it stays as it is given."""
-    if family == "box":
+    if head == "box":
         return {"box": (4,), "score": (1,)}.get(role)
     channels = {"center": {"score": 1, "size": 2, "offset": 2}, "distances": {"score": 1, "reg": 4}}
-    if role not in channels.get(family, {}):
+    if role not in channels.get(head, {}):
         return None
-    of = channels[family][role]
+    of = channels[head][role]
     cells = math.isqrt(count // of)
     if of * cells * cells != count:
         raise UsageError(
@@ -338,12 +338,12 @@ class _Wrapper:
     """Writes pre- and post-processing into a model, in place."""
 
     def __init__(
-        self, model: Any, graph: GivenGraph, outputs: Mapping[str, str], sizes: Sizes, family: str, what: str
+        self, model: Any, graph: GivenGraph, outputs: Mapping[str, str], sizes: Sizes, head: str, what: str
     ) -> None:
         import onnx
 
         self.onnx, self.model, self.given, self.outputs = onnx, model, graph, outputs
-        self.sizes, self.family, self.what = sizes, family, what
+        self.sizes, self.head, self.what = sizes, head, what
         self.front: list[Any] = []
         self.back: list[Any] = []
         self.opset = opset_of(model)
@@ -467,8 +467,8 @@ class _Wrapper:
             shape = (*shape[:axis], 1, *shape[axis + 1 :])
         elif output.activation != "none":
             last = self._add(back, output.activation.capitalize(), [last], f"{prefix}/{output.activation}")
-        wanted = canonical_shape(role, self.family, math.prod(shape))
-        if self.family == "box" and role == "box":
+        wanted = canonical_shape(role, self.head, math.prod(shape))
+        if self.head == "box" and role == "box":
             last, wanted = self._box(last, output, shape, prefix), (4,)
         elif wanted is not None:
             if math.prod(wanted) != math.prod(shape):
@@ -538,8 +538,8 @@ class GivenRun:
     Only the open sizes of the files are fixed. Tensors inside a file cannot be fed or read here.
     """
 
-    def __init__(self, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes, family: str) -> None:
-        self.graph, self.sizes, self.family = graph, sizes, family
+    def __init__(self, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes, head: str) -> None:
+        self.graph, self.sizes, self.head = graph, sizes, head
         self.many = len(graph.files) > 1
         self.sessions = []
         self.raw: set[str] = set()
@@ -615,7 +615,7 @@ class GivenRun:
             value = (1 / (1 + np.exp(-value))).astype(np.float32)
         elif output.activation in ("exp", "log"):
             value = np.exp(value) if output.activation == "exp" else np.log(value)
-        if self.family == "box" and role == "box":
+        if self.head == "box" and role == "box":
             return np.asarray(value.reshape(-1, 4).mean(axis=0) @ _box_matrix(output), np.float32)
-        shape = canonical_shape(role, self.family, value.size)
+        shape = canonical_shape(role, self.head, value.size)
         return value if shape is None else value.reshape(shape)

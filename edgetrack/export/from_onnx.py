@@ -104,13 +104,14 @@ def _adapted(recipe: Recipe, by_file: Mapping[str, Path]) -> GivenGraphs:
     if not (isinstance(search, int) and isinstance(template, int) and search > 0 and template > 0):
         raise UsageError(f"recipe {recipe.name!r} needs search_size and template_size in [procedure]")
     sizes = Sizes(search, template, str(recipe.configuration.get("compat", "none")))
-    operators = find_family(recipe.family_name).operators
+    procedure = find_family(recipe.family_name)
+    operators, head = procedure.operators, procedure.head
     # What lies beside a file is looked for where the file is, not where a link to it is.
     by_file = {file: path.resolve() for file, path in by_file.items()}
     shipped, published = [], []
     folder = ScratchFolder()
     for name, graph in recipe.given.items():
-        model = adapt(name, graph, by_file, sizes, family=recipe.family_name)
+        model = adapt(name, graph, by_file, sizes, head=head)
         path = folder.path / f"{name}.onnx"
         onnx.save(model, str(path))
         problems: list[str] = []
@@ -121,7 +122,7 @@ def _adapted(recipe: Recipe, by_file: Mapping[str, Path]) -> GivenGraphs:
         names = [t.name for t in inputs], [t.name for t in outputs]
         shipped.append(GraphModule(name, role, GivenModule(path, names[1], names[0], folder).eval(), inputs, outputs))
         if GivenRun.possible(graph, by_file):
-            run = GivenRun(graph, by_file, sizes, recipe.family_name)
+            run = GivenRun(graph, by_file, sizes, head)
             published.append(GraphModule(name, role, UntouchedModule(run, *names).eval(), inputs, outputs))
         else:
             published.append(shipped[-1])
@@ -138,7 +139,7 @@ def check_ranges(recipe: Recipe, outputs: Mapping[str, Array]) -> str:
     Raises:
         UsageError: a score is no share, a size none of the crop.
     """
-    if recipe.family_name not in ("center", "box", "distances"):
+    if not find_family(recipe.family_name).head:
         return ""
     score, size = outputs.get("score"), outputs.get("size")
     if score is not None:

@@ -23,6 +23,7 @@ from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.io import encode_json
 from edgetrack.media import open_source
+from edgetrack.plugins import MODELS, plugin_names
 from edgetrack.resources import require_extra, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
 from edgetrack.runtime.trackers.base import find_family, operators_of, read_settings
@@ -112,7 +113,7 @@ def plan(request: ExportRequest) -> ExportPlan:
         raise UsageError(
             f"target {target.name!r} is converted from PyTorch and reads no ONNX; give --weights in place of --onnx"
         )
-    if recipe.given and not request.onnx:
+    if recipe.given and not request.onnx and not _has_network(recipe.family_name):
         files = dict.fromkeys(file for graph in recipe.given.values() for file in graph.files)
         source = f" ({recipe.checkpoint.source})" if recipe.checkpoint.source else ""
         raise UsageError(
@@ -230,6 +231,11 @@ class _Unopened:
     def __init__(self, info: GraphInfo) -> None:
         self.info = info
         self.inputs, self.outputs = allocate(info.inputs), allocate(info.outputs)
+
+
+def _has_network(family: str) -> bool:
+    """Whether the family can start from weights."""
+    return family in plugin_names(MODELS) or importlib.util.find_spec(f"edgetrack.models.{family}") is not None
 
 
 def _require_packages(target: Target) -> None:

@@ -12,7 +12,7 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -100,6 +100,7 @@ class Procedure(abc.ABC):
 
     Attributes:
         settings_type: what the manifest's procedure section is read as; values are checked by it before an export.
+        head: whose canonical outputs `step` has; "" for a tracker with outputs of its own.
         modalities: images a frame; with 2, a frame is uint8 (H, W, 6), both images' BGR channels.
         operators: operators that its graphs need and that are refused otherwise: `Loop`, `If`, `Scan`, or
             `domain::Name` for one that is not ONNX's own.
@@ -114,6 +115,7 @@ class Procedure(abc.ABC):
     """
 
     settings_type: ClassVar[type[msgspec.Struct] | None] = None
+    head: ClassVar[Literal["", "center", "box", "distances"]] = ""
     modalities: ClassVar[int] = 1
     operators: ClassVar[frozenset[str]] = frozenset()
     remembers: bool = False

@@ -24,6 +24,8 @@ class BoxFamily(Procedure):
     the clip makes its margin. A tracker without `score` reports 1 and is never lost.
     """
 
+    head = "box"
+
     settings_type = RoleSettings
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:

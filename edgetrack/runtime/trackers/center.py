@@ -222,6 +222,8 @@ class CenterFamily(CenterProcedure):
     Maps are fractions of the crop (size) and of a cell (offset), score is 0..1, activations are in the graph.
     """
 
+    head = "center"
+
     settings_type: ClassVar[type[CenterSettings]] = CenterFamilySettings
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:

@@ -195,6 +195,8 @@ class DistancesFamily(Procedure):
     pixels of the search crop; activations are in the graph. Sides stay within the first frame's.
     """
 
+    head = "distances"
+
     settings_type = DistancesSettings
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
