@@ -194,8 +194,8 @@ def _check_names(recipe: Recipe, roles: Mapping[str, str]) -> None:
                 )
     for stage, entries in recipe.stages.items():
         graphs = [entry.partition(":")[0] for entry in entries]
-        # Some entries may be for graphs of another configuration.
-        if not any(graph in roles for graph in graphs):
+        # Some, or all, may be for graphs of another configuration, which [graphs] names.
+        if not any(graph in roles or graph in recipe.graphs for graph in graphs):
             raise RecipeError(
                 f"recipe {recipe.name!r}: [stages] {stage} names graph {', '.join(graphs) or 'none'}; "
                 f"expected one of {', '.join(roles)}"

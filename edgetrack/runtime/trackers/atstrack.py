@@ -65,7 +65,7 @@ def _check_graphs(manifest: Manifest, settings: AtsTrackSettings, attributes: tu
     if schedule.rule != "latest" and {"category", "appearance"} & {*attributes}:
         raise BundleError(
             f"schedule {settings.schedule!r} of bundle {manifest.name!r} does not end with the newest template, which "
-            f'the words of category and appearance look at; export it again with schedule = "latest:{schedule.count}" '
+            f'the words of category and appearance look at; export it with schedule = "latest:{schedule.count}" '
             "in the recipe's [procedure]"
         )
     count, slots = schedule.count, _slots(manifest)

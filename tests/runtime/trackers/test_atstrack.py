@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.cli.main import app
-from edgetrack.errors import BackendMissingError, BundleError, InvalidTextError
+from edgetrack.errors import BackendMissingError, BundleError, InvalidTextError, RecipeError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.media import open_source
 from edgetrack.runtime.backends.base import allocate
@@ -217,7 +217,7 @@ def test_category_and_appearance_look_at_the_newest_template(tracker: Tracker, f
 def test_a_schedule_without_the_newest_template_is_for_words_that_do_not_look_at_it(
     configured: Callable[..., Path],
 ) -> None:
-    with pytest.raises(BundleError, match=r"'fixed:3'.*does not end with the newest.*schedule = \"latest:3\""):
+    with pytest.raises(RecipeError, match=r"'fixed:3'.*does not end with the newest.*schedule = \"latest:3\""):
         configured(schedule="fixed:3")
     with load(configured(schedule="fixed:3", attributes="action"), threads=1) as tracker:
         assert tracker.attributes == ("action",)
