@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -88,7 +89,7 @@ class CoreMlExporter(Exporter):
                 )
         wrapped = _image_inputs(graph)
         example = tuple(_example(tensor) for tensor in graph.inputs)
-        with quiet(), torch.inference_mode():
+        with _writing(), torch.inference_mode():
             model = coremltools.convert(
                 torch.jit.trace(wrapped, example),  # type: ignore[no-untyped-call]
                 inputs=[_input(coremltools, tensor) for tensor in graph.inputs],
@@ -135,7 +136,7 @@ class CoreMlExporter(Exporter):
         # Not public, and the way that coremltools.optimize itself takes; the extra bounds the version.
         from coremltools.models.utils import _apply_graph_pass
 
-        with quiet():
+        with _writing():
             model = coremltools.models.MLModel(str(path), skip_model_load=True)
             places: dict[str, str] = json.loads(model.user_defined_metadata[PLACES])
             metadata = {k: v for k, v in model.user_defined_metadata.items() if k != PLACES}
@@ -231,14 +232,32 @@ def _quantize_weights(model: Any, method: Method) -> Any:
     return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=how, op_name_configs=wide))
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Keep coremltools quiet; a package that it cannot write, in the temporary folder or from there, is one error.
+
+    Raises:
+        EdgetrackError: it cannot.
+    """
+    try:
+        with quiet():
+            yield
+    except shutil.Error as error:  # a list of copies that failed, each with its reason
+        raise EdgetrackError(f"the Core ML package cannot be written: {error.args[0][-1][-1]}") from error
+    except RuntimeError as error:
+        if "FileWriter" not in str(error):  # Core ML's own, which gives no reason
+            raise
+        raise EdgetrackError(
+            "the Core ML package cannot be written to the temporary folder: the disk is probably full, or files have a "
+            f"size limit ({error}); set TMPDIR to a folder with free space"
+        ) from error
+
+
 def _save(model: Any, path: Path) -> None:
     """Save without the day, with identifiers that follow from names: the same graph shall give the same bytes."""
     model.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
-    with quiet():
-        try:
-            model.save(str(path))
-        except shutil.Error as error:  # a list of copies that failed, each with its reason
-            raise EdgetrackError(f"{path.name} cannot be written: {error.args[0][-1][-1]}") from error
+    with _writing():
+        model.save(str(path))
     manifest = path / "Manifest.json"
     stated = json.loads(manifest.read_bytes())
     renamed = {
