@@ -283,7 +283,7 @@ def _result(
         cores_busy=sum(one.cpu_s for one in own.track) / wall_s if wall_s > 0 else 0.0,
         vs_pytorch=ratios,
         vs_pytorch_interval=intervals,
-        vs_paper=_versus_paper(manifest, speeds.track, on_gpu=is_cuda(config.device)),
+        vs_paper=_versus_paper(manifest, speeds.track, own.peak.peak_rss_mb, on_gpu=is_cuda(config.device)),
         roofline=roofline,
         warnings=found,
         samples_ms=samples,
@@ -345,16 +345,19 @@ def _ends(ratio: Ratio | None) -> tuple[float, float] | None:
     return None if ratio is None or ratio.low is None or ratio.high is None else (ratio.low, ratio.high)
 
 
-def _versus_paper(manifest: Manifest, ours: float | None, *, on_gpu: bool) -> VersusPaper:
+def _versus_paper(manifest: Manifest, ours: float | None, peak_mb: float, *, on_gpu: bool) -> VersusPaper:
     paper = manifest.paper
-    stated = paper.gpu_fps if on_gpu else paper.cpu_fps
-    if not stated:
+    named = paper.gpu_fps if on_gpu else paper.cpu_fps
+    stated = named or paper.fps
+    if not (stated or paper.memory_gb):
         return VersusPaper()
     return VersusPaper(
         fps=stated,
-        ratio=None if ours is None else ours / stated,
-        cpu=None if on_gpu else paper.cpu or None,
-        gpu=paper.gpu or None if on_gpu else None,
+        ratio=None if ours is None or not stated else ours / stated,
+        cpu=None if on_gpu or not named else paper.cpu or None,
+        gpu=paper.gpu or None if on_gpu and named else None,
+        memory_gb=paper.memory_gb,
+        memory_ratio=peak_mb * 2**20 / 1e9 / paper.memory_gb if paper.memory_gb else None,
         source=paper.source or None,
     )
 

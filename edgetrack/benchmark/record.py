@@ -74,12 +74,17 @@ class PytorchInterval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersusPaper(msgspec.Struct, frozen=True, kw_only=True):
-    """The paper's frames per second on its `cpu`, for a GPU on its `gpu`, and ours (track) over it."""
+    """The paper's frames per second on its `cpu`, for a GPU on its `gpu`, and ours (track) over it; memory alike.
+
+    Memory is in GB of 10^9 bytes; ours is the peak of the process that tracks.
+    """
 
     fps: float | None = None
     ratio: float | None = None
     cpu: str | None = None
     gpu: str | None = None
+    memory_gb: float | None = None
+    memory_ratio: float | None = None
     source: str | None = None
 
 

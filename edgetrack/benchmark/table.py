@@ -76,6 +76,11 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
         if fps is not None:
             yield f"x paper: {fps:g} fps, the figure from {name}'s paper on {processor or 'an unnamed processor'}"
     for result in record.results:
+        if result.vs_paper.memory_gb is not None and result.vs_paper.memory_ratio is not None:
+            yield (
+                f"{result.label}: peak memory {result.vs_paper.memory_ratio:.2f} x the "
+                f"{result.vs_paper.memory_gb:g} GB of {result.tracker}'s paper"
+            )
         yield from _percentile_note(result, percentile)
         yield from scenario_notes(result)
     yield from telemetry_note(record)

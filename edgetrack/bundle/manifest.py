@@ -144,9 +144,14 @@ class FileInfo(_Strict, frozen=True, kw_only=True):
 
 
 class PaperFigures(_Strict, frozen=True, kw_only=True):
-    """Speed figures that the tracker's paper states, in frames per second of its `track()`."""
+    """Figures that the tracker's paper states: frames per second of its `track()`, and the memory that it takes.
+
+    `fps` is of a processor that the paper does not name.
+    """
 
     source: BoundedText = ""
+    fps: float | None = None
+    memory_gb: float | None = None
     cpu_fps: float | None = None
     cpu: Label = ""
     gpu_fps: float | None = None

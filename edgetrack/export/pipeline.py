@@ -363,7 +363,7 @@ def _manifest(work: ExportPlan, weights: WeightsInfo, graphs: tuple[GraphInfo, .
         graphs=graphs,
         procedure=work.recipe.procedure,
         overrides=work.overrides,
-        paper=work.recipe.paper,
+        paper=work.recipe.paper_of(work.overrides),
         tools={"edgetrack": __version__, **_versions(_reference_tools(work)), **work.target.versions()},
     )
 

@@ -181,6 +181,14 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     initial: dict[str, float] = {}
 
 
+class Ablation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the paper states of a configuration other than the published one: `set` has its overrides."""
+
+    set: dict[str, Scalar]
+    fps: float | None = None
+    memory_gb: float | None = None
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tracker's export recipe; `parity` has a tolerance for each precision that is offered.
 
@@ -190,7 +198,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     that stay in FP32 unless the user says otherwise. `graphs` are the names and roles, in order, of the ONNX files that
     an export may start from in place of the network. `configuration` is what the network is made with: sizes in which
     the members of a family differ, and what an ablation leaves out or replaces. `choices` lists, for keys of
-    `configuration` and `procedure` that take few values, all of them.
+    `configuration` and `procedure` that take few values, all of them; `ablations` what the paper states of some.
 
     `onnx` says how each graph is made of ONNX files that name and lay out their tensors in their own way
     (`edgetrack.export.given`); `inputs`, `outputs` and `constants` are the same for one graph of one file.
@@ -203,6 +211,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     aliases: tuple[Name, ...] = ()
     default: bool = False
     paper: PaperFigures = PaperFigures()
+    ablations: tuple[Ablation, ...] = ()
     checkpoint: CheckpointFormat = CheckpointFormat(file="")
     default_weights: DefaultWeights | None = None
     untrained: Untrained = Untrained()
@@ -250,11 +259,25 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"[choices] names {key!r}, which neither [configuration] nor [procedure] has")
             if self.values[key] not in values:
                 raise ValueError(f"[choices] {key}: the recipe's own value {self.values[key]!r} is not among them")
+        for ablation in self.ablations:
+            if unknown := [key for key in ablation.set if key not in self.values]:
+                raise ValueError(
+                    f"[[ablations]] sets {unknown[0]!r}, which neither [configuration] nor [procedure] has"
+                )
 
     @property
     def values(self) -> dict[str, Scalar]:
         """What an export may set otherwise: the keys of `configuration` and `procedure`; one in both is one value."""
         return {**self.procedure, **self.configuration}
+
+    def paper_of(self, overrides: Mapping[str, Scalar]) -> PaperFigures:
+        """What the paper states of a configuration; its source alone where it states nothing."""
+        if not overrides:
+            return self.paper
+        stated = next((one for one in self.ablations if one.set == overrides), None)
+        if stated is None:
+            return PaperFigures(source=self.paper.source)
+        return PaperFigures(source=self.paper.source, fps=stated.fps, memory_gb=stated.memory_gb)
 
     def overridden(self, settings: Iterable[str]) -> tuple[Recipe, dict[str, Scalar]]:
         """The recipe with some of its values set otherwise, and those that differ from its own.
