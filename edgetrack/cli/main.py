@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from edgetrack import __version__
 from edgetrack.cli import calibrate, recipe
+from edgetrack.cli.ablate import ablate
 from edgetrack.cli.bench import bench
 from edgetrack.cli.check import check
 from edgetrack.cli.compare import compare
@@ -113,6 +114,7 @@ app.command()(bench)
 app.command("eval")(evaluate)
 app.command()(compare)
 app.command()(check)
+app.command()(ablate)
 app.command()(report)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(recipe.app, name="recipe")
