@@ -257,7 +257,8 @@ def _bundle(request: AblationRequest, settings: tuple[str, ...], notify: Notify)
     manifest = _kept(work, weights)
     if manifest is None:
         lowering = LoweringRequest(CalibrationSources((DEFAULT_CALIBRATION,), None))
-        manifest = export_bundle(work, lowering).manifest
+        with open_bundle(export_bundle(work, lowering).path) as bundle:
+            manifest = bundle.manifest
     else:
         notify(f"{work.output} is there already and is kept")
     return _Made(settings, not work.overrides, work.output, manifest, note)

@@ -56,6 +56,7 @@ def ablate(
     bench: Annotated[bool, typer.Option(help="Measure speed and memory, all of them in turns.")] = True,
     source: SourceOption = None,
     duration: Annotated[str, typer.Option(metavar="TIME", help="Time of each configuration, as 6s.")] = "6s",
+    iterations: Annotated[int, typer.Option(min=1, help="Frames of each configuration, at least.")] = 150,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is measured, in turns with the others.")] = 4,
     output: Annotated[
         Path | None,
@@ -74,7 +75,8 @@ def ablate(
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
-    config = BenchConfig(threads=threads or 0, duration_s=parse_duration(duration, "--duration"), rounds=rounds)
+    seconds = parse_duration(duration, "--duration")
+    config = BenchConfig(threads=threads or 0, duration_s=seconds, iterations=iterations, rounds=rounds)
     folder = output or Path("out/ablate") / Path(tracker).stem
     request = AblationRequest(
         tracker,

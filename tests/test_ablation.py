@@ -1,0 +1,203 @@
+"""Ablations: what is asked for, what is made of it, what is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from edgetrack import ablation
+from edgetrack.ablation import (
+    BENCH,
+    MARKDOWN,
+    RECORD,
+    AblationRecord,
+    AblationRequest,
+    AblationRow,
+    ablate,
+    ablation_table,
+    configurations,
+    savings,
+)
+from edgetrack.benchmark.config import BenchConfig
+from edgetrack.errors import UnknownNameError, UsageError, WeightsMismatchError
+from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.export.recipe import find_recipe
+from edgetrack.export.weights import fill
+from edgetrack.models.base import make_network
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
+    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+
+
+@pytest.fixture
+def ask(tiny_recipe: Callable[..., Path], tmp_path: Path) -> Callable[..., AblationRequest]:
+    """A request about the tiny DASTM: accuracy on four frames of a scene, no speed."""
+
+    def make(*over: str, **changes: object) -> AblationRequest:
+        request = AblationRequest(
+            str(tiny_recipe("dastm")), over, tmp_path / "out", open_dataset("synthetic:drift"), frames=4, bench=None
+        )
+        return replace(request, **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_every_combination_is_a_configuration() -> None:
+    recipe = find_recipe("dastm")
+    assert configurations(recipe, ["gate=none, se", "memory=exact,bounded:4"]) == [
+        ("gate=none", "memory=exact"),
+        ("gate=none", "memory=bounded:4"),
+        ("gate=se", "memory=exact"),
+        ("gate=se", "memory=bounded:4"),
+    ]
+    every = [settings for (settings,) in configurations(recipe, ["gate"])]
+    assert every == [f"gate={value}" for value in recipe.choices["gate"]]
+
+
+@pytest.mark.parametrize(
+    ("over", "error", "words"),
+    [
+        ([], UsageError, "nothing to compare"),
+        (["memory"], UsageError, "--over memory names no values"),
+        (["gate=none", "gate=se"], UsageError, "names gate twice"),
+        (["gat"], UnknownNameError, "did you mean 'gate'"),
+        (["gate=sse"], UnknownNameError, "gate 'sse' is not known .did you mean 'se'"),
+        (["temperature=1,hot"], UsageError, "--set temperature=hot: expected a number"),
+        (["temperature=" + ",".join(map(str, range(65)))], UsageError, "65 configurations; at most 64"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(over: list[str], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        configurations(find_recipe("dastm"), over)
+
+
+def test_neither_accuracy_nor_speed_is_no_ablation(ask: Callable[..., AblationRequest]) -> None:
+    with pytest.raises(UsageError, match="neither accuracy nor speed"):
+        ask("gate=none", dataset=None)
+
+
+def test_a_row_for_each_configuration_and_a_second_call_makes_nothing_anew(
+    ask: Callable[..., AblationRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, told = ask("gate=soft,select"), []
+    record = ablate(request, notify=told.append)
+    soft, select = record.rows
+    assert (soft.published, select.published, told) == (True, False, [])
+    assert [row.bundle for row in record.rows] == ["dastm-onnx-fp32", "dastm-gate-select-onnx-fp32"]
+    assert all(row.ao is not None and row.weights == "untrained" and not row.problem for row in record.rows)
+    assert msgspec.json.decode((request.output / RECORD).read_bytes(), type=AblationRecord) == record
+    assert "gate=soft (published)" in (request.output / MARKDOWN).read_text()
+
+    monkeypatch.setattr(ablation, "export_bundle", None)
+    assert ablate(request, notify=told.append) == record
+    assert len(told) == 2
+    assert "is there already and is kept" in told[0]
+
+
+def test_a_bundle_that_is_not_what_is_asked_for_is_made_again(ask: Callable[..., AblationRequest]) -> None:
+    request, told = ask("gate=none"), []
+    ablate(request, notify=told.append)
+    (manifest,) = request.output.glob("bundles/*/manifest.json")
+    stated = json.loads(manifest.read_text())
+    stated["tools"]["edgetrack"] = "0.0.0"
+    manifest.write_text(json.dumps(stated))
+    assert ablate(request, notify=told.append).ok
+    assert told == []
+
+
+def test_weights_that_do_not_fit_a_configuration_leave_it_untrained(
+    ask: Callable[..., AblationRequest], tiny_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = find_recipe(str(tiny_recipe("dastm")))
+    network = make_network("dastm", recipe.configuration)
+    fill(network, recipe, "untrained")
+    weights = tmp_path / "trained.pth"
+    torch.save(network.state_dict(), weights)
+
+    shared, other = ablate(ask("dim=32,48", weights=str(weights))).rows
+    assert (shared.weights, shared.note) == ("custom", "")
+    assert other.weights == "untrained"
+    assert "trained.pth" in other.note
+    notes = ablation_table(
+        AblationRecord(
+            tracker="dastm", target="onnx", precision="fp32", dataset=None, limit=None, threads=None, rows=[other]
+        )
+    ).notes
+    assert any(note.startswith("dim=48: untrained, since ") for note in notes)
+
+
+def test_weights_of_another_network_are_an_error(
+    ask: Callable[..., AblationRequest], tiny_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    torch.save({"another.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsMismatchError):
+        ablate(ask("gate=none,se", weights=str(tmp_path / "other.pth")))
+
+
+def test_speed_is_of_one_run_and_compared_with_the_published_row(ask: Callable[..., AblationRequest]) -> None:
+    bench = BenchConfig(threads=1, warmup_s=0, duration_s=0.1, iterations=4, rounds=2)
+    request, told = ask("gate=soft,none", dataset=None, bench=bench), []
+    record = ablate(request, notify=told.append)
+    published, none = record.rows
+    assert published.versus is None
+    assert none.versus is not None
+    assert none.versus > 0
+    for row in record.rows:
+        assert row.rounds_ms is not None
+        assert row.track_ms is not None
+        assert row.rounds_ms[0] <= row.track_ms <= row.rounds_ms[1]
+        assert row.peak_mib is not None
+        assert row.peak_mib > 0
+    before = (request.output / BENCH).read_bytes()
+    assert ablate(request, notify=told.append) == record
+    assert (request.output / BENCH).read_bytes() == before
+    longer = replace(request, bench=msgspec.structs.replace(bench, iterations=6))
+    ablate(longer)
+    assert (request.output / BENCH).read_bytes() != before
+
+
+def row(name: str, **figures: object) -> AblationRow:
+    return AblationRow(configuration=[f"gate={name}"], published=False, bundle=name, weights="untrained", **figures)
+
+
+def test_savings_stand_beside_the_papers() -> None:
+    rows = [
+        row("static", track_ms=100.0, peak_mib=200.0, paper_fps=31.0, paper_gb=1.87),
+        row("select", track_ms=90.0, peak_mib=210.0, paper_fps=36.0, paper_gb=1.18),
+        row("none", track_ms=80.0),
+    ]
+    (line,) = savings(rows)
+    assert line == (
+        "gate=select against gate=static: 10.0% less time, 5.0% more peak memory; the paper: 13.9% less time, 36.9% "
+        "less memory"
+    )
+    assert list(savings(rows[1:])) == []
+    (unmeasured,) = savings([row("static", paper_fps=31.0), row("select", paper_fps=36.0)])
+    assert "gate=select against gate=static: not measured; the paper: 13.9% less time" in unmeasured
+
+
+def test_columns_without_a_figure_are_left_out() -> None:
+    record = AblationRecord(
+        tracker="dastm",
+        target="onnx",
+        precision="fp32",
+        dataset="d",
+        limit=None,
+        threads=None,
+        rows=[row("none", ao=0.5, interval=(0.4, 0.6), problem="a: gone")],
+    )
+    table = ablation_table(record)
+    assert [column.title for column in table.columns] == ["configuration", "weights", "AO", "95 %", "size MiB"]
+    assert not record.ok
+    assert "gate=none: FAILED: a: gone" in table.notes
