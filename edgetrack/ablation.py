@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from edgetrack import __version__
+from edgetrack.benchmark.candidates import Notify
 from edgetrack.benchmark.config import DEFAULT_SOURCE, BenchConfig, BenchRequest
 from edgetrack.benchmark.record import BenchRecord, BenchResult
 from edgetrack.benchmark.run import Environment, measure
@@ -72,8 +73,8 @@ class AblationRequest:
     over: tuple[str, ...]
     output: Path
     dataset: Dataset | None
+    target: str
     settings: tuple[str, ...] = ()
-    target: str = "onnx"
     precision: str = "fp32"
     weights: str | None = None
     frames: int | None = None
@@ -138,10 +139,6 @@ class AblationRecord(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Whether every configuration was evaluated and measured."""
         return not any(row.problem for row in self.rows)
-
-
-Notify = Callable[[str], None]
-"""Is told a line."""
 
 
 @dataclass(frozen=True)
