@@ -46,7 +46,13 @@ def ask(tiny_recipe: Callable[..., Path], tmp_path: Path) -> Callable[..., Ablat
 
     def make(*over: str, **changes: object) -> AblationRequest:
         request = AblationRequest(
-            str(tiny_recipe("dastm")), over, tmp_path / "out", open_dataset("synthetic:drift"), "onnx", frames=4, bench=None
+            str(tiny_recipe("dastm")),
+            over,
+            tmp_path / "out",
+            open_dataset("synthetic:drift"),
+            "onnx",
+            frames=4,
+            bench=None,
         )
         return replace(request, **changes)  # type: ignore[arg-type]
 

@@ -112,7 +112,7 @@ def summarize(ledger: RunLedger) -> EvalResult:
         streaming=_streaming(ledger),
         scheduler=config.scheduler,
         text_noise=config.text_noise,
-        diagnostics=summarize_shares(merged([run.shares for _, run in runs])) or None,
+        diagnostics=summarize_shares(merged([run.shares for _, run in runs]), one_run=len(runs) == 1) or None,
         attributes=_attributes(ledger, runs, scored) or None,
     )
 

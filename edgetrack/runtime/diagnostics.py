@@ -15,6 +15,8 @@ MOST_SENTENCES = 6
 MOST_STRETCHES = 120
 MOST_KEPT = 2880
 """Stretches of all gates together."""
+EVERY = 100
+"""Frames between two values of a figure's course."""
 DiagnosticLog = dict[str, dict[str, list[float]]]
 """Gate -> part -> its weight in each frame, 0..1."""
 
@@ -28,13 +30,14 @@ class AtTemperature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiagnosticSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A gate over frames.
+    """A gate, or a figure of one part, over frames.
 
     Attributes:
         frames: how many frames count: those whose weights are finite.
         largest: share of frames in which a part had the largest weight; the first of equal ones counts.
         mean: mean weight of each part.
         entropy: mean over frames, 0 where one part has all, 1 where all have the same.
+        every_100: a figure of one part after 100 frames, 200, and so on, of one run; empty for a gate, and of several.
         temperatures: the weights at other temperatures of the softmax; what the tracker would have done is not known.
         course: part -> its mean weight in equal stretches of the frames, one after another; None where it is not kept.
     """
@@ -45,6 +48,7 @@ class DiagnosticSummary(msgspec.Struct, frozen=True, kw_only=True):
     entropy: float
     temperatures: list[AtTemperature]
     course: dict[str, list[float]] | None = None
+    every_100: list[float] = []
 
 
 def add_frame(log: DiagnosticLog, diagnostics: Diagnostics) -> None:
@@ -67,11 +71,11 @@ def merged(runs: Sequence[DiagnosticLog]) -> DiagnosticLog:
     return found
 
 
-def summarize(log: DiagnosticLog, *, course: bool = False) -> dict[str, DiagnosticSummary]:
-    """Of each gate with a frame; with `course` also over the frames."""
+def summarize(log: DiagnosticLog, *, course: bool = False, one_run: bool = True) -> dict[str, DiagnosticSummary]:
+    """Of each gate with a frame; with `course` also over the frames. Frames of several runs have no time in common."""
     # A tracker of hundreds of gates gets fewer stretches each.
     stretches = max(1, min(MOST_STRETCHES, MOST_KEPT // max(len(log), 1))) if course else 0
-    return {name: _summary(parts, stretches) for name, parts in log.items() if any(parts.values())}
+    return {name: _summary(parts, stretches, one_run) for name, parts in log.items() if any(parts.values())}
 
 
 def entropy(shares: Floats) -> Floats:
@@ -94,7 +98,8 @@ def tempered(shares: Floats, factor: float) -> Floats:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _summary(parts: Mapping[str, Sequence[float]], stretches: int) -> DiagnosticSummary:
+def _summary(parts: Mapping[str, Sequence[float]], stretches: int, one_run: bool) -> DiagnosticSummary:
+    figure = len(parts) == 1
     shares = np.array(list(parts.values()), np.float64).T
     counts = np.bincount(shares.argmax(axis=1), minlength=len(parts)) / len(shares)
     return DiagnosticSummary(
@@ -102,8 +107,9 @@ def _summary(parts: Mapping[str, Sequence[float]], stretches: int) -> Diagnostic
         largest=dict(zip(parts, map(float, counts), strict=True)),
         mean=_means(parts, shares),
         entropy=float(entropy(shares).mean()),
-        temperatures=[_at(parts, shares, factor) for factor in FACTORS],
+        temperatures=[] if figure else [_at(parts, shares, factor) for factor in FACTORS],
         course=_course(parts, shares, stretches) if stretches else None,
+        every_100=list(map(float, shares[EVERY - 1 :: EVERY, 0])) if figure and one_run else [],
     )
 
 
@@ -142,6 +148,10 @@ def sentences(found: Mapping[str, DiagnosticSummary]) -> list[str]:
 
 def sentence(name: str, summary: DiagnosticSummary) -> str:
     """One line of text."""
+    if len(summary.mean) == 1:
+        ((part, mean),) = summary.mean.items()
+        course = ", ".join(f"{value:.3f} after {EVERY * n}" for n, value in enumerate(summary.every_100, 1))
+        return f"{name} over {summary.frames} frames: {part} {mean:.3f} in the mean" + (f"; {course}" if course else "")
     order = sorted(summary.mean, key=lambda part: -summary.largest[part])
     shares = ", ".join(f"{part} {summary.mean[part]:.2f} (largest in {summary.largest[part]:.0%})" for part in order)
     other = ", ".join(f"{at.entropy:.2f} at {at.factor:g} x" for at in summary.temperatures if at.factor != 1)

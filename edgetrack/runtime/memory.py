@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
@@ -132,16 +133,25 @@ class MemorySchedule:
         return self.count if self.rule == "nearest" or self.scored or self.first_only else None
 
 
+FORGOTTEN = 0.01
+"""An entry that has faded to this weight is gone."""
+ABSENT = 1e4
+"""Graphs subtract this from the similarity of what `present` calls 0."""
+
+
 class Retention(NamedTuple):
-    """How entries are kept; written `exact`, `exact:disk` or `bounded:M`.
+    """How entries are kept; written `exact`, `exact:disk`, `bounded:M` or `decay:G`.
 
     Attributes:
         limit: the most entries, or None for all that may be asked for again.
         disk: kept in a temporary file.
+        fade: by how much an entry's weight shrinks with each frame, but for the first frame's; None: not at all. The
+            newest entries are kept, those above `FORGOTTEN`.
     """
 
     limit: int | None
     disk: bool
+    fade: float | None = None
 
     @property
     def keeps_sources(self) -> bool:
@@ -149,18 +159,31 @@ class Retention(NamedTuple):
         return self.limit is None
 
     @classmethod
-    def parse(cls, text: str) -> Retention:
+    def parse(cls, text: str, *, fades: bool = False) -> Retention:
         """Read what a recipe or a user wrote.
 
+        Args:
+            text: as it is written.
+            fades: whether the tracker weighs what it remembers, which `decay` asks for.
+
         Raises:
-            ValueError: it is none of the three.
+            ValueError: it is none, or asks for weights that the tracker does not have.
         """
         if text in ("exact", "exact:disk"):
             return cls(None, text == "exact:disk")
         kind, _, limit = text.partition(":")
         if kind == "bounded" and 2 <= _plain_number(limit) <= 1_000_000:
             return cls(int(limit), False)
-        raise ValueError(f"memory {text!r}: expected exact, exact:disk or bounded:M with M of 2 or more")
+        if kind == "decay" and re.fullmatch(r"0?\.\d{1,6}", limit) and 0 < float(limit) < 1:
+            if not fades:
+                raise ValueError(f"memory {text!r}: this tracker does not weigh past frames, use bounded:64")
+            return cls(2 + int(math.log(FORGOTTEN) / math.log(float(limit))), False, float(limit))
+        further = (
+            ", bounded:M with M of 2 or more, or decay:G with G between 0 and 1"
+            if fades
+            else " or bounded:M with M of 2 or more"
+        )
+        raise ValueError(f"memory {text!r}: expected exact, exact:disk{further}")
 
 
 @dataclass(frozen=True)
@@ -248,11 +271,23 @@ class MemoryBank:
         self._count, self._spacing = 0, 1
 
     def chosen(self) -> tuple[int, ...]:
-        """The entries that the next frame asks for, in order of time; the earlier one of two with one score."""
+        """The entries that the next frame asks for, in order of time; the earlier one of two with one score.
+
+        Where entries fade, the schedule's choice among those that are left.
+        """
+        if self._retention.fade is not None:
+            left = sorted(self._held)
+            return tuple(left[place] for place in self.schedule.choose(len(left)))
         if not self.schedule.scored:
             return self.schedule.choose(self._count)
         best = sorted(self._scores, key=lambda index: (-self._scores[index], index))
         return tuple(sorted(best[: self.schedule.count]))
+
+    def presence(self, index: int) -> float:
+        """What a graph's `present` says of an entry: 1, or less by the logarithm of its weight over `ABSENT`."""
+        if self._retention.fade is None or index == 0:
+            return 1.0
+        return 1 + (self._count - 1 - index) * math.log(self._retention.fade) / ABSENT
 
     def append(self, entry: Array, score: float = math.inf) -> None:
         """Take a copy of the newest entry, and the score with which it was found: infinity for the first frame's."""
@@ -263,6 +298,8 @@ class MemoryBank:
             return
         if self.schedule.bound is not None:
             self._keep_chosen(number, entry, score)
+        elif self._retention.fade is not None:
+            self._keep_newest(number, entry)
         else:
             self._keep_spaced(number, entry)
 
@@ -275,6 +312,12 @@ class MemoryBank:
         for index in [index for index in self._held if index not in chosen]:
             del self._held[index]
         self._scores = {index: score for index, score in self._scores.items() if index in chosen}
+
+    def _keep_newest(self, number: int, entry: Array) -> None:
+        self._held[number] = np.array(entry, self._dtype)
+        oldest = number + 2 - (self._retention.limit or 2)
+        for index in [index for index in self._held if 0 < index < oldest]:
+            del self._held[index]
 
     def _keep_spaced(self, number: int, entry: Array) -> None:
         before = number - 1
@@ -356,7 +399,7 @@ class EncodedMemory:
         Args:
             source: one source, for its shape and dtype.
             codes: (T, ..), the graph's input, written in place.
-            present: (1, T), the graph's input that says which codes there are: 1 or 0.
+            present: (1, T), the graph's input that says which codes there are: see `MemoryBank.presence`, or 0.
             encode: makes a code of a source: reads the first array, writes the second.
         """
         self._codes, self._present, self._encode = codes, present, encode
@@ -403,7 +446,10 @@ class EncodedMemory:
             self._fetch(index, self._codes[slot])
             self._held[slot] = index
             used.add(slot)
-        self._present[0] = [slot in used for slot in range(len(self._held))]
+        self._present[0] = [
+            self.bank.presence(held) if slot in used and held is not None else 0.0
+            for slot, held in enumerate(self._held)
+        ]
 
     def _fetch(self, index: int, out: Array) -> None:
         if index == self.bank.count - 1:

@@ -275,7 +275,7 @@ def with_memory(manifest: Manifest, memory: str) -> Manifest:
     if not find_procedure(manifest).remembers:
         raise UsageError(f"memory {memory!r} was asked for, but tracker {manifest.tracker!r} keeps no past frames")
     try:
-        Retention.parse(memory)
+        Retention.parse(memory, fades=find_procedure(manifest).fades)
     except ValueError as error:
         raise UsageError(str(error)) from None
     return msgspec.structs.replace(manifest, procedure={**manifest.procedure, "memory": memory})

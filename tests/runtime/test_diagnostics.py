@@ -101,3 +101,15 @@ def test_many_gates_are_one_sentence() -> None:
     assert "the most decided layer 7: a 0.85; layer 6: a 0.80" in line
     few = {name: parts for name, parts in log.items() if name in ("layer 0", "layer 1")}
     assert [text.partition(" over")[0] for text in sentences(summarize(few))] == ["layer 0", "layer 1"]
+
+
+def test_a_figure_of_one_part_has_a_course() -> None:
+    log: DiagnosticLog = {"memory": {"cosine": [1 - n / 1000 for n in range(1, 251)]}}
+    found = summarize(log)["memory"]
+    assert found.every_100 == pytest.approx([0.9, 0.8])
+    assert found.temperatures == []
+    assert sentence("memory", found) == (
+        "memory over 250 frames: cosine 0.875 in the mean; 0.900 after 100, 0.800 after 200"
+    )
+    several = summarize(merged([log, log]), one_run=False)["memory"]
+    assert several.every_100 == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,30 @@ def test_cleared_it_starts_anew() -> None:
 
 def test_sources_are_kept_where_nothing_bounds_them() -> None:
     assert [Retention.parse(text).keeps_sources for text in ("exact", "exact:disk", "bounded:8")] == [True, True, False]
+
+
+@pytest.mark.parametrize("share", ["0.5", "0.9", ".75"])
+def test_what_fades_is_forgotten_but_for_the_first(share: str) -> None:
+    kept = MemoryBank(Retention.parse(f"decay:{share}", fades=True), MemorySchedule.parse("uniform:4"), (1,), np.uint16)
+    out, fade = np.empty(1, np.uint16), float(share)
+    for number in range(60):
+        kept.append(np.full(1, number, np.uint16))
+        left = [index for index in range(kept.count) if kept.read(index, out) == index]
+        # All whose weight is above one per cent, and the first.
+        assert left == [index for index in range(kept.count) if index == 0 or fade ** (number - index) >= 0.01]
+        assert set(kept.chosen()) <= set(left)
+        assert 0 in kept.chosen()
+        weights = [math.exp((1 - kept.presence(index)) * -1e4) for index in left]
+        expected = [1.0 if index == 0 else fade ** (number - index) for index in left]
+        assert weights == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("text", ["decay:1", "decay:1.5", "decay:0", "decay:0.0", "decay:nan", "decay:-.5", "decay:"])
+def test_a_share_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="decay:G with G between 0 and 1"):
+        Retention.parse(text, fades=True)
+
+
+def test_what_weighs_nothing_cannot_fade() -> None:
+    with pytest.raises(ValueError, match="does not weigh past frames"):
+        Retention.parse("decay:0.9")

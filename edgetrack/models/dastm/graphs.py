@@ -177,7 +177,7 @@ class StepGraph(nn.Module):
         self.head = DeployedHead(network.head, network.geometry)
 
     def forward(self, search: Tensor, memory: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, S, 3), (T, F * F, dim) and (1, T), 1 for each memory that there is, else 0."""
+        """(S, S, 3), (T, F * F, dim) and (1, T), 1 for each memory that there is, less where it fades, else 0."""
         query = self.encoder(search)
         found = self.head(torch.cat([self.read(memory, present, query), query], dim=1))
         return cast("tuple[Tensor, Tensor]", found)
@@ -226,8 +226,10 @@ def _published_attention(network: Dastm, encoded: Tensor, *, part: str) -> Tenso
 def _published_step(network: Dastm, search: Tensor, memory: Tensor, present: Tensor) -> Found:
     # Nothing is marked where the arithmetic of a full memory is counted.
     held = memory[present[0] > 0] if present.any() else memory
+    faded = (1 - present[present > 0]) * MASKED if present.any() else None
     cells = network.geometry.cells
-    found = network(network.normalised(search), held.permute(2, 0, 1).reshape(1, -1, held.shape[0], cells, cells))
+    keys = held.permute(2, 0, 1).reshape(1, -1, held.shape[0], cells, cells)
+    found = network(network.normalised(search), keys, faded)
     return Found(found.score, found.boxes / network.geometry.image)
 
 

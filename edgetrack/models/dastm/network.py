@@ -276,10 +276,16 @@ class Head(nn.Module):
         return self.cls_score(found), self.ctr_score(found), distances
 
 
-def read_memory(memory: Tensor, query: Tensor) -> Tensor:
-    """What each of the query's cells finds: memory (B, C, T, F, F), query (B, C, F, F) to (B, C, F, F)."""
+def read_memory(memory: Tensor, query: Tensor, faded: Tensor | None = None) -> Tensor:
+    """What each of the query's cells finds: memory (B, C, T, F, F), query (B, C, F, F) to (B, C, F, F).
+
+    `faded` (T,) is the logarithm of each memory's weight, where they differ.
+    """
     keys, asked = memory.flatten(2), query.flatten(2)
-    weights = torch.softmax(torch.matmul(keys.transpose(1, 2), asked) / math.sqrt(keys.shape[1]), dim=1)
+    alike = torch.matmul(keys.transpose(1, 2), asked) / math.sqrt(keys.shape[1])
+    if faded is not None:
+        alike = alike + faded.repeat_interleave(keys.shape[2] // len(faded))[None, :, None]
+    weights = torch.softmax(alike, dim=1)
     return torch.matmul(keys, weights).reshape(query.shape)
 
 
@@ -380,14 +386,14 @@ class Dastm(nn.Module):
         """Image (B, 3, S, S), map of the target (B, 1, S, S) to features (B, dim, F, F) and gate weights (B, 4)."""
         return self.dab(self.encode(image, target))
 
-    def search(self, image: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image (B, 3, S, S) and features (B, dim, T, F, F) to what the head returns."""
+    def search(self, image: Tensor, memory: Tensor, faded: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (B, 3, S, S) and features (B, dim, T, F, F) to what the head returns; `faded` as in `read_memory`."""
         query = self.neck_q(self._middle(self.basemodel_q(image)))
-        return self.head(torch.cat([read_memory(memory, query), query], dim=1))
+        return self.head(torch.cat([read_memory(memory, query, faded), query], dim=1))
 
-    def forward(self, image: Tensor, memory: Tensor) -> Found:
-        """Image (B, 3, S, S) and features (B, dim, T, F, F) to scores and boxes."""
-        cls, ctr, distances = self.search(image, memory)
+    def forward(self, image: Tensor, memory: Tensor, faded: Tensor | None = None) -> Found:
+        """Image (B, 3, S, S) and features (B, dim, T, F, F) to scores and boxes; `faded` as in `read_memory`."""
+        cls, ctr, distances = self.search(image, memory, faded)
         points, edges = self.geometry.points(), distances.permute(0, 2, 3, 1)
         boxes = torch.cat([points - edges[..., :2], points + edges[..., 2:]], dim=-1)
         return Found((torch.sigmoid(cls) * torch.sigmoid(ctr))[:, 0], boxes)

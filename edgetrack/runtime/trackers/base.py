@@ -54,7 +54,8 @@ Threshold = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]
 
 
 Diagnostics = Mapping[str, Mapping[str, float]]
-"""Weights in a frame: gate -> part -> its weight, 0..1, where a gate's weights add up to 1. Empty for most trackers."""
+"""Weights in a frame: gate -> part -> its weight, 0..1, where a gate's weights add up to 1; a gate of one part is a
+figure of the frame, such as the cosine of the first memory and the newest. Empty for most trackers."""
 NO_DIAGNOSTICS: Diagnostics = {}
 ATTENTION = "attention_"
 """How the names of `step`'s outputs begin that are maps of attention: in bundles that were exported with them only."""
@@ -104,6 +105,7 @@ class Procedure(abc.ABC):
         modalities: images a frame; with 2, a frame is uint8 (H, W, 6), both images' BGR channels.
         operators: operators that its graphs need and that are refused otherwise: `Loop`, `If`, `Scan`, or
             `domain::Name` for one that is not ONNX's own.
+        fades: whether it weighs what it remembers, so that memories may fade (`decay:G`).
         remembers: whether what a frame's graphs are fed depends on the frames before, not on the last box alone.
         prompt: what the tracker reads of a description of the target, given by `set_text` before `init`; None for a
             tracker without language.
@@ -119,6 +121,7 @@ class Procedure(abc.ABC):
     modalities: ClassVar[int] = 1
     operators: ClassVar[frozenset[str]] = frozenset()
     remembers: bool = False
+    fades: ClassVar[bool] = False
     prompt: Prompt | None = None
     diagnostics: Diagnostics = NO_DIAGNOSTICS
     maps: tuple[Map, ...] = ()

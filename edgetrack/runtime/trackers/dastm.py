@@ -70,7 +70,7 @@ class DastmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         MemorySchedule.parse(self.schedule)
-        Retention.parse(self.memory)
+        Retention.parse(self.memory, fades=True)
 
     @property
     def gated(self) -> bool:
@@ -174,6 +174,7 @@ class DastmProcedure(Procedure):
 
     settings_type = DastmSettings
     remembers = True
+    fades = True
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
@@ -194,7 +195,7 @@ class DastmProcedure(Procedure):
         self.entry: Images = np.zeros(_entry_bytes(settings), np.uint8)
         self.schedule = MemorySchedule.parse(settings.schedule)
         self.memory = EncodedMemory(
-            Retention.parse(settings.memory),
+            Retention.parse(settings.memory, fades=True),
             self.schedule,
             self.entry,
             self.step.inputs["memory"],
@@ -202,6 +203,7 @@ class DastmProcedure(Procedure):
             self._encode,
         )
         self.code = np.zeros_like(self.step.inputs["memory"][0])
+        self.first = np.zeros_like(self.code)
         self.padding: Colour = (0, 0, 0)
         # Whether the last frame's windowed score was high enough for its memory to be read next.
         self.confident = True
@@ -211,7 +213,7 @@ class DastmProcedure(Procedure):
         settings = read_settings(manifest.procedure, DastmSettings)
         codes = next((t for t in manifest.graph("step").inputs if t.name == "memory"), None)
         code_bytes = 0 if codes is None else 4 * math.prod(codes.shape[1:])
-        retention = Retention.parse(settings.memory)
+        retention = Retention.parse(settings.memory, fades=True)
         entry_bytes = _entry_bytes(settings) if retention.keeps_sources else code_bytes
         return MemoryEstimate(entry_bytes, retention, MemorySchedule.parse(settings.schedule))
 
@@ -264,7 +266,7 @@ class DastmProcedure(Procedure):
         """Which memories the next search reads."""
         t = self.bank.count
         newest = (t - 1,) if self.confident and t > self.schedule.count else ()
-        return (*self.schedule.choose(t), *newest)
+        return (*self.bank.chosen(), *newest)
 
     def _crop_target(self, frame: Frame) -> None:
         """Crop and rectangle of the target as the newest entry."""
@@ -306,9 +308,18 @@ class DastmProcedure(Procedure):
     def _keep(self) -> None:
         """Encode and keep the newest entry; the gate's weights for it are this frame's diagnostics."""
         self._encode(self.entry, self.code)
+        if self.bank.count == 0:
+            np.copyto(self.first, self.code)
         self.memory.append(self.entry, self.code)
+        self.diagnostics = {"memory": {"cosine": cosine(self.first, self.code)}}
         if self.settings.gated or self.settings.choosing:
-            self.diagnostics = {"gate": dict(zip(GATES, map(float, self.gates[0]), strict=True))}
+            self.diagnostics["gate"] = dict(zip(GATES, map(float, self.gates[0]), strict=True))
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Of two arrays as vectors, -1..1; NaN where one is all zeros or not finite."""
+    with np.errstate(all="ignore"):
+        return float(np.vdot(a, b) / np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
 
 
 def _centre(box: Box) -> tuple[float, float]:

@@ -361,3 +361,19 @@ def test_a_selecting_gate_learns_as_a_soft_one_does() -> None:
         gradients.append(block.gate.fc1.weight.grad)
     assert gradients[0].abs().max() > 0
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_memory_of_weight_w_is_read_as_its_share_of_the_softmax() -> None:
+    geometry, generator = Geometry(97, 3, 3), torch.Generator().manual_seed(0)
+    memory = torch.randn(3, 9, 8, generator=generator)
+    query = torch.randn(1, 8, 3, 3, generator=generator)
+    weights = torch.tensor([1.0, 0.25, 0.0])
+    alike = memory[:2].reshape(18, 8) @ query[0].flatten(1) / math.sqrt(8)
+    powers = alike.exp() * weights[:2].repeat_interleave(9)[:, None]
+    expected = memory[:2].reshape(18, 8).T @ (powers / powers.sum(dim=0))
+    present = torch.tensor([[1.0, 1 + math.log(0.25) / 1e4, 0.0]])
+    found = MemoryRead(geometry, 8)(memory, present, query)
+    torch.testing.assert_close(found[0].flatten(1), expected, rtol=1e-3, atol=1e-3)
+    keys = memory[:2].permute(2, 0, 1).reshape(1, 8, 2, 3, 3)
+    published = read_memory(keys, query, weights[:2].log())
+    torch.testing.assert_close(published[0].flatten(1), expected, rtol=1e-4, atol=1e-5)

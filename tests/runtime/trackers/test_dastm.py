@@ -286,10 +286,11 @@ def test_every_configuration_of_the_gate_runs(exported_tiny: Callable[..., Path]
 def test_only_the_chosen_attention_runs(
     exported_tiny: Callable[..., Path], mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bundle = exported_tiny("dastm", "onnx", gate=mode)
     ran: list[str] = []
     run = CompiledGraph.run
     monkeypatch.setattr(CompiledGraph, "run", lambda graph: (ran.append(graph.info.name), run(graph))[1])
-    _, gates = followed_boxes(exported_tiny("dastm", "onnx", gate=mode))
+    _, gates = followed_boxes(bundle)
     chosen = [max(gate, key=gate.__getitem__) for gate in gates]
     # Behind every run of `memory` one attention at most, and after the first frame's the ones that were reported.
     behind = [after for name, after in zip(ran, [*ran[1:], ""], strict=True) if name == "memory"]
@@ -313,3 +314,28 @@ def test_what_chance_chose_is_remembered_with_the_crop(exported_tiny: Callable[.
         for memory in ("bounded:64", "exact")
     )
     assert kept == again
+
+
+def test_the_first_memory_and_the_newest_are_compared(exported_tiny: Callable[..., Path]) -> None:
+    with load(exported_tiny("dastm", "onnx"), threads=1) as tracker:
+        frames = start(tracker)
+        first = tracker.procedure.code.copy()
+        for frame in frames[1:4]:
+            found = tracker.update(frame).diagnostics["memory"]["cosine"]
+            newest = tracker.procedure.code.astype(np.float64)
+            expected = (first * newest).sum() / np.sqrt((first.astype(np.float64) ** 2).sum() * (newest**2).sum())
+            assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_faded_memories_weigh_as_much_as_they_are_told(exported_tiny: Callable[..., Path]) -> None:
+    """Two copies of a memory, of which one weighs w, and another: as if the first were there (1 + w) times."""
+    with load(exported_tiny("dastm", "onnx", memory="decay:0.5"), threads=1) as tracker:
+        frames = start(tracker)
+        for frame in frames[1:6]:
+            tracker.update(frame)
+        held, present = tracker.procedure.memory._held, tracker.procedure.step.inputs["present"][0]
+        ages = [None if index is None or index == 0 else 4 - index for index in held]
+        for age, value in zip(ages, present, strict=True):
+            if value and age is not None:
+                assert (1 - value) * -1e4 == pytest.approx(age * np.log(0.5), abs=2e-3)
+        assert any(0 < value < 1 for value in present)
