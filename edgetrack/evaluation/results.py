@@ -39,6 +39,8 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
         anchored_ao: mean over its runs from anchors; `anchor_runs`: how many; None where none were asked for.
         streaming_ao: AO under the clock; None where none was asked for.
         diagnostics: summaries by name; None where the tracker has none.
+        correlations: of diagnostics with annotations, see `edgetrack.evaluation.run.correlations`; None where there are
+            none.
         pair: None where both modalities have one ground truth.
     """
 
@@ -50,6 +52,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
     anchor_runs: int | None = None
     streaming_ao: float | None = None
     diagnostics: dict[str, DiagnosticSummary] | None = None
+    correlations: dict[str, dict[str, dict[str, float]]] | None = None
     pair: PairScores | None = None
 
 
