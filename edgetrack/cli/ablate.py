@@ -117,10 +117,11 @@ def _page(folder: Path, tracker: str, records: list[Path], evaluated: list[str])
     from edgetrack.io import write_whole
     from edgetrack.presentation.sanitize import printable
     from edgetrack.report.model import read_results
-    from edgetrack.report.page import check_packages, html
+    from edgetrack.report.page import html
+    from edgetrack.resources import require_extra
 
     try:
-        check_packages()
+        require_extra("the page", "report", "jinja2", "markupsafe", "matplotlib")
     except BackendMissingError as error:
         stderr().print(f"no page: {error}")
         return None

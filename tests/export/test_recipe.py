@@ -315,9 +315,13 @@ def test_the_choices_are_all_that_the_family_takes(name: str) -> None:
     """Where the network's or the procedure's own types say which values there are, the recipe lists these."""
     recipe = find_recipe(name)
     settings_type = find_family(recipe.family_name).settings_type
+    if recipe.configuration:
+        network = find_model(recipe.family_name).Network.__init__
+    else:  # given as ONNX, or of one size
+        network = recipe.overridden
     stated = {
         key: get_args(kind)
-        for source in (find_model(recipe.family_name).Network.__init__, settings_type)
+        for source in (network, settings_type)
         for key, kind in get_type_hints(source).items()
         if get_origin(kind) is Literal and key in recipe.values
     }
@@ -326,6 +330,7 @@ def test_the_choices_are_all_that_the_family_takes(name: str) -> None:
         for key, values in recipe.choices.items():
             for value in values:
                 changed, _ = recipe.overridden([f"{key}={value}"])
-                make_network(recipe.family_name, changed.configuration)
+                if recipe.configuration:
+                    make_network(recipe.family_name, changed.configuration)
                 if value != "opencv":  # which wants its numbers set with it
                     read_settings(changed.procedure, settings_type)
