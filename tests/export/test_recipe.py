@@ -312,20 +312,17 @@ def test_choices_are_of_the_recipes_own_keys(write, choices: str, words: str) ->
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_the_choices_are_all_that_the_family_takes(name: str) -> None:
-    """Where the network's or the procedure's own types say which values there are, the recipe lists these."""
+    """Where the network's or the procedure's own types say which values there are, a recipe that lists some lists all."""
     recipe = find_recipe(name)
     settings_type = find_family(recipe.family_name).settings_type
-    if recipe.configuration:
-        network = find_model(recipe.family_name).Network.__init__
-    else:  # given as ONNX, or of one size
-        network = recipe.overridden
+    networks = [find_model(recipe.family_name).Network.__init__] if recipe.configuration else []
     stated = {
         key: get_args(kind)
-        for source in (network, settings_type)
+        for source in (*networks, settings_type)
         for key, kind in get_type_hints(source).items()
-        if get_origin(kind) is Literal and key in recipe.values
+        if get_origin(kind) is Literal and key in recipe.choices
     }
-    assert {key: recipe.choices.get(key) for key in stated} == stated
+    assert {key: recipe.choices[key] for key in stated} == stated
     with torch.device("meta"):
         for key, values in recipe.choices.items():
             for value in values:
