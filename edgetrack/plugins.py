@@ -3,7 +3,7 @@
 edgetrack.trackers  the procedure: a subclass of `edgetrack.runtime.trackers.base.Procedure`; all that a device loads
 edgetrack.models    the networks: a module with `Network`, `deploy` and `reference`; exports and eager PyTorch load it
 edgetrack.recipes   the recipe: a path or an `importlib.resources` file, of a TOML file; exports load it
-edgetrack.trainings how it is trained, optional: a subclass of `edgetrack.training.method.Method`
+edgetrack.trainings how it is trained, optional: a subclass of `edgetrack.training.method.TrainingMethod`
 edgetrack.targets   a row of the capability table: an `edgetrack.capabilities.Target`
 
 Nothing of a plug-in is imported before its tracker or target is asked for.

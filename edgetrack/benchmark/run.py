@@ -38,7 +38,7 @@ from edgetrack.capabilities import Target
 from edgetrack.device_name import is_cuda
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.io import ScratchFolder
-from edgetrack.media import open_source
+from edgetrack.media.sources import open_source
 from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.system.clock import Clock, MonotonicClock
 from edgetrack.system.gpu import GpuWatch, Watch

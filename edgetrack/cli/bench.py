@@ -180,10 +180,9 @@ def _export(
     tracker: str | None, target: str, output: Path | None, weights: str | None, overrides: Sequence[str]
 ) -> Path:
     from edgetrack.export.isolated import export_isolated
-    from edgetrack.export.recipe import default_tracker
 
     # In an isolated process: what a converter loads, or breaks, stays out of the process that measures.
-    return export_isolated(tracker or default_tracker(), target, output, weights, overrides, progress=lambda line: None)
+    return export_isolated(tracker or "default", target, output, weights, overrides, progress=lambda line: None)
 
 
 def _present(record: BenchRecord, as_json: bool, as_markdown: bool, percentile: int) -> None:

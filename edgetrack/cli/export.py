@@ -75,7 +75,7 @@ def _target_parameters() -> list[Any]:
 def export(
     context: typer.Context,
     tracker: Annotated[
-        str, typer.Argument(help="A tracker's name (see `edgetrack list --trackers`) or a recipe file.")
+        str, typer.Argument(help="A tracker's name (see `edgetrack list --trackers`), `default`, or a recipe file.")
     ],
     target: Annotated[
         str | None,

@@ -382,7 +382,7 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a tracker, by name or alias, or the one in a file when `name` ends in `.toml`.
+    """The recipe of a tracker, by name or alias, of `default`, or the one in a file when `name` ends in `.toml`.
 
     Raises:
         UnknownNameError: no such tracker.
@@ -391,6 +391,8 @@ def find_recipe(name: str) -> Recipe:
     """
     if name.endswith(".toml"):
         return read_recipe(Path(name))
+    if name == DEFAULT:
+        name = default_tracker()
     shipped = shipped_names()
     if name in shipped:
         return read_recipe(data_folder("export_recipes") / f"{name}.toml")

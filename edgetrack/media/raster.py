@@ -262,7 +262,7 @@ _RISES, _FALLS, _QUIET = (0, 0, 255), (255, 0, 0), 255
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """The textures of all that is in a scene, as one camera sees them; of shapes with their halvings."""
 
     surroundings: Frame
@@ -270,9 +270,9 @@ class Look:
     distractors: tuple[tuple[Frame, ...], ...]
     bars: tuple[Frame, ...]
 
-    def heated(self) -> Look:
+    def heated(self) -> Appearance:
         """The same to a thermal camera: grey, soft, the target warmer than all else."""
-        return Look(
+        return Appearance(
             _heat(self.surroundings, "surroundings"),
             pyramid(_heat(self.target[0], "target")),
             tuple(pyramid(_heat(levels[0], "distractor")) for levels in self.distractors),

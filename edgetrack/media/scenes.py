@@ -16,8 +16,8 @@ from edgetrack.media.raster import (
     BAR_MM,
     DISTRACTOR_MM,
     TARGET_MM,
+    Appearance,
     DepthPlane,
-    Look,
     Pose,
     Region,
     bar_skin,
@@ -106,12 +106,12 @@ class Scene:
             plane[:, span_coverage(left, left + width, 0, self.width) >= 0.5] = BAR_MM
         return np.rint(plane).astype(np.uint16)
 
-    def _behind(self, look: Look, index: int) -> Frame:
+    def _behind(self, look: Appearance, index: int) -> Frame:
         import cv2
 
         return cv2.getRectSubPix(look.surroundings, (self.width, self.height), self._view(index)).astype(np.uint8)
 
-    def _painted(self, look: Look, index: int, with_target: bool) -> Frame:
+    def _painted(self, look: Appearance, index: int, with_target: bool) -> Frame:
         canvas = self._behind(look, index)
         for levels, motion in zip(look.distractors, self._plan.distractors, strict=True):
             paint(canvas, levels, (motion(index),))
@@ -177,12 +177,12 @@ class Scene:
         return build(self._stage)
 
     @cached_property
-    def _look(self) -> Look:
+    def _look(self) -> Appearance:
         unit = self._stage.unit
         reach_x, reach_y = self._stage.reach
         width, height = self.width + 2 * math.ceil(reach_x + 1), self.height + 2 * math.ceil(reach_y + 1)
         rng = generator(self.seed, self.name, "bars")
-        return Look(
+        return Appearance(
             surroundings(generator(self.seed, self.name, "surroundings"), width, height, unit),
             self._object_skin("target"),
             tuple(self._object_skin(f"distractor {k}") for k in range(len(self._plan.distractors))),
@@ -190,7 +190,7 @@ class Scene:
         )
 
     @cached_property
-    def _heat(self) -> Look:
+    def _heat(self) -> Appearance:
         return self._look.heated()
 
     def _object_skin(self, who: str) -> tuple[Frame, ...]:

@@ -15,7 +15,7 @@ from edgetrack.errors import NumericalError, SourceInterruptedError
 from edgetrack.training.catalog import Catalog, TrainingClip
 from edgetrack.training.checkpoint import PICTURE, LogRow, TrainLog, TrainPosition, can_draw, draw_curves, save_state
 from edgetrack.training.losses import Losses
-from edgetrack.training.method import Batch, Method
+from edgetrack.training.method import Batch, TrainingMethod
 from edgetrack.training.optimization import WeightAverage, freeze, optimizer_of, rate_factor, set_rate, trained
 from edgetrack.training.pairs import PairMaker, batches
 from edgetrack.training.settings import Intervals, Phase, TrainConfig, TrainDevice
@@ -87,7 +87,7 @@ class Trainer:
     def __init__(
         self,
         network: nn.Module,
-        method: Method,
+        method: TrainingMethod,
         config: TrainConfig,
         device: TrainDevice,
         folder: Path,

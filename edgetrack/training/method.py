@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     words: Tensor
 
 
-class Method(abc.ABC):
+class TrainingMethod(abc.ABC):
     """How the trackers of a family are trained.
 
     Attributes:
@@ -150,7 +150,7 @@ class Method(abc.ABC):
                     ) from None
 
 
-class CenterMethod(Method):
+class CenterMethod(TrainingMethod):
     """Of trackers with a centre head: focal, l1 and generalised IoU loss on its maps."""
 
     terms = ("focal", "l1", "giou")
@@ -167,7 +167,7 @@ class CenterMethod(Method):
         return summed(found)
 
 
-def find_method(recipe: Recipe) -> Method:
+def find_method(recipe: Recipe) -> TrainingMethod:
     """The method of a recipe's family: `METHOD` in our file of that name, or a plug-in's.
 
     Raises:
@@ -183,10 +183,10 @@ def find_method(recipe: Recipe) -> Method:
         raise UsageError(
             f"tracker {recipe.name!r} cannot be trained: its family {family!r} declares no training (docs/train.md)"
         )
-    if not (isinstance(found, type) and issubclass(found, Method)):
+    if not (isinstance(found, type) and issubclass(found, TrainingMethod)):
         raise UsageError(
-            f"the plug-in for tracker {family!r} gives {found!r}, expected a subclass of {__name__}.Method (entry "
-            f"point group {TRAININGS!r})"
+            f"the plug-in for tracker {family!r} gives {found!r}, expected a subclass of {__name__}.TrainingMethod "
+            f"(entry point group {TRAININGS!r})"
         )
     return found(recipe)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetrack.export.recipe import Schedule
-from edgetrack.training.method import Method
+from edgetrack.training.method import TrainingMethod
 from edgetrack.training.settings import TrainConfig
 
 
@@ -27,12 +27,12 @@ def rate_factor(schedule: Schedule, step: int, progress: float) -> float:
     return warm * (schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def trained(network: nn.Module, method: Method) -> dict[str, nn.Parameter]:
+def trained(network: nn.Module, method: TrainingMethod) -> dict[str, nn.Parameter]:
     """The parameters that change in the course of the training, by name."""
     return {name: parameter for name, parameter in network.named_parameters() if method.trains(name)}
 
 
-def freeze(network: nn.Module, method: Method, waiting: str | None) -> None:
+def freeze(network: nn.Module, method: TrainingMethod, waiting: str | None) -> None:
     """Put the network into training mode, and hold still what does not train at this point of the training.
 
     A module all of whose parameters are held still is in evaluation mode, so that not even its statistics change.
@@ -47,7 +47,7 @@ def freeze(network: nn.Module, method: Method, waiting: str | None) -> None:
         module.training = not own or any(parameter.requires_grad for parameter in own)
 
 
-def optimizer_of(network: nn.Module, method: Method, config: TrainConfig) -> torch.optim.Optimizer:
+def optimizer_of(network: nn.Module, method: TrainingMethod, config: TrainConfig) -> torch.optim.Optimizer:
     """The schedule's optimizer of what trains; biases, normalisations (one-dimensional) and what the recipe calls
     undecayed do not decay, the backbone has its own rate.
 

@@ -33,7 +33,7 @@ from edgetrack.runtime.crop import CropRule, Image
 from edgetrack.training import augment
 from edgetrack.training.augment import mirrored, paste
 from edgetrack.training.catalog import Catalog, TrainingClip, View, load
-from edgetrack.training.method import Batch, Method, Words
+from edgetrack.training.method import Batch, TrainingMethod, Words
 from edgetrack.training.settings import TrainConfig
 
 _T = TypeVar("_T")
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
         searches: uint8 (R, M, S, S, 3) BGR.
         boxes: float32 (R, 4): the target in them.
         positive: whether the searched frames show the templates' object.
-        words: what is said of it, see `Method.read`.
+        words: what is said of it, see `TrainingMethod.read`.
     """
 
     templates: Image
@@ -88,7 +88,7 @@ class PairMaker:
         SourceError: no kind of sample with a weight can be made from the catalog.
     """
 
-    def __init__(self, catalog: Catalog, config: TrainConfig, search_size: int, method: Method) -> None:
+    def __init__(self, catalog: Catalog, config: TrainConfig, search_size: int, method: TrainingMethod) -> None:
         self.catalog, self.method = catalog, method
         self.seed, self.gap, self.augmentation = config.seed, config.schedule.gap, config.schedule.augmentation
         self.template_rule, self.search_rule = config.template, config.search_rule(search_size)

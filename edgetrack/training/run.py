@@ -32,7 +32,7 @@ from edgetrack.training.checkpoint import (
     read_position,
 )
 from edgetrack.training.loop import BEST, WEIGHTS, Callbacks, Trainer
-from edgetrack.training.method import Method, find_method
+from edgetrack.training.method import TrainingMethod, find_method
 from edgetrack.training.optimization import trained
 from edgetrack.training.settings import TrainConfig, TrainDevice, TrainRequest, differences, find_device, resolve
 from edgetrack.training.sources import read_data
@@ -162,7 +162,7 @@ def _lacks_bf16() -> bool:
     return bool(flags) and not {"avx512_bf16", "amx_bf16", "bf16"}.intersection(flags)
 
 
-def _read(request: TrainRequest, method: Method) -> tuple[Catalog, tuple[TrainingClip, ...]]:
+def _read(request: TrainRequest, method: TrainingMethod) -> tuple[Catalog, tuple[TrainingClip, ...]]:
     """The data, without the sequences that are held out, and those; what the method needs of them is there."""
     catalog = read_data(request.data)
     method.check_clips(catalog.sequences)
@@ -196,7 +196,7 @@ def _prepare_output(request: TrainRequest) -> None:
 
 
 def _make_trainer(
-    request: TrainRequest, method: Method, config: TrainConfig, device: TrainDevice, callbacks: Callbacks
+    request: TrainRequest, method: TrainingMethod, config: TrainConfig, device: TrainDevice, callbacks: Callbacks
 ) -> tuple[Trainer, str]:
     """A trainer that begins where the training stopped, and where its weights are from."""
     recipe, folder = method.recipe, request.output

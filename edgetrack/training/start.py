@@ -13,7 +13,7 @@ from edgetrack.checkpoints import check_finite, read_checkpoint, unwrapped, with
 from edgetrack.errors import RecipeError, UsageError, WeightsMismatchError
 from edgetrack.export.recipe import UNTRAINED, Recipe
 from edgetrack.export.weights import fill
-from edgetrack.training.method import Method
+from edgetrack.training.method import TrainingMethod
 
 _SPREAD = 0.02
 """Standard deviation of linear maps, embeddings and tokens, as transformers are begun with."""
@@ -29,7 +29,7 @@ def check_start(recipe: Recipe, init: str | None, backbone: str | None) -> None:
     recipe.choose_weights(init)
 
 
-def start(network: nn.Module, method: Method, seed: int, init: str | None, backbone: str | None) -> str:
+def start(network: nn.Module, method: TrainingMethod, seed: int, init: str | None, backbone: str | None) -> str:
     """Fill a network for its training; returns where its numbers are from, for people.
 
     Args:
@@ -89,7 +89,7 @@ def initialise(network: nn.Module, constants: Mapping[str, float], seed: int) ->
                 parameters[name].fill_(value)
 
 
-def fill_backbone(network: nn.Module, method: Method, files: str) -> str:
+def fill_backbone(network: nn.Module, method: TrainingMethod, files: str) -> str:
     """Load a backbone's tensors into a network that is filled already; says how many were taken and what was not.
 
     Raises:

@@ -17,7 +17,7 @@ from edgetrack.models.base import GraphModule, find_model, make_network
 from edgetrack.runtime.prompt import parse_text, prepare_text
 from edgetrack.runtime.trackers.base import Procedure, find_family
 from edgetrack.training.catalog import TrainingClip, load
-from edgetrack.training.method import Method
+from edgetrack.training.method import TrainingMethod
 
 SHIFT = 0.6
 """Largest shift before a frame, on each axis, times the square root of the box's area."""
@@ -27,7 +27,7 @@ MARGIN = 10.0
 
 
 def average_overlap(
-    method: Method, tensors: Mapping[str, Tensor], clips: Sequence[TrainingClip], seed: int
+    method: TrainingMethod, tensors: Mapping[str, Tensor], clips: Sequence[TrainingClip], seed: int
 ) -> dict[str, float]:
     """Mean IoU (0..1) after the first frame by sequence, tracked on the CPU in FP32.
 

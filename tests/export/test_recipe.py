@@ -335,3 +335,7 @@ def test_the_choices_are_all_that_the_family_takes(name: str) -> None:
                     make_network(recipe.family_name, changed.configuration)
                 if value != "opencv":  # which wants its numbers set with it
                     read_settings(changed.procedure, settings_type)
+
+
+def test_the_default_tracker_has_a_word_of_its_own() -> None:
+    assert find_recipe("default").name == default_tracker() == "smat"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgetrack.export.recipe import find_recipe
 from edgetrack.media import load_scene
-from edgetrack.training.method import Method, find_method
+from edgetrack.training.method import TrainingMethod, find_method
 from edgetrack.training.settings import TrainConfig, TrainRequest, resolve
 from tests.builders import pack_entry, pack_parts, picture, write_pack, write_tar
 
@@ -77,7 +77,7 @@ def train_config() -> Callable[..., TrainConfig]:
 
 
 @pytest.fixture
-def smat_method() -> Method:
+def smat_method() -> TrainingMethod:
     """What the configuration of `train_config` is trained by."""
     return find_method(find_recipe("smat"))
 

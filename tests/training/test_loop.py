@@ -19,7 +19,7 @@ from edgetrack.models.base import find_model
 from edgetrack.training.catalog import hold_out
 from edgetrack.training.checkpoint import read_log, read_position
 from edgetrack.training.loop import Callbacks, StepReport, Trainer
-from edgetrack.training.method import Method
+from edgetrack.training.method import TrainingMethod
 from edgetrack.training.run import resume
 from edgetrack.training.settings import Intervals, TrainConfig, TrainDevice
 from edgetrack.training.sources import read_data
@@ -30,7 +30,9 @@ CPU = torch.device("cpu")
 BF16, FP32 = TrainDevice(CPU, "bf16"), TrainDevice(CPU, "fp32")
 
 
-def _resumed(network: nn.Module, method: Method, train_config: TrainConfig, folder: Path, **options: Any) -> Trainer:
+def _resumed(
+    network: nn.Module, method: TrainingMethod, train_config: TrainConfig, folder: Path, **options: Any
+) -> Trainer:
     device = TrainDevice(CPU, train_config.schedule.precision)
     trainer = Trainer(network, method, train_config, device, folder, **options)
     resume(trainer, folder / "state")
@@ -43,7 +45,7 @@ def _watch(losses: list[dict[str, float]], **more: Any) -> Callbacks:
 
 @pytest.mark.parametrize("stop_at", [3, 4, 5])
 def test_a_resumed_training_is_the_uninterrupted_one(
-    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path, stop_at: int
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: TrainingMethod, tmp_path: Path, stop_at: int
 ) -> None:
     # Phases of 4 and 3 steps: stopped before, at and behind the change.
     made = train_config(phases=("64:4", "128:3"), batch=4)
@@ -65,7 +67,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 
 
 def test_time_budgets_follow_the_clock(
-    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: TrainingMethod, tmp_path: Path
 ) -> None:
     ticks = itertools.count()
     sizes: list[tuple[int, float]] = []
@@ -84,7 +86,7 @@ def test_time_budgets_follow_the_clock(
 
 
 def test_a_run_can_be_cut_into_pieces(
-    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: TrainingMethod, tmp_path: Path
 ) -> None:
     made, catalog = train_config(phases=("64:6",), batch=2), read_data([pack])
     ticks = itertools.count()
@@ -103,7 +105,7 @@ def test_a_run_can_be_cut_into_pieces(
     assert _resumed(tiny(), smat_method, made, tmp_path).run(catalog)
 
 
-def test_logs_weights_and_picture(pack: Path, train_config: Make, smat_method: Method, tmp_path: Path) -> None:
+def test_logs_weights_and_picture(pack: Path, train_config: Make, smat_method: TrainingMethod, tmp_path: Path) -> None:
     catalog, held_out = hold_out(read_data([pack]), 2)
     made = train_config(phases=("64:5",), batch=2)
     events: list[str] = []
@@ -138,7 +140,7 @@ def test_logs_weights_and_picture(pack: Path, train_config: Make, smat_method: M
 
 
 def test_one_bad_step_changes_nothing_and_many_end_the_training(
-    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: TrainingMethod, tmp_path: Path
 ) -> None:
     class Diverging(nn.Module):
         def __init__(self, bad: range) -> None:
@@ -160,7 +162,7 @@ def test_one_bad_step_changes_nothing_and_many_end_the_training(
 
 
 def test_data_that_vanish_end_the_training_with_what_was_done_saved(
-    pack: Path, tiny: Tiny, train_config: Make, smat_method: Method, tmp_path: Path
+    pack: Path, tiny: Tiny, train_config: Make, smat_method: TrainingMethod, tmp_path: Path
 ) -> None:
     copy = tmp_path / "a.tar"
     copy.write_bytes(pack.read_bytes())

@@ -23,7 +23,7 @@ from edgetrack.runtime.verify import PARITY_FILE
 from edgetrack.training import loop
 from edgetrack.training.catalog import Catalog
 from edgetrack.training.loop import Callbacks, Trainer
-from edgetrack.training.method import Batch, Method, find_method
+from edgetrack.training.method import Batch, TrainingMethod, find_method
 from edgetrack.training.pairs import Pair, PairMaker, batches
 from edgetrack.training.run import resume
 from edgetrack.training.settings import TrainConfig, TrainDevice, TrainRequest, resolve
@@ -80,7 +80,7 @@ def _config(recipe: Recipe, steps: int, **options: Any) -> TrainConfig:
     return resolve(recipe, TrainRequest(tracker=recipe.name, **made))
 
 
-def _network(method: Method, config: TrainConfig) -> nn.Module:
+def _network(method: TrainingMethod, config: TrainConfig) -> nn.Module:
     network = make_network(method.recipe.family_name, method.recipe.configuration)
     initialise(network, config.initial, config.seed)
     return network
@@ -105,7 +105,7 @@ class Learned(NamedTuple):
     losses: list[dict[str, float]]
     before: dict[str, Tensor]
     after: dict[str, Tensor]
-    method: Method
+    method: TrainingMethod
     folder: Path
 
 
@@ -143,14 +143,19 @@ def _is_learned(losses: list[dict[str, float]], lesson: Lesson) -> bool:
 
 
 def _run(
-    network: nn.Module, method: Method, config: TrainConfig, catalog: Catalog, folder: Path, callbacks: Callbacks
+    network: nn.Module,
+    method: TrainingMethod,
+    config: TrainConfig,
+    catalog: Catalog,
+    folder: Path,
+    callbacks: Callbacks,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "PairMaker", Sixteen)
         Trainer(network, method, config, FP32, folder, callbacks=callbacks).run(catalog)
 
 
-def _make_base(network: nn.Module, method: Method, config: TrainConfig, catalog: Catalog, folder: Path) -> None:
+def _make_base(network: nn.Module, method: TrainingMethod, config: TrainConfig, catalog: Catalog, folder: Path) -> None:
     """The tracker of one image that adapters are made for: all else trains for a while, on other samples."""
 
     class Base(type(method)):  # type: ignore[misc]

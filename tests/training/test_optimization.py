@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edgetrack.models.base import find_model
-from edgetrack.training.method import Method
+from edgetrack.training.method import TrainingMethod
 from edgetrack.training.optimization import WeightAverage, freeze, optimizer_of, rate_factor, set_rate
 from edgetrack.training.settings import TrainConfig
 
@@ -30,7 +30,7 @@ def test_the_papers_schedule_drops_once(train_config: Make) -> None:
 
 
 def test_biases_and_norms_do_not_decay_and_the_backbone_has_its_own_rate(
-    train_config: Make, smat_method: Method
+    train_config: Make, smat_method: TrainingMethod
 ) -> None:
     network = find_model("smat").Network()
     optimizer = optimizer_of(network, smat_method, train_config(backbone_rate=0.1))
@@ -66,7 +66,7 @@ def test_the_average_is_exponential_and_copies_first() -> None:
     assert average.tensors["weight"].item() == 5
 
 
-def test_what_waits_is_held_still_with_its_statistics(smat_method: Method) -> None:
+def test_what_waits_is_held_still_with_its_statistics(smat_method: TrainingMethod) -> None:
     network = find_model("smat").Network()
     freeze(network, smat_method, "backbone.")
     for name, parameter in network.named_parameters():

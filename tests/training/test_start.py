@@ -16,7 +16,7 @@ from edgetrack.errors import CheckpointError, RecipeError, UsageError, WeightsMi
 from edgetrack.export.recipe import find_recipe, read_recipe
 from edgetrack.models.base import make_network, untrained_tensors
 from edgetrack.models.layers.vit import resized_grid
-from edgetrack.training.method import Method, find_method
+from edgetrack.training.method import TrainingMethod, find_method
 from edgetrack.training.start import check_start, initialise, start
 
 
@@ -56,12 +56,12 @@ def test_every_number_comes_from_the_seed(tiny_recipe: Callable[..., Path]) -> N
 
 
 @pytest.fixture
-def method(tiny_recipe: Callable[..., Path]) -> Callable[[str], Method]:
+def method(tiny_recipe: Callable[..., Path]) -> Callable[[str], TrainingMethod]:
     """method("dmtrack") -> of its small configuration."""
     return lambda name: find_method(read_recipe(tiny_recipe(name)))
 
 
-def _network(method: Method) -> nn.Module:
+def _network(method: TrainingMethod) -> nn.Module:
     return make_network(method.recipe.family_name, method.recipe.configuration)
 
 
@@ -91,7 +91,7 @@ def _classifier(dim: int, prefix: str = "") -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["dmtrack", "atstrack"])
-def test_an_image_classifier_is_a_backbone(method: Callable[[str], Method], tmp_path: Path, name: str) -> None:
+def test_an_image_classifier_is_a_backbone(method: Callable[[str], TrainingMethod], tmp_path: Path, name: str) -> None:
     family = method(name)
     network, file = _network(family), _classifier(64)
     said = start(network, family, 0, None, _file(tmp_path / "mae.safetensors", file))
@@ -106,7 +106,7 @@ def test_an_image_classifier_is_a_backbone(method: Callable[[str], Method], tmp_
     assert torch.equal(state["backbone.pos_embed_z"], resized_grid(file["pos_embed"], 4))
 
 
-def test_a_whole_tracker_of_one_image_is_dmtracks_base(method: Callable[[str], Method], tmp_path: Path) -> None:
+def test_a_whole_tracker_of_one_image_is_dmtracks_base(method: Callable[[str], TrainingMethod], tmp_path: Path) -> None:
     family = method("dmtrack")
     network = _network(family)
     base = {key: value for key, value in untrained_tensors(network).items() if ".adap" not in key}
@@ -117,7 +117,7 @@ def test_a_whole_tracker_of_one_image_is_dmtracks_base(method: Callable[[str], M
     assert all((value == 0).all() for key, value in state.items() if key.endswith("adapter_up.weight"))
 
 
-def test_dinov2_is_spmtracks_backbone(method: Callable[[str], Method], tmp_path: Path) -> None:
+def test_dinov2_is_spmtracks_backbone(method: Callable[[str], TrainingMethod], tmp_path: Path) -> None:
     family = method("spmtrack_b")
     network, file = _network(family), _classifier(64)
     del file["fc_norm.weight"]
@@ -137,7 +137,7 @@ def test_dinov2_is_spmtracks_backbone(method: Callable[[str], Method], tmp_path:
     assert not torch.equal(state["track_query"], other.state_dict()["track_query"])
 
 
-def test_mobileone_is_the_backbone_of_both_trunks(method: Callable[[str], Method], tmp_path: Path) -> None:
+def test_mobileone_is_the_backbone_of_both_trunks(method: Callable[[str], TrainingMethod], tmp_path: Path) -> None:
     family = method("dastm")
     network = _network(family)
     trunk = untrained_tensors(network.get_submodule("basemodel_q"))
@@ -149,7 +149,7 @@ def test_mobileone_is_the_backbone_of_both_trunks(method: Callable[[str], Method
 
 
 def test_mobilevit_is_smats_backbone_and_clip_comes_in_a_file_of_its_own(
-    method: Callable[[str], Method], tmp_path: Path
+    method: Callable[[str], TrainingMethod], tmp_path: Path
 ) -> None:
     smat = find_method(find_recipe("smat"))
     network = _network(smat)
@@ -167,7 +167,7 @@ def test_mobilevit_is_smats_backbone_and_clip_comes_in_a_file_of_its_own(
     assert torch.equal(state["backbone.norm.bias"], _classifier(64)["norm.bias"])
 
 
-def test_what_is_no_start(method: Callable[[str], Method], tmp_path: Path) -> None:
+def test_what_is_no_start(method: Callable[[str], TrainingMethod], tmp_path: Path) -> None:
     family = method("dmtrack")
     network = _network(family)
     with pytest.raises(UsageError, match=r"leaves \d+ tensors as they start .* give --init-backbone FILE"):

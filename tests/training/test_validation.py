@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgetrack.export.recipe import read_recipe
 from edgetrack.models.base import GraphModule, find_model, make_network
 from edgetrack.training import validation
-from edgetrack.training.method import Method, find_method, to_images
+from edgetrack.training.method import TrainingMethod, find_method, to_images
 from edgetrack.training.sources import read_data
 from edgetrack.training.validation import SHIFT, average_overlap
 from tests.builders import jpeg, pack_parts, write_pack
@@ -78,12 +78,12 @@ def with_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], None]:
     return replace
 
 
-def _weights(method: Method) -> dict[str, Tensor]:
+def _weights(method: TrainingMethod) -> dict[str, Tensor]:
     return make_network(method.recipe.family_name, method.recipe.configuration).state_dict()
 
 
 def test_a_box_that_stays_put_is_shaken_off_and_one_that_is_found_again_is_not(
-    pack: Path, smat_method: Method, with_step: Callable[[nn.Module], None]
+    pack: Path, smat_method: TrainingMethod, with_step: Callable[[nn.Module], None]
 ) -> None:
     clips, weights = read_data([pack]).sequences, _weights(smat_method)
     with_step(Stays())
@@ -97,7 +97,7 @@ def test_a_box_that_stays_put_is_shaken_off_and_one_that_is_found_again_is_not(
 
 
 def test_the_same_weights_get_the_same_figure(
-    pack: Path, smat_method: Method, with_step: Callable[[nn.Module], None]
+    pack: Path, smat_method: TrainingMethod, with_step: Callable[[nn.Module], None]
 ) -> None:
     clips, weights = read_data([pack]).sequences[:2], _weights(smat_method)
     with_step(Stays())
@@ -108,7 +108,7 @@ def test_the_same_weights_get_the_same_figure(
 
 
 def test_maps_that_are_not_finite_leave_the_box_where_it_was(
-    pack: Path, smat_method: Method, with_step: Callable[[nn.Module], None]
+    pack: Path, smat_method: TrainingMethod, with_step: Callable[[nn.Module], None]
 ) -> None:
     class Broken(Stays):
         def forward(self, search: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,14 +20,14 @@ from edgetrack.models.dastm.network import Dastm
 from edgetrack.models.layers.mobileone import untangled
 from edgetrack.runtime.crop import CropMapping, CropRule, Image, crop_warped, find_patch
 from edgetrack.training.losses import Losses, corners, is_near, overlaps, weighed
-from edgetrack.training.method import Batch, Method, inside, to_images
+from edgetrack.training.method import Batch, TrainingMethod, inside, to_images
 
 ALPHA, GAMMA = 0.75, 2.0
 """Of the focal loss: what a target's cell counts, and how fast a cell that is right counts less."""
 _EPS = 1e-6
 
 
-class DastmMethod(Method):
+class DastmMethod(TrainingMethod):
     """Class (focal), centredness (cross-entropy) and box (-log IoU) of the cells inside the target."""
 
     templates = 3

@@ -21,13 +21,13 @@ from edgetrack.models.spmtrack.network import SpmTrack
 from edgetrack.runtime.crop import CropMapping, CropRule, Image, crop_aligned, mean_colour
 from edgetrack.runtime.memory import MemorySchedule
 from edgetrack.training.losses import Losses, corners, is_near, overlaps, summed, target_cells, weighed
-from edgetrack.training.method import Batch, Method
+from edgetrack.training.method import Batch, TrainingMethod
 
 _SLACK = 1 - 1e-4
 _TRAINED = (".tmoe.", "head.", "track_query", "query_embed", "token_type_embed")
 
 
-class SpmTrackMethod(Method):
+class SpmTrackMethod(TrainingMethod):
     """What the published checkpoint holds is what trains."""
 
     searches = 2
