@@ -35,7 +35,7 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.results import EvalResult
 from edgetrack.evaluation.run import evaluate
-from edgetrack.export.pipeline import ExportPlan, ExportRequest, plan
+from edgetrack.export.pipeline import ExportPlan, ExportRequest, filled_network, plan
 from edgetrack.export.recipe import UNTRAINED, Recipe, find_recipe
 from edgetrack.io import encode_json, replace_whole
 from edgetrack.presentation.progress import Progress, no_progress
@@ -196,7 +196,7 @@ def ablate(
     """
     recipe, _ = find_recipe(request.tracker).overridden(request.settings)
     wanted = configurations(recipe, request.over)
-    _weights_of(_plan(request, (), request.weights))
+    filled_network(_plan(request, (), request.weights))
     made = []
     for number, settings in enumerate(wanted, 1):
         progress(f"exporting {' '.join(settings)}", number, len(wanted))
@@ -229,28 +229,15 @@ def _plan(request: AblationRequest, settings: Sequence[str], weights: str | None
     return replace(work, output=request.output / "bundles" / work.name)
 
 
-def _weights_of(work: ExportPlan) -> WeightsInfo:
-    """What an export's manifest will say of its weights.
-
-    Raises:
-        WeightsMismatchError: they are not the network's.
-    """
-    from edgetrack.export.weights import fill
-    from edgetrack.models.base import make_network
-
-    network = make_network(work.recipe.family_name, work.recipe.configuration)
-    return fill(network, work.recipe, work.recipe.choose_weights(work.request.weights))
-
-
 def _bundle(request: AblationRequest, settings: tuple[str, ...], notify: Notify) -> _Made:
     """The bundle of a configuration: the one that is there, where it is what an export would make."""
     work, note = _plan(request, settings, request.weights), ""
     try:
-        weights = _weights_of(work)
+        _, weights = filled_network(work)
     except WeightsMismatchError as error:
         note = str(error).splitlines()[0]
         work = _plan(request, settings, UNTRAINED)
-        weights = _weights_of(work)
+        _, weights = filled_network(work)
     manifest = _kept(work, weights)
     if manifest is None:
         lowering = LoweringRequest(CalibrationSources((DEFAULT_CALIBRATION,), None))

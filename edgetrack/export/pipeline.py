@@ -30,6 +30,8 @@ from edgetrack.runtime.trackers.base import find_family, operators_of, read_sett
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from edgetrack.export.parity import ParityReport
     from edgetrack.models.base import GraphModule
 
@@ -290,6 +292,22 @@ def export(
     return ExportReport(path, manifest, report)
 
 
+def filled_network(work: ExportPlan) -> tuple[Module, WeightsInfo]:
+    """The network of a plan with its weights, and what the manifest says of them.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds other tensors.
+        UsageError: the tracker has no such weights.
+    """
+    from edgetrack.export.weights import fill
+    from edgetrack.models.base import make_network
+
+    network = make_network(work.recipe.family_name, work.recipe.configuration)
+    weights = fill(network, work.recipe, work.recipe.choose_weights(work.request.weights))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return network, msgspec.structs.replace(weights, parameters=parameters)
+
+
 def _start(
     work: ExportPlan, progress: Callable[[str], None]
 ) -> tuple[Sequence[GraphModule], Sequence[GraphModule], WeightsInfo, str]:
@@ -300,15 +318,11 @@ def _start(
         progress(f"graphs: {', '.join(map(str, work.request.onnx))}")
         given = read_given(work.recipe, work.request.onnx, work.target.name)
         return given.shipped, given.published, given.weights, REFERENCE
-    from edgetrack.export.weights import fill
-    from edgetrack.models.base import find_model, make_network
+    from edgetrack.models.base import find_model
 
-    chosen = work.recipe.choose_weights(work.request.weights)
-    progress(f"weights: {chosen}")
+    progress(f"weights: {work.recipe.choose_weights(work.request.weights)}")
     model = find_model(work.recipe.family_name)
-    network = make_network(work.recipe.family_name, work.recipe.configuration)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    weights = msgspec.structs.replace(fill(network, work.recipe, chosen), parameters=parameters)
+    network, weights = filled_network(work)
     if weights.origin == "custom":
         progress(f"weights: {weights.note}")
     published = model.reference(network)
