@@ -78,6 +78,11 @@ def _commands(folder: Path, bundle: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
+def _is_unfinished(path: Path) -> bool:
+    """Whether the name says that it is no result: hidden, or a video on its way."""
+    return path.name.startswith(".") or ".partial" in path.suffixes
+
+
 def _is_whole(path: Path) -> bool:
     """Whether a result under its final name is one that a whole run wrote."""
     if path.suffix == ".json":
@@ -120,7 +125,7 @@ def check_kills(count: int, kinds: tuple[str, ...], tmp_path: Path, wait: Callab
     for index in range(count):
         ended += killed(kinds[index % len(kinds)], wait(rng), tmp_path, bundle)
         for path in (tmp_path / "work").iterdir():
-            if not path.name.startswith("."):
+            if not _is_unfinished(path):
                 assert _is_whole(path), path.name
     assert find_bundles(bundle)[0].error is None
     for left in (tmp_path / "tmp").glob("edgetrack-*"):
@@ -128,7 +133,7 @@ def check_kills(count: int, kinds: tuple[str, ...], tmp_path: Path, wait: Callab
     # A whole run of each puts its result in place and sweeps what the dead ones left.
     for kind in kinds:
         assert not killed(kind, 600, tmp_path, bundle)
-    assert [p.name for p in (tmp_path / "work").iterdir() if p.name.startswith(".")] == []
+    assert [path.name for path in (tmp_path / "work").iterdir() if _is_unfinished(path)] == []
     assert list((tmp_path / "tmp").glob("edgetrack-*")) == []
     print(f"kills: {count} tried, {ended} in the middle, nothing half-written, nothing left")
 
