@@ -75,7 +75,7 @@ def _show_file(path: Path, as_json: bool) -> None:
     if as_json:
         sides = {"inputs": file.inputs, "outputs": file.outputs}
         said = {side: [{**t._asdict(), "role": roles.get(t.name)} for t in ts] for side, ts in sides.items()}
-        print_json({"file": str(path), "opset": file.opset, "family": found.family or None, **said})
+        print_json({"schema": 1, "file": str(path), "opset": file.opset, "family": found.family or None, **said})
         return
     console = stdout()
     console.print(f"{path.name}: ONNX, opset {file.opset}, looks like family {found.family or 'none that is known'}")
