@@ -7,6 +7,7 @@ the untouched files, so that parity holds one against the other (docs/onnx.md).
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,11 @@ def read_onnx(path: Path, operators: frozenset[str] = frozenset()) -> Any:
     onnx, _ = packages()
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
+    if zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path} is a zip, as files of PyTorch and TorchScript are, and no ONNX; write it with torch.onnx.export "
+            "(opset 13 or later) and give that file"
+        )
     try:
         check_onnx(path, operators)
         model = onnx.load(str(path))

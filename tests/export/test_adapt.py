@@ -284,6 +284,14 @@ def test_external_data_lies_beside_the_file_or_is_missed_by_name(model: Path, tm
         read_given(recipe(tmp_path), [path], "onnx")
 
 
+def test_torchscript_is_told_the_way(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(nn.ReLU()), str(tmp_path / "mine.pt"))
+    with pytest.raises(CheckpointError, match=r"mine\.pt is a zip, as files of PyTorch .* torch\.onnx\.export"):
+        read_given(recipe(tmp_path), [tmp_path / "mine.pt"], "onnx")
+
+
 def test_masks_are_filled_from_the_recipe(model: Path, tmp_path: Path) -> None:
     changed = onnx.load(model)
     mask = helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n", 1, CELLS, CELLS])
