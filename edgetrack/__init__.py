@@ -17,22 +17,34 @@ from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError
 
 if TYPE_CHECKING:
+    from edgetrack.runtime.multi import MultiTracker, load_many
     from edgetrack.runtime.session import Result, Timing, Tracker, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Box", "EdgetrackError", "Result", "Timing", "Tracker", "__version__", "errors", "load"]
+__all__ = [
+    "Box",
+    "EdgetrackError",
+    "MultiTracker",
+    "Result",
+    "Timing",
+    "Tracker",
+    "__version__",
+    "errors",
+    "load",
+    "load_many",
+]
 
 
 def __getattr__(name: str) -> Any:
     # numpy and OpenCV cost 0.3 s: `edgetrack --help` must not pay for them.
-    if name in ("Result", "Timing", "Tracker", "load"):
+    if name in ("MultiTracker", "Result", "Timing", "Tracker", "load", "load_many"):
         try:
-            from edgetrack.runtime import session
+            from edgetrack.runtime import multi, session
         except ImportError as error:
             from edgetrack.system.opencv import missing_opencv
 
             raise missing_opencv(error) or error from error
 
-        return getattr(session, name)
+        return getattr(multi if name in ("MultiTracker", "load_many") else session, name)
     raise AttributeError(f"module 'edgetrack' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,7 +69,7 @@ class Result:
 class Tracker:
     """A tracker on its graphs: `init` on the first frame, `update` on every later one, `close` at the end.
 
-    Also a context manager. Not thread-safe: one tracker follows one target; load the bundle again for a second one.
+    Also a context manager. Not thread-safe: one tracker follows one target; `edgetrack.load_many` follows several.
     """
 
     def __init__(
@@ -80,7 +80,9 @@ class Tracker:
         memory: str | None = None,
         text: Text | None = None,
         clock: Clock | None = None,
+        graphs: Mapping[str, CompiledGraph] | None = None,
     ) -> None:
+        """Open the bundle's graphs, or take `graphs`, which whoever gave them closes."""
         self.manifest = bundle.manifest if memory is None else with_memory(bundle.manifest, memory)
         self.options = options
         self._clock = clock or MonotonicClock()
@@ -88,20 +90,11 @@ class Tracker:
         self._closed = False
         self._frame_size = (0, 0)
         self._spent: dict[str, int] = {}
-        graph_class, family = backend_of(self.manifest.target), find_procedure(self.manifest)
-        options = replace(options, operators=family.operators)
+        family = find_procedure(self.manifest)
         with ExitStack() as stack:
-            stack.callback(bundle.close)
-            self.graphs: dict[str, CompiledGraph] = {}
-            for info in self.manifest.graphs:
-                path = bundle.path(info.file)
-                if not is_unicode(str(path.absolute())):
-                    raise UsageError(
-                        f"{path.parent} has a name that is not UTF-8, which backends cannot open; rename it"
-                    )
-                graph = graph_class(info, path, options)
-                stack.callback(graph.close)
-                self.graphs[info.name] = graph
+            if graphs is None:
+                stack.callback(bundle.close)
+            self.graphs = dict(graphs) if graphs is not None else open_graphs(bundle, options, stack)
             self._procedure: Procedure = family(self.manifest, self.graphs)
             self._text: Text | None = None
             self._phrases: dict[str, str] = {}
@@ -231,6 +224,37 @@ class Tracker:
         self.close()
 
 
+def open_graphs(bundle: Bundle, options: BackendOptions, stack: ExitStack) -> dict[str, CompiledGraph]:
+    """Open a bundle's graphs, by name; the stack closes them.
+
+    Raises:
+        UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see `load`.
+    """
+    graph_class = backend_of(bundle.manifest.target)
+    options = replace(options, operators=find_procedure(bundle.manifest).operators)
+    graphs: dict[str, CompiledGraph] = {}
+    for info in bundle.manifest.graphs:
+        path = bundle.path(info.file)
+        if not is_unicode(str(path.absolute())):
+            raise UsageError(f"{path.parent} has a name that is not UTF-8, which backends cannot open; rename it")
+        graph = graph_class(info, path, options)
+        stack.callback(graph.close)
+        graphs[info.name] = graph
+    return graphs
+
+
+def backend_options(
+    bundle: Bundle, device: str = "cpu", threads: int | None = None, precision_hint: str | None = None
+) -> BackendOptions:
+    """What `load` asks of a backend; arguments as there."""
+    return BackendOptions(
+        device=device,
+        threads=usable_cores() if threads is None else threads,
+        precision_hint=hint_for(bundle.manifest, precision_hint),
+        cache=cache_folder(),
+    )
+
+
 def load(
     bundle: str | Path | Bundle,
     *,
@@ -257,12 +281,7 @@ def load(
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    options = BackendOptions(
-        device=device,
-        threads=usable_cores() if threads is None else threads,
-        precision_hint=hint_for(opened.manifest, precision_hint),
-        cache=cache_folder(),
-    )
+    options = backend_options(opened, device, threads, precision_hint)
     return Tracker(opened, options, memory=memory, text=text)
 
 

@@ -1,0 +1,160 @@
+"""`load_many` and `MultiTracker`: several targets in one video, on graphs that are opened once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgetrack.bundle.reader import Bundle, open_bundle
+from edgetrack.errors import UsageError
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
+from edgetrack.runtime.prompt import Text
+from edgetrack.runtime.session import Result, Tracker, backend_options, open_graphs
+from edgetrack.system.clock import Clock
+
+MOST_TARGETS = 64
+
+
+class SharedGraph(CompiledGraph):
+    """One target's inputs and outputs of a graph that several targets share: copied in and out around each run."""
+
+    def __init__(self, whole: CompiledGraph) -> None:
+        self.info, self.whole, self._closed = whole.info, whole, False
+        self.inputs, self.outputs = allocate(whole.info.inputs), allocate(whole.info.outputs)
+
+    def _open(self, path: object, options: object) -> None:
+        """The shared graph is open."""
+
+    def _close(self) -> None:
+        """The shared graph is closed by whoever opened it."""
+
+    def _infer(self) -> None:
+        for name, array in self.inputs.items():
+            np.copyto(self.whole.inputs[name], array)
+        self.whole.run()
+        for name, array in self.whole.outputs.items():
+            np.copyto(self.outputs[name], array)
+
+
+class MultiTracker:
+    """Follows up to `room` targets with one bundle, each as a `Tracker` of its own would; boxes are the same.
+
+    The graphs, and so weights and compiled code, are there once; a target costs its buffers, its state and its share
+    of the time. Not thread-safe. Also a context manager.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: BackendOptions,
+        room: int,
+        *,
+        memory: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if not 1 <= room <= MOST_TARGETS:
+            raise UsageError(f"{room} targets were asked for; give 1 to {MOST_TARGETS}")
+        self.manifest, self.room = bundle.manifest, room
+        self._next = 1
+        self._targets: dict[int, Tracker] = {}
+        with ExitStack() as stack:
+            stack.callback(bundle.close)
+            graphs = open_graphs(bundle, options, stack)
+            self._idle = [
+                Tracker(
+                    bundle,
+                    options,
+                    memory=memory,
+                    clock=clock,
+                    graphs={name: SharedGraph(graph) for name, graph in graphs.items()},
+                )
+                for _ in range(room)
+            ]
+            self._resources = stack.pop_all()
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Numbers of the targets that are followed, oldest first."""
+        return tuple(self._targets)
+
+    def start(self, frame: Any, box: Iterable[float], aux: Any = None, text: Text | None = None) -> int:
+        """Follow one more target; its number, which no later one gets again. Arguments as of `Tracker.init`.
+
+        Raises:
+            UsageError: there is no room for it.
+            InvalidFrameError, InvalidBoxError, InvalidTextError: what was given cannot be tracked.
+        """
+        if not self._idle:
+            raise UsageError(f"all {self.room} targets are followed; stop one, or load the bundle for more")
+        self._idle[-1].init(frame, box, aux, text)
+        number, self._next = self._next, self._next + 1
+        self._targets[number] = self._idle.pop()
+        return number
+
+    def stop(self, number: int) -> None:
+        """Follow a target no longer.
+
+        Raises:
+            UsageError: there is no target of that number.
+        """
+        self._idle.append(self._target(number))
+        del self._targets[number]
+
+    def update(self, frame: Any, aux: Any = None) -> dict[int, Result]:
+        """Find every target in the next frame; results by number. Arguments and errors as of `Tracker.update`."""
+        return {number: tracker.update(frame, aux) for number, tracker in self._targets.items()}
+
+    def reset_box(self, number: int, box: Iterable[float]) -> None:
+        """See `Tracker.reset_box`.
+
+        Raises:
+            UsageError: there is no target of that number.
+        """
+        self._target(number).reset_box(box)
+
+    def _target(self, number: int) -> Tracker:
+        if number not in self._targets:
+            followed = ", ".join(map(str, self._targets)) or "none"
+            raise UsageError(f"there is no target {number}; followed are: {followed}")
+        return self._targets[number]
+
+    def close(self) -> None:
+        """Release the graphs; safe to call twice."""
+        for tracker in (*self._targets.values(), *self._idle):
+            tracker.close()
+        self._resources.close()
+
+    def __enter__(self) -> MultiTracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_many(
+    bundle: str | Path | Bundle,
+    room: int,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    precision_hint: str | None = None,
+    memory: str | None = None,
+) -> MultiTracker:
+    """Open a bundle for several targets at once.
+
+    Args:
+        bundle: as for `edgetrack.load`, and so the other arguments.
+        room: the most targets at a time, 1 to 64.
+
+    Raises:
+        UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    return MultiTracker(opened, backend_options(opened, device, threads, precision_hint), room, memory=memory)
