@@ -47,7 +47,7 @@ class Scripted:
 class Numbered(Clip):
     """Frames whose pixels are their number."""
 
-    def open(self):
+    def open(self, images=1):
         frames = [np.full((8, 8, 3), index, np.uint8) for index in range(len(self.truth))]
 
         class Frames:
