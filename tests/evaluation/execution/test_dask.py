@@ -22,7 +22,7 @@ import os, signal
 from edgetrack.evaluation.datasets.clip import Clip
 
 class Deadly(Clip):
-    def open(self):
+    def open(self, images=1):
         os.kill(os.getpid(), signal.SIGKILL)
 """
 

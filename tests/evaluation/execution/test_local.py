@@ -23,7 +23,7 @@ import os, signal
 from edgetrack.evaluation.datasets.clip import Clip
 
 class Deadly(Clip):
-    def open(self):
+    def open(self, images=1):
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -151,7 +151,7 @@ from edgetrack.evaluation.execution.ledger import Setup, Work
 from edgetrack.evaluation.execution.local import run_in_processes
 
 class Slow(Clip):
-    def open(self):
+    def open(self, images=1):
         Path({out!r}, f"started-{{os.getpid()}}").touch()
         time.sleep(60)
 
