@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from tests.builders import as_toml, tiny_tables
 
+# FFmpeg's log level holds from its first use in a process on, which may be a test's own.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 # A slow machine is no failure, and a change is not blamed for an example that nobody had met before: `make test` takes
 # the same ones each time, `make test-full` goes looking for others.
 settings.register_profile("same", deadline=None, derandomize=True)
