@@ -134,6 +134,20 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
         },
         "procedure": {"search_size": 97},
     },
+    **{
+        name: {
+            "configuration": {
+                "search_size": 128,
+                "template_size": 64,
+                "dim": 32,
+                "depth": 11,
+                "heads": 2,
+                "head_channels": 16,
+            },
+            "procedure": {"search_size": 128, "template_size": 64},
+        }
+        for name in ("ostrack_256", "ostrack_384")
+    },
     "spmtrack_b": {
         "configuration": {
             "search_size": 112,

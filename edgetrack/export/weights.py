@@ -113,7 +113,7 @@ def _resembled(recipe: Recipe, read: Mapping[str, Tensor], source: str) -> str |
     """The tracker of ours whose weights these are, if there is one beside the recipe's."""
     best, nearest = _ALIKE, None
     for other in map(find_recipe, shipped_names()):
-        if other.name == recipe.name:
+        if other.name == recipe.name or other.onnx:  # graphs of ONNX files have no weights of their own
             continue
         try:
             with torch.device("meta"):

@@ -70,10 +70,6 @@ class LoweringRequest:
         """
         if work.request.precision == "int8":
             require_extra("INT8", "int8", work.target.quantizer)
-        if work.request.precision in work.exporter.calibrated:
-            if self.calibration is None:
-                raise UsageError("this precision needs calibration crops; give --calib")
-            self.calibration.check()
         patterns_of(work.recipe.stages, self.kept(work.recipe, work.request.precision), "")
         work.exporter.check_method(self.method)
         if self.control is not None:
@@ -83,6 +79,10 @@ class LoweringRequest:
                     "another target and give them as --keep"
                 )
             require_stages(work.recipe.stages, work.recipe.name)
+        if work.request.precision in work.exporter.calibrated:
+            if self.calibration is None:
+                raise UsageError("this precision needs calibration crops; give --calib")
+            self.calibration.check()
 
 
 class LoweredProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -128,7 +128,10 @@ def test_requests_that_do_not_fit_are_refused_before_anything_is_done(inside) ->
     for wish, said in (
         (("--max-drop", "1", "--val", CLIP), "precisions below fp32"),
         (("--precision", "int8", "--max-drop", "1"), "both --max-drop POINTS and --val"),
-        (("--precision", "int8", "--max-drop", "1", "--val", CLIP, "--on-drop", "cry"), "expected revert or fail"),
+        (
+            ("--precision", "int8", "--max-drop", "1", "--val", CLIP, "--on-drop", "cry"),
+            "expected one of: revert, fail",
+        ),
         (("--precision", "int8", "--calib-method", "kl"), "not offered"),
         (("--precision", "int8", "--keep", "nose"), "stage 'nose' is not known"),
         (

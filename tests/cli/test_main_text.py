@@ -75,7 +75,7 @@ JSON: dict[str, tuple[tuple[str, ...], int, str]] = {
     "list": ((), 0, "items"),
     "doctor": ((), 0, "machine"),
 }
-ELSEWHERE = {"train": "test_train_command.py", "verify": "test_main_verbs.py"}
+ELSEWHERE = {"ablate": "test_ablate_command.py", "train": "test_train_command.py", "verify": "test_main_verbs.py"}
 """Verbs whose --json takes a training pack or a real bundle, and where it is tested."""
 
 

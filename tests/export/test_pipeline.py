@@ -110,7 +110,7 @@ def test_recipe_file_can_be_exported_and_runs(tmp_path: Path) -> None:
 def test_recipe_of_a_network_that_is_not_there_is_refused(tmp_path: Path) -> None:
     text = (data_folder("export_recipes") / "smat.toml").read_text("utf-8")
     (tmp_path / "mine.toml").write_text(text.replace('name = "smat"', 'name = "other"'), "utf-8")
-    with pytest.raises(UnknownNameError, match="network 'other' is not known"):
+    with pytest.raises(UnknownNameError, match="tracker 'other' is not known"):
         export(ExportRequest(str(tmp_path / "mine.toml"), "torch", output=tmp_path / "bundle"))
 
 

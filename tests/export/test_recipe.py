@@ -281,7 +281,7 @@ def test_a_key_of_both_tables_is_one_value() -> None:
     [
         ("gate", "--set 'gate' is not KEY=VALUE, such as memory=exact"),
         ("=hard", "is not KEY=VALUE"),
-        ("gat=hard", r"setting 'gat' is not known \(did you mean 'gate'\?\); expected one of: .*these are the keys of"),
+        ("gat=hard", r"setting 'gat' is not known \(did you mean 'gate'\?\); there are .*these are the keys of"),
         ("gate=har", r"gate 'har' is not known \(did you mean 'hard'\?\); expected one of: soft, hard"),
         ("temperature=warm", "--set temperature=warm: expected a number, as the recipe's 1.0"),
         ("dim=1.5", "--set dim=1.5: expected a whole number"),

@@ -170,7 +170,7 @@ def test_wishes_that_cannot_be_met_are_refused(make: Make, monkeypatch: pytest.M
     with pytest.raises(UnknownNameError, match=r"stage 'nose' is not known.*gates"):
         make("onnx", "int8", keep=("nose",))
     with pytest.raises(UsageError, match="give --calib"):
-        make("onnx", "int8", calibration=None)
+        LoweringRequest().check(plan(ExportRequest(TRACKER, "onnx", "int8")))
     for wrong in ({"ranges": "entropy"}, {"bias_correction": "some"}, {"smooth_quant": 2.0}):
         with pytest.raises(UsageError, match="expected"):
             Method(**wrong)

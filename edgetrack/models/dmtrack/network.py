@@ -36,7 +36,7 @@ class ShallowAdapter(nn.Module):
 
     def exchange(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Both modalities' tokens (B, N, dim) to what is added to each."""
-        for_b, for_a = self(a), self(b)
+        for_a, for_b = self(b), self(a)
         return for_a, for_b
 
 

@@ -6,7 +6,7 @@ Source: arXiv 2203.11991, botaoye/OSTrack; docs/trackers/ostrack.md says what wa
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgetrack.models.layers.center_head import CenterHead, Maps
 from edgetrack.models.layers.vit import PATCH, Block, JointBackbone, Sizes, shares
 
-ELIMINATION = ((3, 6, 9), 0.7)
+LAYERS, SHARE = (3, 6, 9), 0.7
 """Layers behind whose attention candidates go, and the share that stays each time."""
 
 
@@ -23,34 +23,36 @@ def centre_token(cells: int) -> int:
     return (cells // 2 - 1) * cells + cells // 2 - 1
 
 
-def eliminate(block: Block, tokens: Tensor, index: Tensor, keep: int, row: int) -> tuple[Tensor, Tensor]:
-    """One layer that lets the candidates go which the template's middle looks at least.
+class EliminatingBlock(Block):
+    """A layer that lets the candidates go which the template's middle looks at least."""
 
-    Args:
-        block: the layer.
-        tokens: (B, T + S, dim), template first.
-        index: (B, S), the place of each search token in the whole search region.
-        keep: how many of the S stay.
-        row: the template's token whose attention, mean of the heads, ranks them.
+    def forward(self, tokens: Tensor, index: Tensor, keep: int, row: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Run the layer.
 
-    Returns:
-        (B, T + keep, dim), and the places that stayed, best first.
-    """
-    count = tokens.shape[1] - index.shape[1]
-    query, key, value = block.attn.split(block.norm1(tokens))
-    weights = shares(query, key)
-    found = torch.matmul(weights, value).transpose(1, 2).reshape(tokens.shape)
-    tokens = tokens + block.attn.proj(found)
-    order = torch.topk(weights[:, :, row, count:].mean(dim=1), keep, dim=1).indices
-    kept = torch.gather(tokens[:, count:], 1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-    tokens = torch.cat([tokens[:, :count], kept], dim=1)
-    return tokens + block.mlp(block.norm2(tokens)), torch.gather(index, 1, order)
+        Args:
+            tokens: (B, T + S, dim), template first.
+            index: (B, S), the place of each search token in the whole search region.
+            keep: how many of the S stay.
+            row: the template's token whose attention, mean of the heads, ranks them.
+
+        Returns:
+            (B, T + keep, dim), and the places that stayed, best first.
+        """
+        count = tokens.shape[1] - index.shape[1]
+        query, key, value = self.attn.split(self.norm1(tokens))
+        weights = shares(query, key)
+        found = torch.matmul(weights, value).transpose(1, 2).reshape(tokens.shape)
+        tokens = tokens + self.attn.proj(found)
+        order = torch.topk(weights[:, :, row, count:].mean(dim=1), keep, dim=1).indices
+        kept = torch.gather(tokens[:, count:], 1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+        tokens = torch.cat([tokens[:, :count], kept], dim=1)
+        return tokens + self.mlp(self.norm2(tokens)), torch.gather(index, 1, order)
 
 
 class Backbone(JointBackbone):
     """Template and search region to the search region's features; eliminated places are zero."""
 
-    def __init__(self, sizes: Sizes, dim: int, blocks: list[nn.Module], *, elimination: bool) -> None:
+    def __init__(self, sizes: Sizes, dim: int, blocks: Sequence[nn.Module], *, elimination: bool) -> None:
         super().__init__(sizes, dim, blocks)
         self.sizes, self.elimination = sizes, elimination
 
@@ -62,13 +64,11 @@ class Backbone(JointBackbone):
         """(B, T + S, dim) to (B, dim, F, F)."""
         total, count = self.sizes.search_cells**2, self.sizes.template_tokens
         index = torch.arange(total, device=tokens.device).expand(tokens.shape[0], -1)
-        layers, share = ELIMINATION
         row = centre_token(self.sizes.template_cells)
         last = len(self.blocks) - 1
-        for number, layer in enumerate(self.blocks):
-            block = cast(Block, layer)
-            if self.elimination and number in layers:
-                tokens, index = eliminate(block, tokens, index, math.ceil(share * index.shape[1]), row)
+        for number, block in enumerate(self.blocks):
+            if isinstance(block, EliminatingBlock):
+                tokens, index = block(tokens, index, math.ceil(SHARE * index.shape[1]), row)
             else:
                 # Behind the last layer nobody reads the template's tokens.
                 tokens = block(tokens, count if number == last else 0)
@@ -106,7 +106,9 @@ class OsTrack(nn.Module):
     ) -> None:
         super().__init__()
         self.sizes = Sizes(PATCH, search_size, template_size, 1)
-        blocks: list[nn.Module] = [Block(dim, heads) for _ in range(depth)]
+        blocks = [
+            (EliminatingBlock if elimination and layer in LAYERS else Block)(dim, heads) for layer in range(depth)
+        ]
         self.backbone = Backbone(self.sizes, dim, blocks, elimination=elimination)
         self.box_head = CenterHead(dim, head_channels)
 

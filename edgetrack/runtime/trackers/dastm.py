@@ -66,7 +66,7 @@ class DastmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: str
     lost_below: Threshold
     gate: GateMode = "soft"
-    gate_seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    gate_seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 0
 
     def __post_init__(self) -> None:
         MemorySchedule.parse(self.schedule)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgetrack.errors import BundleError, InvalidFrameError
+from edgetrack.errors import InvalidFrameError, RecipeError
 from edgetrack.export.pipeline import ExportRequest, export
 from edgetrack.runtime.session import Tracker, load
 
@@ -122,7 +122,7 @@ def test_the_most_confident_frames_are_remembered(exported_tiny: Callable[..., P
 
 
 def test_a_graph_of_one_template_refuses_a_schedule_of_more(tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"asks for up to 4 templates.*has room for 1"):
+    with pytest.raises(RecipeError, match=r"asks for up to 4 templates.*has room for 1"):
         export(ExportRequest(str(tiny_recipe("dmtrack", templates=1)), "onnx", output=tmp_path / "refused"))
 
 

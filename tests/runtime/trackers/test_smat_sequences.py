@@ -60,7 +60,9 @@ def test_golden_weights_are_those_of_the_recipe(golden: Callable[[str], Any]) ->
     from edgetrack.export.recipe import find_recipe
 
     meta, untrained = golden("seq_smat").meta, find_recipe("smat").untrained
-    assert (meta["multipliers"], meta["overrides"]) == (untrained.multipliers, untrained.overrides)
+    assert meta["multipliers"].items() <= untrained.multipliers.items()
+    # What else there is names tensors of ablations, which the published network has not.
+    assert meta["overrides"].items() <= untrained.overrides.items()
 
 
 @pytest.fixture(scope="session")
