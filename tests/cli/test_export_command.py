@@ -132,7 +132,7 @@ def test_requests_that_do_not_fit_are_refused_before_anything_is_done(inside) ->
             ("--precision", "int8", "--max-drop", "1", "--val", CLIP, "--on-drop", "cry"),
             "expected one of: revert, fail",
         ),
-        (("--precision", "int8", "--calib-method", "kl"), "not offered"),
+        (("--precision", "int8", "--calib-method", "kl"), "'kl' is not known"),
         (("--precision", "int8", "--keep", "nose"), "stage 'nose' is not known"),
         (
             (
