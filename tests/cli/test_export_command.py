@@ -139,7 +139,7 @@ def test_requests_that_do_not_fit_are_refused_before_anything_is_done(inside) ->
                 "--precision",
                 "int4",
             ),
-            "precision 'int4' is not supported",
+            "the precision 'int4' is not known",
         ),
     ):
         done = inside(*export, *wish)
