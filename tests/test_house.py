@@ -137,7 +137,6 @@ TARGET_NAMED = {
     # PyTorch is what trains, whatever target a tracker is exported to afterwards.
     "cli/train.py": {"torch"},
     "training/run.py": {"torch"},
-    "training/validation.py": {"torch"},
     # Every export starts from PyTorch or from ONNX files, and records the versions of both packages.
     "export/pipeline.py": {"torch", "onnx", "onnxruntime"},
 }

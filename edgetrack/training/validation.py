@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgetrack.box import Box, clip, iou
 from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
+from edgetrack.capabilities import reference_target
 from edgetrack.checkpoints import load_into
 from edgetrack.export.parity import ModuleGraph
 from edgetrack.export.recipe import Recipe
@@ -57,7 +58,7 @@ def procedure_of(recipe: Recipe, graphs: Sequence[GraphModule]) -> Procedure:
         tracker=recipe.name,
         family=recipe.family_name,
         title=recipe.title,
-        target="torch",
+        target=reference_target().name,
         precision="fp32",
         weights=WeightsInfo(origin="custom"),
         graphs=tuple(

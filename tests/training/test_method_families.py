@@ -47,7 +47,7 @@ class Lesson(NamedTuple):
 
 # FP32: a processor without BF16 computes it many times slower, which is not what is tested here.
 LESSONS = {
-    SMAT: Lesson(3e-3, 90, 0.6, 128),
+    SMAT: Lesson(3e-3, 240, 0.8, 128),
     "dastm": Lesson(2e-3, 60, 0.7, 97),
     "atstrack": Lesson(2e-3, 90, 0.6, 128),
     "dmtrack": Lesson(3e-3, 90, 0.55, 128),

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from edgetrack.box import Box, clip
+from edgetrack.box import clip
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.errors import BundleError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
-from edgetrack.runtime.crop import CropRule, Image, PixelSquare
 from edgetrack.runtime.decode import Map, Peak, map_back
-from edgetrack.runtime.trackers.base import Decision, Procedure, StageTimer, read_settings
-from edgetrack.runtime.trackers.center import RoleSettings, roles_of
-from edgetrack.runtime.trackers.roles import check_roles, padding_mask
+from edgetrack.runtime.trackers.base import Decision, read_settings
+from edgetrack.runtime.trackers.center import RoleProcedure, RoleSettings
+from edgetrack.runtime.trackers.roles import check_roles
 
 
-class BoxFamily(Procedure):
+class BoxFamily(RoleProcedure):
     """Inputs named by role, outputs `box` (4,) and perhaps `score` (1,) of `step`.
 
     `box` is centre, width and height in fractions of the search crop; width and height may come out negative, which
@@ -53,46 +52,16 @@ class BoxFamily(Procedure):
             raise BundleError(
                 f"bundle {manifest.name!r} has no output 'score', which lost_below and update need; leave them out"
             )
-        self.search_rule = CropRule(settings.search_factor, settings.search_size)
-        self.search = cast(Image, self.step.inputs["search"])
-        self.mask = self.step.inputs.get("search_mask")
+        self.take_roles(manifest, settings)
         self.box = cast(Map, self.step.outputs["box"])
         self.score = cast("Map | None", self.step.outputs.get("score"))
         self.maps = (self.box,) if self.score is None else (self.box, self.score)
-        self.lost_below = settings.lost_below
-        self.templates = roles_of(
-            manifest, graphs, settings, CropRule(settings.template_factor, settings.template_size)
-        )
-        self.remembers = settings.update != "fixed"
-        self.square = PixelSquare(0, 0, 1)
-        self.found: float | None = None
-
-    def init(self, frame: Frame, box: Box) -> None:
-        self.state = box
-        self.templates.start(frame, box)
-
-    def fill(self, frame: Frame) -> float:
-        self.found = None
-        self.square = self.templates.cut(frame, self.state, self.search_rule, self.search)
-        if self.mask is not None:
-            padding_mask(self.square, frame, self.mask)
-        return self.search_rule.size / self.square.side
-
-    def search_region(self) -> Box:
-        return Box(self.square.x, self.square.y, self.square.side, self.square.side)
 
     def decode(self, frame: Frame, scale: float) -> Decision:
-        self.found = 1.0 if self.score is None else float(self.score[0])
-        cx, cy, w, h = (float(value) for value in self.box)
-        peak = Peak(self.found, self.found, cx, cy, w, h)
+        score = 1.0 if self.score is None else float(self.score[0])
+        peak = Peak(score, score, *(float(value) for value in self.box))
         box = map_back(peak, self.state, self.search_rule.size, scale)
-        box = clip(box, frame.shape[0], frame.shape[1], self.settings.clip_margin)
-        if self.settings.on_lost == "hold" and self.found < self.lost_below:
-            box = self.state
-        return Decision(box, self.found)
-
-    def remember(self, frame: Frame, timer: StageTimer) -> None:
-        self.templates.after(frame, self.state, self.found)
+        return self.decided(clip(box, frame.shape[0], frame.shape[1], self.settings.clip_margin), score)
 
 
 PROCEDURE = BoxFamily

@@ -216,7 +216,51 @@ class RoleCropper:
         return square_around(box, rule.factor)
 
 
-class CenterFamily(CenterProcedure):
+class RoleProcedure(Procedure):
+    """What the families do alike whose graphs' inputs are named by role: crops, masks, templates, who is held."""
+
+    search: Image
+    search_rule: CropRule
+
+    def take_roles(self, manifest: Manifest, settings: RoleSettings) -> None:
+        """Prepare the templates and the search crop; once the graphs are found."""
+        roles = {info.name: info.role for info in manifest.graphs}
+        rule = CropRule(settings.template_factor, settings.template_size)
+        cut = RoleCropper(settings)
+        self.templates = Templates(self.graphs, roles, rule, cut, settings.policy, settings.target_box)
+        self.remembers = settings.update != "fixed"
+        self.holds = settings.on_lost == "hold"
+        self.lost_below = settings.lost_below
+        self.search_rule = CropRule(settings.search_factor, settings.search_size)
+        self.search = cast(Image, self.step.inputs["search"])
+        self.mask = self.step.inputs.get("search_mask")
+        self.square = PixelSquare(0, 0, 1)
+        self.found: float | None = None
+
+    def init(self, frame: Frame, box: Box) -> None:
+        self.reset_box(box)
+        self.templates.start(frame, self.state)
+
+    def fill(self, frame: Frame) -> float:
+        self.found = None
+        self.square = self.templates.cut(frame, self.state, self.search_rule, self.search)
+        if self.mask is not None:
+            padding_mask(self.square, frame, self.mask)
+        return self.search_rule.size / self.square.side
+
+    def search_region(self) -> Box:
+        return Box(self.square.x, self.square.y, self.square.side, self.square.side)
+
+    def decided(self, box: Box, score: float) -> Decision:
+        """The box, or the last one where it is held."""
+        self.found = score
+        return Decision(self.state if self.holds and score < self.lost_below else box, score)
+
+    def remember(self, frame: Frame, timer: StageTimer) -> None:
+        self.templates.after(frame, self.state, self.found)
+
+
+class CenterFamily(RoleProcedure, CenterProcedure):
     """Any tracker with a centre head, its inputs named by role, outputs `score`, `size` and `offset` of `step`.
 
     Maps are fractions of the crop (size) and of a cell (offset), score is 0..1, activations are in the graph.
@@ -229,11 +273,7 @@ class CenterFamily(CenterProcedure):
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
         self.settings = read_settings(manifest.procedure, CenterFamilySettings)
-        self.templates = roles_of(manifest, graphs, self.settings, self.template_rule)
-        self.remembers = self.settings.update != "fixed"
-        self.mask = self.step.inputs.get("search_mask")
-        self.square = PixelSquare(0, 0, 1)
-        self.found: float | None = None
+        self.take_roles(manifest, self.settings)
         if self.settings.window == "none":
             self.decoder.window[...] = 1.0
 
@@ -249,26 +289,12 @@ class CenterFamily(CenterProcedure):
         inputs: Pattern = {info.name: info.shape for info in manifest.graph("step").inputs}
         check_graphs(manifest, {"step": (inputs, MAPS)})
 
-    def init(self, frame: Frame, box: Box) -> None:
-        self.state = self._whole(box) if self.settings.state == "whole" else box
-        self.templates.start(frame, self.state)
-
     def reset_box(self, box: Box) -> None:
         self.state = self._whole(box) if self.settings.state == "whole" else box
 
     @staticmethod
     def _whole(box: Box) -> Box:
         return Box(float(int(box.x)), float(int(box.y)), float(max(1, int(box.w))), float(max(1, int(box.h))))
-
-    def fill(self, frame: Frame) -> float:
-        self.found = None
-        self.square = self.templates.cut(frame, self.state, self.search_rule, self.search)
-        if self.mask is not None:
-            padding_mask(self.square, frame, self.mask)
-        return self.search_rule.size / self.square.side
-
-    def search_region(self) -> Box:
-        return Box(self.square.x, self.square.y, self.square.side, self.square.side)
 
     def decode(self, frame: Frame, scale: float) -> Decision:
         if self.settings.clip:
@@ -278,10 +304,7 @@ class CenterFamily(CenterProcedure):
             box = (
                 self._map_whole(peak) if self.settings.state == "whole" else self.decoder.place(peak, self.state, scale)
             )
-        self.found = peak.windowed if self.settings.reports == "windowed" else peak.score
-        if self.settings.on_lost == "hold" and self.found < self.lost_below:
-            box = self.state
-        return Decision(box, self.found)
+        return self.decided(box, peak.windowed if self.settings.reports == "windowed" else peak.score)
 
     def _map_whole(self, peak: Peak) -> Box:
         """Fractions of the crop to whole pixels of the frame, from the square's corner."""
@@ -295,17 +318,6 @@ class CenterFamily(CenterProcedure):
             float(max(1, math.floor(peak.w * side))),
             float(max(1, math.floor(peak.h * side))),
         )
-
-    def remember(self, frame: Frame, timer: StageTimer) -> None:
-        self.templates.after(frame, self.state, self.found)
-
-
-def roles_of(
-    manifest: Manifest, graphs: Mapping[str, CompiledGraph], settings: RoleSettings, rule: CropRule
-) -> Templates:
-    """What feeds a family's graphs their templates."""
-    roles = {info.name: info.role for info in manifest.graphs}
-    return Templates(graphs, roles, rule, RoleCropper(settings), settings.policy, settings.target_box)
 
 
 PROCEDURE = CenterFamily
