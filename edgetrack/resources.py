@@ -45,6 +45,16 @@ def data_folder(name: str) -> Path:
     raise EdgetrackError(f"the installation lacks its {name!r} folder; reinstall edgetrack")
 
 
+def package_folder(name: str) -> Path | None:
+    """The folder of a package's module, found without importing it; else a checkout's `packages/NAME`; else None."""
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations:
+        return Path(spec.submodule_search_locations[0])
+    folder = Path(__file__).resolve().parent.parent / "packages" / name / module
+    return folder if folder.is_dir() else None
+
+
 def cache_folder() -> Path | None:
     """`$EDGETRACK_CACHE`, else `edgetrack` in the user's cache folder; None where it cannot be made or is switched off.
 

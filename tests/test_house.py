@@ -179,6 +179,10 @@ def test_wheel_carries_the_data_and_no_tests(tmp_path: Path) -> None:
         assert f"edgetrack/_data/export_recipes/{recipe}.toml" in names
     assert "edgetrack/py.typed" in names
     assert not [n for n in names if n.startswith("tests/")]
+    # Weights have other terms than the code and a package of their own.
+    assert not [n for n in names if n.endswith((".safetensors", ".pth", ".tar", ".onnx"))]
+    assert [n.rpartition("/")[2] for n in names if "/licenses/" in n] == ["LICENSE"]
+    assert wheel.stat().st_size < 1 << 20
     (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
     wanted = re.findall(
         r"^Requires-Dist: (opencv[\w-]*).*?(?:; extra == '(\w+)')?$", archive.read(metadata).decode(), re.M

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgetrack.bundle.manifest import GraphRole, Name, PaperFigures, Scalar, Sha256, scalar_text
-from edgetrack.errors import RecipeError, UnknownNameError, UsageError, did_you_mean
+from edgetrack.errors import BackendMissingError, RecipeError, UnknownNameError, UsageError, did_you_mean
 from edgetrack.export.given import GivenGraph, GivenInput, GivenOutput
 from edgetrack.io import read_toml
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
-from edgetrack.resources import data_folder
+from edgetrack.resources import data_folder, package_folder
 
 if sys.version_info >= (3, 11):
     from importlib.resources.abc import Traversable
@@ -46,8 +46,14 @@ class CheckpointFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class DefaultWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Weights that ship with edgetrack: a file of `export_recipes/weights`, its hash, and what is to be known of it."""
+    """Weights that a package of their own brings: its name, its file, the file's hash, and what is to be known of it.
 
+    They are not part of edgetrack since their terms are not its licence.
+    """
+
+    package: Annotated[
+        str, msgspec.Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*\Z", description="a package's name, such as weights-of-mine")
+    ]
     file: Annotated[
         str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z", description="a file's name without its folder")
     ]
@@ -56,8 +62,19 @@ class DefaultWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def path(self) -> Path:
-        """Where the file lies."""
-        return data_folder("export_recipes") / "weights" / self.file
+        """Where the file lies: in the installed package, else in a checkout's `packages`. Nothing of it is imported.
+
+        Raises:
+            BackendMissingError: it is in neither.
+        """
+        folder = package_folder(self.package)
+        if folder is None or not (folder / self.file).is_file():
+            raise BackendMissingError(
+                f"the default weights are a package of their own, {self.package}, which is not installed; type: pip "
+                f"install {self.package} (from a checkout: pip install ./packages/{self.package}), or give --weights "
+                "with a checkpoint's path or `untrained`"
+            )
+        return folder / self.file
 
 
 class Untrained(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -133,7 +133,7 @@ def _fill_default(network: nn.Module, recipe: Recipe) -> WeightsInfo:
     if file.sha256 != stated.sha256:
         raise CheckpointError(
             f"{stated.path} has sha256 {file.sha256}, the recipe states {stated.sha256}: the file was changed or cut "
-            "short; reinstall edgetrack"
+            f"short; reinstall {stated.package}"
         )
     check_finite(file.tensors, source=stated.file)
     load_into(network, file.tensors, source=stated.file)

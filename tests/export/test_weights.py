@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from edgetrack.bundle import open_bundle
-from edgetrack.errors import CheckpointError, UsageError, WeightsMismatchError
+from edgetrack.errors import BackendMissingError, CheckpointError, UsageError, WeightsMismatchError
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import make_network, untrained_tensors
@@ -59,8 +59,14 @@ def test_default_weights_are_the_file_that_ships() -> None:
 
 def test_default_weights_that_were_changed_are_refused() -> None:
     stated = msgspec.structs.replace(RECIPE.require_default(), sha256="0" * 64)
-    with pytest.raises(CheckpointError, match=r"the recipe states 0000.*reinstall edgetrack"):
+    with pytest.raises(CheckpointError, match=r"the recipe states 0000.*reinstall edgetrack-weights-smat"):
         fill(Network(), msgspec.structs.replace(RECIPE, default_weights=stated), "default")
+
+
+def test_default_weights_that_are_not_installed_are_asked_for_by_name() -> None:
+    absent = msgspec.structs.replace(RECIPE.require_default(), package="edgetrack-weights-nowhere")
+    with pytest.raises(BackendMissingError, match=r"pip install edgetrack-weights-nowhere .*--weights .*untrained"):
+        fill(Network(), msgspec.structs.replace(RECIPE, default_weights=absent), "default")
 
 
 def test_without_a_wish_weights_are_the_default_ones_where_there_are_some() -> None:
