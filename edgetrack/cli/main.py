@@ -23,6 +23,7 @@ from edgetrack.cli.inspect import inspect
 from edgetrack.cli.list import list_bundles
 from edgetrack.cli.pack import pack, unpack
 from edgetrack.cli.report import report
+from edgetrack.cli.schema import schema
 from edgetrack.cli.track import track
 from edgetrack.cli.train import train
 from edgetrack.cli.verify import verify
@@ -122,6 +123,7 @@ app.command()(train)
 app.command()(verify)
 app.command()(inspect)
 app.command("list")(list_bundles)
+app.command()(schema)
 app.command()(pack)
 app.command()(unpack)
 app.command()(doctor)
