@@ -22,7 +22,8 @@ SchemaName = Enum("SchemaName", {name: name for name in PLACES}, type=str)  # ty
 
 def schema(
     name: Annotated[
-        SchemaName, typer.Argument(help="A bundle's manifest, a record of bench, eval or compare, a budget or a recipe.")
+        SchemaName,
+        typer.Argument(help="A manifest, a record of bench, eval or compare, a budget, a recipe."),
     ],
 ) -> None:
     """Print the JSON Schema of a file that edgetrack reads or writes; a TOML file is what it holds as JSON."""
