@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from edgetrack.errors import BackendMissingError, EdgetrackError
@@ -14,6 +14,7 @@ from edgetrack.errors import BackendMissingError, EdgetrackError
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 """Environment variables by which native libraries choose their number of threads when they are loaded."""
 _COMMAND_TIMEOUT_S = 10.0
+_FAST_SHARE = 0.6
 
 RunCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 """Starts a command as `subprocess.run` does."""
@@ -75,19 +76,42 @@ def cache_folder() -> Path | None:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use, at least 1: its affinity within the CPU quota of its cgroup, rounded down.
+    """Cores that this process may use, at least 1: the fast ones of its affinity within the CPU quota of its cgroup.
+
+    A quota is rounded down. Every thread of a graph gets the same share of a layer, so a slow core makes all wait.
 
     Args:
         root: the folder that holds proc and sys.
     """
-    cores = allowed_cores() or os.cpu_count() or 1
+    allowed = allowed_cores()
+    cores = len(fast_cores(root, allowed) or allowed or ()) or os.cpu_count() or 1
     quota = cpu_quota(root)
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
-def allowed_cores() -> int | None:
-    """Cores that the scheduler may put this process on; None where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+def allowed_cores() -> frozenset[int] | None:
+    """The cores that the scheduler may put this process on; None where the system does not say."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def fast_cores(root: Path, allowed: Collection[int] | None) -> frozenset[int] | None:
+    """Of the allowed cores those that are not much slower than the fastest; None where the kernel calls all alike.
+
+    Arm's kernels state each core's capacity as a share of 1024, which is the fastest core at its highest clock: a
+    Cortex-A55 beside a Cortex-A76 (RK3588) has about 400, an A78 beside an X1 about 900.
+
+    Args:
+        root: the folder that holds sys.
+        allowed: those that this process may run on; None takes all.
+    """
+    capacities = {}
+    for folder in (root / "sys/devices/system/cpu").glob("cpu[0-9]*"):
+        number, stated = int(folder.name.removeprefix("cpu")), read_text(folder / "cpu_capacity") or ""
+        if stated.isdigit() and (allowed is None or number in allowed):
+            capacities[number] = int(stated)
+    least = _FAST_SHARE * max(capacities.values(), default=0)
+    fast = frozenset(number for number, capacity in capacities.items() if capacity >= least)
+    return fast if len(fast) < len(capacities) else None
 
 
 def cpu_quota(root: Path) -> float | None:

@@ -47,9 +47,13 @@ def test_folder_that_is_a_file_means_none(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert cache_folder() is None
 
 
-def test_affinity_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_affinity_is_respected_and_slow_cores_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
-    assert usable_cores() == 3
+    assert usable_cores(tmp_path) == 3
+    for core, capacity in ((3, 400), (5, 1024), (7, 1024), (8, 1024)):
+        (tmp_path / f"sys/devices/system/cpu/cpu{core}").mkdir(parents=True)
+        (tmp_path / f"sys/devices/system/cpu/cpu{core}/cpu_capacity").write_text(f"{capacity}\n")
+    assert usable_cores(tmp_path) == 2
 
 
 def test_without_affinity_all_cores_count_and_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,7 +270,8 @@ def require_gpu(device: str, driver: bool, watch: Watch = GpuWatch) -> None:
 
     Args:
         device: `cuda:N`.
-        driver: whether the machine's record has one; if not, NVML is asked.
+        driver: whether the machine's record has one, or is a Jetson's, whose driver is part of the system; if not,
+            NVML is asked.
         watch: opens the GPU's driver.
 
     Raises:
@@ -297,9 +298,10 @@ def _warnings(device: str, watch: Watch) -> tuple[BenchWarning, ...]:
         return (WarningCode.NO_GPU_MEMORY.warning(str(error)),)
     if others or (load is not None and load > _BUSY_PERCENT):
         busy = "" if load is None else f", busy for {load:.0f} % of the time"
-        return (
-            WarningCode.GPU_SHARED.warning(f"{device}: {len(others)} other processes, {used:.0f} MiB in use{busy}"),
-        )
+        held = "" if used is None else f", {used:.0f} MiB in use"
+        return (WarningCode.GPU_SHARED.warning(f"{device}: {len(others)} other processes{held}{busy}"),)
+    if used is None:
+        return (WarningCode.NO_GPU_MEMORY.warning(f"{device} shares the processor's memory, which peak MiB counts"),)
     return ()
 
 

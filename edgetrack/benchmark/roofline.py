@@ -167,7 +167,7 @@ def blas_threads(environ: Mapping[str, str]) -> int:
     for name in THREAD_VARIABLES:
         if environ.get(name, "").isdigit():
             return int(environ[name])
-    return allowed_cores() or os.cpu_count() or 1
+    return len(allowed_cores() or ()) or os.cpu_count() or 1
 
 
 def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:

@@ -112,7 +112,7 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
         raise UsageError(f"--reference has no use in the scenario {config.scenario}; leave it out")
     before = environment.look()
     if is_cuda(config.device):
-        require_gpu(config.device, before.nvidia_present, environment.watch)
+        require_gpu(config.device, before.nvidia_present or before.is_jetson, environment.watch)
     with open_source(request.source):  # before a reference is exported for half a minute
         pass
     with ScratchFolder() as scratch:
@@ -284,7 +284,8 @@ class Runner:
             found = one.measure(worker, kind)
         end = sampler.seconds()
         if found is not None:
-            sampler.add(Window(one.label, kind, start, end, min(found.wall_s, end - start), found.frames))
+            busy_s, device = min(found.wall_s, end - start), one.config.device
+            sampler.add(Window(one.label, kind, start, end, busy_s, found.frames, device))
 
     def _do(self, one: Measurement, what: str, action: Callable[[], None]) -> None:
         """One step; afterwards the worker is idle before another one is timed."""

@@ -11,14 +11,12 @@ from edgetrack.benchmark.latency import Latency
 from edgetrack.presentation.table import counted
 from edgetrack.system.machine import MachineRecord
 from edgetrack.system.sampler import Expectation
-from edgetrack.system.timeline import Timeline, Window, find_throttling, inside
+from edgetrack.system.timeline import Timeline, find_throttling, highest_clock
 
 NOISY_CV = 0.15
 """Standard deviation over mean of the track latencies above which a machine counts as noisy."""
 _BUSY_SHARE = 0.5
 _NEAR_CLOCK = 0.95
-_PROCESSOR, _MEMORY = "CPU", "EMC"
-"""How the names of those clocks begin; all others are a GPU's."""
 
 
 class BenchWarning(msgspec.Struct, frozen=True):
@@ -104,20 +102,8 @@ def of_run(timeline: Timeline, candidate: str, kinds: Sequence[str], expected: E
     for found in find_throttling(timeline, candidate, kinds):
         yield codes[found.kind].warning(found.detail)
     windows = [w for w in timeline.windows if w.candidate == candidate and w.kind in kinds]
-    for what, mhz, is_gpu in (("processor", expected.cpu_mhz, False), ("GPU", expected.gpu_mhz, True)):
-        reached = _highest_clock(timeline, windows, is_gpu)
+    clocks = expected.clocks_in(timeline.power_mode.name)
+    for what, mhz, gpu in (("processor", clocks.cpu_mhz, False), ("GPU", clocks.gpu_mhz, True)):
+        reached = highest_clock(timeline, windows, gpu=gpu)
         if mhz is not None and reached is not None and reached < _NEAR_CLOCK * mhz:
             yield WarningCode.CLOCK_BELOW_PROFILE.warning(f"{what} at {reached:.0f} MHz, the profile states {mhz:.0f}")
-
-
-def _highest_clock(timeline: Timeline, windows: Sequence[Window], is_gpu: bool) -> float | None:
-    instants = [index for window in windows for index in inside(timeline, window)]
-    read = [
-        value
-        for series in timeline.series
-        if series.quantity == "clock_mhz" and series.name != _MEMORY
-        if series.name.startswith(_PROCESSOR) != is_gpu
-        for index in instants
-        if (value := series.values[index]) is not None
-    ]
-    return max(read, default=None)

@@ -28,11 +28,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
     from edgetrack.devices.profiles import fitting
     from edgetrack.presentation.table import show_all
     from edgetrack.system.machine import collect
-    from edgetrack.system.opencv import find_opencv
+    from edgetrack.system.opencv import broken_numpy, find_opencv
 
     with stages("looking") as progress:
         progress("at the machine")
-        machine, opencv = collect(recorded_packages()), find_opencv()
+        machine, opencv, numpy = collect(recorded_packages()), find_opencv(), broken_numpy()
         targets = [t for t in all_targets() if t.exporter is not None]
         progress("whether what each target needs can be imported")
         problems = _problems(targets)
@@ -47,9 +47,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
             for target in targets
         ]
         found = {"machine": machine, "opencv": opencv, "targets": rows, "profiles": fitting(machine)}
-        print_json({"schema": 1, **found})
+        print_json({"schema": 1, **found, "numpy_problem": None if numpy is None else str(numpy)})
         return
-    show_all(tables(machine, opencv, targets, problems, fitting(machine)), stdout())
+    show_all(tables(machine, opencv, targets, problems, fitting(machine), numpy), stdout())
 
 
 def tables(
@@ -58,11 +58,17 @@ def tables(
     targets: Sequence[Target],
     problems: Mapping[str, str],
     profiles: Sequence[str],
+    numpy: Exception | None = None,
 ) -> Iterator[Table]:
-    """The machine, and the targets with what they need; `problems` says of one why it cannot be imported."""
+    """The machine, and the targets with what they need; `problems` says of one why it cannot be imported.
+
+    Args:
+        numpy: why NumPy cannot be.
+    """
     from edgetrack.presentation.table import Column, Table, facts
 
-    yield facts([*_facts(machine), ("OpenCV", str(opencv)), ("profiles", ", ".join(profiles))])
+    broken = [("NumPy", str(numpy))] if numpy is not None else []
+    yield facts([*_facts(machine), *broken, ("OpenCV", str(opencv)), ("profiles", ", ".join(profiles))])
     rows = []
     for target in targets:
         ready = "yes" if target.installed else f"no; type: {target.install_command}"
@@ -115,7 +121,10 @@ def _facts(machine: MachineRecord) -> list[tuple[str, str]]:
         ("processor", known(machine.cpu_model)),
         (
             "cores",
-            f"{machine.usable_cores} usable of {known(machine.logical_cores)}; governor {known(machine.governor)}",
+            f"{machine.usable_cores} usable of {known(machine.logical_cores)}"
+            + (f", {machine.fast_cores} fast ones" if machine.fast_cores else "")
+            + (f", quota {machine.cpu_quota:g}" if machine.cpu_quota is not None else "")
+            + f"; governor {known(machine.governor)}",
         ),
         ("CPU flags", " ".join(machine.cpu_flags) or "none that matter"),
         ("memory", f"{known(machine.memory_available_mib)} of {known(machine.memory_total_mib)} MiB free"),

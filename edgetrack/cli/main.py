@@ -54,9 +54,9 @@ class Verbs(TyperGroup):
         except RecursionError:
             _end("a file is nested too deeply to be read", 1)
         except ImportError as error:
-            from edgetrack.system.opencv import missing_opencv
+            from edgetrack.system.opencv import broken_numpy, missing_opencv
 
-            missing = missing_opencv(error)
+            missing = missing_opencv(error) or broken_numpy(error)
             if missing is None:
                 raise
             _end(str(missing), missing.exit_code)

@@ -14,18 +14,20 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from edgetrack.bundle.manifest import Manifest
 from edgetrack.decoding import converted
 from edgetrack.device_name import EXAMPLES, DeviceName, ProfileName, is_device
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
 from edgetrack.resources import data_folder
 from edgetrack.system.machine import MachineRecord
-from edgetrack.system.sampler import RAILS, Expectation, SourceName
+from edgetrack.system.sampler import RAILS, Clocks, Expectation, Megahertz, SourceName
+
+if TYPE_CHECKING:  # `doctor` lists profiles where NumPy cannot be loaded, which a bundle's reader needs
+    from edgetrack.bundle.manifest import Manifest
 
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Rail = Annotated[
@@ -36,7 +38,6 @@ Rail = Annotated[
         description="a rail such as tegrastats:VDD_IN, or several joined by +",
     ),
 ]
-Megahertz = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
 HostName = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]{0,252}\Z", description="a host's name or address")
 ]
@@ -55,23 +56,28 @@ _LONGEST_SHOWN = 80
 class Recognition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a machine's record must say, all of it; a profile that asks for nothing fits every machine.
 
-    `board` is a part of the board's name, `gpu` of a GPU's, `system` the beginning of the system's; case is ignored.
+    `board` is a part of the board's name, or several of them, `gpu` of a GPU's, `system` the beginning of the system's;
+    case is ignored.
     """
 
     jetson: bool | None = None
-    board: ShortText | None = None
+    board: ShortText | tuple[ShortText, ...] | None = None
     gpu: ShortText | None = None
     architecture: tuple[ShortText, ...] = ()
     system: ShortText | None = None
 
 
 class ExpectedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The state in which figures are compared; it is checked and never set. Clocks in MHz, under load."""
+    """The state in which figures are compared; it is checked and never set.
+
+    Clocks are in MHz, under load; `clocks` has those of power modes that differ.
+    """
 
     power_modes: tuple[ShortText, ...] = ()
     jetson_clocks: bool | None = None
     cpu_mhz: Megahertz | None = None
     gpu_mhz: Megahertz | None = None
+    clocks: dict[str, Clocks] = {}
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +106,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return all(
             (
                 want.jetson is None or want.jetson == machine.is_jetson,
-                want.board is None or _within(want.board, [machine.device_model or ""]),
+                want.board is None or any(_within(one, [machine.device_model or ""]) for one in _several(want.board)),
                 want.gpu is None or _within(want.gpu, [gpu.name for gpu in machine.gpus]),
                 not want.architecture or machine.architecture in want.architecture,
                 want.system is None or machine.os.lower().startswith(want.system.lower()),
@@ -296,6 +302,10 @@ def choose_device(
             f'[{device}]\nhost = "name-or-address-of-the-device"\npython = "/path/on/the/device/to/python3"'
         )
     return DeviceChoice(profile=profile, host=own)
+
+
+def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
 
 
 def _within(part: str, names: Iterable[str]) -> bool:

@@ -47,8 +47,10 @@ class _Nvml:
         except self._nvml.NVMLError:
             return otherwise
 
-    def _used_mb(self, gpu: Any) -> float:
-        return float(self._nvml.nvmlDeviceGetMemoryInfo(gpu).used) / _BYTES_PER_MB
+    def _used_mb(self, gpu: Any) -> float | None:
+        """None where the memory is the processor's, too (Thor, DGX Spark): the driver counts none as the GPU's."""
+        info = self._ask("nvmlDeviceGetMemoryInfo", gpu, None)
+        return None if info is None else float(info.used) / _BYTES_PER_MB
 
 
 class NvmlSensors(_Nvml):
@@ -75,10 +77,13 @@ class NvmlSensors(_Nvml):
     def read(self) -> Iterator[Reading]:
         for index, gpu in enumerate(self._gpus):
             for quantity, ask in self._questions(gpu).items():
+                value = None
                 with suppress(self._nvml.NVMLError):  # this GPU does not have it
-                    yield Reading(quantity, f"cuda:{index}", float(ask()))
+                    value = ask()
+                if value is not None:
+                    yield Reading(quantity, f"cuda:{index}", float(value))
 
-    def _questions(self, gpu: Any) -> dict[Quantity, Callable[[], float]]:
+    def _questions(self, gpu: Any) -> dict[Quantity, Callable[[], float | None]]:
         nvml = self._nvml
         return {
             "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
@@ -127,8 +132,8 @@ class GpuWatch(_Nvml):
         except (IndexError, nvml.NVMLError) as error:
             raise OSError(f"NVML does not know cuda:{index} (CUDA_VISIBLE_DEVICES={visible!r}): {error}") from error
 
-    def used_mb(self) -> float:
-        """What all processes hold, in MiB."""
+    def used_mb(self) -> float | None:
+        """What all processes hold, in MiB; None where the GPU has no memory of its own."""
         return self._used_mb(self._gpu)
 
     def processes(self) -> dict[int, float | None]:
@@ -161,7 +166,7 @@ class GpuMemory:
         self._before = self._read(GpuWatch.used_mb)
 
     def mb(self) -> float | None:
-        """MiB; None without NVML, or on another device than a GPU."""
+        """MiB; None without NVML, on another device than a GPU, or where nothing tells (unified memory)."""
         own = self._read(lambda gpu: gpu.processes().get(os.getpid()))
         after = self._read(GpuWatch.used_mb)
         if own is not None or self._before is None or after is None:

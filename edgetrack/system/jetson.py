@@ -5,6 +5,7 @@ Developer Guide, "Tegrastats Utility"):
 
     RAM 2690/6854MB (lfb 6x1MB) CPU [3%@1904,off] EMC_FREQ 0%@1600 GR3D_FREQ 0%@[510] AUX@39C VDD_IN 5079mW/5079mW
     ... GR3D_FREQ 33% cpu@50C/50C tj@50C/50C VDD_IN 9761mW/9761mW/9761mW ...          JetPack 7
+    ... VDD_GPU -392mW/-392mW VDD_CPU_SOC_MSS 3924mW/3924mW VIN_SYS_5V0 ... VIN ...   Thor
     ... GPU 0mW/0mW CPU 465mW/465mW SOC 1242mW/1242mW SYS5V 2760mW/2760mW             AGX Xavier
     ... GR3D_FREQ 0% PLL@21C PMIC@100C POM_5V_IN 2545/2547                            JetPack 4
 
@@ -47,10 +48,11 @@ _CORE = re.compile(r"(\d{1,3})%@(\d{1,5})")
 _GPU = re.compile(r"\bGR3D_FREQ (\d{1,3})%(?:@\[?(\d{1,5}))?")
 _EMC = re.compile(r"\bEMC_FREQ \d{1,3}%@(\d{1,5})")
 _HEAT = re.compile(r"(?<![\w@])([A-Za-z]\w{0,31})@(-?\d{1,4}(?:\.\d{1,6})?)C\b")
-_RAIL = re.compile(r"(?<![\w/])([A-Z][A-Z0-9_]{1,31}) (\d{1,7})mW/\d{1,7}mW")
+# Thor's idle GPU reads below zero: an uncalibrated offset of its chip.
+_RAIL = re.compile(r"(?<![\w/])([A-Z][A-Z0-9_]{1,31}) (-?\d{1,7})mW/-?\d{1,7}mW")
 _OLD_RAIL = re.compile(r"(?<![\w/])((?:POM|VDD|VIN)_\w{1,31}) (\d{1,7})/\d{1,7}(?![\w.])")
-PLACEHOLDERS = ("PMIC",)
-"""A constant, no sensor: 50 or 100 degrees on every board."""
+PLACEHOLDERS = ("PMIC", "NC")
+"""No sensors: PMIC is a constant, 50 or 100 degrees, on every board; NC is a channel that nothing is connected to."""
 
 
 def parse_line(line: str) -> list[Reading]:
@@ -80,7 +82,8 @@ def parse_line(line: str) -> list[Reading]:
         if float(celsius) > _NO_SENSOR_C and name not in PLACEHOLDERS:
             readings.append(Reading("temperature_c", name, float(celsius)))
     for name, milliwatts in (*_RAIL.findall(line), *_OLD_RAIL.findall(line)):
-        readings.append(Reading("power_w", name, float(milliwatts) / 1000))
+        if name not in PLACEHOLDERS:
+            readings.append(Reading("power_w", name, float(milliwatts) / 1000))
     return readings
 
 
@@ -170,7 +173,7 @@ class Jtop:
     def power_mode(self) -> str | None:
         """The name of the active nvpmodel."""
         stated = _mapping(getattr(self._connection, "stats", None)).get("nvp model")
-        return str(stated) if stated else None
+        return _mode_name(str(stated)) if stated else None
 
     def jetson_clocks(self) -> bool | None:
         """Whether jetson_clocks holds the clocks at their maximum; None where it does not say."""
@@ -193,7 +196,8 @@ def _connect() -> Any:
 
 def _power(power: Mapping[str, Any]) -> Iterator[Reading]:
     for name, rail in _mapping(power.get("rail")).items():
-        yield from _reading("power_w", str(name), _mapping(rail).get("power"), 1000)
+        if name not in PLACEHOLDERS:
+            yield from _reading("power_w", str(name), _mapping(rail).get("power"), 1000)
     yield from _reading("power_w", "TOT", _mapping(power.get("tot")).get("power"), 1000)
 
 
@@ -244,12 +248,20 @@ UNKNOWN = PowerMode()
 def parse_nvpmodel(text: str) -> str | None:
     """The mode's name in what `nvpmodel -q` prints; `MODE_15W` is `15W`."""
     found = re.search(r"NV Power Mode:[ \t]*([\w-]{1,64})", text)
-    return found[1].removeprefix("MODE_") if found else None
+    return _mode_name(found[1]) if found else None
+
+
+def _mode_name(stated: str) -> str:
+    """Boards of one kind call a mode `MODE_15W` under one release, `15W` under another."""
+    return stated.removeprefix("MODE_")
 
 
 def parse_jetson_clocks(text: str) -> bool | None:
-    """Whether what `jetson_clocks --show` prints has each core that is on, and the GPU, at one frequency."""
-    cores = re.findall(r"^cpu\d+:.*?Online=1.*?MinFreq=(\d+) MaxFreq=(\d+)", text, re.MULTILINE)
+    """Whether what `jetson_clocks --show` prints has each core that is on, and the GPU, at one frequency.
+
+    Releases before JetPack 4.3 do not say which cores are on, and list only those.
+    """
+    cores = re.findall(r"^cpu\d+:(?!.*\bOnline=0).*?MinFreq=(\d+) MaxFreq=(\d+)", text, re.MULTILINE)
     gpu = re.findall(r"^GPU MinFreq=(\d+) MaxFreq=(\d+)", text, re.MULTILINE)
     return all(low == high for low, high in (*cores, *gpu)) if cores else None
 

@@ -11,14 +11,22 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 
-from edgetrack.resources import RunCommand, allowed_cores, cgroup_folders, command_output, cpu_quota, read_text
+from edgetrack.resources import (
+    RunCommand,
+    allowed_cores,
+    cgroup_folders,
+    command_output,
+    cpu_quota,
+    fast_cores,
+    read_text,
+)
 
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 """Distributions that install the module `cv2`, each over the others' files."""
@@ -27,23 +35,62 @@ PACKAGES = ("edgetrack", "numpy", *OPENCV)
 CPU_FLAGS = (
     "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8",
     "amx_fp16", "f16c", "fma", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
+    "svebf16", "svei8mm", "sve2",
 )  # fmt: skip
 """Flags that decide which kernels a runtime picks, as Linux writes them in /proc/cpuinfo."""
 
-_ARM_PARTS = {
+_ARM_PARTS: dict[tuple[int | None, int | None], str] = {
+    (0x41, 0xD02): "Cortex-A34",
     (0x41, 0xD03): "Cortex-A53",
+    (0x41, 0xD04): "Cortex-A35",
     (0x41, 0xD05): "Cortex-A55",
     (0x41, 0xD07): "Cortex-A57",
     (0x41, 0xD08): "Cortex-A72",
+    (0x41, 0xD09): "Cortex-A73",
+    (0x41, 0xD0A): "Cortex-A75",
     (0x41, 0xD0B): "Cortex-A76",
     (0x41, 0xD0C): "Neoverse-N1",
+    (0x41, 0xD0D): "Cortex-A77",
+    (0x41, 0xD0E): "Cortex-A76AE",
     (0x41, 0xD40): "Neoverse-V1",
     (0x41, 0xD41): "Cortex-A78",
     (0x41, 0xD42): "Cortex-A78AE",
+    (0x41, 0xD44): "Cortex-X1",
+    (0x41, 0xD46): "Cortex-A510",
+    (0x41, 0xD47): "Cortex-A710",
+    (0x41, 0xD48): "Cortex-X2",
     (0x41, 0xD49): "Neoverse-N2",
+    (0x41, 0xD4A): "Neoverse-E1",
+    (0x41, 0xD4B): "Cortex-A78C",
+    (0x41, 0xD4C): "Cortex-X1C",
+    (0x41, 0xD4D): "Cortex-A715",
+    (0x41, 0xD4E): "Cortex-X3",
     (0x41, 0xD4F): "Neoverse-V2",
+    (0x41, 0xD80): "Cortex-A520",
+    (0x41, 0xD81): "Cortex-A720",
+    (0x41, 0xD82): "Cortex-X4",
+    (0x41, 0xD83): "Neoverse-V3AE",
+    (0x41, 0xD84): "Neoverse-V3",
+    (0x41, 0xD85): "Cortex-X925",
+    (0x41, 0xD87): "Cortex-A725",
+    (0x41, 0xD8E): "Neoverse-N3",
     (0x4E, 0x003): "Denver 2",
     (0x4E, 0x004): "Carmel",
+    (0x51, 0x001): "Oryon",
+    (0xC0, 0xAC3): "AmpereOne",
+    (0xC0, 0xAC4): "AmpereOne A",
+    (0x61, 0x022): "Apple M1 Icestorm",
+    (0x61, 0x023): "Apple M1 Firestorm",
+    (0x61, 0x024): "Apple M1 Pro Icestorm",
+    (0x61, 0x025): "Apple M1 Pro Firestorm",
+    (0x61, 0x028): "Apple M1 Max Icestorm",
+    (0x61, 0x029): "Apple M1 Max Firestorm",
+    (0x61, 0x032): "Apple M2 Blizzard",
+    (0x61, 0x033): "Apple M2 Avalanche",
+    (0x61, 0x034): "Apple M2 Pro Blizzard",
+    (0x61, 0x035): "Apple M2 Pro Avalanche",
+    (0x61, 0x038): "Apple M2 Max Blizzard",
+    (0x61, 0x039): "Apple M2 Max Avalanche",
 }
 """(implementer, part) of /proc/cpuinfo, as in the kernel's arch/arm64/include/asm/cputype.h."""
 
@@ -62,10 +109,10 @@ class Gpu(msgspec.Struct, frozen=True):
 class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The machine at one instant. None or empty: not readable here, or not applicable.
 
-    `usable_cores` is what affinity and the cgroup's CPU quota (`cpu_quota`, in cores) leave of the logical cores, at
-    least 1. `memory_total_mib` and `memory_available_mib` respect the cgroup's limit. `current_mhz` and `max_mhz` are
-    those of the fastest core; `load_average` is over 1, 5 and 15 minutes. `l4t` is the Jetson Linux release, such as
-    "36.4.0".
+    `usable_cores` is what affinity, the fast cores where they differ (`fast_cores`, of Arm's big.LITTLE) and the
+    cgroup's CPU quota (`cpu_quota`, in cores) leave of the logical cores, at least 1. `memory_total_mib` and
+    `memory_available_mib` respect the cgroup's limit. `current_mhz` and `max_mhz` are those of the fastest core;
+    `load_average` is over 1, 5 and 15 minutes. `l4t` is the Jetson Linux release, such as "36.4.0".
     """
 
     schema: int = 1
@@ -77,6 +124,7 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     physical_cores: int | None = None
     logical_cores: int | None = None
     usable_cores: int | None = None
+    fast_cores: int | None = None
     cpu_quota: float | None = None
     cpu_flags: tuple[str, ...] = ()
     governor: str | None = None
@@ -114,7 +162,7 @@ def collect(
     root: Path = Path("/"),
     run: RunCommand = subprocess.run,
     system: str | None = None,
-    affinity: Callable[[], int | None] | None = None,
+    affinity: Callable[[], Collection[int] | None] | None = None,
     version: Callable[[str], str] = importlib.metadata.version,
 ) -> MachineRecord:
     """Look at this machine.
@@ -124,7 +172,7 @@ def collect(
         root: the folder that holds proc, sys, etc and dev.
         run: starts a command as `subprocess.run` does (nvidia-smi everywhere, sysctl on macOS).
         system: as `platform.system()`, which is the default; /proc and /sys are read only for "Linux".
-        affinity: how many cores this process may run on; by default the scheduler is asked.
+        affinity: the cores that this process may run on; by default the scheduler is asked.
         version: a package's version; raises importlib.metadata.PackageNotFoundError where it is absent.
     """
     system = system or platform.system()
@@ -151,11 +199,13 @@ def cpu_flags(root: Path = Path("/")) -> tuple[str, ...]:
     return tuple(flag for flag in CPU_FLAGS if flag in common)
 
 
-def _linux(root: Path, allowed: int | None) -> dict[str, Any]:
+def _linux(root: Path, allowed: Collection[int] | None) -> dict[str, Any]:
     cpus = _cpuinfo(read_text(root / "proc/cpuinfo") or "")
     logical = len(cpus) or None
     quota = cpu_quota(root)
-    limits = [limit for limit in (logical, allowed, quota) if limit is not None]
+    fast = fast_cores(root, allowed)
+    cores = [len(some) for some in (allowed, fast) if some is not None]
+    limits = [limit for limit in (logical, *cores, quota) if limit is not None]
     board = read_text(root / "proc/device-tree/model") or None
     l4t = _l4t(read_text(root / "etc/nv_tegra_release") or "")
     current = [khz / 1000 for khz in _numbers(_cpufreq(root, "scaling_cur_freq"))]
@@ -169,6 +219,7 @@ def _linux(root: Path, allowed: int | None) -> dict[str, Any]:
         "physical_cores": _physical_cores(root, cpus),
         "logical_cores": logical,
         "usable_cores": max(1, int(min(limits))) if limits else None,
+        "fast_cores": None if fast is None else len(fast),
         "cpu_quota": quota,
         "cpu_flags": cpu_flags(root),
         "governor": ", ".join(sorted(set(_cpufreq(root, "scaling_governor")))) or None,
@@ -184,7 +235,7 @@ def _linux(root: Path, allowed: int | None) -> dict[str, Any]:
     }
 
 
-def _elsewhere(system: str, run: RunCommand, allowed: int | None) -> dict[str, Any]:
+def _elsewhere(system: str, run: RunCommand, allowed: Collection[int] | None) -> dict[str, Any]:
     """macOS and others, through psutil and, on macOS, sysctl."""
     memory = psutil.virtual_memory()
     logical = psutil.cpu_count()
@@ -198,7 +249,7 @@ def _elsewhere(system: str, run: RunCommand, allowed: int | None) -> dict[str, A
         or None,
         "physical_cores": psutil.cpu_count(logical=False),
         "logical_cores": logical,
-        "usable_cores": allowed or logical,
+        "usable_cores": len(allowed or ()) or logical,
         "memory_total_mib": memory.total // _BYTES_PER_MIB,
         "memory_available_mib": memory.available // _BYTES_PER_MIB,
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
@@ -249,7 +300,7 @@ def _cpu_model(cpus: list[dict[str, str]]) -> str | None:
     names = []
     for cpu in cpus:
         implementer, part = _hex(cpu.get("CPU implementer")), _hex(cpu.get("CPU part"))
-        fallback = f"Arm implementer {implementer:#x} part {part:#x}" if part else None
+        fallback = None if part is None else f"Arm implementer {implementer or 0:#x} part {part:#x}"
         names.append(_ARM_PARTS.get((implementer, part)) or cpu.get("model name") or fallback)
     return " + ".join(dict.fromkeys(name for name in names if name)) or None
 
@@ -304,5 +355,5 @@ def _numbers(texts: Iterable[str]) -> list[float]:
     return [float(text) for text in texts if re.fullmatch(r"\d+(\.\d+)?", text)]
 
 
-def _hex(text: str | None) -> int:
-    return int(text, 16) if text and re.fullmatch(r"0x[0-9a-fA-F]+", text) else 0
+def _hex(text: str | None) -> int | None:
+    return int(text, 16) if text and re.fullmatch(r"0x[0-9a-fA-F]+", text) else None

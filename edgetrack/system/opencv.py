@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
-from contextlib import suppress
+import sys
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from edgetrack.errors import BackendMissingError
 from edgetrack.system.machine import OPENCV
 
 _INSTALL = "pip install 'edgetrack[headless]', or 'edgetrack[opencv]' on a machine with a screen (--show, --select)"
+_SHOWN = 300
 _APT = {
     "libGL.so": "libgl1",
     "libEGL.so": "libegl1",
@@ -69,10 +71,13 @@ def find_opencv() -> OpenCvBuild:
     """Import it and look; nothing is raised where it cannot be."""
     packages = _packages()
     try:
-        cv2: Any = importlib.import_module("cv2")
+        with redirect_stdout(sys.stderr):  # its loader prints advice of its own
+            cv2: Any = importlib.import_module("cv2")
     except ImportError as error:
         said = missing_opencv(error)
         return OpenCvBuild(packages=packages, problem=str(said or error))
+    except Exception as error:  # a build for another NumPy, a library of another processor: each its own class
+        return OpenCvBuild(packages=packages, problem=f"OpenCV cannot be imported ({error}); {_replace(packages)}")
     built = cv2.getBuildInformation()
     windows = _stated(built, "GUI")
     return OpenCvBuild(
@@ -86,9 +91,31 @@ def find_opencv() -> OpenCvBuild:
     )
 
 
+def broken_numpy(error: Exception | None = None) -> BackendMissingError | None:
+    """The error that says what to type where NumPy cannot be loaded; None where it can, or `error` is another's.
+
+    Args:
+        error: of an import that failed; without one the import is tried.
+    """
+    if error is None:
+        try:
+            importlib.import_module("numpy")
+        except Exception as fault:  # RuntimeError where the processor lacks what the build needs
+            error = fault
+        else:
+            return None
+    elif getattr(error, "name", None) != "numpy" and not _raised_in("numpy", error):
+        return None
+    said = " ".join(str(error).split())[:_SHOWN]
+    return BackendMissingError(
+        f"NumPy cannot be imported ({said}); type: pip install --force-reinstall numpy, or, where its build needs a "
+        "newer processor or system than this, pip install 'numpy<2'"
+    )
+
+
 def missing_opencv(error: ImportError) -> BackendMissingError | None:
     """The error that says what to type where an import failed for want of OpenCV; None where it failed otherwise."""
-    if error.name != "cv2" and not _raised_in_cv2(error):
+    if error.name != "cv2" and not _raised_in("cv2", error):
         return None
     packages = _packages()
     if isinstance(error, ModuleNotFoundError) and error.name == "cv2" and not packages:
@@ -117,11 +144,11 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _raised_in_cv2(error: ImportError) -> bool:
-    """Whether the import failed inside OpenCV's own loader, as where NumPy is of another major version."""
+def _raised_in(package: str, error: Exception) -> bool:
+    """Whether an import failed inside the package itself, as OpenCV's where NumPy is of another major version."""
     trace = error.__traceback__
     while trace is not None:
-        if str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "cv2":
+        if str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == package:
             return True
         trace = trace.tb_next
     return False

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+import msgspec
 
 from edgetrack.system.gpu import NvmlSensors
 from edgetrack.system.jetson import UNKNOWN, Jtop, PowerMode, Tegrastats, read_power_mode
@@ -35,12 +37,24 @@ RAILS = (
     "tegrastats:VDD_IN",
     "tegrastats:POM_5V_IN",
     "tegrastats:VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0",
+    "tegrastats:VIN",
+    "tegrastats:VDD_GPU+VDD_CPU_SOC_MSS+VIN_SYS_5V0",
     "rapl:psys",
     "rapl:package-0+package-1",
     "rapl:package-0",
     "nvml:cuda:0",
 )
 """What stands for the whole device's power where no profile says so, best first; processor and GPU alone come last."""
+
+
+Megahertz = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
+
+
+class Clocks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clocks under load in MHz, None where nothing is expected."""
+
+    cpu_mhz: Megahertz | None = None
+    gpu_mhz: Megahertz | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,8 @@ class Expectation:
         rails: what stands for the whole device's power, see `timeline.energy_of`.
         power_modes: the modes that figures are compared in; empty where the device has none.
         jetson_clocks: whether clocks are to be fixed; None where it does not matter.
-        cpu_mhz, gpu_mhz: the clocks under load.
+        cpu_mhz, gpu_mhz: the clocks under load, where the power mode has none of its own in `clocks`.
+        clocks: those of power modes.
     """
 
     sources: tuple[SourceName, ...] | None = None
@@ -61,6 +76,11 @@ class Expectation:
     jetson_clocks: bool | None = None
     cpu_mhz: float | None = None
     gpu_mhz: float | None = None
+    clocks: Mapping[str, Clocks] = field(default_factory=dict)
+
+    def clocks_in(self, power_mode: str | None) -> Clocks:
+        """The clocks under load in a power mode."""
+        return self.clocks.get(power_mode or "") or Clocks(cpu_mhz=self.cpu_mhz, gpu_mhz=self.gpu_mhz)
 
 
 @dataclass(frozen=True)

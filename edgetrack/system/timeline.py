@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Literal
 
 import msgspec
-import numpy as np
 
+from edgetrack.device_name import is_cuda
 from edgetrack.system.jetson import UNKNOWN, PowerMode
 from edgetrack.system.sensors import STATED, Quantity
 
 STEADY = 0.9
 """A clock below this share of its highest value has changed."""
 _LEAST_READINGS = 5
-_NOT_UNDER_LOAD = ("EMC",)
-"""The memory's clock follows what is asked of it."""
+_PROCESSOR, _MEMORY = "CPU", "EMC"
+"""How the names of those clocks begin; all others are a GPU's."""
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -31,6 +32,7 @@ class Window(msgspec.Struct, frozen=True):
     """One slice of one candidate: seconds on the timeline's axis, and frames that were recorded in it.
 
     `busy_s` is the last part of it, in which those frames ran; what was before was loading and unrecorded frames.
+    `device` is where its graphs ran, empty in records that are older than the field.
     """
 
     candidate: str = msgspec.field(name="contestant")
@@ -39,6 +41,7 @@ class Window(msgspec.Struct, frozen=True):
     end_s: float
     busy_s: float
     frames: int
+    device: str = ""
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -98,9 +101,9 @@ def energy_of(timeline: Timeline, candidate: str, kind: str, rails: tuple[str, .
     instants = [index for window in windows for index in inside(timeline, window)]
     for rail in rails:
         power = _rail(timeline, rail)
-        known = [power[index] for index in instants if index < len(power) and power[index] is not None]
+        known = [watts for index in instants if index < len(power) and (watts := power[index]) is not None]
         if frames and len(known) >= least:
-            mean = float(np.mean(np.array(known, dtype=np.float64)))
+            mean = fmean(known)
             return Energy(1000 * mean * busy / frames, mean, rail, len(known))
     return None
 
@@ -136,10 +139,35 @@ def find_throttling(timeline: Timeline, candidate: str, kinds: Sequence[str]) ->
         kinds: which of them.
     """
     windows = [w for w in timeline.windows if w.candidate == candidate and w.kind in kinds]
-    instants = [
-        index for index, t in enumerate(timeline.t_s) if any(w.end_s - w.busy_s <= t <= w.end_s for w in windows)
+    return [
+        found
+        for series in timeline.series
+        for found in _findings(
+            series, timeline.t_s, [index for w in windows if _tells(series, w) for index in inside(timeline, w)]
+        )
     ]
-    return [found for series in timeline.series for found in _findings(series, timeline.t_s, instants)]
+
+
+def highest_clock(timeline: Timeline, windows: Sequence[Window], *, gpu: bool) -> float | None:
+    """The highest clock, in MHz, of the processor or of the GPU in windows of bundles that ran on it."""
+    read = [
+        value
+        for series in timeline.series
+        if series.quantity == "clock_mhz" and series.name.startswith(_PROCESSOR) != gpu
+        for window in windows
+        if _tells(series, window)
+        for index in inside(timeline, window)
+        if (value := series.values[index]) is not None
+    ]
+    return max(read, default=None)
+
+
+def _tells(series: Series, window: Window) -> bool:
+    """Whether a sensor says how fast a bundle could run: the memory's clock follows what is asked of it, an idle GPU's
+    nothing at all."""
+    if series.quantity != "clock_mhz" or series.name.startswith(_PROCESSOR):
+        return True
+    return series.name != _MEMORY and (not window.device or is_cuda(window.device))
 
 
 def visible(timeline: Timeline) -> bool:
@@ -156,7 +184,7 @@ def _findings(series: Series, t_s: Sequence[float], instants: Sequence[int]) -> 
         onset = next((t for t, value in known if value > floor), None)
         if onset is not None:
             yield Finding("throttled", sensor, f"{sensor} reports throttling from {onset:.0f} s on", onset)
-    if series.quantity == "clock_mhz" and len(known) >= _LEAST_READINGS and series.name not in _NOT_UNDER_LOAD:
+    if series.quantity == "clock_mhz" and len(known) >= _LEAST_READINGS:
         highest = 0.0
         for t, value in known:
             highest = max(highest, value)

@@ -290,6 +290,12 @@ def test_no_roofline_of_the_processor_for_another_device(environment, scripted, 
     assert found.results[0].roofline.model is None
 
 
+def test_a_jetson_has_a_gpu_whatever_its_driver_is_called(environment, scripted, make_bundle):
+    board = msgspec.structs.replace(MACHINE, is_jetson=True)
+    there = environment(start=lambda label, threads: scripted(label, []), look=lambda: board, watch=absent)
+    assert measure(quick(make_bundle("a"), device="cuda:0"), there).results[0].device == "cuda:0"
+
+
 @pytest.mark.parametrize("scenario", ["paced", "burst", "soak"])
 def test_scenarios_with_real_workers(environment, make_bundle, scenario, tmp_path):
     fps = {"paced": 200.0, "soak": 100.0}.get(scenario)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgetrack.benchmark.warnings import of_device, of_run
 from edgetrack.capabilities import TARGETS
 from edgetrack.devices.profiles import (
     Profile,
@@ -19,7 +20,9 @@ from edgetrack.devices.profiles import (
 )
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
+from edgetrack.system.jetson import PowerMode
 from edgetrack.system.machine import Gpu, MachineRecord
+from edgetrack.system.timeline import Series, Timeline, Window
 
 
 def machine(**changes):
@@ -32,7 +35,8 @@ def jetson(board):
 
 
 NAMES = {
-    "jetson": jetson("Jetson AGX Thor Developer Kit"),
+    "jetson": jetson("Jetson TX2 Developer Kit"),
+    "jetson-agx-thor": jetson("Jetson AGX Thor Developer Kit"),
     "jetson-orin-nano": jetson("Jetson Orin Nano Engineering Reference Developer Kit Super"),
     "jetson-orin-nx": jetson("Jetson Orin NX Engineering Reference Developer Kit"),
     "jetson-agx-orin": jetson("Jetson AGX Orin Developer Kit"),
@@ -58,8 +62,32 @@ def test_each_device_is_recognised_and_no_other_is_taken_for_it(name):
     assert set(fitting(NAMES[name])) == {name} | family
 
 
-def test_an_older_raspberry_is_none():
-    assert fitting(machine(device_model="Raspberry Pi 500 Rev 1.0")) == []
+def test_boards_with_the_same_chip_fit_one_profile_and_an_older_one_none():
+    for board in ("Raspberry Pi Compute Module 5 Rev 1.0", "Raspberry Pi 500 Rev 1.0"):
+        assert fitting(machine(device_model=board)) == ["raspberry-pi-5"]
+    assert fitting(machine(device_model="Raspberry Pi 4 Model B Rev 1.5")) == []
+    assert fitting(machine(device_model="Raspberry Pi Compute Module 4 Rev 1.1")) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "cpu_mhz", "codes"),
+    [("15W", 1500.0, []), ("25W", 1340.0, []), ("MAXN_SUPER", 1500.0, ["clock-below-profile"]),
+     ("7W", 900.0, ["power-mode"])],
+)  # fmt: skip
+def test_each_power_mode_has_its_own_clocks(mode, cpu_mhz, codes):
+    expected = find_profile("jetson-orin-nano").expectation()
+    clock = Series("tegrastats", "clock_mhz", "CPU", [cpu_mhz] * 4)
+    window, state = Window("a", "track", 0.0, 4.0, 4.0, 100, "cuda:0"), PowerMode(mode, True)
+    read = Timeline(interval_s=1.0, t_s=[0.5, 1.5, 2.5, 3.5], series=[clock], windows=[window], power_mode=state)
+    found = [*of_device(read, expected), *of_run(read, "a", ["track"], expected)]
+    assert [warning.code for warning in found] == codes
+
+
+def test_a_xavier_runs_onnx_on_its_processor():
+    profile = find_profile("jetson-xavier-nx")
+    assert profile.place([SimpleNamespace(name="a", target="onnx")]) == "cpu"
+    with pytest.raises(UsageError, match="export it with --target onnx"):
+        profile.place([SimpleNamespace(name="a", target="tensorrt")])
 
 
 def bundle(name, target):

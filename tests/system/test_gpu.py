@@ -63,6 +63,14 @@ def test_a_quiet_driver_leaves_out_what_it_does_not_say():
     assert (watch.processes(), watch.load_percent()) == ({}, None)
 
 
+def test_a_gpu_without_memory_of_its_own_is_watched_all_the_same():
+    nvml = ScriptedNvml(others=(100,), silent=("nvmlDeviceGetMemoryInfo",))
+    assert GpuWatch("cuda:0", library=nvml, environ={}).used_mb() is None
+    assert GpuMemory("cuda:0", watching(nvml)).mb() is None
+    nvml.own = 300
+    assert GpuMemory("cuda:0", watching(nvml)).mb() == 300
+
+
 class Library:
     """NVML with one GPU that does not tell its memory."""
 

@@ -32,7 +32,7 @@ AGX_ORIN = (
     "RAM 11231/30536MB (lfb 3457x4MB) SWAP 0/15268MB (cached 0MB) CPU [100%@2201,100%@2201,99%@2201,off] "
     "EMC_FREQ 1%@2133 GR3D_FREQ 14%@[407,407] VIC_FREQ 115 NVDLA0_FREQ @1600 APE 174 CV0@73.625C CPU@77.281C "
     "Tboard@62C SOC2@70C Tdiode@62.25C SOC0@69.531C CV1@-256C GPU@69.125C tj@77.281C SOC1@68.968C "
-    "VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW NC 0mW/0mW "
+    "VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW NC 0mW/0mW NC 16mW/0mW "
     "VDDQ_VDD2_1V8AO 1091mW/1091mW"
 )
 JETPACK_7 = (
@@ -40,6 +40,12 @@ JETPACK_7 = (
     "CPU [72%@1728,75%@1728,88%@1728,79%@1728,87%@1728,78%@1728] GR3D_FREQ 33% cpu@50C/50C soc2@47.937C/47.937C "
     "gpu@48.75C/48.75C tj@50C/50C VDD_IN 9761mW/9761mW/9761mW VDD_CPU_GPU_CV 4238mW/4238mW/4238mW "
     "VDD_SOC 1825mW/1825mW/1825mW"
+)
+THOR = (
+    "11-20-2025 10:02:11 RAM 8231/125772MB (lfb 27x4MB) CPU [2%@972,0%@972,1%@2601,off] EMC_FREQ 0%@4266 "
+    "GR3D_FREQ @[0,0,0] cpu@43.5C tj@44.218C soc012@44.218C soc345@42.656C VDD_GPU -392mW/-392mW "
+    "VDD_CPU_SOC_MSS 3924mW/3910mW "
+    "VIN_SYS_5V0 6520mW/6500mW VIN 23100mW/23000mW"
 )
 XAVIER_NX = (
     "RAM 2690/6854MB (lfb 6x1MB) SWAP 479/3427MB (cached 3MB) CPU [3%@1904,7%@1906,1%@1905,0%@1907,off,off] "
@@ -68,8 +74,9 @@ def found(line, quantity):
         (JETPACK_7, {"VDD_IN": 9.761, "VDD_CPU_GPU_CV": 4.238, "VDD_SOC": 1.825}),
         (
             AGX_ORIN,
-            {"VDD_GPU_SOC": 3.15, "VDD_CPU_CV": 14.312, "VIN_SYS_5V0": 4.968, "NC": 0.0, "VDDQ_VDD2_1V8AO": 1.091},
+            {"VDD_GPU_SOC": 3.15, "VDD_CPU_CV": 14.312, "VIN_SYS_5V0": 4.968, "VDDQ_VDD2_1V8AO": 1.091},
         ),
+        (THOR, {"VDD_GPU": -0.392, "VDD_CPU_SOC_MSS": 3.924, "VIN_SYS_5V0": 6.52, "VIN": 23.1}),
         (XAVIER_NX, {"VDD_IN": 5.079, "VDD_CPU_GPU_CV": 0.696, "VDD_SOC": 1.104}),
         (AGX_XAVIER, {"GPU": 0.31, "CPU": 0.465, "SOC": 1.242, "CV": 0.0, "VDDRQ": 0.155, "SYS5V": 2.76}),
         (NANO, {"POM_5V_IN": 2.545, "POM_5V_GPU": 0.0, "POM_5V_CPU": 0.549}),
@@ -82,6 +89,8 @@ def test_power_is_that_of_the_moment_in_watts(line, rails):
 @pytest.mark.parametrize(
     ("line", "profile", "watts"),
     [(ORIN_NANO, "jetson-orin-nano", 2.957), (AGX_ORIN, "jetson-agx-orin", 22.43), (AGX_ORIN, "jetson", 22.43),
+     (THOR, "jetson-agx-thor", 23.1), (THOR, "jetson", 23.1),
+     (THOR.partition(" VIN ")[0], "jetson-agx-thor", 10.052),
      (XAVIER_NX, "jetson-xavier-nx", 5.079), (XAVIER_NX, "jetson", 5.079)],
 )  # fmt: skip
 def test_a_boards_profile_finds_the_power_of_the_whole_module(line, profile, watts):
@@ -205,6 +214,12 @@ def test_jetson_stats_in_our_units():
     assert (Jtop(ORIN_STATS).power_mode(), Jtop(ORIN_STATS).jetson_clocks()) == ("15W", False)
 
 
+def test_jetson_stats_calls_modes_as_nvpmodel_does_and_reads_no_channel_without_a_rail():
+    odd = SimpleNamespace(stats={"nvp model": "MODE_30W"}, power={"rail": {"NC": {"power": 16}}}, close=lambda: None)
+    assert Jtop(odd).power_mode() == parse_nvpmodel("NV Power Mode: MODE_30W\n2\n") == "30W"
+    assert list(Jtop(odd).read()) == []
+
+
 XAVIER_NX_STATS = SimpleNamespace(
     power={
         "rail": {
@@ -276,6 +291,7 @@ GPU MinFreq=624750000 MaxFreq=624750000 CurrentFreq=624750000
 @pytest.mark.parametrize(("low", "fixed"), [(1510400, True), (729600, False)])
 def test_fixed_clocks(low, fixed):
     assert parse_jetson_clocks(CLOCKS.format(low=low)) is fixed
+    assert parse_jetson_clocks(CLOCKS.format(low=low).replace("Online=1 ", "")) is fixed
     assert parse_jetson_clocks("permission denied") is None
 
 

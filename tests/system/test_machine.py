@@ -191,6 +191,42 @@ class TestBoards:
         assert look(tmp_path).cpu_model == "Cortex-A76 + Arm implementer 0x41 part 0xfff"
         assert cpu_flags(tmp_path) == ("asimd", "asimdhp", "asimddp")
 
+    @pytest.mark.parametrize(
+        ("implementer", "part", "name"),
+        [
+            ("0x41", "0xd83", "Neoverse-V3AE"),
+            ("0x41", "0xd85", "Cortex-X925"),
+            ("0x51", "0x001", "Oryon"),
+            ("0xc0", "0xac3", "AmpereOne"),
+            ("0x61", "0x000", "Arm implementer 0x61 part 0x0"),
+        ],
+    )
+    def test_names_of_arms_processors(self, tmp_path, implementer, part, name):
+        text = PI_CORE.format(index=0).replace("0x41", implementer).replace("0xd0b", part)
+        assert look(grow(tmp_path, {"proc/cpuinfo": text})).cpu_model == name
+
+    def test_flags_of_armv9(self, tmp_path):
+        text = PI_CORE.format(index=0).replace("asimddp", "asimddp sve i8mm bf16 sve2 svei8mm svebf16")
+        grow(tmp_path, {"proc/cpuinfo": text})
+        assert cpu_flags(tmp_path)[3:] == ("bf16", "i8mm", "sve", "svebf16", "svei8mm", "sve2")
+
+    @pytest.mark.parametrize(
+        ("capacities", "allowed", "fast", "usable"),
+        [
+            ([410] * 4 + [1024] * 2 + [1010] * 2, range(8), 4, 4),
+            ([410] * 4 + [1024] * 4, range(4), None, 4),
+            ([410] * 4 + [1024] * 4, range(3, 6), 2, 2),
+            ([250] * 4 + [870] * 3 + [1024], range(8), 4, 4),
+            ([1024] * 8, range(8), None, 8),
+        ],
+        ids=["RK3588", "its slow ones alone", "some of both", "a phone", "all alike"],
+    )
+    def test_slow_cores_are_left_out_where_there_are_fast_ones(self, tmp_path, capacities, allowed, fast, usable):
+        cores = {f"sys/devices/system/cpu/cpu{i}/cpu_capacity": f"{c}\n" for i, c in enumerate(capacities)}
+        grow(tmp_path, {"proc/cpuinfo": "\n".join(PI_CORE.format(index=i) for i in range(8)), **cores})
+        record = look(tmp_path, affinity=lambda: set(allowed))
+        assert (record.fast_cores, record.usable_cores) == (fast, usable)
+
     def test_nothing_at_all(self, tmp_path):
         record = look(tmp_path)
         assert record == MachineRecord(
@@ -217,7 +253,7 @@ class TestBoards:
 
 class TestLimits:
     def test_affinity_narrows_the_usable_cores(self, epyc):
-        assert look(epyc, affinity=lambda: 3).usable_cores == 3
+        assert look(epyc, affinity=lambda: {0, 2, 3}).usable_cores == 3
 
     @pytest.mark.parametrize(
         ("maximum", "quota", "usable"),

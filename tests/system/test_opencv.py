@@ -132,6 +132,52 @@ def test_the_api_raises_one_of_its_own_errors(without_gl: dict[str, str]) -> Non
     assert "apt-get install libgl1" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("package", "fault", "words"),
+    [
+        (
+            "numpy",
+            "ImportError('libopenblas.so.0: cannot open shared object file')",
+            "pip install --force-reinstall numpy",
+        ),
+        ("numpy", "RuntimeError('NumPy was built with baseline optimizations: X86_V2')", "pip install 'numpy<2'"),
+        ("cv2", "AttributeError('_ARRAY_API not found')", "OpenCV cannot be imported (_ARRAY_API not found)"),
+        ("cv2", "OSError('libtbb.so: invalid ELF header')", "pip install opencv-python-headless"),
+    ],
+)
+def test_doctor_outlives_what_cannot_be_loaded(tmp_path: Path, package: str, fault: str, words: str) -> None:
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"raise {fault}\n")
+    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH", ""))))
+    code = "from edgetrack.cli import doctor; doctor._problems = lambda targets: {}; doctor.doctor(as_json=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert words in (found["numpy_problem"] if package == "numpy" else found["opencv"]["problem"])
+    assert "profiles" in found
+
+
+def test_a_verb_without_numpy_ends_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('libopenblas.so.0: cannot open shared object file')\n")
+    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH", ""))))
+    done = subprocess.run(
+        [sys.executable, "-m", "edgetrack", "verify", "a"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert "NumPy cannot be imported (libopenblas.so.0" in line
+
+
 def test_doctor_says_what_is_wrong_and_goes_on(tmp_path: Path, without_gl: dict[str, str]) -> None:
     broken = tmp_path / "site" / "onnxruntime"
     broken.mkdir()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgetrack.system.timeline import Series, Timeline, Window, energy_of, find_throttling, visible
+from edgetrack.system.timeline import Series, Timeline, Window, energy_of, find_throttling, highest_clock, visible
 
 
 def timeline(windows, *series, count=10):
@@ -39,6 +39,15 @@ def test_a_falling_clock_counts_only_while_frames_ran():
     assert "1400 to 2000 MHz" in found.detail
     assert find_throttling(timeline(windows, clock), "a", ("camera",)) == []
     assert find_throttling(timeline(windows, clock), "b", ("track",)) == []
+
+
+def test_the_clock_of_a_gpu_that_nothing_ran_on_says_nothing():
+    clock = Series("tegrastats", "clock_mhz", "GPU", [1000.0, 300.0] * 5)
+    for device, seen in (("cpu", 0), ("cuda:0", 1), ("", 1)):
+        read = timeline([Window("a", "track", 0.0, 9.0, 9.0, 20, device)], clock)
+        assert len(find_throttling(read, "a", ("track",))) == seen
+        assert highest_clock(read, read.windows, gpu=True) == (1000.0 if seen else None)
+        assert highest_clock(read, read.windows, gpu=False) is None
 
 
 def test_reported_throttling():
