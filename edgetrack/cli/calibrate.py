@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgetrack.cli.options import CalibSeedOption, CalibSizeOption, LayoutOption, OverwriteOption
+from edgetrack.cli.verbosity import with_verbosity
 
 app = typer.Typer(
     help="Make and show calibration sets: lists of the crops on which INT8 ranges are observed.", no_args_is_help=True
@@ -15,6 +16,7 @@ app = typer.Typer(
 
 
 @app.command()
+@with_verbosity
 def collect(
     bundle: Annotated[str, typer.Argument(help="Bundle that tracks: a folder, zip or name, best an fp32 one.")],
     dataset: Annotated[str, typer.Argument(help="Sequences with boxes, a video with its boxes, or synthetic:[NAME].")],
@@ -47,6 +49,7 @@ def collect(
 
 
 @app.command()
+@with_verbosity
 def show(name: Annotated[str, typer.Argument(help="Name or file of a set.")]) -> None:
     """Print what a set holds; its hash is checked."""
     from edgetrack.cli.console import print_text

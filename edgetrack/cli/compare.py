@@ -111,5 +111,5 @@ def _meets(found: CompareRecord, require: str | None) -> bool:
     else:
         met, why = delta.equal if require == "equal" else delta.not_worse, delta.describe()
     if not met:
-        stderr().print(f"--require {require} is not met: {why}")
+        stderr(failure=True).print(f"--require {require} is not met: {why}")
     return met

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from edgetrack.presentation.progress import shown_progress
+from edgetrack.presentation.progress import Verbosity, shown_progress, verbosity
 from edgetrack.presentation.sanitize import log_line
 
 T = TypeVar("T")
@@ -40,9 +40,10 @@ def stdout() -> Console:
     return _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
-def stderr() -> Console:
-    """For progress and warnings."""
-    return _Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+def stderr(*, failure: bool = False) -> Console:
+    """For progress and warnings, which `--quiet` leaves out, and for the reason of a failure, which it does not."""
+    quiet = not failure and verbosity() is Verbosity.QUIET
+    return _Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH, quiet=quiet)
 
 
 def folder_or_file(output: Path | None) -> tuple[Path | None, Path | None]:

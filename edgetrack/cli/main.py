@@ -26,6 +26,7 @@ from edgetrack.cli.report import report
 from edgetrack.cli.schema import schema
 from edgetrack.cli.track import track
 from edgetrack.cli.train import train
+from edgetrack.cli.verbosity import with_verbosity
 from edgetrack.cli.verify import verify
 from edgetrack.errors import EdgetrackError
 
@@ -109,24 +110,24 @@ def _options(
     """Exit codes: 0 ok, 1 a check failed, 2 usage, 3 a backend or extra is missing, 4 the device is not available."""
 
 
-app.command(cls=ExportCommand)(export)
-app.command()(track)
-app.command()(bench)
-app.command("eval")(evaluate)
-app.command()(compare)
-app.command()(check)
-app.command()(ablate)
-app.command()(report)
+app.command(cls=ExportCommand)(with_verbosity(export))
+app.command()(with_verbosity(track))
+app.command()(with_verbosity(bench))
+app.command("eval")(with_verbosity(evaluate))
+app.command()(with_verbosity(compare))
+app.command()(with_verbosity(check))
+app.command()(with_verbosity(ablate))
+app.command()(with_verbosity(report))
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(recipe.app, name="recipe")
-app.command()(train)
-app.command()(verify)
-app.command()(inspect)
-app.command("list")(list_bundles)
-app.command()(schema)
-app.command()(pack)
-app.command()(unpack)
-app.command()(doctor)
+app.command()(with_verbosity(train))
+app.command()(with_verbosity(verify))
+app.command()(with_verbosity(inspect))
+app.command("list")(with_verbosity(list_bundles))
+app.command()(with_verbosity(schema))
+app.command()(with_verbosity(pack))
+app.command()(with_verbosity(unpack))
+app.command()(with_verbosity(doctor))
 
 
 def main() -> None:

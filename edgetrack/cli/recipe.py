@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgetrack.cli.options import OverwriteOption
+from edgetrack.cli.verbosity import with_verbosity
 
 app = typer.Typer(help="Make recipes for trackers that are given as ONNX files.", no_args_is_help=True)
 
@@ -18,6 +19,7 @@ def recipes() -> None:
 
 
 @app.command()
+@with_verbosity
 def new(
     onnx: Annotated[list[Path], typer.Option("--onnx", help="ONNX file of the tracker. Repeat it for every file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File of the recipe, which must end in .toml.")],
