@@ -43,6 +43,8 @@ def verify(
         console = stdout()
         console.print(f"{found.bundle} ({found.weights} weights)")
         table(found).show(console)
+        if found.note:
+            console.print(found.note)
         console.print(f"{counted(found.files, 'file')} sound; {_verdict(found)}")
     if not found.ok:
         raise typer.Exit(1)

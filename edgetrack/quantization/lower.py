@@ -28,7 +28,17 @@ from edgetrack.resources import require_extra, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import hint_for, load
 from edgetrack.runtime.trackers.base import operators_of
-from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE, Comparison, compare, read_golden, run_graph
+from edgetrack.runtime.verify import (
+    GOLDEN_FILE,
+    PARITY_FILE,
+    Comparison,
+    arithmetic_of,
+    compare,
+    compare_boxes,
+    decoded_box,
+    read_golden,
+    run_graph,
+)
 
 if TYPE_CHECKING:
     from edgetrack.export.parity import ParityReport
@@ -88,7 +98,8 @@ class LoweringRequest:
 class LoweredProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`parity.json` of a lowered bundle: its graphs against the FP32 ones on the same inputs; FP32's own proof.
 
-    `proven`, `not_run` as in the FP32 report; `allowed` is what `verify` grants another machine.
+    `proven`, `not_run` as in the FP32 report; `allowed` is what `verify` grants another machine. `arithmetic` computed
+    the recorded outputs; `boxes` says for each sample whether this precision left its decoded box where FP32 has it.
     """
 
     schema: int = 1
@@ -97,6 +108,8 @@ class LoweredProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allowed: Tolerance
     comparisons: tuple[Comparison, ...]
     fp32: msgspec.Raw
+    arithmetic: str = ""
+    boxes: dict[str, bool] = {}
 
 
 @dataclass(frozen=True)
@@ -251,6 +264,7 @@ class _BundleLowering:
         from edgetrack.export.parity import ParityReport, proof_of
 
         golden = read_golden(source)
+        fp32, arithmetic, boxes = dict(golden), "", {}
         comparisons: list[Comparison] = []
         for info in manifest.graphs:
             if self.work.target.proof == TRACE:
@@ -258,6 +272,9 @@ class _BundleLowering:
                 comparisons += self.work.exporter.compare_weights(folder, info, manifest.precision)
             else:
                 comparisons += self._compare(manifest, info, folder, golden)
+        if self.work.target.proof != TRACE:
+            arithmetic = arithmetic_of(proof_target(manifest.target).name)
+            boxes = {sample: _same_box(manifest, sample, golden, fp32) for sample in _samples_of(golden, "step")}
         proven, not_run = proof_of(self.work.target)
         report = ParityReport(reference="FP32", proven=proven, not_run=not_run, comparisons=tuple(comparisons))
         report.require()
@@ -267,6 +284,8 @@ class _BundleLowering:
             fp32=msgspec.Raw(source.path(PARITY_FILE).read_bytes()),
             proven=proven,
             not_run=not_run,
+            arithmetic=arithmetic,
+            boxes=boxes,
         )
         write_npz(folder / GOLDEN_FILE, golden)
         (folder / PARITY_FILE).write_bytes(encode_json(proof, indent=1) + b"\n")
@@ -281,7 +300,7 @@ class _BundleLowering:
         graph = backend_of(proof_target(manifest.target).name)(info, folder / info.file, options)
         comparisons = []
         try:
-            for sample in sorted({key.split("/")[0] for key in golden if key.split("/")[1] == info.name}):
+            for sample in _samples_of(golden, info.name):
                 prefix = f"{sample}/{info.name}"
                 found = run_graph(graph, {t.name: golden[f"{prefix}/in/{t.name}"] for t in info.inputs})
                 for name, value in found.items():
@@ -291,3 +310,18 @@ class _BundleLowering:
         finally:
             graph.close()
         return comparisons
+
+
+def _samples_of(golden: Mapping[str, Array], graph: str) -> list[str]:
+    """The samples that a golden record has of a graph."""
+    return sorted({key.split("/")[0] for key in golden if key.split("/")[1] == graph})
+
+
+def _same_box(manifest: Manifest, sample: str, lowered: Mapping[str, Array], fp32: Mapping[str, Array]) -> bool:
+    """Whether a sample's outputs stand for the same box in both records."""
+    start = f"{sample}/step/out/"
+    ours, theirs = (
+        decoded_box(manifest, {key.removeprefix(start): value for key, value in one.items() if key.startswith(start)})
+        for one in (lowered, fp32)
+    )
+    return ours is not None and theirs is not None and compare_boxes("", ours, theirs).ok

@@ -1,11 +1,15 @@
 """`verify`: prove a bundle again, anywhere, with numpy and its backend alone; and what it compares and reports.
 
 The comparison of two tensors is the one of every export's proof. A compiled bundle's layers lie in `layers.json`.
+
+A bundle of a lower precision has its own outputs on record. The same arithmetic (backend, instructions, device) has to
+give them again; another one rounds elsewhere, so there the boxes that the outputs stand for decide.
 """
 
 from __future__ import annotations
 
 import math
+import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,17 +17,25 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from edgetrack.arrays import Array
+from edgetrack.arrays import Array, all_finite
+from edgetrack.box import Box
 from edgetrack.bundle import Bundle, read_json, read_npz
-from edgetrack.bundle.manifest import TensorInfo
-from edgetrack.capabilities import backend_of
-from edgetrack.errors import BundleError
+from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo
+from edgetrack.capabilities import backend_of, find_target
+from edgetrack.errors import BackendMissingError, BundleError
 from edgetrack.io import encode_json
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, StructureFinding
-from edgetrack.runtime.trackers.base import operators_of
+from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, StructureFinding, allocate
+from edgetrack.runtime.prompt import prepare_text
+from edgetrack.runtime.trackers.base import find_procedure, operators_of
+from edgetrack.system.machine import cpu_flags
 
 GOLDEN_FILE, PARITY_FILE, LAYERS_FILE = "golden.npz", "parity.json", "layers.json"
 _LARGEST_ITEM, _LARGEST_HEADER, _MOST_SAMPLES = 8, 4096, 64
+SAME_PEAK = 0.02
+"""What the same arithmetic may differ by, of an output's largest magnitude: threads add up in another order, and a sum
+beside a rounding edge falls to the other side. SMAT in INT8 moves by 0.0024 of it."""
+SAME_BOX = 0.05
+"""What other arithmetic may move an edge of a box by, as a share of the root of its area."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,7 +104,8 @@ def run_graph(graph: CompiledGraph, inputs: Mapping[str, Array]) -> dict[str, Ar
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What `verify` found: every graph compared with the recorded outputs; damaged files raise before that.
 
-    `verified` is `outputs`, or `structure` where nothing here runs the bundle: `findings` are then all there is.
+    `verified` is `outputs`, or `structure` where nothing here runs the bundle: `findings` are then all there is. `note`
+    says what the outputs were recorded on where that is other arithmetic than here, and what decided.
     """
 
     schema: int = 1
@@ -103,6 +116,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Comparison, ...]
     verified: str = "outputs"
     findings: tuple[StructureFinding, ...] = ()
+    note: str = ""
 
 
 class _Limits(msgspec.Struct, frozen=True):
@@ -114,16 +128,80 @@ class _Limits(msgspec.Struct, frozen=True):
 class _Proof(msgspec.Struct, frozen=True):
     comparisons: tuple[_Limits, ...]
     allowed: _Limits | None = None
+    arithmetic: str = ""
+    boxes: dict[str, bool] = {}
+
+    def limits(self, here: str) -> _Limits:
+        """What may differ on the arithmetic `here`."""
+        found = self.allowed or self.comparisons[0]
+        if self.arithmetic == here:
+            return msgspec.structs.replace(found, peak=min(found.peak, SAME_PEAK))
+        return found
 
 
-def _tolerance(bundle: Bundle) -> _Limits:
+def arithmetic_of(target: str, device: str = "cpu") -> str:
+    """What decides how a lower precision rounds here: backend and version, processor's kind and flags, device."""
+    versions = " ".join(f"{name} {version}" for name, version in find_target(target).versions().items())
+    return f"{versions or target} on {device}, {platform.machine()} {' '.join(cpu_flags())}".strip()
+
+
+class _RecordedGraph(CompiledGraph):
+    """No file: whatever is written into its outputs is what it computes."""
+
+    def __init__(self, info: GraphInfo) -> None:
+        self.info, self.inputs, self.outputs = info, allocate(info.inputs), allocate(info.outputs)
+        self._closed = False
+
+    def _open(self, path: object, options: object) -> None:
+        """There is no file."""
+
+    def _infer(self) -> None:
+        """The outputs stay."""
+
+    def _close(self) -> None:
+        """There is nothing to release."""
+
+
+def decoded_box(manifest: Manifest, outputs: Mapping[str, Array]) -> Box | None:
+    """The box that outputs of `step` stand for where the target was 100 x 100 pixels in the middle of a large frame.
+
+    Args:
+        manifest: of the bundle.
+        outputs: of `step`, by name.
+
+    Returns:
+        x, y, w, h in pixels; None where the tracker's procedure decodes no single `step`, or what it needs besides is
+        not installed.
+    """
+    graphs = {info.name: _RecordedGraph(info) for info in manifest.graphs}
+    procedure = find_procedure(manifest)(manifest, graphs)
+    frame = np.zeros((2048, 2048, 3 * procedure.modalities), np.uint8)
+    try:
+        prepare_text(procedure)
+        procedure.init(frame, Box(974.0, 974.0, 100.0, 100.0))
+        scale = procedure.fill(frame)
+        for name, value in outputs.items():
+            np.copyto(graphs["step"].outputs[name], value)
+        found = procedure.decode(frame, scale) if all_finite(*procedure.maps) else None
+    except (NotImplementedError, KeyError, BackendMissingError):
+        return None
+    return None if found is None else found.box
+
+
+def compare_boxes(name: str, found: Box, reference: Box) -> Comparison:
+    """Compare two boxes, in pixels: each number within `SAME_BOX` of the root of the reference's area."""
+    allowed = SAME_BOX * math.sqrt(max(0.0, reference.w * reference.h))
+    return compare(name, np.array(found), np.array(reference), atol=allowed, rtol=0.0)
+
+
+def _proof_of(bundle: Bundle) -> _Proof:
     try:
         proof = read_json(bundle.path(PARITY_FILE), _Proof)
     except BundleError as error:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} is not a parity report: {error}") from None
     if not proof.comparisons:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} holds no comparison; export it again")
-    return proof.allowed or proof.comparisons[0]
+    return proof
 
 
 def read_golden(bundle: Bundle) -> dict[str, Array]:
@@ -180,9 +258,11 @@ def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
     if not backend.runs_here():
         return _verify_structure(bundle, backend.check_structure(bundle))
     options = replace(options, operators=operators_of(bundle.manifest))
-    limits = _tolerance(bundle)
+    proof, here = _proof_of(bundle), arithmetic_of(bundle.manifest.target, options.device)
+    limits, elsewhere = proof.limits(here), bool(proof.arithmetic) and proof.arithmetic != here
     golden = _golden(read_golden(bundle))
     checks: list[Comparison] = []
+    decided: list[Comparison] = []
     for info in bundle.manifest.graphs:
         samples = golden.get(info.name, {})
         if not samples:
@@ -197,14 +277,35 @@ def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
                     compare(f"{info.name}/{name} #{sample}", found[name], reference, **msgspec.structs.asdict(limits))
                     for name, reference in sides["out"].items()
                 )
+                if elsewhere and info.name == "step" and proof.boxes.get(sample):
+                    boxes = [decoded_box(bundle.manifest, outputs) for outputs in (found, sides["out"])]
+                    if boxes[0] is not None and boxes[1] is not None:
+                        decided.append(compare_boxes(f"box of {info.name} #{sample}, px", boxes[0], boxes[1]))
         finally:
             graph.close()
+    note = _note(proof.arithmetic, here, checks, decided) if elsewhere else ""
+    checks += decided
     return Verification(
         bundle=bundle.manifest.name,
         weights=bundle.manifest.weights.origin,
         files=len(bundle.manifest.files),
         ok=all(c.ok for c in checks),
         checks=tuple(checks),
+        note=note,
+    )
+
+
+def _note(recorded: str, here: str, checks: list[Comparison], boxes: list[Comparison]) -> str:
+    """What differs, and what decided."""
+    share = max((one.max_abs / one.reference_max for one in checks if one.reference_max), default=0.0)
+    decides = (
+        f"{len(boxes)} decoded boxes decide, which moved by at most {max(one.max_abs for one in boxes):.2g} px"
+        if boxes
+        else "no decoded box can decide: this precision alone moves them all; `compare` on sequences does"
+    )
+    return (
+        f"recorded with {recorded}; run with {here}: other arithmetic rounds elsewhere, outputs differ by up to "
+        f"{share:.2%} of their largest magnitude; {decides}"
     )
 
 

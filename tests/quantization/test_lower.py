@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ from edgetrack.runtime.backends.openvino.backend import shared_core
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import load
-from edgetrack.runtime.verify import verify_bundle
+from edgetrack.runtime.verify import arithmetic_of, verify_bundle
 
 TRACKER = "nanotrack_v2"
 Make = Callable[..., Path]
@@ -100,7 +101,11 @@ def test_a_lowered_bundle_tracks_and_verifies(make: Make, exported: Make, target
     bundle = make(target, precision)
     assert np.isfinite(tracked(bundle)).all()
     with open_bundle(bundle) as opened, open_bundle(exported(target, tracker=TRACKER)) as full:
-        assert verify_bundle(opened, BackendOptions()).ok
+        verified = verify_bundle(opened, BackendOptions())
+        assert (verified.ok, verified.note) == (True, "")
+        proof = json.loads(opened.path("parity.json").read_bytes())
+        assert proof["arithmetic"] == arithmetic_of(target)
+        assert set(proof["boxes"]) == {"0", "3", "6"}
         manifest = opened.manifest
         assert (manifest.precision, manifest.name) == (precision, "lowered")
         assert manifest.calibration is not None

@@ -19,11 +19,11 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from edgetrack.bundle import Bundle, open_bundle, read_npz, write_npz
+from edgetrack.bundle import Bundle, BundleWriter, open_bundle, read_npz, write_npz
 from edgetrack.errors import BundleError, BundleIntegrityError
 from edgetrack.runtime.backends.base import BackendOptions
-from edgetrack.runtime.verify import compare, verify_bundle
-from tests.builders import TARGETS
+from edgetrack.runtime.verify import Verification, arithmetic_of, compare, verify_bundle
+from tests.builders import CONSTANT, FEATURES, MAPS, TARGETS, scripted_manifest
 
 
 @pytest.fixture
@@ -239,3 +239,61 @@ def test_bytes_do_not_wrap_around() -> None:
 def test_empty_tensors_agree() -> None:
     c = compare("t", np.zeros((0, 3)), np.zeros((0, 3)), atol=0, rtol=0)
     assert (c.ok, c.mean_abs, c.q999_abs) == (True, 0, 0)
+
+
+HERE = arithmetic_of("fake")
+
+
+@pytest.fixture
+def lowered(tmp_path: Path) -> Callable[..., Verification]:
+    """lowered(HERE, score=0.3) -> the verification of an INT8 bundle that gave a score of 0.3 when it was recorded."""
+
+    def verified(arithmetic: str, stable: bool = True, **recorded: float) -> Verification:
+        manifest = scripted_manifest(precision="int8")
+        golden = {"0/template/out/template_features": np.ones(FEATURES.shape, np.float32)}
+        for graph in manifest.graphs:
+            for info in graph.inputs:
+                golden[f"0/{graph.name}/in/{info.name}"] = np.zeros(info.shape, info.dtype)
+        for info in MAPS:
+            value = recorded.get(info.name, CONSTANT[info.name])
+            golden[f"0/step/out/{info.name}"] = np.full(info.shape, value, np.float32)
+        proof = {"comparisons": [], "allowed": {"atol": 1e-3, "rtol": 0.0, "peak": 0.6}, "arithmetic": arithmetic}
+        with BundleWriter(tmp_path / "lowered") as writer:
+            for graph in manifest.graphs:
+                rules = {info.name: CONSTANT[info.name] for info in graph.outputs}
+                (writer.folder / graph.file).write_text(json.dumps(rules))
+            write_npz(writer.folder / "golden.npz", golden)
+            filler = {"atol": 0.0, "rtol": 0.0}
+            text = json.dumps({**proof, "comparisons": [filler], "boxes": {"0": stable}})
+            (writer.folder / "parity.json").write_text(text)
+            writer.commit(manifest)
+        with open_bundle(tmp_path / "lowered") as bundle:
+            return verify_bundle(bundle, BackendOptions())
+
+    return verified
+
+
+def test_the_same_arithmetic_has_to_give_a_lowered_bundles_outputs_again(lowered: Callable[..., Verification]) -> None:
+    found = lowered(HERE, score=0.3)
+    assert (found.ok, found.note) == (False, "")
+    assert [check.name for check in found.checks if not check.ok] == ["step/score #0"]
+
+
+def test_elsewhere_the_box_decides_not_the_width_of_the_bound(lowered: Callable[..., Verification]) -> None:
+    found = lowered("another", score=0.4)
+    assert (found.ok, found.checks[-1].name, found.checks[-1].max_abs) == (True, "box of step #0, px", 0.0)
+    assert "recorded with another; run with fake" in found.note
+    assert "differ by up to 25.00% of their largest magnitude; 1 decoded boxes decide" in found.note
+
+
+def test_elsewhere_a_box_that_moved_fails_within_the_widest_bound(lowered: Callable[..., Verification]) -> None:
+    found = lowered("another", size=0.35)
+    assert [check.name for check in found.checks if not check.ok] == ["box of step #0, px"]
+    # The map moves by 0.1 of a crop of 400 px: half of that on each side of the centre, all of it in width.
+    assert found.checks[-1].max_abs == pytest.approx(40.0)
+
+
+def test_a_box_that_the_precision_alone_moves_decides_nothing(lowered: Callable[..., Verification]) -> None:
+    found = lowered("another", stable=False, size=0.35)
+    assert (found.ok, len(found.checks)) == (True, 4)
+    assert "no decoded box can decide" in found.note
