@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,19 +26,23 @@ from edgetrack.media import (
     draw_attention,
     open_source,
 )
+from edgetrack.media.ahead import ReadAhead, Taken
 from edgetrack.media.writers import MAX_FPS
-from edgetrack.presentation.sanitize import printable
+from edgetrack.presentation.sanitize import hide_passwords, printable
 from edgetrack.presentation.table import counted
 from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentences, summarize
 from edgetrack.runtime.frames import PairedSource
 from edgetrack.runtime.prompt import parse_text
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.base import AttentionMap
+from edgetrack.system.signals import StopSignals
 
-FrameWrapper = Callable[[Iterable[Frame], "int | None"], Iterable[Frame]]
+FrameWrapper = Callable[[Iterable[Taken[Frame]], "int | None"], Iterable[Taken[Frame]]]
 """Shows how far the frames are, of which there will be so many (None: unknown)."""
 WINDOW = "edgetrack"
 ESCAPE = 27
+_KEPT = 1_000_000
+"""So many updates the median is of, the newest: a live run may go on for weeks."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class TrackRequest:
     """What to track and where the results go; see `edgetrack track --help`.
 
     `aux` is the source of second images, `text` the description of the target, as it was typed, `reading` how frames
-    are read; `attention` lays the tracker's maps of attention over the pictures.
+    are read; `attention` lays the tracker's maps of attention over the pictures. `latest` keeps the newest frame alone
+    (None: of a live source), `show_age` writes a live frame's age on the pictures.
     """
 
     bundle: str
@@ -65,6 +71,40 @@ class TrackRequest:
     text: tuple[str, ...] = ()
     attention: bool = False
     reading: ReadOptions = field(default_factory=ReadOptions)
+    latest: bool | None = None
+    show_age: bool = False
+
+
+@dataclass
+class LiveFigures:
+    """What became of a live source's frames.
+
+    Attributes:
+        latest: whether the newest frame alone was kept.
+        dropped: frames from the first tracked one to the last that were not tracked, a newer one being there.
+        breaks: how often the source broke and came back.
+        age_ms: of each frame at its box, from when it was decoded.
+    """
+
+    latest: bool
+    dropped: int = 0
+    breaks: int = 0
+    age_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        ages = dict(zip(("p50", "p95", "max"), self._ages(), strict=False))
+        return {"latest": self.latest, "dropped": self.dropped, "breaks": self.breaks, "age_ms": ages}
+
+    def text(self) -> str:
+        """One line."""
+        ages = self._ages()
+        old = f"; age at the box {ages[0]:.1f} ms median, p95 {ages[1]:.1f}, max {ages[2]:.1f}" if ages else ""
+        kept = "the newest frame" if self.latest else "every frame"
+        return f"live, {kept}: {counted(self.dropped, 'frame')} dropped, {counted(self.breaks, 'break')}{old}"
+
+    def _ages(self) -> list[float]:
+        return [float(value) for value in np.quantile(self.age_ms, (0.5, 0.95, 1.0))] if self.age_ms else []
 
 
 @dataclass
@@ -78,6 +118,8 @@ class TrackSummary:
         phrases: the description of the target, by attribute.
         skipped: numbers of the frames that could not be read; their box is that of the frame before.
         notes: what the user should know of source and video, a sentence each.
+        live: of a live source.
+        signal: number of the signal that ended it, or None.
     """
 
     bundle: str
@@ -85,12 +127,14 @@ class TrackSummary:
     source: str
     frames: int = 0
     lost: int = 0
-    track_ms: list[float] = field(default_factory=list)
+    track_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     overlaps: list[float] = field(default_factory=list)
     diagnostics: DiagnosticLog = field(default_factory=dict)
     phrases: dict[str, str] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    live: LiveFigures | None = None
+    signal: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: track_ms is the median time of an update."""
@@ -103,6 +147,7 @@ class TrackSummary:
             "lost": self.lost,
             "track_ms": median(self.track_ms) if self.track_ms else None,
             "mean_iou": sum(self.overlaps) / len(self.overlaps) if self.overlaps else None,
+            **({"live": self.live.as_dict()} if self.live else {}),
             **({"text": self.phrases} if self.phrases else {}),
             **({"diagnostics": diagnostics} if diagnostics else {}),
             **({"skipped": sorted(self.skipped)} if self.skipped else {}),
@@ -128,20 +173,23 @@ class TrackSummary:
             shown = ", ".join(map(str, numbers[:10])) + (" ..." if len(numbers) > 10 else "")
             first = printable(self.skipped[numbers[0]])
             notes.append(f"note: unreadable frames skipped: {shown} ({len(numbers)} in all; the first: {first})")
-        return "\n".join(["; ".join(parts), *gates, *notes])
+        live = [self.live.text()] if self.live else []
+        return "\n".join(["; ".join(parts), *live, *gates, *notes])
 
 
 def follow(
     job: TrackRequest,
     *,
     on_record: Callable[[BoxRecord], None] = lambda record: None,
+    on_event: Callable[[str], None] = lambda event: None,
     progress: FrameWrapper = lambda frames, total: frames,
 ) -> TrackSummary:
-    """Track; what was written before an error stays.
+    """Track; what was written before an error, a Ctrl-C or a SIGTERM stays.
 
     Args:
         job: what to do.
         on_record: called with every frame's result.
+        on_event: called, from another thread, when a live source breaks and when it is back.
         progress: wraps the frames.
 
     Raises:
@@ -150,10 +198,17 @@ def follow(
     """
     if job.attention and job.video is None and not job.show:
         raise UsageError("--attention draws on pictures and none are asked for; add --video FILE.mp4 or --show")
+    signals = StopSignals()
     with ExitStack() as stack:
-        frames = stack.enter_context(open_source(job.source, job.reading))
+        frames = stack.enter_context(_open(job.source, job, on_event))
         if job.aux is not None:
-            frames = stack.enter_context(PairedSource(frames, open_source(job.aux, job.reading)))
+            frames = stack.enter_context(PairedSource(frames, _open(job.aux, job, on_event)))
+        for option, given in (("--latest", job.latest), ("--live", job.show_age)):
+            if given and not frames.live:
+                raise UsageError(f"{option} is for live sources, and the frames of {frames.name} wait; leave it out")
+        # While the bundle is loaded a stream's frames are taken and dropped, or the first would be old ones.
+        latest = frames.live if job.latest is None else job.latest
+        reader = stack.enter_context(ReadAhead.of(frames, latest=latest))
         tracker = stack.enter_context(
             load(
                 job.bundle,
@@ -169,16 +224,21 @@ def follow(
                 f"bundle {tracker.manifest.name} was exported without maps of attention; export it with --set "
                 "attention_maps=true, where its tracker has them"
             )
+        source = hide_passwords(job.source)
         names = tuple(tracker.procedure.looks) if job.attention else ()
         writer = (
-            stack.enter_context(BoxWriter(job.boxes, source=job.source, overwrite=job.overwrite)) if job.boxes else None
+            stack.enter_context(BoxWriter(job.boxes, source=source, overwrite=job.overwrite)) if job.boxes else None
         )
         rate = frames.fps if frames.fps and frames.fps <= MAX_FPS else None
         video = stack.enter_context(VideoWriter(job.video, fps=rate, overwrite=job.overwrite)) if job.video else None
         if job.show or job.select:
             stack.callback(_close_windows)
-        summary = TrackSummary(tracker.manifest.name, tracker.manifest.weights.origin, job.source)
-        for record, frame, truth, attention in _records(job, frames, tracker, summary, progress):
+        summary = TrackSummary(tracker.manifest.name, tracker.manifest.weights.origin, source)
+        summary.live = LiveFigures(latest) if frames.live else None
+        stack.enter_context(signals.watching(reader.stop))
+        first, last = -1, -1
+        for record, frame, truth, attention in _records(job, frames, reader, tracker, summary, progress):
+            first, last = record.frame if first < 0 else first, record.frame
             if writer is not None:
                 writer.write(record)
             on_record(record)
@@ -187,7 +247,12 @@ def follow(
                 panels = [_panel(frame, name, found.get(name)) for name in names] or [frame]
                 if not _picture(job, video, record, panels, truth):
                     break
-        summary.skipped, summary.notes = frames.skipped, list(frames.notes)
+        # The thread may have met bad frames beyond the last that was wanted.
+        summary.skipped = {number: why for number, why in frames.skipped.items() if number <= last}
+        summary.notes, summary.signal = list(frames.notes), signals.number
+        if summary.live is not None:
+            summary.live.dropped = max(0, last + 1 - first - summary.frames)
+            summary.live.breaks = len(frames.breaks_s)
         if video is not None:
             summary.notes += video.notes
             if frames.fps and abs(video.fps - frames.fps) >= 0.0005:
@@ -195,24 +260,41 @@ def follow(
     return summary
 
 
+def _open(spec: str, job: TrackRequest, on_event: Callable[[str], None]) -> FrameSource:
+    source = open_source(spec, job.reading, live=True)
+    source.on_event = on_event
+    return source
+
+
 def _records(
-    job: TrackRequest, frames: FrameSource, tracker: Tracker, summary: TrackSummary, progress: FrameWrapper
+    job: TrackRequest,
+    frames: FrameSource,
+    reader: ReadAhead[Frame],
+    tracker: Tracker,
+    summary: TrackSummary,
+    progress: FrameWrapper,
 ) -> Iterator[tuple[BoxRecord, Frame, Box | None, tuple[AttentionMap, ...]]]:
     truths = frames.ground_truth or []
     total = frames.length if job.frames is None else min(job.frames, frames.length or job.frames)
-    for index, frame in enumerate(progress(frames, total)):
+    for count, taken in enumerate(progress(reader, total)):
+        index, frame = taken.number, taken.frame
         truth = truths[index] if index < len(truths) else None
         attention: tuple[AttentionMap, ...] = ()
-        if index == 0:
+        if count == 0:
             start = _start_box(job, frames, frame[..., :3])
             tracker.init(frame, start)
             summary.phrases = tracker.phrases
-            record = BoxRecord(0, start, None, False, None)
+            record = BoxRecord(index, start, None, False, None)
         elif index in frames.skipped:
             record = BoxRecord(index, record.box, None, True, None)
         else:
             result = tracker.update(frame)
-            record = BoxRecord(index, result.box, result.score, result.lost, result.timing.total, result.diagnostics)
+            age = reader.age_ms(taken) if summary.live is not None else None
+            record = BoxRecord(
+                index, result.box, result.score, result.lost, result.timing.total, result.diagnostics, age
+            )
+            if summary.live is not None and age is not None:
+                summary.live.age_ms.append(age)
             attention = result.attention
             add_frame(summary.diagnostics, result.diagnostics)
             summary.track_ms.append(result.timing.total)
@@ -222,7 +304,7 @@ def _records(
         summary.frames += 1
         # Pictures show the first image.
         yield record, frame[..., :3], truth, attention
-        if job.frames is not None and index + 1 >= job.frames:
+        if job.frames is not None and count + 1 >= job.frames:
             return
 
 
@@ -233,7 +315,7 @@ def _start_box(job: TrackRequest, frames: FrameSource, frame: Frame) -> Box:
         return _select(frame)
     start = frames.ground_truth[0] if frames.ground_truth else None
     if start is None:
-        raise UsageError(f"{job.source} comes without ground truth; give the target with --box x,y,w,h or --select")
+        raise UsageError(f"{frames.name} comes without ground truth; give the target with --box x,y,w,h or --select")
     return start
 
 
@@ -259,7 +341,11 @@ def _picture(
 ) -> bool:
     """Draw on each panel, put them side by side, write, show; False when the window's user wants to stop."""
     fps = 1000 / record.track_ms if record.track_ms else None
-    drawn = [draw(p, record.box, score=record.score, lost=record.lost, fps=fps, ground_truth=truth) for p in panels]
+    age = record.age_ms if job.show_age else None
+    drawn = [
+        draw(p, record.box, score=record.score, lost=record.lost, fps=fps, age_ms=age, ground_truth=truth)
+        for p in panels
+    ]
     image = np.hstack(drawn)
     if video is not None:
         video.write(image)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -13,9 +18,10 @@ import pytest
 from typer.testing import CliRunner
 
 from edgetrack.cli.main import app
-from edgetrack.media import open_source
+from edgetrack.media import FrameSource, open_source
 from edgetrack.media.sources import SyntheticSource
 from tests.builders import scripted_manifest, with_attention, write_scripted
+from tests.media.streams import NetworkCamera
 
 BOX = "40,30,30,20"
 
@@ -142,3 +148,97 @@ def test_attention_says_what_it_lacks(bundle, looking, tmp_path):
     assert code == 2
     assert "export it with --set attention_maps=true" in said
     assert not (tmp_path / "a.mp4").exists()
+
+
+# Live sources, and runs that are ended
+
+
+def test_a_live_stream_is_tracked_through_a_break_and_its_password_is_nowhere(bundle, tmp_path):
+    with NetworkCamera(12, user="me:secret") as camera:
+        words = (camera.address, "--box", BOX, "--every-frame", "--live", "--frames", 20)
+        code, out, said = track(bundle, *words, "-o", tmp_path / "a.json", "--video", tmp_path / "a.avi", "--json")
+        assert code == 0, said
+        shown = camera.address.replace("secret", "***")
+        found = json.loads(out)
+        assert (found["source"], found["frames"]) == (shown, 20)
+        assert (found["live"]["latest"], found["live"]["dropped"], found["live"]["breaks"]) == (False, 0, 1)
+        ages = found["live"]["age_ms"]
+        assert 0 < ages["p50"] <= ages["p95"] <= ages["max"]
+        assert found["notes"][0].startswith(f"{shown} broke 1 time: ")
+        kept = json.loads((tmp_path / "a.json").read_text())
+        assert kept["source"] == shown
+        assert [row["frame"] for row in kept["boxes"]] == list(range(20))
+        assert [row.get("age_ms", 0) > 0 for row in kept["boxes"]] == [False] + [True] * 19
+        assert len(list(open_source(tmp_path / "a.avi"))) == 20
+        lines = said.splitlines()
+        assert lines[0] == f"edgetrack: {shown} broke after 12 frames; it is tried again for 30 s"
+        assert lines[1].startswith(f"edgetrack: {shown} is back after ")
+        code, out, said = track(bundle, camera.address, "--box", BOX, "--reconnect", "0")
+        assert code == 1
+        assert "gave no frame after 12; check that it is still connected" in said
+        assert "secret" not in out + said
+
+
+@pytest.mark.parametrize("option", ["--latest", "--live"])
+def test_what_is_for_live_sources_is_refused_for_files(bundle, option):
+    code, _, said = track(bundle, "synthetic:drift?frames=3", option)
+    assert code == 2
+    assert f"{option} is for live sources, and the frames of synthetic:drift wait; leave it out" in said
+
+
+class Ended(FrameSource):
+    """Frames without an end; once one was tracked, this process is sent a signal."""
+
+    name, length, fps, size = "endless", None, 30.0, (160, 96)
+
+    def __init__(self, number: int, live: bool) -> None:
+        self.number, self.live, self.tracked = number, live, threading.Event()
+
+    def __iter__(self):
+        sent = False
+        for index in itertools.count():
+            if self.tracked.is_set() and not sent:
+                sent = True
+                os.kill(os.getpid(), self.number)
+            yield np.full((96, 160, 3), index % 256, np.uint8)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("live", [False, True])
+def test_ctrl_c_and_sigterm_close_files_whole(bundle, tmp_path, monkeypatch, number, live):
+    source = Ended(number, live)
+    monkeypatch.setattr("edgetrack.tracking.open_source", lambda *_, **__: source)
+    monkeypatch.setattr("edgetrack.tracking.draw", lambda image, *_, **__: source.tracked.set() or image)
+    before = signal.getsignal(number)
+    words = ("--box", BOX, "-o", tmp_path / "a.json", "--video", tmp_path / "a.avi", "--json")
+    code, out, said = track(bundle, "endless", *words)
+    assert signal.getsignal(number) is before
+    if live:  # such a run has no other end
+        assert (code, said) == (0, "")
+        assert json.loads(out)["frames"] > 0
+    else:
+        assert (code, out, said) == (128 + number, "", "edgetrack: interrupted\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.avi", "a.json"]
+    rows = json.loads((tmp_path / "a.json").read_text())["boxes"]
+    assert len(rows) == len(list(open_source(tmp_path / "a.avi"))) > 0
+
+
+def test_a_process_that_is_terminated_leaves_whole_files(bundle, tmp_path):
+    command = [sys.executable, "-m", "edgetrack", "track", bundle, "synthetic:drift?frames=3000&size=160x96"]
+    with subprocess.Popen(
+        [*command, "--video", str(tmp_path / "a.avi")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        first = process.stdout.readline()  # it tracks
+        process.send_signal(signal.SIGTERM)
+        rest, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (143, "edgetrack: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.avi"]
+    assert len(list(open_source(tmp_path / "a.avi"))) == len((first + rest).splitlines())
+
+
+def test_bad_frames_beyond_the_last_one_wanted_are_not_told(bundle, tmp_path):
+    folder = put_images(tmp_path / "seq", [(160, 96)] * 5)
+    (folder / "4.png").write_bytes(b"")
+    code, out, _ = track(bundle, folder, "--box", BOX, "--frames", 3, "--on-bad-frame", "skip", "--json")
+    assert (code, json.loads(out)["frames"], json.loads(out).get("skipped")) == (0, 3, None)
+    assert track(bundle, folder, "--box", BOX, "--frames", 3)[0] == 0

@@ -12,6 +12,7 @@ from edgetrack import box as boxes
 from edgetrack.benchmark.config import SourceNote
 from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError, SourceError, UsageError
+from edgetrack.media.ahead import ReadAhead
 from edgetrack.media.frames import Frame
 from edgetrack.media.sources import FrameSource, open_source
 from edgetrack.runtime.frames import with_stand_in
@@ -57,19 +58,17 @@ def prepare_frames(
     speed is about a camera.
 
     Args:
-        spec: as `open_source` takes it; no live camera.
+        spec: as `open_source` takes it; no live source.
         box: the target in the first frame, or None for the source's ground truth.
         folder: an existing, empty folder.
         keep_frames, keep_mb: see `BenchFrames`.
 
     Raises:
-        UsageError: a live camera, fewer than 3 frames, or no box.
+        UsageError: fewer than 3 frames, or no box.
         InvalidBoxError: the box lies outside the first frame.
-        SourceError: the source cannot be opened.
+        SourceError: the source is live or cannot be opened.
     """
     with open_source(spec) as source:
-        if source.length is None and not Path(spec).expanduser().exists():
-            raise UsageError(f"{spec} is a live camera, which cannot be read twice; record a video and give its file")
         frames = iter(source)
         head = list(islice(frames, _LEAST_FRAMES))
         if len(head) < _LEAST_FRAMES:
@@ -135,6 +134,12 @@ def streamed(spec: str) -> Shots:
             raise SourceError(f"{spec} gave no frames; was it removed during the benchmark?")
 
 
+def _read_ahead(shots: Shots) -> Shots:
+    with ReadAhead(shots, lambda shot: shot[0].nbytes) as reader:
+        for taken in reader:
+            yield taken.frame
+
+
 class FrameFeed:
     """A worker's frames; what a tracker of two images a frame is given as the second is made while they are read.
 
@@ -149,9 +154,10 @@ class FrameFeed:
         self._modalities = modalities
         self._most = keep_frames, keep_mb / modalities
 
-    def from_source(self) -> Shots:
-        """Frames as they are read and decoded."""
-        return ((with_stand_in(frame, self._modalities), first) for frame, first in streamed(self._path))
+    def from_source(self, *, ahead: bool = False) -> Shots:
+        """Frames as they are read and decoded: in the thread that tracks, or ahead of it in one of their own."""
+        shots = ((with_stand_in(frame, self._modalities), first) for frame, first in streamed(self._path))
+        return _read_ahead(shots) if ahead else shots
 
     def from_memory(self) -> Shots:
         """Decoded frames, back and forth."""

@@ -122,6 +122,11 @@ class CandidateMeasurement(Measurement):
         return self.rounds.get("camera", [])
 
     @property
+    def camera_ahead(self) -> list[RoundSamples]:
+        """The rounds that make the camera speed of frames that are read ahead."""
+        return self.rounds.get("camera_ahead", [])
+
+    @property
     def discarded(self) -> int:
         """Warm-up frames of each round, also those that fill a memory of past frames.
 
@@ -240,6 +245,7 @@ def _result(
         model=latency_of(samples.model),
         track=latency_of(samples.track),
         camera=latency_of(samples.camera) if samples.camera else None,
+        camera_ahead=latency_of(samples.camera_ahead) if samples.camera_ahead else None,
     )
     reference = measured.get(candidate.reference or "")
     ratios, intervals = _versus_pytorch(own, None if reference is own else reference)
@@ -259,7 +265,8 @@ def _result(
     speeds = Fps(
         **{
             name: fps(one.p50) if one is not None and one.p50 > 0 else None
-            for name, one in (("model", latencies.model), ("track", latencies.track), ("camera", latencies.camera))
+            for name in ("model", "track", "camera", "camera_ahead")
+            for one in [getattr(latencies, name)]
         }
     )
     wall_s = sum(one.wall_s for one in own.track)
@@ -303,6 +310,7 @@ def _samples(own: CandidateMeasurement) -> SamplesMs:
         crop=[one.crop for one in own.track],
         decode=[one.decode for one in own.track],
         read=[one.read for one in own.camera],
+        camera_ahead=[one.whole for one in own.camera_ahead],
     )
 
 

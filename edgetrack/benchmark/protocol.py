@@ -51,8 +51,8 @@ class Memory(msgspec.Struct, frozen=True, tag="memory"):
 class Measure(msgspec.Struct, frozen=True, tag="run"):
     """Measure once in the way `kind`: `discarded` warm-up frames, then until `seconds` and `frames` are both reached.
 
-    `track` takes frames that are decoded in memory, `camera` reads and decodes each one from the source; the other
-    kinds are the scenario's.
+    `track` takes frames that are decoded in memory, `camera` reads and decodes each one from the source, `camera_ahead`
+    does so in a thread of its own; the other kinds are the scenario's.
     """
 
     kind: str

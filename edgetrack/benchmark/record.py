@@ -26,11 +26,16 @@ from edgetrack.system.timeline import Energy, Timeline
 
 
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):
-    """The three speeds: graphs only; crop, graphs and decode; frame source to box."""
+    """The three speeds: graphs only; crop, graphs and decode; frame source to box.
+
+    `camera` reads, decodes and tracks in turn; `camera_ahead` is from box to box where a thread reads and decodes ahead
+    of the tracker, as `edgetrack track` does. null in records of versions that did not measure it.
+    """
 
     model: Latency
     track: Latency
     camera: Latency | None
+    camera_ahead: Latency | None = None
 
 
 class Fps(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +44,7 @@ class Fps(msgspec.Struct, frozen=True, kw_only=True):
     model: float | None
     track: float | None
     camera: float | None
+    camera_ahead: float | None = None
 
 
 class Waterfall(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +105,7 @@ class RooflineRatio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplesMs(msgspec.Struct, frozen=True, kw_only=True):
-    """Every sample, by round; `read` is the camera frames' share of `camera`."""
+    """Every sample, by round; `read` is the reading's share of `camera`."""
 
     model: Rounds
     track: Rounds
@@ -107,6 +113,7 @@ class SamplesMs(msgspec.Struct, frozen=True, kw_only=True):
     crop: Rounds
     decode: Rounds
     read: Rounds
+    camera_ahead: Rounds = []
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ def bench_table(record: BenchRecord, percentile: int = 99) -> Table:
         Column("track ms", 2),
         Column(f"track p{percentile}", 2),
         Column("camera ms", 2, drop=3),
+        Column("ahead ms", 2, drop=9),
         Column("track fps", 1, drop=4),
         Column("x PyTorch"),
         Column("x paper", 2, drop=8),
@@ -40,6 +41,7 @@ def bench_table(record: BenchRecord, percentile: int = 99) -> Table:
             one.latency_ms.track.p50,
             at(one.latency_ms.track),
             one.latency_ms.camera.p50 if one.latency_ms.camera else None,
+            one.latency_ms.camera_ahead.p50 if one.latency_ms.camera_ahead else None,
             one.fps.track,
             _versus_pytorch(one),
             one.vs_paper.ratio,
@@ -68,8 +70,9 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
         f"{settings.rounds} {rounds}{'' if record.complete else ', NOT COMPLETE'}"
     )
     yield (
-        "model = graphs; track = crop + graphs + decode; camera = source to box; medians. x PyTorch: track, with its "
-        "95 % interval. vs roofline: model time over this machine's measured limit, 1 is perfect"
+        "model = graphs; track = crop + graphs + decode; camera = source to box; ahead = box to box, read and decoded "
+        "ahead in a thread; medians. x PyTorch: track, with its 95 % interval. vs roofline: model time over this "
+        "machine's measured limit, 1 is perfect"
     )
     papers = dict.fromkeys((r.tracker, r.vs_paper.fps, r.vs_paper.cpu or r.vs_paper.gpu) for r in record.results)
     for name, fps, processor in papers:

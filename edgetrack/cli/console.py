@@ -79,13 +79,13 @@ def stages(title: str) -> Iterator[Callable[[str], None]]:
         yield lambda stage: progress(f"{title}: {stage}", 0, 0)
 
 
-def progress_bar(title: str) -> Callable[[Iterable[T], int | None], Iterable[T]]:
-    """Show on stderr how far an iteration has come."""
+def progress_bar(title: str | Callable[[], str]) -> Callable[[Iterable[T], int | None], Iterable[T]]:
+    """Show on stderr how far an iteration has come, under a title, which may change."""
 
     def wrap(items: Iterable[T], total: int | None) -> Iterable[T]:
         with shown_progress(stderr()) as progress:
             for number, item in enumerate(items, 1):
-                progress(title, number, total or 0)
+                progress(title if isinstance(title, str) else title(), number, total or 0)
                 yield item
 
     return wrap

@@ -44,8 +44,8 @@ class Verbs(TyperGroup):
             sys.stdout.flush()  # a full disk shows here at the latest
         except EdgetrackError as error:
             _end(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _end("interrupted", INTERRUPTED)
+        except KeyboardInterrupt as interrupt:  # with the number of the signal, where it was another
+            _end("interrupted", 128 + interrupt.args[0] if interrupt.args else INTERRUPTED)
         except BrokenPipeError:
             # The reader of our output has gone: writing more, also at exit, would only raise again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

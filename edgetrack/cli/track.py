@@ -37,7 +37,11 @@ class Exif(str, Enum):
 def track(
     bundle: BundleArgument,
     source: Annotated[
-        str, typer.Argument(help="A video, a folder of images, a glob, a camera's number, or synthetic:NAME.")
+        str,
+        typer.Argument(
+            help="A video, a folder of images, a glob, synthetic:NAME, or a live source: a camera's number, "
+            "/dev/videoN, rtsp://, http://, udp://, gst:PIPELINE, csi:N or libcamera:N, see docs/live.md."
+        ),
     ],
     aux: Annotated[
         str | None,
@@ -89,6 +93,25 @@ def track(
             "--range", help="Values of 16-bit and float images that become 0 and 255: LOW:HIGH, or percentile."
         ),
     ] = None,
+    latest: Annotated[
+        bool | None,
+        typer.Option(
+            "--latest/--every-frame",
+            help="Of a live source, track the newest frame and drop those that were missed, or let every frame wait. "
+            "Default: the newest of a live source, every frame of a file.",
+        ),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Show how old each frame of a live source is when its box is there.")
+    ] = False,
+    reconnect: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Open a live source that broke again and again for this long. 0: never."),
+    ] = "30s",
+    source_timeout: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Longest wait for a live source's connection and for each of its frames."),
+    ] = "10s",
     frames: FramesOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -97,6 +120,7 @@ def track(
     from edgetrack.box import Box
     from edgetrack.cli.console import print_json, print_text, progress_bar
     from edgetrack.errors import UsageError
+    from edgetrack.io import parse_duration
     from edgetrack.media import BoxRecord, ReadOptions
     from edgetrack.media.frames import parse_range
     from edgetrack.tracking import TrackRequest, follow
@@ -125,15 +149,32 @@ def track(
             exif=exif.value,
             value_range=None if value_range is None else parse_range(value_range),
             ground_truth=box is None,
+            timeout_s=parse_duration(source_timeout, "--source-timeout"),
+            reconnect_s=parse_duration(reconnect, "--reconnect", zero_allowed=True),
         ),
+        latest=latest,
+        show_age=live,
     )
     print_boxes = output is None and not as_json
+    newest: BoxRecord | None = None
 
-    def print_box(record: BoxRecord) -> None:
+    def take(record: BoxRecord) -> None:
+        nonlocal newest
+        newest = record
         if print_boxes:
             typer.echo(",".join(f"{value:.4f}" for value in record.box))
 
-    summary = follow(job, on_record=print_box, progress=progress_bar("tracking"))
+    def title() -> str:
+        if not live or newest is None or newest.age_ms is None:
+            return "tracking"
+        return f"tracking: frame {newest.frame}, {newest.age_ms:.0f} ms old at its box"
+
+    def say(event: str) -> None:
+        print_text(f"edgetrack: {event}", err=True)
+
+    summary = follow(job, on_record=take, on_event=say, progress=progress_bar(title))
+    if summary.signal is not None and summary.live is None:
+        raise KeyboardInterrupt(summary.signal)
     if as_json:
         print_json({"schema": 1, **summary.as_dict()})
     else:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from urllib.parse import parse_qsl
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +43,44 @@ class ReadOptions:
         value_range: the values of 16-bit and float images that become 0 and 255, or `percentile` for the 1st and 99th
             percentile of each frame; None refuses such images.
         ground_truth: whether ground truth beside the images is read.
+        timeout_s: of a live source: longest wait for its connection and for a frame, where OpenCV can bound it.
+        reconnect_s: of a live source: how long it is opened again and again after it broke; 0: never.
     """
 
     on_bad_frame: Literal["stop", "skip"] = "stop"
     exif: Literal["apply", "ignore"] = "apply"
     value_range: tuple[float, float] | Literal["percentile"] | None = None
     ground_truth: bool = True
+    timeout_s: float = 10.0
+    reconnect_s: float = 30.0
+
+
+def parse_options(query: str, parsers: Mapping[str, Callable[[str], Any]], wrong: str) -> dict[str, Any]:
+    """What follows the `?` of a source: KEY=VALUE&..., each key at most once and among those of `parsers`.
+
+    Raises:
+        SourceError: it is not that, or a parser has raised ValueError; the message is `wrong`.
+    """
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        unknown = next((key for key, _ in pairs if key not in parsers), None)
+        if unknown is not None:
+            raise SourceError(f"{wrong}; {unknown!r} is none of them")
+        if len(dict(pairs)) != len(pairs):
+            raise SourceError(wrong)
+        return {key: parsers[key](value) for key, value in pairs}
+    except ValueError:
+        raise SourceError(wrong) from None
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(width, height) in pixels of `WIDTHxHEIGHT`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    width, height = (int(part) for part in text.lower().split("x"))
+    return width, height
 
 
 def parse_range(text: str) -> tuple[float, float] | Literal["percentile"]:
@@ -72,16 +106,23 @@ class FrameSource(ABC):
     Iterating again starts over, except for a camera, which continues.
 
     Attributes:
-        name: of the video, sequence, scene or camera; for labels and file names.
+        live: whether frames come when they come and are gone when they are not taken, as a camera's.
+        name: of the video, sequence, scene or camera; for labels and file names; without a password.
         length: number of frames, or None where it is not known (a camera).
         fps: frames per second, or None where it is not known (images).
         size: (width, height) of the first frame in pixels, or None where it is not known yet.
     """
 
+    live: bool = False
     name: str
     length: int | None
     fps: float | None
     size: tuple[int, int] | None
+
+    @cached_property
+    def on_event(self) -> Callable[[str], None]:
+        """Is told, in the thread that reads, when a live source breaks and when it is back."""
+        return lambda event: None
 
     @cached_property
     def notes(self) -> list[str]:
@@ -92,6 +133,11 @@ class FrameSource(ABC):
     def skipped(self) -> dict[int, str]:
         """Numbers of the frames that could not be read, each with the reason; the frame before stood in for them."""
         return {}
+
+    @cached_property
+    def breaks_s(self) -> list[float]:
+        """How long each break was in which the source gave no frame and after which it did again, in seconds."""
+        return []
 
     @property
     def ground_truth(self) -> list[Box | None] | None:
@@ -109,6 +155,9 @@ class FrameSource(ABC):
     def deep(self) -> Iterator[Array]:
         """The frames with the channels and the depth in bits that the source has: depth images stay what they are."""
         return iter(self)
+
+    def interrupt(self) -> None:  # noqa: B027
+        """Let the thread that waits for a frame end soon; called from another one, before `close`."""
 
     def close(self) -> None:  # noqa: B027
         """Release files and devices. May be called more than once; most sources hold nothing between frames."""
@@ -165,6 +214,14 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+class _Silence:
+    """How many ask for silence at the moment, in whatever threads, and the level that the last of them restores."""
+
+    lock = threading.Lock()
+    askers = 0
+    level_before = 0
+
+
 @contextmanager
 def quiet_cv2() -> Iterator[None]:
     """Silence OpenCV's log lines inside, and FFmpeg's from its first use on, unless the environment asks for them."""
@@ -174,9 +231,15 @@ def quiet_cv2() -> Iterator[None]:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     # OpenCV 4 has the two functions at the top, OpenCV 5 in a module that OpenCV 4 lacks.
     log: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
-    before = log.getLogLevel()
-    log.setLogLevel(0)
+    with _Silence.lock:
+        if _Silence.askers == 0:
+            _Silence.level_before = log.getLogLevel()
+            log.setLogLevel(0)
+        _Silence.askers += 1
     try:
         yield
     finally:
-        log.setLogLevel(before)
+        with _Silence.lock:
+            _Silence.askers -= 1
+            if _Silence.askers == 0:
+                log.setLogLevel(_Silence.level_before)

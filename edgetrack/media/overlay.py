@@ -23,13 +23,14 @@ def draw(
     score: float | None = None,
     lost: bool = False,
     fps: float | None = None,
+    age_ms: float | None = None,
     ground_truth: Box | None = None,
 ) -> Frame:
     """A copy of the frame with the result on it; the frame itself stays as it is.
 
     The tracker's box is green, or red where the target is lost, with the score above or below it; ground truth is thin
-    and light blue; the frame rate stands in the upper left corner. Lines and letters have a dark edge,
-    to be read on any ground, and grow with the frame.
+    and light blue; the frame rate, and the frame's age at its box, stand in the upper left corner. Lines and letters
+    have a dark edge, to be read on any ground, and grow with the frame.
 
     Args:
         frame: uint8, (height, width, 3), BGR.
@@ -37,6 +38,7 @@ def draw(
         score: the tracker's confidence, shown with two digits.
         lost: whether the tracker has lost the target.
         fps: frames per second.
+        age_ms: milliseconds from frame to box.
         ground_truth: pixels, or None.
     """
     image: Frame = np.array(frame, dtype=np.uint8, order="C")
@@ -52,8 +54,9 @@ def draw(
             _text(image, label, (box.x, _label_height(box, scale)), scale, colour)
     elif label:
         _text(image, label, (8 * scale, image.shape[0] - 8 * scale), scale, colour)
-    if fps is not None:
-        _text(image, f"{fps:.1f} fps", (8 * scale, 0.0), scale, _LIGHT)
+    speed = ([f"{fps:.1f} fps"] if fps is not None else []) + ([f"{age_ms:.0f} ms old"] if age_ms is not None else [])
+    if speed:
+        _text(image, ", ".join(speed), (8 * scale, 0.0), scale, _LIGHT)
     return image
 
 

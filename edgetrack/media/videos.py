@@ -1,10 +1,10 @@
-"""Video files and cameras."""
+"""Video files, and what OpenCV opens for frames."""
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.io import open_regular
 from edgetrack.media.frames import Frame, FrameSource, ReadOptions, check_size, native_name, quiet_cv2
+from edgetrack.presentation.sanitize import hide_passwords
 
 if TYPE_CHECKING:
     import cv2
@@ -29,7 +30,7 @@ _EDITED = frozenset({".mp4", ".m4v", ".mov", ".3gp"})
 """Containers with edit lists, which hide frames that they hold."""
 _LARGEST_INDEX = 64 << 20
 _MOST_SAMPLES = 20_000_000
-_SLACK_FRAMES = 3
+SLACK_FRAMES = 3
 _MOST_BAD = 30
 """So many frames that cannot be read, one after another, are the end."""
 _SLACK_MS = 250.0
@@ -37,7 +38,7 @@ _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"v=0")
 """How files start that make FFmpeg open other files or addresses."""
 
 
-class _Capture:
+class Capture:
     """A cv2.VideoCapture that says why it cannot read, and is closed once."""
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
@@ -59,6 +60,17 @@ class _Capture:
             return None
         return image.astype(np.uint8, copy=False) if good and image is not None else None
 
+    @property
+    def backend(self) -> str:
+        """What OpenCV reads it by, such as FFMPEG."""
+        return str(self._capture.getBackendName())
+
+    def choose(self, prop: int, value: float) -> float | None:
+        """Ask for a value of a property; what it is then, None where that is unknown."""
+        with quiet_cv2():
+            self._capture.set(prop, value)
+        return self.number(prop)
+
     def frame_size(self) -> tuple[int, int] | None:
         """(width, height) in pixels as stated; None where it is unknown."""
         import cv2
@@ -70,22 +82,29 @@ class _Capture:
         self._capture.release()
 
 
-def _open_capture(what: str | int, advice: str) -> _Capture:
+def open_capture(what: str | int, advice: str, api: int, parameters: Sequence[int] = ()) -> Capture:
+    """Let OpenCV open a name or the camera of that index.
+
+    Args:
+        what: the name or the index.
+        advice: what the user reads where it cannot be opened.
+        api: of `cv2.VideoCaptureAPIs`.
+        parameters: property, value, property, value, ...
+
+    Raises:
+        SourceError: it cannot.
+    """
     import cv2
 
-    api = cv2.CAP_ANY
-    if isinstance(what, str) and cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends():
-        # Others take a name with digits or % for a numbered series of images.
-        api = cv2.CAP_FFMPEG
     try:
         with quiet_cv2():
-            capture = cv2.VideoCapture(what, api)
+            capture = cv2.VideoCapture(what, api, list(parameters))
     except cv2.error as error:
-        raise SourceError(f"{advice} (OpenCV says: {error.err})") from error
+        raise SourceError(f"{advice} (OpenCV says: {hide_passwords(error.err)})") from error
     if not capture.isOpened():
         capture.release()
         raise SourceError(advice)
-    return _Capture(capture)
+    return Capture(capture)
 
 
 class VideoSource(FrameSource):
@@ -120,13 +139,17 @@ class VideoSource(FrameSource):
         if start.lstrip(b"\xef\xbb\xbf \r\n").startswith(_PLAYLISTS):
             raise SourceError(f"{self._path} is a playlist, not a video; give the video that it names")
 
-    def _open(self) -> _Capture:
+    def _open(self) -> Capture:
+        import cv2
+
         advice = (
             f"video {self._path} cannot be opened: it is damaged, cut short or of a kind this OpenCV cannot decode; "
             f"check it with `ffprobe`, or convert it with `ffmpeg -i INPUT -c:v mpeg4 output.mp4`"
         )
+        # Others take a name with digits or % for a numbered series of images.
+        has_ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
         with native_name(self._path.resolve()) as name:
-            return _open_capture(name, advice)
+            return open_capture(name, advice, cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
 
     def __iter__(self) -> Iterator[Frame]:
         import cv2
@@ -149,14 +172,14 @@ class VideoSource(FrameSource):
     def _ended_early(self, done: int, shown_ms: float) -> bool:
         if done == 0:
             return True
-        if self.length is None or done >= self.length - _SLACK_FRAMES:
+        if self.length is None or done >= self.length - SLACK_FRAMES:
             return False
         if self._path.suffix.lower() in _COUNTED or self.fps is None:
             return True
         return shown_ms + 1000 / self.fps < 1000 * self.length / self.fps - _SLACK_MS
 
 
-def _until_the_end(source: FrameSource, capture: _Capture, has_more: Callable[[], bool]) -> Iterator[Frame]:
+def _until_the_end(source: FrameSource, capture: Capture, has_more: Callable[[], bool]) -> Iterator[Frame]:
     """Frames; where one cannot be read although there are more, that before it, noted as skipped.
 
     At the end nothing stands in: as many as `_MOST_BAD` frames without a readable one after them are not reported.
@@ -250,31 +273,3 @@ def _sample_times(tables: bytes) -> npt.NDArray[np.int64]:
             raise ValueError("offsets do not fit the samples")
         times += np.repeat(shifts, counts)
     return times
-
-
-class CameraSource(FrameSource):
-    """A camera; it stays open until `close`."""
-
-    def __init__(self, index: int, options: ReadOptions) -> None:
-        import cv2
-
-        self._skips = options.on_bad_frame == "skip"
-        self.name = f"camera:{index}"
-        self.length = None
-        self._capture = _open_capture(
-            index,
-            f"camera {index} cannot be opened; expected the index of a camera that is connected and free: `ls "
-            "/dev/video*` lists them; for a folder or file of that name write ./NAME",
-        )
-        self.fps = self._capture.number(cv2.CAP_PROP_FPS)
-        self.size = self._capture.frame_size()
-
-    def __iter__(self) -> Iterator[Frame]:
-        done = 0
-        for image in _until_the_end(self, self._capture, lambda: self._skips):
-            done += 1
-            yield image
-        raise SourceInterruptedError(f"{self.name} gave no frame after {done}; check that it is still connected")
-
-    def close(self) -> None:
-        self._capture.close()

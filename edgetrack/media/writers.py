@@ -39,6 +39,7 @@ class BoxRecord:
         lost: whether the tracker says that it has lost the target.
         track_ms: time from frame to box in milliseconds, or None where it was not taken.
         diagnostics: what the tracker mixed, mixture -> part -> share; empty for most.
+        age_ms: milliseconds from when the frame was there, decoded, to its box; None for frames that are not live.
     """
 
     frame: int
@@ -47,6 +48,7 @@ class BoxRecord:
     lost: bool
     track_ms: float | None
     diagnostics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    age_ms: float | None = None
 
 
 class BoxWriter:
@@ -58,7 +60,7 @@ class BoxWriter:
     nothing. A killed process leaves the `.partial` file, a full disk what fitted on it.
 
     JSON: `{"schema": 1, "source": ..., "boxes": [{"frame", "box": [x, y, w, h], "score", "lost", "track_ms"}]}`, and
-    `"diagnostics": {mixture: {part: share}}` in a row that has any; the other formats leave them out.
+    `"diagnostics": {mixture: {part: share}}` and `"age_ms"` in a row that has them; the other formats leave them out.
     Numbers that are not finite are null in JSON, empty in CSV and `nan` in text.
     """
 
@@ -162,6 +164,8 @@ def _json_row(record: BoxRecord) -> str:
         "lost": bool(record.lost),
         "track_ms": _finite(record.track_ms, 4),
     }
+    if record.age_ms is not None:
+        row["age_ms"] = _finite(record.age_ms, 4)
     if record.diagnostics:
         row["diagnostics"] = {
             name: {part: _finite(share, 6) for part, share in parts.items()}

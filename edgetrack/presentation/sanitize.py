@@ -18,6 +18,14 @@ _MENTION = re.compile(r"(?<![\w.])@(?=\w)")
 """GitHub looks for `@name` in the finished text, where a backslash is gone; a comment parts the two."""
 _MARKDOWN = {ord(c): f"\\{c}" for c in "\\`*_[]|~#"} | {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
 
+_USER = re.compile(r"(://[^/@\s:]*:)[^\s\"']*(?=@)")
+_SECRET = re.compile(r"""(?i)([\w-]*(?:pass|pwd|pw|secret|token|key|auth|sig)[\w-]*=)("[^"]*"|'[^']*'|[^&\s"']+)""")
+
+
+def hide_passwords(text: str) -> str:
+    """An address or a pipeline with `***` for the password before its `@` and for values of keys like `password=`."""
+    return _SECRET.sub(r"\1***", _USER.sub(r"\1***", text))
+
 
 def printable(text: str, longest: int | None = None) -> str:
     """One line of text without what would steer a terminal or turn the direction of writing.

@@ -353,7 +353,7 @@ def _check_result(result: BenchResult, where: str) -> None:
     if not any(samples["track"]) or not all(samples["track"]):
         raise EdgetrackError(f"{where} has no samples of track in some round; measure it again with `edgetrack bench`")
     latency = result.latency_ms
-    for speed in (latency.model, latency.track, latency.camera):
+    for speed in (latency.model, latency.track, latency.camera, latency.camera_ahead):
         if speed is not None:
             figures = (speed.p50, speed.p90, speed.p95, speed.p99, speed.min, speed.max, *(speed.interval or ()))
             _within(figures, 0, None, "a latency", where)

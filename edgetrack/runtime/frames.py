@@ -146,6 +146,7 @@ class PairedSource(FrameSource):
             )
         self._colour, self._aux, self._depth = colour, aux, depth
         self.name, self.length, self.fps, self.size = colour.name, colour.length, colour.fps, colour.size
+        self.live = colour.live or aux.live
 
     @property
     def ground_truth(self) -> list[Box | None] | None:
@@ -159,6 +160,10 @@ class PairedSource(FrameSource):
     def skipped(self) -> dict[int, str]:
         return self._colour.skipped | self._aux.skipped
 
+    @property
+    def breaks_s(self) -> list[float]:
+        return self._colour.breaks_s + self._aux.breaks_s
+
     def __iter__(self) -> Iterator[Frame]:
         second = self._aux.deep()
         for index, frame in enumerate(self._colour):
@@ -169,6 +174,10 @@ class PairedSource(FrameSource):
                 yield as_input(frame, render_depth(aux) if self._depth and aux.ndim == 2 else aux, 2)
             except InvalidFrameError as error:
                 raise SourceInterruptedError(f"frame {index} of {self.name} and {self._aux.name}: {error}") from error
+
+    def interrupt(self) -> None:
+        self._colour.interrupt()
+        self._aux.interrupt()
 
     def close(self) -> None:
         self._colour.close()

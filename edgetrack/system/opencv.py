@@ -39,7 +39,7 @@ class OpenCvBuild(msgspec.Struct, frozen=True, kw_only=True):
         version: what it says itself, which need not be that of the packages; null where it cannot be imported.
         place: the folder that it was imported from.
         windows: what draws its windows, such as QT5; null where it has none.
-        ffmpeg, gstreamer: whether it reads video by these.
+        ffmpeg, gstreamer, v4l2: whether it reads video and cameras by these.
         problem: what is wrong, and what to type; null where nothing is.
     """
 
@@ -49,6 +49,7 @@ class OpenCvBuild(msgspec.Struct, frozen=True, kw_only=True):
     windows: str | None = None
     ffmpeg: bool = False
     gstreamer: bool = False
+    v4l2: bool = False
     problem: str | None = None
 
     def __str__(self) -> str:
@@ -61,7 +62,7 @@ class OpenCvBuild(msgspec.Struct, frozen=True, kw_only=True):
             f"windows by {self.windows}" if self.windows else "no windows",
             *(
                 f"{name} {'yes' if has else 'no'}"
-                for name, has in (("FFmpeg", self.ffmpeg), ("GStreamer", self.gstreamer))
+                for name, has in (("FFmpeg", self.ffmpeg), ("GStreamer", self.gstreamer), ("V4L2", self.v4l2))
             ),
         ]
         return f"{self.version} ({source}): {', '.join(can)}" + (f"; {self.problem}" if self.problem else "")
@@ -87,6 +88,7 @@ def find_opencv() -> OpenCvBuild:
         windows=None if windows in ("", "NO", "NONE") else windows,
         ffmpeg=_stated(built, "FFMPEG").startswith("YES"),
         gstreamer=_stated(built, "GStreamer").startswith("YES"),
+        v4l2=_stated(built, "v4l/v4l2").startswith("YES"),
         problem=None if len(packages) < 2 else f"these overwrite each other's files; {_replace(packages)}",
     )
 

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import platform
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 
@@ -19,6 +14,7 @@ from edgetrack.export.recipe import find_recipe
 from edgetrack.models.base import make_network
 from edgetrack.resources import usable_cores
 from edgetrack.system.machine import cpu_flags
+from edgetrack.system.signals import StopSignals
 from edgetrack.training.catalog import Catalog, TrainingClip, hold_out, verified
 from edgetrack.training.checkpoint import (
     CSV,
@@ -56,34 +52,6 @@ class TrainOutcome:
     step: int
     seconds: float
     ao: float | None
-
-
-class StopSignals:
-    """Remembers the first Ctrl-C or SIGTERM; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Handle the signals; only the main thread can, in another one nothing changes."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def remember(number: int, _frame: FrameType | None) -> None:
-            self.number = number
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-        for number in before:
-            signal.signal(number, remember)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def train(request: TrainRequest, callbacks: Callbacks | None = None) -> TrainOutcome:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from itertools import islice
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from edgetrack.benchmark.frames import back_and_forth, decoded, prepare_frames, streamed
+from edgetrack.benchmark.frames import FrameFeed, back_and_forth, decoded, prepare_frames, streamed
 from edgetrack.box import Box
 from edgetrack.errors import InvalidBoxError, SourceError, UsageError
 
@@ -87,8 +86,18 @@ def test_a_source_without_frames_is_an_error_and_no_endless_loop(monkeypatch):
         list(streamed("a-camera"))
 
 
-def test_a_live_camera_is_refused(tmp_path, monkeypatch):
-    camera = SimpleNamespace(length=None)
-    monkeypatch.setattr("edgetrack.benchmark.frames.open_source", lambda spec: nullcontext(camera))
-    with pytest.raises(UsageError, match="record a video"):
-        prepare_frames("0", None, tmp_path)
+@pytest.mark.parametrize("spec", ["0", "rtsp://host/live", "gst:videotestsrc"])
+def test_a_live_source_is_refused(tmp_path, spec):
+    with pytest.raises(SourceError, match="is a live source, which cannot be read twice"):
+        prepare_frames(spec, None, tmp_path)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_frames_read_ahead_are_the_same_ones_with_the_stand_in_made(images, ahead):
+    feed = FrameFeed(str(images), 2, 10, 10.0)
+    with closing(feed.from_source(ahead=ahead)) as shots:
+        taken = list(islice(shots, 9))
+    assert [(int(frame[0, 0, 0]), int(frame[0, 0, 3])) for frame, _ in taken] == [
+        (value, 255 - value) for value in (0, 50, 100, 150, 0, 50, 100, 150, 0)
+    ]
+    assert [anew for _, anew in taken] == [True, False, False, False] * 2 + [True]

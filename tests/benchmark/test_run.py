@@ -107,7 +107,7 @@ def test_a_whole_run_keeps_the_contract(environment, make_bundle, tmp_path):
 def check_result(result):
     assert (result["tracker"], result["target"], result["precision"], result["hint"]) == ("smat", "fake", "fp32", None)
     assert (result["weights"], result["device"], result["threads"]) == ("trained-here", "cpu", 1)
-    for speed in ("model", "track", "camera"):
+    for speed in ("model", "track", "camera", "camera_ahead"):
         latency = result["latency_ms"][speed]
         assert {"p50", "p90", "p95", "p99", "mean", "min", "max", "cv", "count", "interval", "bounds"} == set(latency)
         assert latency["count"] == 8
@@ -309,11 +309,11 @@ def test_scenarios_with_real_workers(environment, make_bundle, scenario, tmp_pat
     assert result.latency_ms.track.p50 > 0
     kinds = {window.kind for window in found.telemetry.windows}
     if scenario == "paced":
-        assert kinds == {"track", "camera", "paced"}
+        assert kinds == {"track", "camera", "camera_ahead", "paced"}
         assert result.paced.frames == 2 * 20
         assert sum(map(len, result.paced.response_samples_ms)) + result.paced.waiting == 40
     elif scenario == "burst":
-        assert kinds == {"track", "camera", "burst"}
+        assert kinds == {"track", "camera", "camera_ahead", "burst"}
         assert (result.burst.streams, len(result.burst.samples_ms), len(result.burst.samples_ms[0])) == (2, 2, 2)
         assert result.burst.fps > 0
     else:
@@ -378,7 +378,7 @@ def test_turns_are_interleaved_and_kinds_kept_apart(race):
     assert turns(log, "camera") == "abc" + "cba" + "abc"
     assert rounds == [0, 1, 2, 3]
     measured = [request.kind for _, request in log if isinstance(request, Measure)][3:]
-    assert measured == (["track"] * 3 + ["camera"] * 3) * 3
+    assert measured == (["track"] * 3 + ["camera"] * 3 + ["camera_ahead"] * 3) * 3
 
 
 def test_the_roofline_takes_turns_with_track(race):

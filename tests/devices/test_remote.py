@@ -80,7 +80,7 @@ def test_measured_fetched_and_cleaned_up_and_sent_only_once(start_sshd, there, b
     assert [result.bundle for result in found.results] == ["tiny-onnx"]
     assert sum(map(len, found.results[0].samples_ms.track)) >= 8
     assert found.settings.profile == "x86"
-    assert {window.kind for window in found.telemetry.windows} == {"track", "camera"}
+    assert {window.kind for window in found.telemetry.windows} == {"track", "camera", "camera_ahead"}
     assert any(series.quantity == "rss_mb" for series in found.telemetry.series)
     assert runs(device) == []
     assert list((device.cache / "devices" / "incoming").iterdir()) == []

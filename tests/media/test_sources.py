@@ -230,7 +230,7 @@ def test_ground_truth_that_is_not_text_is_refused(tmp_path):
 # What is refused
 
 
-@pytest.mark.parametrize("spec", ["", "  ", "no/such/place", "camera:", "camera:x", "a\0b", "x" * 5000, "9" * 5000])
+@pytest.mark.parametrize("spec", ["", "  ", "no/such/place", "camera:", "camera:x", "a\0b", "x" * 5000, "0?size=1x1"])
 def test_what_is_no_source_is_told_what_is_one(spec):
     with pytest.raises(SourceError, match="expected a video file, a folder of images"):
         open_source(spec)
@@ -259,10 +259,10 @@ def test_a_pipe_is_neither_a_file_nor_a_folder(tmp_path):
         open_source(tmp_path / "a.mp4")
 
 
-@pytest.mark.parametrize("spec", [97, "97", "camera:97", -1, 999_999, True])
+@pytest.mark.parametrize("spec", [97, "97", "camera:97", "/dev/video97", -1, 999_999, True, "9" * 5000])
 def test_an_absent_camera_is_refused_without_noise(spec, capfd):
-    with pytest.raises(SourceError, match=r"camera (97|-1|999999|True)"):
-        open_source(spec)
+    with pytest.raises(SourceError, match=r"camera (97|-1|999999|True|9{20}) |/dev/video97 cannot be opened"):
+        open_source(spec, live=True)
     assert capfd.readouterr().err == ""
 
 
@@ -276,16 +276,20 @@ def test_a_path_of_digits_is_a_folder_not_a_camera(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("rtsp://camera/live", "ffmpeg -i rtsp://camera/live"),
-        ("https://host/a.mp4", "ffmpeg -i https://host/a.mp4"),
+        ("rtsp://camera/live", "as `ffmpeg -i 'rtsp://camera/live' -t 60 -c copy clip.mp4` makes one"),
+        ("https://me:secret@host/a.mp4", "https://me:***@host/a.mp4 is a live source"),
         ("file:///videos/a.mp4", "give the path alone: /videos/a.mp4"),
-        ("/dev/video3", "give its number: 3"),
+        ("ftp://me:secret@host/a.mp4", "ftp://me:***@host/a.mp4 is an address of another kind; expected rtsp, http"),
+        ("/dev/video3", "is a live source, which cannot be read twice"),
+        (3, "is a live source, which cannot be read twice"),
+        ("gst:videotestsrc", "is a live source, which cannot be read twice"),
     ],
 )
 def test_an_address_is_told_what_is_taken(spec, said):
     with pytest.raises(SourceError) as caught:
         open_source(spec)
     assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 # How frames are read

@@ -1,4 +1,4 @@
-"""Video files and cameras: whole ones, cut ones, and counts that are merely inexact."""
+"""Video files: whole ones, cut ones, and counts that are merely inexact."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Pretender:
 
 def pretend(monkeypatch, path: Path, **how: float) -> FrameSource:
     path.write_bytes(b"a video")
-    monkeypatch.setattr("edgetrack.media.videos._open_capture", lambda *_: Pretender(**how))
+    monkeypatch.setattr("edgetrack.media.videos.open_capture", lambda *_: Pretender(**how))
     return open_source(path)
 
 
@@ -148,16 +148,6 @@ def test_a_file_that_is_no_video_is_refused(tmp_path, data):
         open_source(tmp_path / "a.mp4")
 
 
-def test_a_camera_that_stops_is_interrupted(monkeypatch):
-    made = Pretender(stated=0, delivered=3, end_ms=0, fps=30.0)
-    monkeypatch.setattr("edgetrack.media.videos._open_capture", lambda *_: made)
-    source = open_source("camera:0")
-    assert (source.name, source.length, source.fps, source.size) == ("camera:0", None, 30.0, SIZE)
-    frames, message = until_broken(source)
-    assert len(frames) == 3
-    assert message.startswith("camera:0 gave no frame after 3")
-
-
 def hide(path: Path, first: int, last: int) -> None:
     """Write into an MP4's edit list that only the frames `first` up to `last` are shown, as a trim without encoding."""
     data = bytearray(path.read_bytes())
@@ -202,21 +192,13 @@ class Stumbling(Pretender):
 
 def test_a_bad_frame_in_the_middle_stops_or_is_skipped(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"a video")
-    monkeypatch.setattr("edgetrack.media.videos._open_capture", lambda *_: Stumbling({7, 8, 20}, 40))
+    monkeypatch.setattr("edgetrack.media.videos.open_capture", lambda *_: Stumbling({7, 8, 20}, 40))
     assert len(until_broken(open_source(tmp_path / "a.mp4"))[0]) == 7
     source = open_source(tmp_path / "a.mp4", ReadOptions(on_bad_frame="skip"))
     numbers = [int(frame[0, 0, 0]) for frame in source]
     assert numbers == [6 if n in (7, 8) else 19 if n == 20 else n for n in range(40)]
     assert sorted(source.skipped) == [7, 8, 20]
     assert source.notes == []
-
-
-def test_a_camera_that_stumbles_goes_on(monkeypatch):
-    monkeypatch.setattr("edgetrack.media.videos._open_capture", lambda *_: Stumbling({3}, 9))
-    source = open_source(0, ReadOptions(on_bad_frame="skip"))
-    frames, _ = until_broken(source)
-    assert len(frames) == 9
-    assert list(source.skipped) == [3]
 
 
 def test_skipping_says_where_a_truncated_video_ends(tmp_path):

@@ -196,3 +196,17 @@ def test_doctor_says_what_is_wrong_and_goes_on(tmp_path: Path, without_gl: dict[
     assert row["installed"]
     assert "libgomp.so.1" in row["problem"]
     assert all(row["problem"] is None for row in found["targets"] if row["target"] == "openvino")
+
+
+def test_what_a_build_says_of_its_readers_is_read(monkeypatch) -> None:
+    """The lines of Debian's OpenCV 4.6."""
+    said = (
+        "  GUI:                           NONE\n  Video I/O:\n    FFMPEG:                      YES\n"
+        "    GStreamer:                   YES (1.22.0)\n    v4l/v4l2:                    YES (linux/videodev2.h)\n"
+    )
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: said)
+    found = find_opencv()
+    assert (found.ffmpeg, found.gstreamer, found.v4l2) == (True, True, True)
+    assert "no windows, FFmpeg yes, GStreamer yes, V4L2 yes" in str(found)
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: said.replace("YES", "NO"))
+    assert "FFmpeg no, GStreamer no, V4L2 no" in str(find_opencv())

@@ -77,7 +77,7 @@ class Scenario(abc.ABC):
 
     Attributes:
         name: as `--scenario` takes it.
-        kinds: what each round measures of every candidate, in this order; `track` and `camera` are `Stream`'s.
+        kinds: what each round measures of every candidate, in this order; `Stream` has `track` and the cameras.
         track_kind: the kind whose frames make the model and track speeds.
         compares: whether candidates are compared with each other, with PyTorch and with the roofline.
         default_duration_s, default_fps, default_streams: where the config leaves them out.

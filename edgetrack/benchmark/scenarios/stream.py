@@ -11,10 +11,13 @@ from edgetrack.errors import WorkerError
 
 
 class Stream(Scenario):
-    """`track` on frames that are decoded in memory, `camera` on frames that are read and decoded one by one."""
+    """`track` on frames that are decoded in memory, `camera` on frames that are read and decoded one by one.
+
+    `camera_ahead` reads and decodes them ahead in a thread of its own, as `edgetrack track` does.
+    """
 
     name = "stream"
-    kinds: ClassVar[tuple[str, ...]] = ("track", "camera")
+    kinds: ClassVar[tuple[str, ...]] = ("track", "camera", "camera_ahead")
 
     def measure(self, request: Measure, rig: Rig) -> RoundSamples:
         """From the first frame on.
@@ -24,7 +27,11 @@ class Stream(Scenario):
         """
         if request.kind not in Stream.kinds:
             raise WorkerError(f"the scenario {self.name} does not measure {request.kind!r}")
-        with closing(rig.feed.from_memory() if request.kind == "track" else rig.feed.from_source()) as shots:
+        if request.kind == "track":
+            shots = rig.feed.from_memory()
+        else:
+            shots = rig.feed.from_source(ahead=request.kind == "camera_ahead")
+        with closing(shots):
             for _ in range(request.discarded):
                 rig.step(shots)
             steps: list[Step] = []

@@ -94,4 +94,4 @@ def test_runs_of_misses_go_on_where_rounds_follow_each_other():
 
 def test_a_round_waits_for_its_last_frame():
     config = BenchConfig(scenario="paced", duration_s=0.0, iterations=60, rounds=2, fps=10.0)
-    assert [Paced(config).extra_wait_s(kind) for kind in Paced.kinds] == [0.0, 0.0, 3.0]
+    assert [Paced(config).extra_wait_s(kind) for kind in Paced.kinds] == [0.0, 0.0, 0.0, 3.0]

@@ -101,6 +101,13 @@ def test_frames_in_memory_are_played_back_and_forth(run, tracker):
     assert tracker.calls[:5] == [("init", 0), ("update", 1), ("update", 2), ("update", 1), ("init", 0)]
 
 
+def test_frames_that_are_read_ahead_are_tracked_in_their_order(run, tracker):
+    found = run.measure(Measure("camera_ahead", 0.0, 4, 0))
+    assert found.kind == "camera_ahead"
+    assert found.whole == [4.0] * 4
+    assert tracker.calls == [("init", 0), ("update", 1), ("update", 2), ("init", 0), ("update", 1), ("update", 2)]
+
+
 def test_discarded_frames_run_before_and_leave_no_sample(run, tracker):
     found = run.measure(Measure("track", 0.0, 2, 3))
     assert len(found.graphs) == 2
