@@ -14,7 +14,7 @@ def test_the_markdown_table_has_all_columns_in_every_row(entry):
     assert len({line.count("|") for line in lines}) == 1
     assert "track p95" in lines[0]
     assert "2.00 (2.00-2.00)" in lines[2]
-    assert lines[3].split("|")[7].strip() == "-"
+    assert lines[3].split("|")[8].strip() == "-"
 
 
 def test_notes_say_each_warning_once_and_what_failed(entry):

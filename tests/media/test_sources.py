@@ -230,7 +230,7 @@ def test_ground_truth_that_is_not_text_is_refused(tmp_path):
 # What is refused
 
 
-@pytest.mark.parametrize("spec", ["", "  ", "no/such/place", "camera:", "camera:x", "a\0b", "x" * 5000, "0?size=1x1"])
+@pytest.mark.parametrize("spec", ["", "  ", "no/such/place", "camera:", "camera:x", "a\0b", "x" * 5000])
 def test_what_is_no_source_is_told_what_is_one(spec):
     with pytest.raises(SourceError, match="expected a video file, a folder of images"):
         open_source(spec)
