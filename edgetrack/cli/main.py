@@ -44,8 +44,10 @@ class Verbs(TyperGroup):
             sys.stdout.flush()  # a full disk shows here at the latest
         except EdgetrackError as error:
             _end(str(error), error.exit_code)
-        except KeyboardInterrupt as interrupt:  # with the number of the signal, where it was another
-            _end("interrupted", 128 + interrupt.args[0] if interrupt.args else INTERRUPTED)
+        except KeyboardInterrupt as error:
+            # A verb that has ended in order says which signal it was.
+            (number,) = error.args or (INTERRUPTED - 128,)
+            _end("interrupted", 128 + number)
         except BrokenPipeError:
             # The reader of our output has gone: writing more, also at exit, would only raise again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
