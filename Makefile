@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
 
-.PHONY: help demo test test-full lint format bench report clean
+.PHONY: help demo test test-full lint format bench report docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make lint       ruff, mypy --strict, import contracts, workflows"
 	@echo "make bench      speed and memory of every target against PyTorch, interleaved in one run"
 	@echo "make report     one page, out/report.html, from the results under out/"
+	@echo "make docs       the documentation site, out/site/index.html; a broken link is an error"
 	@echo "make clean      remove what these made"
 
 $(READY): pyproject.toml constraints.txt
@@ -51,6 +52,9 @@ bench: $(READY)
 	$(BIN)/edgetrack export smat --target onnx --overwrite
 	$(BIN)/edgetrack bench smat-openvino-fp32 smat-openvino-fp32@bf16 smat-onnx-fp32 \
 		--duration 20 --iterations 300 --output out/bench.json --overwrite
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 report: $(READY)
 	$(BIN)/edgetrack report out --output out/report.html --overwrite $(if $(DATASET),--dataset '$(DATASET)')
