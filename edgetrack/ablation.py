@@ -44,6 +44,7 @@ from edgetrack.quantization.calibration import DEFAULT as DEFAULT_CALIBRATION
 from edgetrack.quantization.calibration import CalibrationSources
 from edgetrack.quantization.lower import LoweringRequest
 from edgetrack.quantization.lower import export as export_bundle
+from edgetrack.runtime.diagnostics import MOST_SENTENCES, DiagnosticSummary
 from edgetrack.stats.bootstrap import ratio_of_medians
 
 RECORD, MARKDOWN, BENCH = "ablation.json", "ablation.md", "bench.json"
@@ -58,6 +59,7 @@ class AblationRequest:
     Attributes:
         tracker: a recipe's name, or the path of a recipe file.
         over: `KEY=A,B,C`, or `KEY` for all its choices; of several, every combination.
+        one_by_one: of several, vary one key at a time instead, the others as they are without it.
         output: the folder of all that is made.
         dataset: what accuracy is measured on; None: it is not.
         settings: `KEY=VALUE` of all configurations.
@@ -75,6 +77,7 @@ class AblationRequest:
     dataset: Dataset | None
     target: str
     settings: tuple[str, ...] = ()
+    one_by_one: bool = False
     precision: str = "fp32"
     weights: str | None = None
     frames: int | None = None
@@ -92,7 +95,7 @@ class AblationRow(msgspec.Struct, frozen=True, kw_only=True):
     """One configuration; None is what was not measured.
 
     Attributes:
-        configuration: its values of the keys that differ between rows, as `KEY=VALUE`.
+        configuration: its values of the keys that differ between rows, as `KEY=VALUE`; one by one, what was changed.
         published: whether they are the recipe's own.
         weights: where they come from; `note` says why they are not those that were asked for.
         ao, interval, sr50, auc: on the data set; the interval of AO holds 95 %, over sequences.
@@ -100,6 +103,7 @@ class AblationRow(msgspec.Struct, frozen=True, kw_only=True):
         versus: the published row's time over this one's, above 1 is faster, with its 95 % interval over rounds.
         peak_mib: most resident memory of the process that tracked.
         paper_fps, paper_gb: what the paper states of it.
+        diagnostics: what it reported of its gates on the data set, where it has some; see `EvalResult`.
         problem: why it was not evaluated or measured to the end.
     """
 
@@ -120,6 +124,7 @@ class AblationRow(msgspec.Struct, frozen=True, kw_only=True):
     size_mib: float = 0.0
     paper_fps: float | None = None
     paper_gb: float | None = None
+    diagnostics: dict[str, DiagnosticSummary] | None = None
     problem: str = ""
 
 
@@ -152,8 +157,10 @@ class _Made:
     note: str
 
 
-def configurations(recipe: Recipe, over: Sequence[str]) -> list[tuple[str, ...]]:
+def configurations(recipe: Recipe, over: Sequence[str], *, one_by_one: bool = False) -> list[tuple[str, ...]]:
     """Every combination of the values, each as `KEY=VALUE` for each key.
+
+    One by one: no key changed, then each value of a key that is not the recipe's own, alone.
 
     Raises:
         UsageError: no key, one that comes twice, one without values whose choices the recipe does not list, or more
@@ -176,7 +183,11 @@ def configurations(recipe: Recipe, over: Sequence[str]) -> list[tuple[str, ...]]
         raise UsageError("nothing to compare; give --over KEY=A,B,C, such as --over memory=exact,bounded:16")
     for setting in itertools.chain(*axes.values()):
         recipe.overridden([setting])
-    found = list(itertools.product(*axes.values()))
+    if one_by_one:
+        changes = (text for text in itertools.chain(*axes.values()) if recipe.overridden([text])[1])
+        found: list[tuple[str, ...]] = [(), *((text,) for text in changes)]
+    else:
+        found = list(itertools.product(*axes.values()))
     if len(found) > MOST_CONFIGURATIONS:
         raise UsageError(f"--over asks for {len(found)} configurations; at most {MOST_CONFIGURATIONS} go in a table")
     return found
@@ -195,7 +206,7 @@ def ablate(
         EdgetrackError: a configuration that cannot be exported, or a data set that cannot be opened.
     """
     recipe, _ = find_recipe(request.tracker).overridden(request.settings)
-    wanted = configurations(recipe, request.over)
+    wanted = configurations(recipe, request.over, one_by_one=request.one_by_one)
     filled_network(_plan(request, (), request.weights))
     made = []
     for number, settings in enumerate(wanted, 1):
@@ -338,7 +349,13 @@ def _record(
 
 
 def _accuracy(found: EvalResult) -> dict[str, Any]:
-    return {"ao": found.ao, "interval": found.interval.get("ao"), "sr50": found.sr50, "auc": found.auc}
+    return {
+        "ao": found.ao,
+        "interval": found.interval.get("ao"),
+        "sr50": found.sr50,
+        "auc": found.auc,
+        "diagnostics": found.diagnostics,
+    }
 
 
 def _speed(found: BenchResult, base: BenchResult | None) -> dict[str, Any]:
@@ -363,9 +380,7 @@ def _speed(found: BenchResult, base: BenchResult | None) -> dict[str, Any]:
 def ablation_table(record: AblationRecord) -> Table:
     """A row for each configuration; notes name the data set, what is untrained, and the share that is saved."""
     rows, columns = record.rows, [Column("configuration", align="left"), Column("weights", align="left", drop=9)]
-    cells: list[list[Cell]] = [
-        [" ".join(row.configuration) + (" (published)" if row.published else ""), row.weights] for row in rows
-    ]
+    cells: list[list[Cell]] = [[_name(row) + (" (published)" if row.published else ""), row.weights] for row in rows]
 
     def add(title: str, digits: int | None, values: Sequence[Cell], drop: int = 0) -> None:
         if any(value is not None for value in values):
@@ -377,6 +392,9 @@ def ablation_table(record: AblationRecord) -> Table:
     add("95 %", None, [row.interval and span(row.interval, 3) for row in rows])
     add("SR0.5", 3, [row.sr50 for row in rows], 6)
     add("AUC", 3, [row.auc for row in rows], 7)
+    for gate, part in _reported(rows):
+        add(f"{gate} {part}", 2, [_mean(row, gate, part) for row in rows], 1)
+    add("entropy", 2, [_entropy(row) for row in rows], 1)
     add("track ms", 2, [row.track_ms for row in rows])
     add("of rounds", None, [row.rounds_ms and span(row.rounds_ms, 1) for row in rows], 4)
     add("fps", 1, [row.track_ms and 1000 / row.track_ms for row in rows])
@@ -386,6 +404,27 @@ def ablation_table(record: AblationRecord) -> Table:
     add("paper fps", None, [row.paper_fps for row in rows], 2)
     add("paper GB", None, [row.paper_gb for row in rows], 2)
     return Table(columns, cells, list(_notes(record)))
+
+
+def _name(row: AblationRow) -> str:
+    return " ".join(row.configuration) or "no key changed"
+
+
+def _reported(rows: Sequence[AblationRow]) -> list[tuple[str, str]]:
+    """Gate and part of every mean weight that has a column; none where a tracker has many gates."""
+    found = {(gate, part): None for row in rows for gate, one in (row.diagnostics or {}).items() for part in one.mean}
+    return list(found) if len({gate for gate, _ in found}) <= MOST_SENTENCES else []
+
+
+def _mean(row: AblationRow, gate: str, part: str) -> float | None:
+    summary = (row.diagnostics or {}).get(gate)
+    return None if summary is None else summary.mean.get(part)
+
+
+def _entropy(row: AblationRow) -> float | None:
+    """Mean over gates: 0 where one part has all, 1 where all have the same."""
+    found = [one.entropy for one in (row.diagnostics or {}).values() if len(one.mean) > 1]
+    return sum(found) / len(found) if found else None
 
 
 def _versus(row: AblationRow) -> str | None:
@@ -403,9 +442,9 @@ def _notes(record: AblationRecord) -> Iterator[str]:
         yield "untrained weights track nothing: their AO says that the configuration runs, and no more"
     for row in record.rows:
         if row.note:
-            yield f"{' '.join(row.configuration)}: untrained, since {row.note}"
+            yield f"{_name(row)}: untrained, since {row.note}"
         if row.problem:
-            yield f"{' '.join(row.configuration)}: FAILED: {row.problem}"
+            yield f"{_name(row)}: FAILED: {row.problem}"
     yield from savings(record.rows)
 
 
@@ -425,8 +464,7 @@ def savings(rows: Sequence[AblationRow]) -> Iterator[str]:
             _saved("memory", row.paper_gb, slowest.paper_gb),
         ]
         texts = [", ".join(filter(None, side)) or "not measured" for side in (here, paper)]
-        names = (" ".join(one.configuration) for one in (row, slowest))
-        yield f"{' against '.join(names)}: {texts[0]}; the paper: {texts[1]}"
+        yield f"{_name(row)} against {_name(slowest)}: {texts[0]}; the paper: {texts[1]}"
 
 
 def _saved(what: str, value: float | None, of: float | None) -> str:

@@ -30,6 +30,7 @@ from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import make_network
+from edgetrack.runtime.diagnostics import summarize
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,18 @@ def test_every_combination_is_a_configuration() -> None:
     assert every == [f"gate={value}" for value in recipe.choices["gate"]]
 
 
+def test_one_by_one_a_single_key_is_changed() -> None:
+    recipe = find_recipe("dastm")
+    assert configurations(recipe, ["gate=soft,se,ca", "temperature=0.5,1"], one_by_one=True) == [
+        (),
+        ("gate=se",),
+        ("gate=ca",),
+        ("temperature=0.5",),
+    ]
+    colder, _ = recipe.overridden(["temperature=0.5"])
+    assert configurations(colder, ["temperature=0.5,1.0"], one_by_one=True) == [(), ("temperature=1.0",)]
+
+
 @pytest.mark.parametrize(
     ("over", "error", "words"),
     [
@@ -109,6 +122,46 @@ def test_a_row_for_each_configuration_and_a_second_call_makes_nothing_anew(
     assert ablate(request, notify=told.append) == record
     assert len(told) == 2
     assert "is there already and is kept" in told[0]
+
+
+def test_the_tracker_itself_runs_at_each_temperature(ask: Callable[..., AblationRequest]) -> None:
+    """What the softmax alone would give at another temperature is what the gate gives of the first frame's map."""
+    record = ablate(ask("temperature=0.5,1.0,2.0", frames=2))
+    cold, own, hot = (row.diagnostics["gate"] for row in record.rows if row.diagnostics)
+    assert cold.entropy < own.entropy < hot.entropy <= 1
+    found = {at.factor: at for at in own.temperatures}
+    for factor, run in ((0.5, cold), (2.0, hot)):
+        # Untrained, the box of the second frame is the same at each: so is what the gate sees.
+        assert run.mean == pytest.approx(found[factor].mean, abs=0.02)
+    table = ablation_table(record)
+    titles = [column.title for column in table.columns]
+    assert titles[titles.index("AUC") + 1 :][:6] == [
+        "memory cosine",
+        "gate se",
+        "gate ca",
+        "gate cbam",
+        "gate identity",
+        "entropy",
+    ]
+    assert [line[titles.index("entropy")] for line in table.cells()] == [
+        f"{one.entropy:.2f}" for one in (cold, own, hot)
+    ]
+
+
+def test_many_gates_have_one_column_of_entropy() -> None:
+    gates = {f"layer {i}": {f"expert {e}": [0.7, 0.7] if e else [0.3, 0.3] for e in range(2)} for i in range(7)}
+    record = AblationRecord(
+        tracker="spmtrack_b",
+        target="onnx",
+        precision="fp32",
+        dataset="a",
+        limit=None,
+        threads=None,
+        rows=[row("none", ao=0.5), row("soft", ao=0.5, diagnostics=summarize(gates))],
+    )
+    table = ablation_table(record)
+    assert [column.title for column in table.columns] == ["configuration", "weights", "AO", "entropy", "size MiB"]
+    assert [line[3] for line in table.cells()] == ["-", "0.88"]
 
 
 def test_a_bundle_that_is_not_what_is_asked_for_is_made_again(ask: Callable[..., AblationRequest]) -> None:

@@ -33,6 +33,10 @@ def ablate(
             "every combination.",
         ),
     ],
+    one_by_one: Annotated[
+        bool,
+        typer.Option("--one-by-one", help="Of several --over, change one key at a time instead of every combination."),
+    ] = False,
     dataset: Annotated[
         str | None,
         typer.Option(help="Measure accuracy on this data set, as `edgetrack eval` takes it. Default: it is not."),
@@ -85,6 +89,7 @@ def ablate(
         None if dataset is None else select_dataset(dataset, layout, sequences),
         target or best_target().name,
         settings=tuple(settings or ()),
+        one_by_one=one_by_one,
         precision=precision,
         weights=weights,
         frames=frames,

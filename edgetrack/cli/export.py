@@ -272,6 +272,7 @@ def _report_text(found: Exported) -> str:
 def _show_plan(work: ExportPlan, as_json: bool) -> None:
     from edgetrack.bundle.manifest import settings_of
     from edgetrack.cli.console import print_json, print_text
+    from edgetrack.export.memory import needed_mib
 
     request, tolerance = work.request, work.tolerance
     reference = "given ONNX" if request.onnx else "PyTorch"
@@ -290,12 +291,14 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
             "atol": tolerance.atol,
             "rtol": tolerance.rtol,
             "parity_sources": request.parity_sources,
+            "memory_mib": needed_mib(work.weight_bytes) if work.weight_bytes else None,
             "output": str(work.output),
             "replaces": replaces,
         })  # fmt: skip
         return
     changed = "".join(f"set        {setting}\n" for setting in settings_of(work.overrides))
     sources = "".join(f", {source}" for source in request.parity_sources)
+    memory = f"memory     about {needed_mib(work.weight_bytes) / 1024:.1f} GiB\n" if work.weight_bytes else ""
     print_text(
         f"tracker    {work.recipe.title}\n"
         f"{changed}"
@@ -304,6 +307,7 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
         f"opset      {request.opset}\n"
         f"parity     |difference| <= {tolerance.atol:g} + {tolerance.rtol:g} x |{reference}|, "
         f"on built-in scenes{sources} and noise\n"
+        f"{memory}"
         f"writes     {work.output}{' (replacing it)' if replaces else ''}"
     )
 

@@ -39,8 +39,11 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
         anchored_ao: mean over its runs from anchors; `anchor_runs`: how many; None where none were asked for.
         streaming_ao: AO under the clock; None where none was asked for.
         diagnostics: summaries by name; None where the tracker has none.
-        correlations: of diagnostics with annotations, see `edgetrack.evaluation.run.correlations`; None where there are
+        correlations: of diagnostics with annotations, see `edgetrack.evaluation.annotations`; None where there are
             none.
+        annotations: their means over equal stretches of the frames after the first; None where the tracker has no
+            diagnostics, or nothing is annotated.
+        attributes: the data set's attributes that it has; None where it does not say.
         pair: None where both modalities have one ground truth.
     """
 
@@ -53,6 +56,8 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
     streaming_ao: float | None = None
     diagnostics: dict[str, DiagnosticSummary] | None = None
     correlations: dict[str, dict[str, dict[str, float]]] | None = None
+    annotations: dict[str, list[float | None]] | None = None
+    attributes: list[str] | None = None
     pair: PairScores | None = None
 
 

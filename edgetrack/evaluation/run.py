@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.bundle.reader import BundleRef
+from edgetrack.evaluation.annotations import annotations, correlations, course
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.execution import collect
@@ -177,42 +178,11 @@ def _sequences(
             streaming_ao=None if under_clock is None else score_run(clip, under_clock).scores.ao,
             diagnostics=summarize_shares(run.shares, course=True) or None,
             correlations=correlations(clip, run) or None,
+            annotations=course(annotations(clip, len(run.boxes))) or None if run.shares else None,
+            attributes=None if clip.attributes is None else list(clip.attributes),
         )
 
     return [one(clip, run, figures) for (clip, run), figures in zip(runs, scored, strict=True)]
-
-
-def correlations(clip: Clip, run: OnePassRun) -> dict[str, dict[str, dict[str, float]]]:
-    """How the tracker's diagnostics go with what is annotated, frame by frame, after the first: Pearson's coefficient.
-
-    Returns:
-        Diagnostic -> part -> annotation -> -1..1. `speed` is the path of the true centre since the frame before in
-        square roots of the box's area, `growth` the absolute logarithm of what its area was multiplied by, `hidden` 1
-        where the target is not there to be scored. What does not vary, or has fewer than three frames, is left out.
-    """
-    count = len(run.boxes)
-    if not clip.scored or clip.every != 1 or count < 4:
-        return {}
-    truth = clip.truth[:count]
-    with np.errstate(all="ignore"):
-        area, centres = truth[:, 2] * truth[:, 3], truth[:, :2] + truth[:, 2:] / 2
-        annotated = {
-            "speed": np.linalg.norm(np.diff(centres, axis=0), axis=1) / np.sqrt(area[:-1]),
-            "growth": np.abs(np.diff(np.log(area))),
-            "hidden": 1.0 - clip.visible[1:count],
-        }
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for name, parts in run.shares.items():
-        for part, values in parts.items():
-            if len(values) != count - 1:
-                continue  # a frame whose weights were not finite has none
-            for what, series in annotated.items():
-                known = np.isfinite(series)
-                pair = np.array(values)[known], series[known]
-                if known.sum() > 2 and all(np.ptp(one) > 0 for one in pair):
-                    value = float(np.corrcoef(*pair)[0, 1])
-                    found.setdefault(name, {}).setdefault(part, {})[what] = value
-    return found
 
 
 def _anchored(ledger: RunLedger) -> AnchoredResult | None:

@@ -19,6 +19,7 @@ from edgetrack.bundle import BundleWriter, write_npz
 from edgetrack.bundle.manifest import GraphInfo, Manifest, Scalar, WeightsInfo, bundle_name
 from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision, targets
 from edgetrack.errors import BackendMissingError, BundleError, RecipeError, UsageError
+from edgetrack.export.memory import require_memory
 from edgetrack.export.recipe import Recipe, Tolerance, find_recipe
 from edgetrack.export.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.io import encode_json
@@ -76,7 +77,7 @@ class ExportPlan:
     """A request, resolved and checked; nothing was computed yet.
 
     `recipe` has the overrides in it, `overrides` those that differ from its own values; `tolerance` is that of FP32
-    against PyTorch.
+    against PyTorch, `weight_bytes` the network's in FP32, 0 where ONNX brings them.
     """
 
     request: ExportRequest
@@ -87,6 +88,7 @@ class ExportPlan:
     name: str
     output: Path
     tolerance: Tolerance
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,30 +143,33 @@ def plan(request: ExportRequest) -> ExportPlan:
     for source in request.parity_sources:
         with open_source(source):
             pass
-    _check_sections(recipe, request, overridden=bool(overrides))
+    weight_bytes = _check_sections(recipe, request, overridden=bool(overrides))
     exporter = exporter_type(recipe, request.options)
     exporter.prepare()
     if not request.onnx:
         request = replace(request, weights=recipe.choose_weights(request.weights))
-    return ExportPlan(request, recipe, overrides, target, exporter, name, output, tolerance)
+    return ExportPlan(request, recipe, overrides, target, exporter, name, output, tolerance, weight_bytes)
 
 
-def _check_sections(recipe: Recipe, request: ExportRequest, *, overridden: bool) -> None:
+def _check_sections(recipe: Recipe, request: ExportRequest, *, overridden: bool) -> int:
     """Hold every section against the family, as the export will: nothing is computed, the network has no values.
 
     Its procedure judges [procedure], its network [configuration], and the procedure the graphs that come of it.
+
+    Returns:
+        The bytes of the network's tensors; 0 where ONNX brings them.
 
     Raises:
         RecipeError: two sections do not suit each other, or a value is not the family's.
         UsageError: the same of what `--set` gave.
     """
     family = find_family(recipe.family_name)
-    roles = dict(recipe.graphs)
+    roles, weight_bytes = dict(recipe.graphs), 0
     try:
         if family.settings_type is not None:
             read_settings(recipe.procedure, family.settings_type)
         if not request.onnx:
-            graphs = _declared(recipe)
+            graphs, weight_bytes = _declared(recipe)
             roles = {graph.name: graph.role for graph in graphs}
             manifest = Manifest(
                 name=recipe.name,
@@ -184,6 +189,7 @@ def _check_sections(recipe: Recipe, request: ExportRequest, *, overridden: bool)
             raise UsageError(f"--set gives tracker {recipe.name!r} a value that it does not take: {said}") from None
         raise RecipeError(f"the sections of recipe {recipe.name!r} do not suit each other: {said}") from None
     _check_names(recipe, roles)
+    return weight_bytes
 
 
 def _check_names(recipe: Recipe, roles: Mapping[str, str]) -> None:
@@ -204,8 +210,8 @@ def _check_names(recipe: Recipe, roles: Mapping[str, str]) -> None:
             )
 
 
-def _declared(recipe: Recipe) -> tuple[GraphInfo, ...]:
-    """The graphs that the network of a recipe becomes, by their inputs and outputs alone.
+def _declared(recipe: Recipe) -> tuple[tuple[GraphInfo, ...], int]:
+    """The graphs that the network of a recipe becomes, by their inputs and outputs alone, and the bytes of its tensors.
 
     Raises:
         RecipeError: [training] names a backbone that the network has not.
@@ -217,14 +223,16 @@ def _declared(recipe: Recipe) -> tuple[GraphInfo, ...]:
     with torch.device("meta"):
         network = make_network(recipe.family_name, recipe.configuration)
         backbone = "" if recipe.training is None else recipe.training.backbone
-        if not any(name.startswith(backbone) for name in network.state_dict()):
+        tensors = network.state_dict()
+        if not any(name.startswith(backbone) for name in tensors):
             raise RecipeError(
                 f"recipe {recipe.name!r}: [training] backbone {backbone!r} begins no name of a tensor of the network"
             )
         graphs = find_model(recipe.family_name).deploy(network)
-    return tuple(
+    infos = tuple(
         GraphInfo(name=one.name, role=one.role, file=one.name, inputs=one.inputs, outputs=one.outputs) for one in graphs
     )
+    return infos, sum(tensor.nbytes for tensor in tensors.values())
 
 
 class _Unopened:
@@ -271,6 +279,7 @@ def export(
     final = work.request.precision == "fp32"
     if not final and output is None:
         raise UsageError(f"this exports fp32, given {work.request.precision}; call edgetrack.quantization.lower.export")
+    require_memory(work.weight_bytes, progress)
     shipped, published, weights, reference = _start(work, progress)
     with BundleWriter(output or work.output, overwrite=output is None and work.request.overwrite) as writer:
         manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))

@@ -34,6 +34,7 @@ from edgetrack.quantization import accuracy_control as sensitivity
 from edgetrack.report import plots
 from edgetrack.report.contact_sheet import contact_sheet
 from edgetrack.report.findings import findings, level_with_best, level_with_first
+from edgetrack.report.gates import correlation_table, gates_plot
 from edgetrack.report.model import (
     FEWEST_FRAMES,
     Accuracy,
@@ -377,11 +378,13 @@ def _gates(results: Results) -> Iterator[dict[str, Any]]:
         for result in record.value.results:
             watched = [one for one in result.sequences if one.diagnostics]
             for one in sorted(watched, key=lambda one: (-one.frames, one.name))[:MOST_GATED]:
-                plot = plots.gates_plot(f"gates-{count}", one.diagnostics or {})
+                plot = gates_plot(f"gates-{count}", one)
                 count += 1
                 if plot:
-                    label = bundle_label(result.bundle, result.precision_hint)
-                    yield {"label": f"{label} on {one.name}", "plot": plot}
+                    label = f"{bundle_label(result.bundle, result.precision_hint)} on {one.name}"
+                    marked = f" ({', '.join(one.attributes)})" if one.attributes else ""
+                    table = correlation_table(one)
+                    yield {"label": label + marked, "plot": plot, "table": None if table is None else _grid(table)}
 
 
 def _soak_table(found: SoakOutcome) -> Table:

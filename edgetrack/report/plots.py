@@ -6,10 +6,8 @@ Every sample counts: where there are more than columns, a column shows the media
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,11 +18,9 @@ from edgetrack.benchmark.record import BenchResult
 from edgetrack.evaluation.comparison import CompareRecord, SequencePair
 from edgetrack.evaluation.metrics import AGREEING, DIVERGED
 from edgetrack.evaluation.protocols.anchored import POINTS
-from edgetrack.presentation.table import counted
 from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.report.model import by_speed, is_reference
-from edgetrack.report.svg import INK, NARROW, PX, Marks, both
-from edgetrack.runtime.diagnostics import MOST_SENTENCES, DiagnosticSummary
+from edgetrack.report.svg import INK, NARROW, Marks, annotate, both, panels
 from edgetrack.system.sensors import Quantity
 from edgetrack.system.timeline import Finding, Series, Timeline, find_throttling
 
@@ -46,17 +42,6 @@ SENSORS: dict[Quantity, tuple[str, str]] = {
 }
 """What is drawn, in this order, with its name and unit; loads and the rest stay in the record."""
 _STAGE_INKS = {"read": "shade", "crop": "muted", "graphs": "accent", "decode": "ink"}
-_LINES: tuple[tuple[str, Any], ...] = (
-    ("accent", "-"),
-    ("ink", "-"),
-    ("accent", (0, (2, 2))),
-    ("muted", (0, (4, 3))),
-    ("shade", "-"),
-)
-_BARS: tuple[tuple[str, Any], ...] = (("accent", "-"), ("ink", "-"), ("soft", "-"), ("muted", "-"), ("shade", "-"))
-"""Colour and line of a gate's parts, in their order."""
-_THIN = 9
-"""Height in pixels of a gate among many."""
 _BAR = 0.36
 _DASHED, _DOTTED = (0, (4, 3)), (0, (2, 2))
 _LETTER = 6.7
@@ -124,7 +109,7 @@ def speed_plot(name: str, results: Sequence[BenchResult]) -> Markup:
             _row_texts(axis, row, result.label, f"{rate:.1f}")
         for paper in papers:
             axis.axvline(paper, color=INK["ink"], linewidth=1.2, linestyle=_DASHED)
-            _annotate(axis, f"paper {paper:g}", (paper, 1), ("data", "axes fraction"), xytext=(0, 3), fontsize=11)
+            annotate(axis, f"paper {paper:g}", (paper, 1), ("data", "axes fraction"), xytext=(0, 3), fontsize=11)
         axis.set_xlabel("frames per second: crop + graphs + decode")
         return figure
 
@@ -161,7 +146,7 @@ def histogram_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     low = max(float(every.min()), high / 1e6)
 
     def draw(width: float, marks: Marks) -> Figure:
-        figure, axes = _panels(width, 40, 76, len(ordered), sharex="all")
+        figure, axes = panels(width, 40, 76, len(ordered), sharex="all")
         edges = np.geomspace(low / 1.04, high * 1.04, int(width / 5))
         for axis, result, values in zip(axes, ordered, samples, strict=True):
             counts, _ = np.histogram(np.maximum(values, low), edges)
@@ -188,7 +173,7 @@ def timeline_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     ordered = by_speed(results)
 
     def draw(width: float, marks: Marks) -> Figure:
-        figure, axes = _panels(width, 40, 76, len(ordered))
+        figure, axes = panels(width, 40, 76, len(ordered))
         for axis, result in zip(axes, ordered, strict=True):
             values = np.concatenate(result.samples_ms.track)
             _draw_envelope(axis, envelope(values, int(width / 2.5)), linewidth=1)
@@ -220,7 +205,7 @@ def pareto_plot(name: str, points: Sequence[Point], figure_name: str, across: Ac
     front = frontier(points, across)
 
     def draw(width: float, marks: Marks) -> Figure:
-        figure, (axis,) = _panels(width, 330 if width > NARROW else 310, 0, 1)
+        figure, (axis,) = panels(width, 330 if width > NARROW else 310, 0, 1)
         axis.spines["left"].set_visible(True)
         axis.grid()
         # From the left to the right, the line keeps to the side where nothing is.
@@ -262,7 +247,7 @@ def divergence_plot(name: str, found: CompareRecord) -> Markup:
 
     def draw(width: float, marks: Marks) -> Figure:
         columns = 1 if width <= NARROW else 2
-        figure, axes = _panels(width, 34, 88, math.ceil(len(shown) / columns), columns)
+        figure, axes = panels(width, 34, 88, math.ceil(len(shown) / columns), columns)
         for axis, one in zip(axes, shown, strict=False):
             _divergence_curve(axis, one, width / columns)
         for axis in axes[len(shown) :]:
@@ -312,7 +297,7 @@ def sensor_plot(name: str, timeline: Timeline) -> Markup:
     onsets = {found.sensor: found for found in _onsets(timeline)}
 
     def draw(width: float, marks: Marks) -> Figure:
-        figure, axes = _panels(width, 40, 62, len(shown), sharex="all")
+        figure, axes = panels(width, 40, 62, len(shown), sharex="all")
         for axis, series in zip(axes, shown, strict=True):
             for window in timeline.windows:
                 axis.axvspan(window.end_s - window.busy_s, window.end_s, 0, _STRIP, color=INK["muted"], linewidth=0)
@@ -335,99 +320,6 @@ def sensor_plot(name: str, timeline: Timeline) -> Markup:
         return figure
 
     return both(name, f"Readings of {len(shown)} sensors over time", draw)
-
-
-def gates_plot(name: str, found: Mapping[str, DiagnosticSummary]) -> Markup:
-    """How a tracker's gates weigh their parts over the frames of one sequence; empty where no course was kept.
-
-    Up to six gates have a row each with a line for each part. More are thin bars, grouped by the first words of their
-    names: a bar is a stretch of frames, its colour the part of the largest weight; the thinner, the nearer that weight
-    is to an even one.
-    """
-    kept = {gate: summary for gate, summary in found.items() if summary.course}
-    if not kept:
-        return Markup()
-    parts = list(dict.fromkeys(part for summary in kept.values() for part in summary.mean))
-    few = len(kept) <= MOST_SENTENCES
-    styles = dict(zip(parts, cycle(_LINES if few else _BARS), strict=False))
-
-    def draw(width: float, marks: Marks) -> Figure:
-        if few:
-            figure, axes = _panels(width, 40, 110, len(kept), sharex="all")
-            for axis, (gate, summary) in zip(axes, kept.items(), strict=True):
-                _gate_lines(axis, gate, summary, styles, marks)
-        else:
-            groups = list(dict.fromkeys(_group(gate) for gate in kept))
-            rows = [(gate, groups.index(_group(gate))) for gate in kept]
-            figure, axes = _panels(width, 60 + len(rows) * _THIN + len(groups) * _THIN, 0, 1)
-            _gate_bars(axes[0], rows, kept, styles, marks)
-        axes[-1].set_xlabel("frames")
-        for index, part in enumerate(parts):
-            ink, line = styles[part]
-            where: dict[str, Any] = {"transform": axes[0].transAxes, "clip_on": False}
-            x = index / max(len(parts), 4)
-            axes[0].plot([x, x + 0.04], [1.0, 1.0], color=INK[ink], linestyle=line, linewidth=3, **where)
-            _annotate(axes[0], part, (x + 0.05, 1.0), "axes fraction", ha="left", va="center", fontsize=11)
-        return figure
-
-    return both(name, f"Weights of the parts of {counted(len(kept), 'gate')} over frames", draw)
-
-
-def _group(gate: str) -> str:
-    """`layer 3` of `layer 3 q`: the name up to its first number, with it."""
-    match = re.match(r"\D*\d+", gate)
-    return gate if match is None else match[0]
-
-
-def _stretches(summary: DiagnosticSummary) -> tuple[dict[str, Floats], Floats]:
-    """The course of each part, and where its stretches begin and end, in frames."""
-    course = {part: np.asarray(values, np.float64) for part, values in (summary.course or {}).items()}
-    count = len(next(iter(course.values())))
-    # As numpy cuts them: the longer ones first.
-    sizes = [len(piece) for piece in np.array_split(np.arange(summary.frames), count)]
-    return course, np.concatenate([[0], np.cumsum(sizes)]).astype(np.float64)
-
-
-def _gate_lines(
-    axis: Axes, gate: str, summary: DiagnosticSummary, styles: Mapping[str, tuple[str, Any]], marks: Marks
-) -> None:
-    course, edges = _stretches(summary)
-    for part, values in course.items():
-        ink, line = styles[part]
-        (curve,) = axis.plot((edges[:-1] + edges[1:]) / 2, values, color=INK[ink], linestyle=line, linewidth=1.4)
-        curve.set_gid(marks.add(f"{gate}, {part}: {summary.mean[part]:.2f} on average"))
-    axis.set_xlim(0, edges[-1])
-    axis.set_ylim(0, 1.12)
-    axis.set_yticks([0, 1])
-    axis.set_ylabel(gate)
-
-
-def _gate_bars(
-    axis: Axes,
-    rows: Sequence[tuple[str, int]],
-    found: Mapping[str, DiagnosticSummary],
-    styles: Mapping[str, tuple[str, Any]],
-    marks: Marks,
-) -> None:
-    middles: dict[str, list[int]] = {}
-    end = 1.0
-    for index, (gate, group) in enumerate(rows):
-        course, edges = _stretches(found[gate])
-        row, end = index + group, max(end, float(edges[-1]))
-        middles.setdefault(_group(gate), []).append(row)
-        parts, values = list(course), np.array(list(course.values()))
-        largest, even = values.argmax(axis=0), 1 / len(parts)
-        borders = [0, *(np.flatnonzero(np.diff(largest)) + 1), len(largest)]
-        for start, stop in pairwise(borders):
-            part = parts[largest[start]]
-            weight = float(values[largest[start], start:stop].mean())
-            height = 0.35 + 0.6 * (weight - even) / (1 - even) if even < 1 else 0.95
-            span = (edges[start], edges[stop] - edges[start])
-            bars = axis.broken_barh([span], (row - height / 2, height), color=INK[styles[part][0]], linewidth=0)
-            bars.set_gid(marks.add(f"{gate}, frames {span[0]:.0f} to {edges[stop]:.0f}: {part} {weight:.2f}"))
-    axis.set_xlim(0, end)
-    axis.set_ylim(rows[-1][1] + len(rows), -2.5)
-    axis.set_yticks([float(np.mean(at)) for at in middles.values()], list(middles))
 
 
 def drawn_sensors(timeline: Timeline) -> list[Series]:
@@ -461,19 +353,9 @@ def envelope(
     return x, middle, lowest, highest
 
 
-def _panels(
-    width: float, margin: float, height: float, rows: int, columns: int = 1, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """Axes below each other, each of `height` pixels."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * PX, (margin + height * rows) * PX))
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
-
-
 def _rows(width: float, rows: int, height: float) -> tuple[Figure, Axes]:
     """One axis with a line for each row, from the top."""
-    figure, (axis,) = _panels(width, 62 + height * rows, 0, 1)
+    figure, (axis,) = panels(width, 62 + height * rows, 0, 1)
     axis.set_ylim(rows - 0.65, -0.8)
     axis.set_yticks([])
     axis.grid(axis="x")
@@ -483,14 +365,7 @@ def _rows(width: float, rows: int, height: float) -> tuple[Figure, Axes]:
 def _row_texts(axis: Axes, row: int, name: str, value: str) -> None:
     """A name above its row, a figure at the right end of the line."""
     for x, text, align in ((0.0, name, "left"), (1.0, value, "right")):
-        _annotate(axis, text, (x, row - 0.25), ("axes fraction", "data"), ha=align, in_layout=False)
-
-
-def _annotate(axis: Axes, text: str, at: tuple[float, float], coordinates: Any = "data", **options: Any) -> None:
-    """Text on the ground's colour."""
-    style = {"ha": "center", "va": "bottom", "color": INK["ink"], "textcoords": "offset points", "xytext": (0, 0)}
-    ground = {"facecolor": INK["ground"], "edgecolor": "none", "pad": 1}
-    axis.annotate(text, at, xycoords=coordinates, bbox=ground, **{**style, **options})
+        annotate(axis, text, (x, row - 0.25), ("axes fraction", "data"), ha=align, in_layout=False)
 
 
 def _titles(axis: Axes, text: str, further: str, width: float) -> None:
@@ -568,7 +443,7 @@ def _name_points(figure: Figure, axis: Axes, points: Sequence[Point], line: floa
         fitting = [item for item in boxes if inside.x0 <= item[1][0] and item[1][2] <= inside.x1]
         (dx, dy, align), box = ([item for item in fitting if free(item[1])] or fitting or boxes)[0]
         taken.append(box)
-        _annotate(axis, point.label, (point.x, point.y), xytext=(dx, dy), ha=align, va="center", in_layout=False)
+        annotate(axis, point.label, (point.x, point.y), xytext=(dx, dy), ha=align, va="center", in_layout=False)
 
 
 def _onsets(timeline: Timeline) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = {
@@ -191,3 +192,20 @@ def _mark(element: ET.Element, texts: Mapping[str, str]) -> None:
     title = ET.Element(f"{_SVG}title")
     title.text = text
     element.insert(0, title)
+
+
+def panels(
+    width: float, margin: float, height: float, rows: int, columns: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Axes below each other, each of `height` pixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * PX, (margin + height * rows) * PX))
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def annotate(axis: Axes, text: str, at: tuple[float, float], coordinates: Any = "data", **options: Any) -> None:
+    """Text on the ground's colour."""
+    style = {"ha": "center", "va": "bottom", "color": INK["ink"], "textcoords": "offset points", "xytext": (0, 0)}
+    ground = {"facecolor": INK["ground"], "edgecolor": "none", "pad": 1}
+    axis.annotate(text, at, xycoords=coordinates, bbox=ground, **{**style, **options})

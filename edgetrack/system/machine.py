@@ -211,7 +211,7 @@ def _linux(root: Path, allowed: Collection[int] | None) -> dict[str, Any]:
     current = [khz / 1000 for khz in _numbers(_cpufreq(root, "scaling_cur_freq"))]
     load = _numbers((read_text(root / "proc/loadavg") or "").split()[:3])
     release = re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', read_text(root / "etc/os-release") or "", re.MULTILINE)
-    total, available = _memory(root)
+    total, available = memory_mib(root)
     return {
         "os": release[1] if release else "Linux",
         "kernel": read_text(root / "proc/sys/kernel/osrelease") or platform.release(),
@@ -317,8 +317,12 @@ def _cpufreq(root: Path, name: str) -> list[str]:
     return [text for text in map(read_text, files) if text]
 
 
-def _memory(root: Path) -> tuple[int | None, int | None]:
-    """Total and available MiB under every limit on the way up; file cache that can be dropped counts as available."""
+def memory_mib(root: Path = Path("/")) -> tuple[int | None, int | None]:
+    """Total and available MiB under every limit on the way up; file cache that can be dropped counts as available.
+
+    Args:
+        root: the folder that holds proc and sys; without proc/meminfo both are None.
+    """
     info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", read_text(root / "proc/meminfo") or "", re.MULTILINE))
     totals = [int(info["MemTotal"]) // _KIB_PER_MIB] if "MemTotal" in info else []
     available = [int(info["MemAvailable"]) // _KIB_PER_MIB] if "MemAvailable" in info else []

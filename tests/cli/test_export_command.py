@@ -98,6 +98,7 @@ def test_dry_run_prints_the_plan_as_json(inside, tmp_path) -> None:
         "atol": 0.5,
         "rtol": 0.0001,
         "parity_sources": [],
+        "memory_mib": 722,
         "output": "out/smat-onnx-fp32",
         "replaces": False,
     }

@@ -6,19 +6,15 @@ import sys
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 import pytest
 
-from edgetrack.box import Box
 from edgetrack.capabilities import open_ref
 from edgetrack.errors import BackendMissingError, BundleIntegrityError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
-from edgetrack.evaluation.protocols.one_pass import OnePassRun
 from edgetrack.evaluation.protocols.streaming import RecordedLatencies, Streaming
 from edgetrack.evaluation.results import EvalRecord, eval_table
-from edgetrack.evaluation.run import SUMMARY, correlations, evaluate
+from edgetrack.evaluation.run import SUMMARY, evaluate
 
 pytestmark = pytest.mark.xdist_group("evaluation")
 
@@ -177,33 +173,3 @@ def test_an_attribute_is_the_mean_of_the_sequences_that_have_it(ref, configure, 
         assert getattr(marked["FM"], figure) == pytest.approx(sum(two) / 2)
     kept = msgspec.json.decode((tmp_path / "kept" / SUMMARY).read_bytes(), type=EvalRecord)
     assert kept.results[0].attributes == found.attributes
-
-
-def moving(steps, hidden=()):
-    """A clip whose target of 10 x 10 pixels moves by these steps to the right, and a run on it."""
-    left = np.concatenate([[0.0], np.cumsum(steps)])
-    truth = np.stack([left, 0 * left, 0 * left + 10, 0 * left + 10], axis=1)
-    visible = np.array([index not in hidden for index in range(len(left))])
-    clip = Clip("a", [], truth, visible, ScoringRules())
-    boxes = [Box(*row) for row in truth]
-    return clip, OnePassRun(size=(99, 99), boxes=boxes, scores=[], lost=[], ms=[])
-
-
-def test_weights_are_correlated_with_speed_and_absence() -> None:
-    steps = [1.0, 4.0, 2.0, 8.0, 3.0]
-    clip, run = moving(steps, hidden={2, 5})
-    run.shares["gate"] = {"fast": [0.1 * step for step in steps], "same": [0.5] * 5, "not": [0, 1, 0, 0, 1]}
-    run.shares["short"] = {"one": [0.1, 0.2]}
-    found = correlations(clip, run)
-    assert found["gate"]["fast"]["speed"] == pytest.approx(1)
-    assert found["gate"]["not"]["hidden"] == pytest.approx(1)
-    assert found["gate"]["fast"]["hidden"] == pytest.approx(np.corrcoef(steps, [0, 1, 0, 0, 1])[0, 1])
-    assert "growth" not in found["gate"]["fast"], "the box keeps its size"
-    assert "same" not in found["gate"]
-    assert "short" not in found
-
-
-def test_too_few_frames_correlate_with_nothing() -> None:
-    clip, run = moving([1.0, 2.0])
-    run.shares["gate"] = {"fast": [0.1, 0.2]}
-    assert correlations(clip, run) == {}

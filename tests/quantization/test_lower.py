@@ -197,18 +197,25 @@ SCENE = "synthetic:drift?frames=5&size=160x120"
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-@pytest.mark.parametrize("name", ["dmtrack", "spmtrack_b", "atstrack", "dastm"])
+@pytest.mark.parametrize(
+    ("name", "procedure"),
+    [
+        *((name, {}) for name in ("dmtrack", "spmtrack_b", "atstrack", "dastm")),
+        pytest.param("dastm", {"gate": "select"}, marks=pytest.mark.full),
+    ],
+)
 def test_lower_precisions_track(
     exported_tiny: Callable[..., Path],
     tiny_recipe: Callable[..., Path],
     tmp_path: Path,
     name: str,
+    procedure: dict[str, str],
     target: str,
     precision: str,
 ) -> None:
-    full, output = exported_tiny(name, target), tmp_path / "lower"
+    full, output = exported_tiny(name, target, **procedure), tmp_path / "lower"
     request = LoweringRequest(calibration=CalibrationSources((SCENE,), sampling=CropSampling(size=3)))
-    work = plan(ExportRequest(str(tiny_recipe(name)), target, precision, output=output))
+    work = plan(ExportRequest(str(tiny_recipe(name, **procedure)), target, precision, output=output))
     lower(full, work, request, lambda what: None)
     kept = find_recipe(name).keep[precision]
     with open_bundle(output) as bundle:

@@ -45,15 +45,21 @@ def test_replay_carries_the_past_to_each_item(exported_tiny: Callable[..., Path]
         assert all(inputs["mask"].sum() == 28 for inputs in fed)
 
 
-def test_replay_records_both_graphs_of_a_frame(exported_tiny: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("gate", ["soft", "select"])
+def test_replay_records_every_graph_of_a_frame(exported_tiny: Callable[..., Path], gate: str) -> None:
     dataset = open_dataset(SCENES)
     clips = {entry.name: dataset.read(entry) for entry in dataset.entries}
-    with load(exported_tiny("dastm", "onnx"), threads=1) as tracker:
+    with load(exported_tiny("dastm", "onnx", gate=gate), threads=1) as tracker:
         items = collect(list(clips.values()), tracker.procedure, CropSampling(size=4))
         chosen = make_set("set", (Part(dataset=SCENES, items=items),))
         fed = replay(chosen, lambda part: clips, tracker.procedure, tracker.graphs)
         assert tracker.procedure.bank.count == 13
-    assert {name: len(inputs) for name, inputs in fed.items()} == {"memory": 4, "step": 4}
+    chosen_from = ("se", "ca", "cbam") if gate == "select" else ()
+    assert {name: len(inputs) for name, inputs in fed.items()} == dict.fromkeys(("memory", *chosen_from, "step"), 4)
+    # What each attention would have been fed, whichever of them the gate chose.
+    for name in chosen_from:
+        assert all(np.array_equal(one["map"], other["map"]) for one, other in zip(fed[name], fed["se"], strict=True))
+        assert all(one["map"].any() for one in fed[name])
     counts = [int(inputs["present"].sum()) for inputs in fed["step"]]
     # All of the past, then the first frame and the middles of four spans; the newest too where its score was high.
     assert counts[0] == 1

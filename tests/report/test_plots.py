@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,7 +19,6 @@ from edgetrack.report.plots import (
     drawn_sensors,
     envelope,
     frontier,
-    gates_plot,
     histogram_plot,
     most_different,
     pareto_plot,
@@ -30,7 +28,6 @@ from edgetrack.report.plots import (
     timeline_plot,
     waterfall_plot,
 )
-from edgetrack.runtime.diagnostics import DiagnosticLog, DiagnosticSummary, add_frame, summarize
 from edgetrack.system.timeline import Series, Timeline
 from tests.report.conftest import comparison, contestant, difference, jetson_soak, pair, sensitivity, side
 
@@ -76,48 +73,6 @@ def test_figures_obey_the_page(contestants, name: str) -> None:
     assert len(ids) == len(set(ids))
     referred = set(re.findall(r'(?:url\(|href=")#([^")]+)', markup))
     assert referred == set(ids)
-
-
-def gates(count: int, parts: int = 4, frames: int = 50) -> dict[str, DiagnosticSummary]:
-    """So many gates of which part g % parts leads until the middle, and the next one behind it."""
-    log: DiagnosticLog = {}
-    for frame in range(frames):
-        weights = np.full((count, parts), 0.4 / (parts - 1))
-        weights[np.arange(count), (np.arange(count) + (frame >= frames // 2)) % parts] = 0.6
-        found = {
-            f"layer {gate // 6 + 1} map{gate % 6}": {f"part {p}": float(w) for p, w in enumerate(row)}
-            for gate, row in enumerate(weights)
-        }
-        add_frame(log, found)
-    return summarize(log, course=True)
-
-
-@pytest.mark.parametrize("count", [1, 6, 7, 72])
-def test_gates_are_lines_or_bars_that_obey_the_page(count: int) -> None:
-    markup = gates_plot("g", gates(count))
-    assert "style=" not in markup
-    assert "#0000" not in markup
-    for drawing in drawings(markup):
-        shown = texts(drawing)
-        assert {f"part {p}" for p in range(4)} <= set(shown)
-        assert ("layer 1" in shown) == (count > 6)
-        labels = [one.get("aria-label") or "" for one in drawing.iter() if one.get("class") == "mark"]
-        if count <= 6:
-            assert labels[0] == "layer 1 map0, part 0: 0.37 on average"
-        else:
-            # Each gate changes its part once, in the middle.
-            assert len(labels) == 2 * count
-            assert labels[:2] == [
-                "layer 1 map0, frames 0 to 25: part 0 0.60",
-                "layer 1 map0, frames 25 to 50: part 1 0.60",
-            ]
-
-
-def test_gates_without_a_course_are_not_drawn() -> None:
-    found = {name: msgspec.structs.replace(one, course=None) for name, one in gates(2).items()}
-    assert not gates_plot("g", found)
-    assert not gates_plot("g", {})
-    assert drawings(gates_plot("g", gates(1, parts=9, frames=1)))
 
 
 def test_same_results_give_the_same_figure(contestants) -> None:

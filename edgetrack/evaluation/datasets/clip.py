@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -64,6 +65,7 @@ class ClipFiles:
         late: the frames before the first one with the target are left out (VisEvent).
         text: the file that describes the target; None where it lies beside the boxes, if anywhere.
         attributes: what the sequence is hard for; None where the data set does not say.
+        tags: files of 0 and 1 for every frame, named for what holds of it, such as VOT's `occlusion.tag`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class ClipFiles:
     late: bool = False
     text: Path | None = None
     attributes: AttributeFile | None = None
+    tags: tuple[Path, ...] = ()
     hint: str = ""
 
 
@@ -138,6 +141,7 @@ def _of_images(folder: Path, files: ClipFiles, rules: ScoringRules) -> Clip:
     visible = _visible(truth, files)
     start = int(visible.argmax()) if files.late else 0
     clip = Clip(files.name, tuple(images[start:]), truth[start:], visible[start:], rules, every=files.every)
+    clip = replace(clip, tags={path.stem: _tags(path, len(images))[start:] for path in files.tags})
     if second is None:
         return clip
     own = None if second.truth is None else _second_truth(second.truth, files, len(truth), len(images))
@@ -240,6 +244,12 @@ def _flags(path: Path, frames: int, *, late: bool = False) -> Flags:
     if len(flags) != frames:
         raise SequenceError(f"{path} has {len(flags)} flags for {frames} frames; expected one per frame")
     return flags
+
+
+def _tags(path: Path, frames: int) -> Flags:
+    """Of every frame; those that the file does not reach have none, as in VOT's toolkit."""
+    tags = read_flags(path)[:frames]
+    return np.append(tags, np.zeros(frames - len(tags), np.bool_))
 
 
 def _truth_of_source(spec: str) -> Boxes:
@@ -352,6 +362,7 @@ class Clip:
         every: only every so manyth frame is annotated and scored; in between `truth` is NaN, whether or not the target
             is there.
         attributes: those of the data set's attributes that the sequence has; None where it does not say.
+        tags: bool (frames,): the frames of which each of the data set's frame-wise attributes holds.
     """
 
     name: str
@@ -363,6 +374,7 @@ class Clip:
     second: SecondImages | None = None
     every: int = 1
     attributes: tuple[str, ...] | None = None
+    tags: Mapping[str, Flags] = field(default_factory=dict)
 
     @property
     def images(self) -> int:

@@ -258,12 +258,23 @@ def _avist(root: Path) -> list[ClipFiles]:
     ]
 
 
+def _tags(folder: Path) -> tuple[Path, ...]:
+    """What VOT's toolkit puts beside the boxes of its data sets: `occlusion.tag`, of older ones `occlusion.label`."""
+    return tuple(path for suffix in ("tag", "label") for path in _texts(folder, f"*.{suffix}"))
+
+
 def _vot(root: Path) -> list[ClipFiles]:
     """<root>[/sequences]/{list.txt, <name>/{[color/]*.jpg, groundtruth.txt}}."""
     for base in (root / "sequences", root):
         if (base / "list.txt").is_file():
             return [
-                ClipFiles(f.name, f / "color" if (f / "color").is_dir() else f, f / "groundtruth.txt", columns="region")
+                ClipFiles(
+                    f.name,
+                    f / "color" if (f / "color").is_dir() else f,
+                    f / "groundtruth.txt",
+                    columns="region",
+                    tags=_tags(f),
+                )
                 for f in _listed(base)
             ]
     return []
@@ -335,6 +346,7 @@ def _rgbd(root: Path) -> list[ClipFiles]:
                     f / "groundtruth.txt",
                     columns="region",
                     second=SecondFiles("depth", f / "depth"),
+                    tags=_tags(f),
                 )
                 for f in found
             ]
@@ -347,7 +359,7 @@ def _is_depthtrack(entry: ClipFiles) -> bool:
 
 def _is_cdtb(entry: ClipFiles) -> bool:
     """VOT's toolkit puts frame-wise attributes beside the boxes of its own data sets."""
-    return any(Path(entry.frames).parent.glob("*.tag"))
+    return bool(entry.tags)
 
 
 def _visevent(root: Path) -> list[ClipFiles]:

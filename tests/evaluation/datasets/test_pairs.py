@@ -207,6 +207,9 @@ def test_colour_and_depth(
     clip = only(dataset)
     assert (dataset.layout, dataset.rules.long_term) == (layout, True)
     assert clip.visible.tolist() == [True, False]
+    assert {tag: flags.tolist() for tag, flags in clip.tags.items()} == {
+        Path(file).stem: [False, True] for file in further
+    }
     assert clip.second is not None
     assert clip.second.modality == "depth"
     assert clip.second.truth is None

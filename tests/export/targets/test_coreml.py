@@ -28,6 +28,7 @@ from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.backends.coreml.backend import CoreMlGraph
 from edgetrack.runtime.backends.coreml.package import (
     NEURAL_ENGINE,
+    coverage,
     hold_against,
     operations,
     plain_name,
@@ -82,6 +83,23 @@ def test_inputs_are_camera_images_and_the_rest_arrays(made: Made) -> None:
     assert image.type.imageType.ColorSpace.Name(image.type.imageType.colorSpace) == "BGR"
     assert {kernel.type.WhichOneof("Type") for kernel in kernels} == {"multiArrayType"}
     assert spec.specificationVersion == 7, "iOS 16"
+
+
+@pytest.mark.full
+def test_a_selecting_gate_is_lowered_a_package_for_each_attention(
+    tiny_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = str(tiny_recipe("dastm", gate="select"))
+    path = export(ExportRequest(recipe, "coreml", "int8", weights="untrained", output=tmp_path / "bundle")).path
+    with open_bundle(path) as bundle:
+        assert verify_bundle(bundle, BackendOptions()).ok
+        roles = {graph.name: graph.role for graph in bundle.manifest.graphs}
+        report = json.loads(bundle.path("layers.json").read_bytes())["graphs"]
+    assert roles == {"memory": "step", **dict.fromkeys(("se", "ca", "cbam"), "choice"), "step": "step"}
+    for name in ("se", "ca", "cbam"):
+        # The recipe keeps attention in FP32.
+        assert {layer["precision"] for layer in report[name]["layers"]} == {"fp32"}
+    assert "fp16" in {layer["precision"] for layer in report["memory"]["layers"]}
 
 
 def test_metadata_says_whose_it_is(made: Made) -> None:
@@ -173,6 +191,14 @@ def test_operator_outside_the_list_is_found_although_the_hashes_fit(copied: Path
         next(op for op in operations(spec) if op.type == "relu").type = "softplus"
 
     assert rewritten(copied, replace) == ["step operators"]
+
+
+def test_a_graph_without_a_large_weight_is_covered_and_one_that_lost_its_own_is_not() -> None:
+    large, small = np.ones((32, 16), np.float32), np.ones((8, 8), np.float32)
+    assert coverage({"w": small}, record({"w": small})) == 1
+    assert coverage({"w": small}, record({"w": large})) == 0
+    assert coverage({"other": large}, record({"w": small})) == 0
+    assert coverage({"w": large, "w2": large}, record({"w": large})) == 0.5
 
 
 @pytest.mark.parametrize("kind", ["empty", "cut", "noise"])

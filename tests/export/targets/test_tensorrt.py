@@ -106,6 +106,19 @@ def test_only_matrix_products_and_full_convolutions_are_quantized(bundle_of: Low
     assert set(groups) == {1}
 
 
+@pytest.mark.full
+def test_a_selecting_gate_is_lowered_and_each_attention_has_an_engine(
+    bundle_of: Lowered, tiny_recipe: Callable[..., Path]
+) -> None:
+    folder = bundle_of(str(tiny_recipe("dastm", gate="select")), "int8")
+    with open_bundle(folder) as bundle:
+        roles = {graph.name: (graph.role, len(graph.engines)) for graph in bundle.manifest.graphs}
+    assert roles == {"memory": ("step", 1), **dict.fromkeys(("se", "ca", "cbam"), ("choice", 1)), "step": ("step", 1)}
+    types = {name: quantized_types(onnx.load(str(folder / f"{name}.onnx"))) for name in roles}
+    # The recipe keeps attention in FP32.
+    assert types == {"memory": {"int8"}, "se": set(), "ca": set(), "cbam": set(), "step": {"int8"}}
+
+
 def test_same_request_gives_the_same_onnx(bundle_of: Lowered) -> None:
     first, second = (bundle_of("nanotrack_v2", "fp32", name) for name in ("a", "b"))
     for file in ("template.onnx", "step.onnx", LAYERS_FILE):

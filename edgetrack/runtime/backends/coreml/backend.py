@@ -151,7 +151,7 @@ def _check_weights(bundle: Bundle, info: GraphInfo, path: Path) -> StructureFind
     worst = max((check.max_abs for check in checks), default=0.0)
     return StructureFinding(
         name=f"{info.name} weights",
-        ok=bool(checks) and not wrong and share >= COVERED,
+        ok=bool(checks or not recorded) and not wrong and share >= COVERED,
         detail=f"{len(checks)} tensors, {share:.1%} of all elements, are the network's to {worst:.2g}"
         if not wrong
         else f"{len(wrong)} of {len(checks)} are not the network's, such as {wrong[0]}",

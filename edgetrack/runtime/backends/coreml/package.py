@@ -184,7 +184,10 @@ def hold_against(
 
 
 def coverage(found: Mapping[str, NDArray[Any]], recorded: Mapping[str, NDArray[Any]]) -> float:
-    """Share of the package's weight elements, in tensors of 512 or more, that the record knows by name, 0..1."""
+    """Share of the package's weight elements, in tensors of 512 or more, that the record knows by name, 0..1.
+
+    1 where neither has such a tensor: a small graph, such as one attention of a narrow network.
+    """
     sizes = {name: weight.size for name, weight in found.items() if weight.size >= SMALLEST}
     known = sum(size for name, size in sizes.items() if f"{name}/largest" in recorded)
-    return known / sum(sizes.values()) if sizes else 0.0
+    return known / sum(sizes.values()) if sizes else float(not recorded)
