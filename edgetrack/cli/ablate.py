@@ -70,8 +70,9 @@ def ablate(
     as_markdown: MarkdownOption = False,
 ) -> None:
     """Export a tracker's configurations, measure them in turns, evaluate them, and make one table of them."""
-    from edgetrack.ablation import BENCH, MARKDOWN, AblationRequest, ablation_table
-    from edgetrack.ablation import ablate as run
+    from edgetrack.ablation.run import BENCH, MARKDOWN, AblationRequest
+    from edgetrack.ablation.run import ablate as run
+    from edgetrack.ablation.table import ablation_table
     from edgetrack.benchmark.config import DEFAULT_SOURCE, BenchConfig
     from edgetrack.cli.console import print_json, stderr, stdout
     from edgetrack.errors import UsageError

@@ -16,7 +16,7 @@ FIGURES = ("speed", "growth")
 """Annotations that are amounts; all others are 1 in the frames of which they hold, and 0."""
 
 
-def annotations(clip: Clip, count: int) -> dict[str, Floats]:
+def frame_annotations(clip: Clip, count: int) -> dict[str, Floats]:
     """What is annotated of each frame after the first, of `count` frames; NaN where it is not known.
 
     Returns:
@@ -58,11 +58,11 @@ def correlations(clip: Clip, run: OnePassRun) -> dict[str, dict[str, dict[str, f
     """How the tracker's diagnostics go with what is annotated, frame by frame, after the first: Pearson's coefficient.
 
     Returns:
-        Diagnostic -> part -> annotation (see `annotations`) -> -1..1. What does not vary, or has fewer than three
+        Diagnostic -> part -> annotation (see `frame_annotations`) -> -1..1. What does not vary, or has fewer than three
         frames, is left out.
     """
     count = len(run.boxes)
-    annotated = annotations(clip, count)
+    annotated = frame_annotations(clip, count)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, parts in run.shares.items():
         for part, values in parts.items():

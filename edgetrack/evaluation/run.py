@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.bundle.reader import BundleRef
-from edgetrack.evaluation.annotations import annotations, correlations, course
+from edgetrack.evaluation.annotations import correlations, course, frame_annotations
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.execution import collect
@@ -178,7 +178,7 @@ def _sequences(
             streaming_ao=None if under_clock is None else score_run(clip, under_clock).scores.ao,
             diagnostics=summarize_shares(run.shares, course=True) or None,
             correlations=correlations(clip, run) or None,
-            annotations=course(annotations(clip, len(run.boxes))) or None if run.shares else None,
+            annotations=course(frame_annotations(clip, len(run.boxes))) or None if run.shares else None,
             attributes=None if clip.attributes is None else list(clip.attributes),
         )
 

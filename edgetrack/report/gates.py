@@ -34,6 +34,9 @@ _THIN = 9
 """Height in pixels of a gate among many."""
 _FIGURE, _FLAG = 44, 16
 """Of an annotated amount, and of what holds in some frames."""
+_SWATCH = 28
+"""Width of a line in the legend."""
+_FIGURE_STYLE: tuple[str, Any] = ("muted", "-")
 _Course = Mapping[str, Sequence[float | None]]
 
 
@@ -49,7 +52,8 @@ def gates_plot(name: str, found: SequenceResult) -> Markup:
     if not kept:
         return Markup()
     annotated = found.annotations or {}
-    parts = list(dict.fromkeys(part for summary in kept.values() for part in summary.mean))
+    # A figure of one part is no gate: its row's name says what it is.
+    parts = list(dict.fromkeys(part for one in kept.values() if len(one.mean) > 1 for part in one.mean))
     few = len(kept) <= MOST_SENTENCES
     styles = dict(zip(parts, cycle(_LINES if few else _BARS), strict=False))
     groups = list(dict.fromkeys(_group(gate) for gate in kept))
@@ -74,12 +78,13 @@ def gates_plot(name: str, found: SequenceResult) -> Markup:
             for first, last, _ in _held(annotated.get("hidden", ()), found.frames - 1):
                 axis.axvspan(first, last, color=INK["line"], linewidth=0, zorder=-1)
         axes[-1].set_xlabel("frames")
+        top = axes[next((row for row, one in enumerate(kept.values()) if len(one.mean) > 1), 0) if few else 0]
+        where: dict[str, Any] = {"transform": top.transAxes, "clip_on": False}
         for index, part in enumerate(parts):
             ink, line = styles[part]
-            where: dict[str, Any] = {"transform": axes[0].transAxes, "clip_on": False}
-            x = index / max(len(parts), 4)
-            axes[0].plot([x, x + 0.04], [1.0, 1.0], color=INK[ink], linestyle=line, linewidth=3, **where)
-            annotate(axes[0], part, (x + 0.05, 1.0), "axes fraction", ha="left", va="center", fontsize=11)
+            x, swatch = index / max(len(parts), 4), _SWATCH / width
+            top.plot([x, x + swatch], [1.0, 1.0], color=INK[ink], linestyle=line, linewidth=2.5, **where)
+            annotate(top, part, (x + swatch + 0.01, 1.0), "axes fraction", ha="left", va="center", fontsize=11)
         return figure
 
     return both(name, f"Weights of the parts of {counted(len(kept), 'gate')} over frames", draw)
@@ -131,13 +136,13 @@ def _gate_lines(
 ) -> None:
     course, edges = _stretches(summary)
     for part, values in course.items():
-        ink, line = styles[part]
+        ink, line = styles.get(part, _FIGURE_STYLE)
         (curve,) = axis.plot((edges[:-1] + edges[1:]) / 2, values, color=INK[ink], linestyle=line, linewidth=1.4)
         curve.set_gid(marks.add(f"{gate}, {part}: {summary.mean[part]:.2f} on average"))
     axis.set_xlim(0, edges[-1])
     axis.set_ylim(0, 1.12)
     axis.set_yticks([0, 1])
-    axis.set_ylabel(gate)
+    axis.set_ylabel(gate if len(course) > 1 else f"{gate}\n{next(iter(course))}")
 
 
 def _gate_bars(
@@ -161,7 +166,9 @@ def _gate_bars(
             weight = float(values[largest[start], start:stop].mean())
             height = 0.35 + 0.6 * (weight - even) / (1 - even) if even < 1 else 0.95
             span = (edges[start], edges[stop] - edges[start])
-            bars = axis.broken_barh([span], (row - height / 2, height), color=INK[styles[part][0]], linewidth=0)
+            bars = axis.broken_barh(
+                [span], (row - height / 2, height), color=INK[styles.get(part, _FIGURE_STYLE)[0]], linewidth=0
+            )
             bars.set_gid(marks.add(f"{gate}, frames {span[0]:.0f} to {edges[stop]:.0f}: {part} {weight:.2f}"))
     axis.set_xlim(0, end)
     axis.set_ylim(rows[-1][1] + len(rows), -2.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgetrack.box import Box
-from edgetrack.evaluation.annotations import annotations, correlations, course
+from edgetrack.evaluation.annotations import correlations, course, frame_annotations
 from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
 from edgetrack.evaluation.protocols.one_pass import OnePassRun
 
@@ -53,12 +53,12 @@ def test_tags_of_frames_are_annotations_like_any_other() -> None:
 def test_the_course_has_the_means_of_stretches_and_no_row_of_zeros() -> None:
     steps = [float(step) for step in range(1, 241)]
     clip, _ = moving(steps, hidden={240})
-    found = course(annotations(clip, 241))
+    found = course(frame_annotations(clip, 241))
     assert list(found) == ["speed", "hidden"], "its size does not change"
     assert found["speed"][:2] == [0.15, 0.35], "120 stretches of two frames each"
     assert found["hidden"] == [0.0] * 119 + [0.5]
     clip.truth[3:5] = np.nan
-    assert course(annotations(clip, 6))["speed"] == [0.1, 0.2, None, None, None]
+    assert course(frame_annotations(clip, 6))["speed"] == [0.1, 0.2, None, None, None]
 
 
 @pytest.mark.parametrize("fields", [{"every": 10}, {"truth": 1}])
@@ -67,5 +67,5 @@ def test_where_not_every_frame_is_annotated_nothing_is_said(fields: dict[str, in
     if "truth" in fields:
         clip = Clip("a", (), clip.truth[:1], clip.visible[:1], ScoringRules())
     run.shares["gate"] = {"se": [0.1, 0.2, 0.3, 0.4]}
-    assert annotations(clip, 5) == {}
+    assert frame_annotations(clip, 5) == {}
     assert correlations(clip, run) == {}

@@ -103,3 +103,12 @@ def test_correlations_are_a_table_of_few_gates() -> None:
     assert table.cells() == [["gate se", "0.50", "-0.25"], ["gate ca", "-1.00", "-"]]
     assert correlation_table(sequence({})) is None
     assert correlation_table(sequence({}, correlations={f"layer {i}": known["gate"] for i in range(7)})) is None
+
+
+@pytest.mark.parametrize("count", [1, 72])
+def test_a_figure_of_one_part_is_a_row_and_no_part_of_a_gate(count: int) -> None:
+    found = {"memory": summarize({"memory": {"cosine": [1.0, 0.5, 0.25]}}, course=True)["memory"], **gates(count)}
+    for drawing in drawings(gates_plot("g", sequence(found))):
+        labels = [one.get("aria-label") or "" for one in drawing.iter() if one.get("class") == "mark"]
+        assert labels[0] == ("memory, cosine: 0.58 on average" if count == 1 else "memory, frames 0 to 3: cosine 0.58")
+        assert ("cosine" in texts(drawing)) == (count == 1), "in the row's name, not among the parts"

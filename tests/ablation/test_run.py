@@ -11,26 +11,15 @@ import msgspec
 import pytest
 import torch
 
-from edgetrack import ablation
-from edgetrack.ablation import (
-    BENCH,
-    MARKDOWN,
-    RECORD,
-    AblationRecord,
-    AblationRequest,
-    AblationRow,
-    ablate,
-    ablation_table,
-    configurations,
-    savings,
-)
+from edgetrack.ablation import run
+from edgetrack.ablation.run import BENCH, MARKDOWN, RECORD, AblationRequest, ablate, configurations
+from edgetrack.ablation.table import AblationRecord, ablation_table
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.errors import UnknownNameError, UsageError, WeightsMismatchError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.export.recipe import find_recipe
 from edgetrack.export.weights import fill
 from edgetrack.models.base import make_network
-from edgetrack.runtime.diagnostics import summarize
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +107,7 @@ def test_a_row_for_each_configuration_and_a_second_call_makes_nothing_anew(
     assert msgspec.json.decode((request.output / RECORD).read_bytes(), type=AblationRecord) == record
     assert "gate=soft (published)" in (request.output / MARKDOWN).read_text()
 
-    monkeypatch.setattr(ablation, "export_bundle", None)
+    monkeypatch.setattr(run, "export_bundle", None)
     assert ablate(request, notify=told.append) == record
     assert len(told) == 2
     assert "is there already and is kept" in told[0]
@@ -130,9 +119,9 @@ def test_the_tracker_itself_runs_at_each_temperature(ask: Callable[..., Ablation
     cold, own, hot = (row.diagnostics["gate"] for row in record.rows if row.diagnostics)
     assert cold.entropy < own.entropy < hot.entropy <= 1
     found = {at.factor: at for at in own.temperatures}
-    for factor, run in ((0.5, cold), (2.0, hot)):
+    for factor, other in ((0.5, cold), (2.0, hot)):
         # Untrained, the box of the second frame is the same at each: so is what the gate sees.
-        assert run.mean == pytest.approx(found[factor].mean, abs=0.02)
+        assert other.mean == pytest.approx(found[factor].mean, abs=0.02)
     table = ablation_table(record)
     titles = [column.title for column in table.columns]
     assert titles[titles.index("AUC") + 1 :][:6] == [
@@ -146,22 +135,6 @@ def test_the_tracker_itself_runs_at_each_temperature(ask: Callable[..., Ablation
     assert [line[titles.index("entropy")] for line in table.cells()] == [
         f"{one.entropy:.2f}" for one in (cold, own, hot)
     ]
-
-
-def test_many_gates_have_one_column_of_entropy() -> None:
-    gates = {f"layer {i}": {f"expert {e}": [0.7, 0.7] if e else [0.3, 0.3] for e in range(2)} for i in range(7)}
-    record = AblationRecord(
-        tracker="spmtrack_b",
-        target="onnx",
-        precision="fp32",
-        dataset="a",
-        limit=None,
-        threads=None,
-        rows=[row("none", ao=0.5), row("soft", ao=0.5, diagnostics=summarize(gates))],
-    )
-    table = ablation_table(record)
-    assert [column.title for column in table.columns] == ["configuration", "weights", "AO", "entropy", "size MiB"]
-    assert [line[3] for line in table.cells()] == ["-", "0.88"]
 
 
 def test_a_bundle_that_is_not_what_is_asked_for_is_made_again(ask: Callable[..., AblationRequest]) -> None:
@@ -224,39 +197,3 @@ def test_speed_is_of_one_run_and_compared_with_the_published_row(ask: Callable[.
     longer = replace(request, bench=msgspec.structs.replace(bench, iterations=6))
     ablate(longer)
     assert (request.output / BENCH).read_bytes() != before
-
-
-def row(name: str, **figures: object) -> AblationRow:
-    return AblationRow(configuration=[f"gate={name}"], published=False, bundle=name, weights="untrained", **figures)
-
-
-def test_savings_stand_beside_the_papers() -> None:
-    rows = [
-        row("static", track_ms=100.0, peak_mib=200.0, paper_fps=31.0, paper_gb=1.87),
-        row("select", track_ms=90.0, peak_mib=210.0, paper_fps=36.0, paper_gb=1.18),
-        row("none", track_ms=80.0),
-    ]
-    (line,) = savings(rows)
-    assert line == (
-        "gate=select against gate=static: 10.0% less time, 5.0% more peak memory; the paper: 13.9% less time, 36.9% "
-        "less memory"
-    )
-    assert list(savings(rows[1:])) == []
-    (unmeasured,) = savings([row("static", paper_fps=31.0), row("select", paper_fps=36.0)])
-    assert "gate=select against gate=static: not measured; the paper: 13.9% less time" in unmeasured
-
-
-def test_columns_without_a_figure_are_left_out() -> None:
-    record = AblationRecord(
-        tracker="dastm",
-        target="onnx",
-        precision="fp32",
-        dataset="d",
-        limit=None,
-        threads=None,
-        rows=[row("none", ao=0.5, interval=(0.4, 0.6), problem="a: gone")],
-    )
-    table = ablation_table(record)
-    assert [column.title for column in table.columns] == ["configuration", "weights", "AO", "95 %", "size MiB"]
-    assert not record.ok
-    assert "gate=none: FAILED: a: gone" in table.notes
