@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgetrack.runtime.multi import MultiTracker, load_many
     from edgetrack.runtime.session import Result, Timing, Tracker, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Box",
