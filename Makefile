@@ -4,12 +4,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
 
-.PHONY: help demo test test-full lint format bench report docs clean
+.PHONY: help demo cpp test test-full lint format bench report docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       export SMAT, track a scene, measure against PyTorch"
 	@echo "make test       the test-suite; make test-full adds the long runs"
+	@echo "make cpp        the C++ example, into out/cpp; examples/cpp/packages.sh installs what it needs"
 	@echo "make lint       ruff, mypy --strict, import contracts, workflows"
 	@echo "make bench      speed and memory of every target against PyTorch, interleaved in one run"
 	@echo "make report     one page, out/report.html, from the results under out/"
@@ -26,6 +27,10 @@ demo: $(READY)
 	$(BIN)/edgetrack export smat --target openvino --overwrite
 	$(BIN)/edgetrack track smat-openvino-fp32 synthetic:drift --output out/demo.csv --video out/demo.mp4 --overwrite
 	$(BIN)/edgetrack bench smat-openvino-fp32 --duration 4 --output out/demo.json --overwrite
+
+cpp: $(READY)
+	cmake -S examples/cpp -B out/cpp -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	cmake --build out/cpp --parallel
 
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --max-worker-restart 0
 
