@@ -66,6 +66,7 @@ def test_planning_an_export_loads_no_converter() -> None:
     assert not loaded_by(statement, EXPORTERS) & {"onnx", "onnxruntime", "openvino"}
 
 
+@pytest.mark.full
 def test_every_module_can_be_imported_first() -> None:
     """Each in a forked child of one interpreter, so that none leans on what another one imported."""
     program = f"""

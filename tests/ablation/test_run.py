@@ -177,6 +177,7 @@ def test_weights_of_another_network_are_an_error(
         ablate(ask("gate=none,se", weights=str(tmp_path / "other.pth")))
 
 
+@pytest.mark.full
 def test_speed_is_of_one_run_and_compared_with_the_published_row(ask: Callable[..., AblationRequest]) -> None:
     bench = BenchConfig(threads=1, warmup_s=0, duration_s=0.1, iterations=4, rounds=2)
     request, told = ask("gate=soft,none", dataset=None, bench=bench), []

@@ -38,7 +38,7 @@ def export(folder: Path, crops: Path, tracker: str, precision: str) -> Path:
     return folder / json.loads(done.stdout)["bundle"]
 
 
-@pytest.mark.parametrize("tracker", ["smat", "nanotrack_v2"])
+@pytest.mark.parametrize("tracker", [pytest.param("smat", marks=pytest.mark.full), "nanotrack_v2"])
 def test_engines_of_every_precision_for_cards_that_are_not_here(tracker: str, few_crops: Path, tmp_path: Path) -> None:
     packed = {}
     for precision in ("fp32", "fp16", "int8"):

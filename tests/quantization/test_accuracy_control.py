@@ -104,6 +104,7 @@ def test_stages_are_reverted_one_at_a_time_until_it_is_enough(trial) -> None:
     assert set(trial().kept) >= {"size", "trunk"}
 
 
+@pytest.mark.full
 def test_stages_that_hide_behind_one_another_are_found(trial) -> None:
     # Neither alone gains anything, as the other still spoils it.
     trial.costs = {"size": BAD, "trunk": BAD}

@@ -123,7 +123,7 @@ def test_int8_onnx_is_signed_throughout_with_stored_weights(make: Make) -> None:
     assert not [n.name for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] in constants]
 
 
-@pytest.mark.parametrize("target", ["openvino", "onnx"])
+@pytest.mark.parametrize("target", [pytest.param("openvino", marks=pytest.mark.full), "onnx"])
 def test_the_same_list_gives_the_same_bytes(make: Make, target: str) -> None:
     first, second = make(target, "int8", "first"), make(target, "int8", "second")
     graphs = [path.name for path in first.iterdir() if path.suffix in (".onnx", ".xml", ".bin")]
@@ -138,6 +138,7 @@ def test_kept_stages_are_not_quantized(make: Make) -> None:
     assert quantized_types(model) == set()
 
 
+@pytest.mark.full
 def test_methods_change_what_comes_out(make: Make) -> None:
     def weights(name: str, **method: object) -> bytes:
         return (make("openvino", "int8", name, method=Method(**method)) / "step.bin").read_bytes()
@@ -200,7 +201,8 @@ SCENE = "synthetic:drift?frames=5&size=160x120"
 @pytest.mark.parametrize(
     ("name", "procedure"),
     [
-        *((name, {}) for name in ("dmtrack", "spmtrack_b", "atstrack", "dastm")),
+        ("dastm", {}),
+        *(pytest.param(name, {}, marks=pytest.mark.full) for name in ("dmtrack", "spmtrack_b", "atstrack")),
         pytest.param("dastm", {"gate": "select"}, marks=pytest.mark.full),
     ],
 )
@@ -238,6 +240,7 @@ def test_lower_precisions_track(
             assert "NaN" not in str(found.reason)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("short_proof")
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_marked_products_are_lowered_like_all_others(

@@ -53,6 +53,8 @@ LESSONS = {
     "dmtrack": Lesson(3e-3, 90, 0.55, 128),
     "spmtrack_b": Lesson(1e-2, 120, 0.55, 112),
 }
+# Two of the five take a minute of processor time each.
+LEARNED = [pytest.param(name, marks=[pytest.mark.full] if name in (SMAT, "dmtrack") else []) for name in LESSONS]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +173,7 @@ def _make_base(network: nn.Module, method: TrainingMethod, config: TrainConfig, 
     _run(network, Base(method.recipe), config, catalog, folder / "base", Callbacks())
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", LEARNED)
 def test_sixteen_samples_are_learned_by_heart(learned: Callable[[str], Learned], name: str) -> None:
     found = learned(name)
     assert _is_learned(found.losses, LESSONS[name]), found.losses[-2:]
@@ -189,7 +191,7 @@ FROZEN = {
 }
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", LEARNED)
 def test_what_is_frozen_does_not_change_by_a_bit(learned: Callable[[str], Learned], name: str) -> None:
     found = learned(name)
     same = {key for key, value in found.before.items() if torch.equal(value, found.after[key])}
@@ -210,7 +212,7 @@ def test_what_is_frozen_does_not_change_by_a_bit(learned: Callable[[str], Learne
     assert all(torch.equal(written[key], value) for key, value in found.after.items())
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", LEARNED)
 def test_what_was_learned_is_exported_and_proven(
     learned: Callable[[str], Learned], tiny_recipe: Callable[..., Path], tmp_path: Path, name: str
 ) -> None:

@@ -129,6 +129,7 @@ def test_precisions_are_what_they_say(made: Made) -> None:
     assert sizes["int8"] < 0.7 * sizes["fp16"] < 0.7 * 0.6 * sizes["fp32"]
 
 
+@pytest.mark.full
 def test_kept_stage_computes_in_fp32_and_keeps_its_weights(made: Made) -> None:
     import coremltools
 
@@ -229,6 +230,7 @@ def test_running_it_here_says_where_it_runs(made: Made, device: str) -> None:
     assert ("take the bundle to a Mac" if device != "cuda:0" else "not on 'cuda:0'") in str(caught.value)
 
 
+@pytest.mark.full
 def test_same_request_gives_the_same_package(tmp_path: Path) -> None:
     first, second = (
         export(ExportRequest("nanotrack_v2", "coreml", output=tmp_path / name)).path / "template.mlpackage"
