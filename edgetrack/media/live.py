@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -110,15 +111,15 @@ def _pipeline(scheme: str, rest: str, spec: str) -> Address:
         if not rest.strip():
             raise SourceError("gst: has no pipeline; expected such as 'gst:videotestsrc ! videoconvert'")
         pipeline = rest if re.search(r"\bappsink\b", rest) else f"{rest} ! {_SINK}"
-        launched = hide_passwords(rest)
     else:
-        pipeline = launched = (_csi if scheme == "csi" else _libcamera)(*_camera_of(rest), spec)
+        pipeline = (_csi if scheme == "csi" else _libcamera)(*_camera_of(rest), spec)
+    launched = shlex.quote(hide_passwords(pipeline.replace(_SINK, "fakesink")))
     return Address(
         name,
         pipeline,
         "GSTREAMER",
         f"{name} cannot be opened: an element is missing, the camera is not there or not free, or the pipeline does "
-        f"not link; see what it says by itself: gst-launch-1.0 {launched.replace('appsink', 'fakesink')}",
+        f"not link; see what it says by itself: gst-launch-1.0 {launched}",
     )
 
 
@@ -264,12 +265,18 @@ class LiveSource(FrameSource):
         import cv2
 
         address, reader = self._address, self._address.reader
-        parameters: list[int] = []
+        api = cv2.CAP_ANY if reader is None else getattr(cv2, f"CAP_{reader}")
         if reader in _TIMED_SINCE and _version(cv2.__version__) >= _TIMED_SINCE[reader]:
             limit = round(1000 * self._options.timeout_s)
             parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
-        api = cv2.CAP_ANY if reader is None else getattr(cv2, f"CAP_{reader}")
-        capture = open_capture(address.what, address.advice, api, parameters)
+            capture = open_capture(address.what, address.advice, api, parameters)
+        elif reader == "GSTREAMER":
+            # Without time-outs it waits for ever for a pipeline that lacks an element.
+            capture = _open_within(
+                self._options.timeout_s, lambda: open_capture(address.what, address.advice, api), address.advice
+            )
+        else:
+            capture = open_capture(address.what, address.advice, api)
         try:
             if reader is not None and capture.backend != reader:
                 raise SourceError(f"{address.name} was opened by {capture.backend}, not by {_NAMES[reader]}")
@@ -345,6 +352,37 @@ class LiveSource(FrameSource):
 
     def _since(self, start: int) -> float:
         return (self._clock.now_ns() - start) / 1e9
+
+
+def _open_within(seconds: float, opened: Callable[[], Capture], advice: str) -> Capture:
+    """What `opened` returns or raises; where that takes longer, the error, and what it returns then is closed.
+
+    Raises:
+        SourceError: it takes longer.
+    """
+    found: list[Capture | BaseException] = []
+    lock, given_up = threading.Lock(), threading.Event()
+
+    def run() -> None:
+        try:
+            result: Capture | BaseException = opened()
+        except BaseException as error:
+            result = error
+        with lock:
+            if given_up.is_set() and isinstance(result, Capture):
+                result.close()
+            found.append(result)
+
+    thread = threading.Thread(target=run, name="edgetrack-open", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    with lock:
+        given_up.set()
+        if not found:
+            raise SourceError(f"{advice} (it did not start within {seconds:g} s)")
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
 
 
 def _require(address: Address) -> None:

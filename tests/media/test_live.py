@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,25 @@ def test_an_opencv_without_it_is_one_clear_line(monkeypatch, spec: str, reader: 
     assert ("gst:uridecodebin" in said) == (reader == "FFmpeg")
 
 
+def test_a_pipeline_that_never_starts_is_given_up_and_closed_when_it_does(connect, monkeypatch) -> None:
+    """OpenCV before 4.7 waits for ever for one that lacks an element."""
+    monkeypatch.setattr(cv2, "__version__", "4.6.0")
+    device = connect(Device("GSTREAMER", [picture(1)]))
+    started, opened = threading.Event(), cv2.VideoCapture
+
+    def hang(*arguments: Any) -> Any:
+        started.wait()
+        return opened(*arguments)
+
+    monkeypatch.setattr(cv2, "VideoCapture", hang)
+    with pytest.raises(SourceError, match=r"gst-launch-1.0 'nosuch ! fakesink' \(it did not start within 0.01 s\)"):
+        open_source("gst:nosuch", ReadOptions(timeout_s=0.01), live=True)
+    (thread,) = (one for one in threading.enumerate() if one.name == "edgetrack-open")
+    started.set()
+    thread.join()
+    assert (len(device.opened), device.open_now) == (1, 0)
+
+
 # Breaks
 
 
@@ -341,6 +362,57 @@ def test_a_stream_on_the_network_that_is_cut_and_restored_goes_on() -> None:
             assert len(source.breaks_s) == 2
             assert source.breaks_s[0] == 3.5
     assert camera.connections == 3
+
+
+RTSP_SERVER = """
+import sys
+import gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[1])
+factory = GstRtspServer.RTSPMediaFactory(shared=True)
+factory.set_launch("( videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=96,framerate=30/1 ! jpegenc "
+                   "! rtpjpegpay name=pay0 )")
+server.get_mount_points().add_factory("/live", factory)
+server.attach(None)
+print(server.get_bound_port(), flush=True)
+GLib.MainLoop().run()
+"""
+
+
+@pytest.mark.full
+def test_a_real_rtsp_stream_that_is_cut_and_restored_goes_on() -> None:
+    """GStreamer's RTSP server (Debian: gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-good)."""
+    servers: list[subprocess.Popen[str]] = []
+
+    def serve(port: str = "0") -> str:
+        command = ["/usr/bin/python3", "-c", RTSP_SERVER, port]
+        servers.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+        return (servers[-1].stdout.readline() if servers[-1].stdout else "").strip()
+
+    def cut() -> None:
+        servers[-1].kill()
+        servers[-1].wait()
+
+    try:
+        port = serve() if Path("/usr/bin/python3").exists() else ""
+        if not port:
+            pytest.skip("GSTREAMER'S RTSP SERVER ABSENT: apt-get install gir1.2-gst-rtsp-server-1.0 python3-gi")
+        waits = Waits(None, None, lambda: serve(port))
+        with live(f"rtsp://127.0.0.1:{port}/live", waits, timeout_s=5.0) as source:
+            frames = iter(source)
+            assert source.live
+            assert len(list(islice(frames, 10))) == 10
+            cut()
+            assert [frame.shape for frame in islice(frames, 40)] == [(SIZE[1], SIZE[0], 3)] * 40
+            assert len(source.breaks_s) == 1
+        assert waits.waited[:3] == [0.0, 0.5, 1.0]
+    finally:
+        for server in servers:
+            server.kill()
+            server.communicate()
 
 
 def test_a_server_that_wants_a_password_gets_it_and_nobody_else_does() -> None:
