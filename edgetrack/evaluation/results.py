@@ -160,6 +160,15 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     pair: PairScores | None = None
     long_term: LongTermScores | None = None
 
+    @property
+    def own_figures(self) -> dict[str, float | None]:
+        """By name, what papers report of data sets that are not scored by AO: MPR and MSR; VOT's long-term figures."""
+        pair, long = self.pair, self.long_term
+        return {
+            **({} if pair is None else {"MPR": pair.mpr, "MSR": pair.msr}),
+            **({} if long is None else {"F-score": long.f_score, "precision": long.precision, "recall": long.recall}),
+        }
+
 
 class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What `edgetrack eval --json` prints."""

@@ -122,6 +122,7 @@ class Accuracy:
         frames: that were tracked.
         auc: of the success curve, 0..1, and `auc_interval`: None where only a comparison knows the bundle.
         parameters: of its network; None where that is not known.
+        own: the figures that the data set's papers report instead, by name, see `EvalResult.own_figures`.
     """
 
     who: Identity
@@ -132,6 +133,7 @@ class Accuracy:
     auc: float | None = None
     auc_interval: tuple[float, float] | None = None
     parameters: int | None = None
+    own: tuple[tuple[str, float | None], ...] = ()
 
 
 def compared_frames(found: CompareRecord) -> int:
@@ -294,6 +296,7 @@ def _evaluated(results: Results) -> Iterator[tuple[Trial, Accuracy]]:
                     auc=result.auc,
                     auc_interval=result.interval.get("auc"),
                     parameters=result.parameters,
+                    own=tuple(result.own_figures.items()),
                 ),
             )
 
@@ -302,8 +305,8 @@ def _compared(results: Results) -> Iterator[tuple[Trial, Accuracy]]:
     for record in results.comparisons:
         for side in (record.value.a, record.value.b):
             if side.ao is not None:
-                frames = compared_frames(record.value)
-                yield comparison_trial(record.value), Accuracy(side_identity(side), side.ao, None, (), frames)
+                one = Accuracy(side_identity(side), side.ao, None, (), compared_frames(record.value))
+                yield comparison_trial(record.value), one
 
 
 def _read_folder(folder: Path, found: list[Sourced[Any]], skipped: list[Skipped], seen: set[Path]) -> None:

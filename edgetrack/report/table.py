@@ -146,14 +146,25 @@ def speed_table(results: Results) -> PageTable:
     )
 
 
+_OWN = {
+    "MPR": "maximum precision rate: by the nearer of both modalities' boxes",
+    "MSR": "maximum success rate: by the larger overlap with both modalities' boxes",
+    "F-score": "VOT long-term: of precision and recall, where it is largest",
+    "precision": "VOT long-term: mean overlap of the frames in which the tracker is confident",
+    "recall": "VOT long-term: the same overlaps over all frames with the target",
+}
+
+
 def accuracy_table(known: Mapping[Identity, Accuracy]) -> PageTable:
     """What was found of each bundle in one trial, most accurate first."""
     rates = sorted({rate for one in known.values() for rate, _ in one.streaming})
+    own = list(dict.fromkeys(name for one in known.values() for name, _ in one.own))
     return PageTable(
         columns=(
             _BUNDLE,
             PageColumn("weights", False, "where they come from"),
             PageColumn("AO", True, "mean IoU of one pass, 0 to 1, with its 95 % interval over sequences"),
+            *(PageColumn(name, True, _OWN[name]) for name in own),
             *(PageColumn(f"AO at {rate:g} fps", True, "under a camera's clock") for rate in rates),
         ),
         rows=tuple(
@@ -161,6 +172,7 @@ def accuracy_table(known: Mapping[Identity, Accuracy]) -> PageTable:
                 PageCell(one.who.label),
                 PageCell(one.who.weights),
                 number(one.ao, 3, _span(one.interval)),
+                *(number(dict(one.own).get(name), 3) for name in own),
                 *(number(dict(one.streaming).get(rate), 3) for rate in rates),
             )
             for one in sorted(known.values(), key=lambda one: (-one.ao, one.who.label))

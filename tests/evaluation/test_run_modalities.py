@@ -69,6 +69,8 @@ def test_every_layout_is_tracked_and_scored_by_its_own_figures(bundle: Path, tmp
                 assert tuple(tracker.update(frame).box) == pytest.approx(tuple(run.boxes[index]))
     assert (result.pair is not None) == (layout in ("lasher", "rgbt234", "gtot", "vtuav"))
     assert (result.long_term is not None) == (layout in ("depthtrack", "cdtb", "rgbd1k"))
+    own = {"MPR", "MSR"} if result.pair else {"F-score", "precision", "recall"} if result.long_term else set()
+    assert set(result.own_figures) == own
     text = "\n".join(str(line) for line in eval_table(result).notes)
     if result.pair is not None:
         assert result.pair.mpr is not None

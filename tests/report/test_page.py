@@ -13,12 +13,13 @@ import msgspec
 import pytest
 
 from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.evaluation.metrics import LongTermScores, PairScores
 from edgetrack.evaluation.results import AttributeResult, EvalRecord
 from edgetrack.report.contact_sheet import MOST_SEQUENCES, contact_sheet, moments
 from edgetrack.report.findings import findings
-from edgetrack.report.model import read_results
+from edgetrack.report.model import accuracies, read_results
 from edgetrack.report.page import headlines, html, markdown
-from edgetrack.report.table import speed_table
+from edgetrack.report.table import accuracy_table, speed_table
 from tests.report.conftest import (
     FRAMES,
     SCENE,
@@ -171,6 +172,23 @@ def test_auc_is_set_against_speed_and_against_parameters(tmp_path: Path) -> None
     assert "old-openvino-fp32: AUC" not in text
     assert "FM (4)" in text
     assert "| FM (4) |" in markdown(read)
+
+
+def test_a_data_sets_own_figures_stand_beside_ao(tmp_path: Path) -> None:
+    pair = PairScores(precision_second=0.1, auc_second=0.2, mpr=0.912, msr=0.634)
+    long = LongTermScores(precision=0.591, recall=0.387, f_score=0.468, threshold=0.5)
+    known = (evaluated("dmtrack", 0.5, (0.4, 0.6), pair=pair), evaluated("smat", 0.4, (0.3, 0.5), long_term=long))
+    ((_, table),) = [
+        (trial, accuracy_table(found))
+        for trial, found in accuracies(
+            read_results([write(tmp_path / "eval.json", EvalRecord(results=list(known)))])
+        ).items()
+    ]
+    assert [column.title for column in table.columns][3:] == ["MPR", "MSR", "F-score", "precision", "recall"]
+    assert [[cell.text for cell in row[3:]] for row in table.rows] == [
+        ["0.912", "0.634", "-", "-", "-"],
+        ["-", "-", "0.468", "0.591", "0.387"],
+    ]
 
 
 def test_auc_is_not_set_against_one_size(tmp_path: Path) -> None:
