@@ -82,7 +82,7 @@ def ablation_table(record: AblationRecord) -> Table:
     add("SR0.5", 3, [row.sr50 for row in rows], 6)
     add("AUC", 3, [row.auc for row in rows], 7)
     for gate, part in _reported(rows):
-        add(f"{gate} {part}", 2, [_mean(row, gate, part) for row in rows], 1)
+        add(f"{gate} {part}", 3, [_mean(row, gate, part) for row in rows], 1)
     add("entropy", 2, [_entropy(row) for row in rows], 1)
     add("track ms", 2, [row.track_ms for row in rows])
     add("of rounds", None, [row.rounds_ms and span(row.rounds_ms, 1) for row in rows], 4)
