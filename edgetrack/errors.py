@@ -19,6 +19,7 @@
         BundleIntegrityError          ... because a file is missing, extra, changed or out of place
       ParityError                1    an exported graph does not compute what the model computes
       AccuracyError              1    a lower precision that costs more accuracy than was allowed
+      NotSeparableError          1    scores that do not tell when a target is lost
       NumericalError             1    a graph returned NaN or infinity
       WorkerError                1    a process that works for us died or broke its protocol
       BackendMissingError        3    a backend's package, or an extra, is not installed
@@ -139,6 +140,10 @@ class ParityError(EdgetrackError):
 
 class AccuracyError(EdgetrackError):
     """A lower precision costs more accuracy than was allowed."""
+
+
+class NotSeparableError(EdgetrackError):
+    """Scores of frames on and off target that no threshold tells apart."""
 
 
 class NumericalError(EdgetrackError):

@@ -33,6 +33,7 @@ from edgetrack.presentation.table import counted
 from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentences, summarize
 from edgetrack.runtime.frames import PairedSource
 from edgetrack.runtime.prompt import parse_text
+from edgetrack.runtime.recovery import Recover
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.base import AttentionMap
 from edgetrack.system.signals import StopSignals
@@ -68,6 +69,7 @@ class TrackRequest:
     precision_hint: str | None
     aux: str | None = None
     memory: str | None = None
+    recover: Recover | None = None
     text: tuple[str, ...] = ()
     attention: bool = False
     reading: ReadOptions = field(default_factory=ReadOptions)
@@ -216,6 +218,7 @@ def follow(
                 threads=job.threads,
                 precision_hint=job.precision_hint,
                 memory=job.memory,
+                recover=job.recover,
                 text=parse_text(job.text),
             )
         )

@@ -136,6 +136,48 @@ class CalibrationInfo(_Strict, frozen=True, kw_only=True):
     size: int
 
 
+LostFeature = Literal["score", "psr", "entropy", "jump", "scale"]
+"""What a tracker may be judged lost by; `edgetrack.runtime.lost` computes them."""
+Coefficient = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class LostData(_Strict, frozen=True, kw_only=True):
+    """Sequences that a model of loss was calibrated on; `sha256` is that of their boxes, frame names and texts."""
+
+    dataset: BoundedText
+    sequences: tuple[Label, ...]
+    sha256: Sha256
+
+
+class LostModel(_Strict, frozen=True, kw_only=True):
+    """When the target counts as lost, as `edgetrack calibrate lost` found it (docs/lost.md).
+
+    A frame's confidence is 1 / (1 + exp(-(bias + the sum of weights times features))). The target is lost
+    once `frames` frames in a row are below `threshold`, and found again once as many in a row are not.
+
+    Attributes:
+        interval: 95 % of the threshold, bootstrapped over sequences; None where there were fewer than two.
+        rate: of false alarms, as a share of frames, that was asked for.
+        recall, false_alarms, auroc: on the data that it was calibrated on.
+        bundle: that was calibrated; `weights_sha256`: of its checkpoint, None for untrained ones.
+        data: what it was calibrated on.
+    """
+
+    weights: Annotated[dict[LostFeature, Coefficient], msgspec.Meta(min_length=1)]
+    bias: Coefficient = 0.0
+    threshold: Probability
+    frames: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    interval: tuple[Probability, Probability] | None = None
+    rate: Probability
+    recall: Probability
+    false_alarms: Probability
+    auroc: Probability
+    bundle: Label
+    weights_sha256: Sha256 | None = None
+    data: Annotated[tuple[LostData, ...], msgspec.Meta(max_length=256)]
+
+
 class FileInfo(_Strict, frozen=True, kw_only=True):
     """Size in bytes and hash of one file of the bundle."""
 
@@ -164,7 +206,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     `family` names whose network and procedure it runs, where that is not the tracker's own name. `procedure` holds the
     per-frame procedure's numbers (crop factors, sizes, window, thresholds); the family's runtime file states and checks
     which. `overrides` are the keys of the recipe's configuration and procedure that this export set otherwise.
-    `precision_exceptions` maps a node to the precision it was kept in.
+    `precision_exceptions` maps a node to the precision it was kept in. `lost` is there once it was calibrated.
     """
 
     schema: Literal[1] = 1
@@ -182,6 +224,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     precision_exceptions: dict[BoundedText, Label] = {}
     calibration: CalibrationInfo | None = None
     tools: Annotated[dict[Label, Label], msgspec.Meta(max_length=256)] = {}
+    lost: LostModel | msgspec.UnsetType = msgspec.UNSET
     files: dict[FilePath, FileInfo] = {}
 
     @property

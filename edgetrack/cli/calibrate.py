@@ -1,4 +1,4 @@
-"""`edgetrack calibrate`: calibration sets, made by running a tracker."""
+"""`edgetrack calibrate`: what is found by running a tracker: calibration sets, and when a target counts as lost."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ from typing import Annotated
 
 import typer
 
-from edgetrack.cli.options import CalibSeedOption, CalibSizeOption, LayoutOption, OverwriteOption
+from edgetrack.cli.options import (
+    BundleArgument,
+    CalibSeedOption,
+    CalibSizeOption,
+    FramesOption,
+    JobsOption,
+    JsonOption,
+    LayoutOption,
+    LocalDeviceOption,
+    OverwriteOption,
+    SequencesOption,
+    ThreadsOption,
+)
 from edgetrack.cli.verbosity import with_verbosity
 
 app = typer.Typer(
-    help="Make and show calibration sets: lists of the crops on which INT8 ranges are observed.", no_args_is_help=True
+    help="Run a tracker to calibrate it: lists of the crops on which INT8 ranges are observed, and the threshold below "
+    "which a target counts as lost.",
+    no_args_is_help=True,
 )
 
 
@@ -63,3 +77,62 @@ def show(name: Annotated[str, typer.Argument(help="Name or file of a set.")]) ->
             clips[item.clip] = clips.get(item.clip, 0) + 1
         listed = ", ".join(f"{clip} {count}" for clip, count in clips.items())
         print_text(f"{part.dataset}: {listed}")
+
+
+@app.command()
+@with_verbosity
+def lost(
+    bundle: BundleArgument,
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="Sequences with boxes, as `eval` takes them; several.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write a calibrated copy of the bundle, or of its recipe to a .toml file."),
+    ] = None,
+    false_alarms: Annotated[
+        str, typer.Option(metavar="RATE", help="Share of frames on target that may be flagged, such as 0.5%.")
+    ] = "0.5%",
+    hysteresis: Annotated[
+        int, typer.Option(min=1, max=1000, help="Frames in a row that it takes to become lost, or found again.")
+    ] = 1,
+    recipe: Annotated[
+        str | None, typer.Option(help="With -o FILE.toml: the recipe to copy. Default: that of the bundle's tracker.")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the runs. Default: out/eval/BUNDLE, as `eval`.")
+    ] = None,
+    layout: LayoutOption = None,
+    sequences: SequencesOption = None,
+    frames: FramesOption = None,
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = None,
+    device: LocalDeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the score below which a target counts as lost, at a stated rate of false alarms; refuse where none does."""
+    from edgetrack.capabilities import open_ref
+    from edgetrack.cli.console import print_json, print_text, stdout
+    from edgetrack.cli.evaluate import resumable_progress, select_dataset
+    from edgetrack.evaluation.config import EvalConfig
+    from edgetrack.evaluation.datasets import Dataset
+    from edgetrack.evaluation.lost_model import calibrate_lost, parse_rate
+    from edgetrack.evaluation.lost_report import LostOutput, calibration_table
+
+    rate = parse_rate(false_alarms)
+    ref = open_ref(bundle)
+    target = LostOutput.check(ref, output, recipe, overwrite=overwrite)
+
+    def config(dataset: Dataset) -> EvalConfig:
+        return EvalConfig(dataset=dataset, jobs=jobs, threads=threads, frames=frames, device=device, output=runs)
+
+    opened = [select_dataset(one, layout, sequences) for one in datasets]
+    with resumable_progress() as progress:
+        found = calibrate_lost(ref, opened, rate=rate, hysteresis=hysteresis, config=config, progress=progress)
+    target.write(found.model)
+    if as_json:
+        print_json(found)
+        return
+    calibration_table(found).show(stdout())
+    print_text("nothing was written; add -o BUNDLE or -o RECIPE.toml" if output is None else f"{output}: calibrated")

@@ -19,6 +19,7 @@ from edgetrack.cli.options import (
     LocalDeviceOption,
     MarkdownOption,
     PrecisionHintOption,
+    RecoverOption,
     RestartOption,
     RunsOutputOption,
     SequencesOption,
@@ -80,6 +81,7 @@ def evaluate(
             help="Say something wrong: swap (another sequence's phrases), drop (some of them), shuffle (attributes).",
         ),
     ] = None,
+    recover: RecoverOption = False,
     scheduler: Annotated[
         str | None, typer.Option(help="Track on the workers of this Dask scheduler: tcp://HOST:8786.")
     ] = None,
@@ -91,12 +93,13 @@ def evaluate(
     from edgetrack.cli.console import folder_or_file, print_json, stdout
     from edgetrack.errors import UsageError
     from edgetrack.evaluation.config import EvalConfig
-    from edgetrack.evaluation.results import EvalRecord, eval_table
+    from edgetrack.evaluation.results import EvalRecord, eval_tables
     from edgetrack.evaluation.run import SUMMARY
     from edgetrack.evaluation.run import evaluate as run
     from edgetrack.evaluation.submission import check_kind, write_results
     from edgetrack.evaluation.text_noise import TextNoise, with_noise
     from edgetrack.io import encode_json, write_whole
+    from edgetrack.presentation.table import show_all
     from edgetrack.runtime.prompt import parse_text
     from edgetrack.runtime.trackers.base import find_procedure
 
@@ -124,6 +127,7 @@ def evaluate(
         anchors=_anchored(anchors, anchor_length),
         streaming=_streaming(fps, latencies, ref),
         text_noise=noise,
+        recover="expand" if recover else None,
         scheduler=scheduler,
     )
     with resumable_progress() as progress:
@@ -135,10 +139,10 @@ def evaluate(
     if as_json:
         print_json(EvalRecord(results=[found.result]))
     elif as_markdown:
-        typer.echo(eval_table(found.result).markdown())
+        typer.echo("\n\n".join(table.markdown() for table in eval_tables(found.result)))
     else:
         console = stdout()
-        eval_table(found.result).show(console)
+        show_all(eval_tables(found.result), console)
         console.print(f"runs and {found.folder / SUMMARY} are kept")
     if found.result.failures:
         raise typer.Exit(1)

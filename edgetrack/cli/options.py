@@ -14,6 +14,12 @@ DeviceOption = Annotated[
     typer.Option("--device", help="Where to run: cpu, cuda:0, or a device profile such as jetson, see docs/devices.md"),
 ]
 LocalDeviceOption = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda:0.")]
+RecoverOption = Annotated[
+    bool,
+    typer.Option(
+        "--recover", help="Search for a target that is lost; the bundle must be calibrated, see docs/lost.md."
+    ),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", help="Threads per inference. Default: all usable cores.")
 ]

@@ -16,6 +16,7 @@ from edgetrack.cli.options import (
     LocalDeviceOption,
     OverwriteOption,
     PrecisionHintOption,
+    RecoverOption,
     ThreadsOption,
 )
 
@@ -79,6 +80,7 @@ def track(
         str | None,
         typer.Option(help="How past frames are kept: exact, exact:disk or bounded:M. Default: as the bundle says."),
     ] = None,
+    recover: RecoverOption = False,
     on_bad_frame: Annotated[
         OnBadFrame,
         typer.Option(help="What to do with a frame that cannot be read: stop, or skip it, counted and said."),
@@ -142,6 +144,7 @@ def track(
         precision_hint=precision_hint,
         aux=aux,
         memory=memory,
+        recover="expand" if recover else None,
         text=tuple(text or ()),
         attention=attention,
         reading=ReadOptions(

@@ -14,6 +14,7 @@ from edgetrack.evaluation.protocols.streaming import Streaming
 from edgetrack.evaluation.text_noise import NoiseReport
 from edgetrack.presentation.table import counted
 from edgetrack.resources import usable_cores
+from edgetrack.runtime.recovery import Recover
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class EvalConfig:
         output: where runs are kept; None is `out/eval/BUNDLE/DATASET`.
         anchors, streaming: further tasks beside the one pass.
         text_noise: how the descriptions of `dataset` were changed; None where they are the sequences' own.
+        recover: what is done where the target is lost, as `edgetrack.load` takes it.
         scheduler: address of a Dask scheduler; None runs processes of this machine.
 
     Raises:
@@ -42,6 +44,7 @@ class EvalConfig:
     anchors: Anchored | None = None
     streaming: Streaming | None = None
     text_noise: NoiseReport | None = None
+    recover: Recover | None = None
     scheduler: str | None = None
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from edgetrack.evaluation.lost import FlagScores, flag_table
 from edgetrack.evaluation.metrics import LongTermScores, PairScores, Scores
 from edgetrack.evaluation.text_noise import NoiseReport
 from edgetrack.presentation.table import NONE, Cell, Column, Table, counted, number, span
@@ -45,6 +46,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
             diagnostics, or nothing is annotated.
         attributes: the data set's attributes that it has; None where it does not say.
         pair: None where both modalities have one ground truth.
+        flag: how well `lost` says what is so; None where nothing is annotated.
     """
 
     name: str
@@ -59,6 +61,7 @@ class SequenceResult(Scores, frozen=True, kw_only=True):
     annotations: dict[str, list[float | None]] | None = None
     attributes: list[str] | None = None
     pair: PairScores | None = None
+    flag: FlagScores | None = None
 
 
 class AnchoredResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,8 +133,10 @@ class EvalResult(Scores, frozen=True, kw_only=True):
         scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
         diagnostics: summaries over all frames after the first, by name; None where the tracker has no diagnostics.
         text_noise: how the descriptions were changed; None where they were not.
+        recover: what was done where the target was lost; None for the published procedure.
         parameters: of the bundle's network; None where it does not say.
         attributes: in the data set's order; None where it marks none of the sequences that were tracked.
+        flag: how well `lost` says what is so, all frames together; None where nothing is annotated.
     """
 
     bundle: str
@@ -155,10 +160,12 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     diagnostics: dict[str, DiagnosticSummary] | None = None
     other_speed: dict[str, str] | None = None
     text_noise: NoiseReport | None = None
+    recover: str | None = None
     parameters: int | None = None
     attributes: list[AttributeResult] | None = None
     pair: PairScores | None = None
     long_term: LongTermScores | None = None
+    flag: FlagScores | None = None
 
     @property
     def own_figures(self) -> dict[str, float | None]:
@@ -175,6 +182,14 @@ class EvalRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = 1
     results: list[EvalResult]
+
+
+def eval_tables(result: EvalResult) -> list[Table]:
+    """The figures of the boxes, and, where a frame was off target or flagged, those of `lost`."""
+    tables, flag = [eval_table(result)], result.flag
+    if flag is not None and (flag.off_target or flag.flagged):
+        tables.append(flag_table([(one.name, one.flag) for one in result.sequences if one.flag is not None], flag))
+    return tables
 
 
 def eval_table(result: EvalResult) -> Table:
@@ -252,6 +267,8 @@ def _notes(result: EvalResult) -> Iterator[str]:
             f"{number(lt.recall, 3)}, taking {at}"
         )
     yield "P_norm@0.2: the normalised precision at 0.2, as LaSOT's toolkit and most papers print it"
+    if result.recover is not None:
+        yield f"recovery {result.recover}: lost targets are searched for, which the published procedure does not do"
     if (noise := result.text_noise) is not None:
         said = f"{noise.changed} of {counted(noise.described, 'description')}"
         yield f"text noise {noise.kind} (seed {noise.seed}): {said} changed; without --text-noise it is what they say"

@@ -17,6 +17,7 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.execution import collect
 from edgetrack.evaluation.execution.ledger import RunLedger, save
+from edgetrack.evaluation.lost import FlaggedRun, flag_scores, flagged_run
 from edgetrack.evaluation.metrics import (
     LongTermScores,
     PairScores,
@@ -87,6 +88,7 @@ def summarize(ledger: RunLedger) -> EvalResult:
     runs = ledger.of(OnePass)
     scored = [score_run(clip, run) for clip, run in runs]
     pairs = {clip.name: pair for clip, run in runs if (pair := _pair(clip, run)) is not None}
+    flagged = {clip.name: flagged_run(clip, run.boxes, run.scores, run.lost) for clip, run in runs if clip.scored}
     pair, ends = overall_pair([(pairs[c.name], len(r.boxes)) for c, r in runs if c.name in pairs], rules)
     return EvalResult(
         **_figures(overall(scored, rules)),
@@ -107,14 +109,16 @@ def summarize(ledger: RunLedger) -> EvalResult:
         interval=intervals(scored, rules) | (ends if pairs else {}),
         pair=pair if pairs else None,
         long_term=_long_term(runs) if rules.long_term else None,
-        sequences=_sequences(ledger, runs, scored, pairs),
+        sequences=_sequences(ledger, runs, scored, pairs, flagged),
         failures=[SequenceFailure(name=name, error=error) for name, error in ledger.errors.items()],
         anchored=_anchored(ledger),
         streaming=_streaming(ledger),
         scheduler=config.scheduler,
         text_noise=config.text_noise,
+        recover=config.recover,
         diagnostics=summarize_shares(merged([run.shares for _, run in runs]), one_run=len(runs) == 1) or None,
         attributes=_attributes(ledger, runs, scored) or None,
+        flag=flag_scores(list(flagged.values()), whole=True),
     )
 
 
@@ -160,6 +164,7 @@ def _sequences(
     runs: list[tuple[Clip, OnePassRun]],
     scored: list[Scored],
     pairs: Mapping[str, PairScores],
+    flagged: Mapping[str, FlaggedRun],
 ) -> list[SequenceResult]:
     anchored = {clip.name: run for clip, run in ledger.of(Anchored)}
     streamed = {clip.name: run for clip, run in ledger.of(Streaming)}
@@ -172,6 +177,7 @@ def _sequences(
             frames=len(run.boxes),
             lost=sum(run.lost),
             pair=pairs.get(clip.name),
+            flag=flag_scores([flagged[clip.name]]) if clip.name in flagged else None,
             fps=None if clip.name in ledger.other_speed else _fps(run.ms[1:]),
             anchored_ao=None if short is None else short.ao,
             anchor_runs=None if short is None else len(short.runs),

@@ -388,6 +388,7 @@ def _manifest(work: ExportPlan, weights: WeightsInfo, graphs: tuple[GraphInfo, .
         overrides=work.overrides,
         paper=work.recipe.paper_of(work.overrides),
         tools={"edgetrack": __version__, **_versions(_reference_tools(work)), **work.target.versions()},
+        lost=work.recipe.lost_of(weights.sha256, work.overrides),
     )
 
 

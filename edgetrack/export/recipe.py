@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgetrack.bundle.manifest import GraphRole, Name, PaperFigures, Scalar, Sha256, scalar_text
+from edgetrack.bundle.manifest import GraphRole, LostModel, Name, PaperFigures, Scalar, Sha256, scalar_text
 from edgetrack.errors import BackendMissingError, RecipeError, UnknownNameError, UsageError, did_you_mean
 from edgetrack.export.given import GivenGraph, GivenInput, GivenOutput
 from edgetrack.io import read_toml
@@ -217,6 +217,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     the members of a family differ, and what an ablation leaves out or replaces. `choices` lists, for keys of
     `configuration` and `procedure` that take few values, all of them; `ablations` what the paper states of some.
 
+    `lost` has models of loss, each for the weights of one checkpoint (docs/lost.md).
+
     `onnx` says how each graph is made of ONNX files that name and lay out their tensors in their own way
     (`edgetrack.export.given`); `inputs`, `outputs` and `constants` are the same for one graph of one file.
     """
@@ -244,6 +246,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     inputs: dict[Name, GivenInput] = {}
     outputs: dict[Name, GivenOutput] = {}
     constants: dict[str, float] = {}
+    lost: tuple[LostModel, ...] = ()
 
     @property
     def given(self) -> dict[str, GivenGraph]:
@@ -286,6 +289,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def values(self) -> dict[str, Scalar]:
         """What an export may set otherwise: the keys of `configuration` and `procedure`; one in both is one value."""
         return {**self.procedure, **self.configuration}
+
+    def lost_of(self, weights: str | None, overrides: Mapping[str, Scalar]) -> LostModel | msgspec.UnsetType:
+        """The model of loss of a checkpoint, by its SHA-256, in the recipe's own configuration; UNSET without one."""
+        known = (one for one in self.lost if one.weights_sha256 == weights) if weights and not overrides else iter(())
+        return next(known, msgspec.UNSET)
 
     def paper_of(self, overrides: Mapping[str, Scalar]) -> PaperFigures:
         """What the paper states of a configuration; its source alone where it states nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,30 @@ def map_back(peak: Peak, previous: Box, crop_size: int, resize_factor: float) ->
     return Box.from_center(peak.cx * scale + cx - half, peak.cy * scale + cy - half, peak.w * scale, peak.h * scale)
 
 
+class ScoreMaps(NamedTuple):
+    """What a cell was last chosen from, both (n, n): the scores with their penalty, and with the window too.
+
+    The next choice overwrites them.
+    """
+
+    score: Array
+    windowed: Array
+
+
+class Chooser(Protocol):
+    """Chooses a cell of a map.
+
+    Attributes:
+        windowless: whether the window is left out, since the target may be anywhere.
+    """
+
+    windowless: bool
+
+    @property
+    def maps(self) -> ScoreMaps:
+        """What the last cell was chosen from."""
+
+
 class Choice(NamedTuple):
     """The cell that a `CellChooser` chose.
 
@@ -125,7 +149,15 @@ class CellChooser:
         self.window = (window.reshape(-1) * influence).astype(dtype)
         self.keep = 1 - influence
         self.penalty = -penalty
+        self.windowless = False
         self._memory = np.empty((3, window.size), dtype)
+
+    @property
+    def maps(self) -> ScoreMaps:
+        """See `Chooser`."""
+        size = math.isqrt(self.window.size)
+        score, windowed, _ = self._memory.reshape(3, size, size)
+        return ScoreMaps(score, windowed)
 
     def choose(
         self,
@@ -167,8 +199,11 @@ class CellChooser:
                 np.multiply(change, score, out=change)
             else:
                 np.copyto(change, score)
-            np.multiply(change, self.keep, out=response)
-            response += self.window
+            if self.windowless:
+                np.copyto(response, change)
+            else:
+                np.multiply(change, self.keep, out=response)
+                response += self.window
         best = int(response.argmax())
         return Choice(best, float(score[best]), float(response[best]), float(change[best]))
 

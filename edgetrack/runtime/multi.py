@@ -14,6 +14,7 @@ from edgetrack.bundle.reader import Bundle, open_bundle
 from edgetrack.errors import UsageError
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
 from edgetrack.runtime.prompt import Text
+from edgetrack.runtime.recovery import Recover
 from edgetrack.runtime.session import Result, Tracker, backend_options, open_graphs
 from edgetrack.system.clock import Clock
 
@@ -55,6 +56,7 @@ class MultiTracker:
         room: int,
         *,
         memory: str | None = None,
+        recover: Recover | None = None,
         clock: Clock | None = None,
     ) -> None:
         if not 1 <= room <= MOST_TARGETS:
@@ -70,6 +72,7 @@ class MultiTracker:
                     bundle,
                     options,
                     memory=memory,
+                    recover=recover,
                     clock=clock,
                     graphs={name: SharedGraph(graph) for name, graph in graphs.items()},
                 )
@@ -146,6 +149,7 @@ def load_many(
     threads: int | None = None,
     precision_hint: str | None = None,
     memory: str | None = None,
+    recover: Recover | None = None,
 ) -> MultiTracker:
     """Open a bundle for several targets at once.
 
@@ -157,4 +161,5 @@ def load_many(
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    return MultiTracker(opened, backend_options(opened, device, threads, precision_hint), room, memory=memory)
+    options = backend_options(opened, device, threads, precision_hint)
+    return MultiTracker(opened, options, room, memory=memory, recover=recover)

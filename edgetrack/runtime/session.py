@@ -23,6 +23,7 @@ from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
 from edgetrack.runtime.prompt import Text, missing_text, phrases_of
+from edgetrack.runtime.recovery import Proposal, Recover, guard, uncalibrated
 from edgetrack.runtime.trackers.base import AttentionMap, Diagnostics, Procedure, find_procedure
 from edgetrack.system.clock import Clock, MonotonicClock
 
@@ -79,6 +80,7 @@ class Tracker:
         *,
         memory: str | None = None,
         text: Text | None = None,
+        recover: Recover | None = None,
         clock: Clock | None = None,
         graphs: Mapping[str, CompiledGraph] | None = None,
     ) -> None:
@@ -96,6 +98,7 @@ class Tracker:
                 stack.callback(bundle.close)
             self.graphs = dict(graphs) if graphs is not None else open_graphs(bundle, options, stack)
             self._procedure: Procedure = family(self.manifest, self.graphs)
+            self._guard = guard(self.manifest, self._procedure, recover)
             self._text: Text | None = None
             self._phrases: dict[str, str] = {}
             self.set_text(text)
@@ -148,6 +151,8 @@ class Tracker:
         target = boxes.validate(box, (image.shape[0], image.shape[1]))
         self._prepare_text(text)
         self._procedure.init(image, target)
+        if self._guard is not None:
+            self._guard.restart()
         self._started = True
         self._frame_size = image.shape[0], image.shape[1]
 
@@ -172,7 +177,7 @@ class Tracker:
             before, last = last, now_ns()
             spent[stage] += last - before
 
-        found = self._procedure.update(image, timer)
+        found = (self._guard or self._procedure).update(image, timer)
         # What follows the last stage that ended is decoding.
         timer(STAGES[-1])
         timing = Timing(*(spent[stage] / 1e6 for stage in STAGES))
@@ -193,6 +198,29 @@ class Tracker:
         if not self._started:
             raise UsageError("reset_box was called before init; call tracker.init(frame, box) on the first frame")
         self._procedure.reset_box(boxes.validate(box, self._frame_size))
+        if self._guard is not None:
+            self._guard.restart()
+
+    def propose(self, candidates: Iterable[Iterable[float]], frame: Any, aux: Any = None) -> Proposal:
+        """Score boxes of a detector, and continue from the best where the calibration trusts it; the target stays.
+
+        Args:
+            candidates: up to 256 boxes, x, y, w, h in pixels, each touching the frame.
+            frame: that they were found in, as in `update`; commonly the one in which the target was lost.
+            aux: as in `init`.
+
+        Raises:
+            InvalidFrameError, InvalidBoxError: what was given cannot be searched; the tracker continues from its own.
+            UsageError: the bundle was not calibrated, `init` was not called, or the tracker is closed.
+        """
+        self._check_open()
+        if not self._started:
+            raise UsageError("propose was called before init; call tracker.init(frame, box) on the first frame")
+        if self._guard is None:
+            raise uncalibrated(self.manifest, "propose")
+        image = as_input(frame, aux, self._procedure.modalities)
+        self._frame_size = image.shape[0], image.shape[1]
+        return self._guard.propose([boxes.validate(box, self._frame_size) for box in candidates], image)
 
     def _prepare_text(self, text: Text | None) -> None:
         prompt, given = self._procedure.prompt, self._text if text is None else text
@@ -263,6 +291,7 @@ def load(
     precision_hint: str | None = None,
     memory: str | None = None,
     text: Text | None = None,
+    recover: Recover | None = None,
 ) -> Tracker:
     """Open a bundle and make it ready to track.
 
@@ -276,13 +305,16 @@ def load(
         memory: how a tracker that remembers keeps past crops: `exact`, `exact:disk` or `bounded:M`; None takes the
             bundle's own way.
         text: a description of the target, for a tracker that reads one, as `Tracker.set_text` takes it.
+        recover: `expand` looks for a lost target in wider regions and in a grid over the frame, see
+            `edgetrack.runtime.recovery`; it needs a bundle that `edgetrack calibrate lost` wrote. None follows the
+            published procedure, whatever it finds.
 
     Raises:
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     options = backend_options(opened, device, threads, precision_hint)
-    return Tracker(opened, options, memory=memory, text=text)
+    return Tracker(opened, options, memory=memory, text=text, recover=recover)
 
 
 def with_memory(manifest: Manifest, memory: str) -> Manifest:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from edgetrack.bundle import open_bundle
 from edgetrack.bundle.reader import BundleRef
 from edgetrack.capabilities import require_device
@@ -16,6 +18,7 @@ from edgetrack.evaluation.execution.local import run_in_processes
 from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.anchored import Anchored, AnchoredRuns
 from edgetrack.presentation.progress import Progress, no_progress
+from edgetrack.runtime.recovery import uncalibrated
 from edgetrack.runtime.trackers.base import find_procedure
 
 
@@ -46,6 +49,8 @@ def collect(
             f"{ref.manifest.name} takes two images a frame, {config.dataset.name} ({config.dataset.layout}) has one; "
             "give a data set of pairs (docs/eval.md lists their layouts), or synthetic: with its thermal images"
         )
+    if config.recover is not None and ref.manifest.lost is msgspec.UNSET:
+        raise uncalibrated(ref.manifest, "--recover")
     if config.scheduler is None:
         require_device(ref.manifest.target, config.device)
     ledger = RunLedger(ref, config, progress, tasks or (lambda name: config.tasks))
@@ -61,6 +66,7 @@ def collect(
             threads=config.threads_each,
             precision_hint=ref.hint,
             manifest=digest_of(ref.manifest),
+            recover=config.recover,
         )
         if config.scheduler is not None:
             run_on_cluster(works, setup, config.scheduler, ledger.note)

@@ -28,6 +28,7 @@ from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.one_pass import OnePass
 from edgetrack.io import BAD_JSON, encode_json, read_bytes, readable, write_whole
 from edgetrack.presentation.progress import Progress
+from edgetrack.runtime.recovery import Recover
 from edgetrack.runtime.session import Tracker, load
 
 _Found = TypeVar("_Found")
@@ -101,7 +102,7 @@ class Setup:
 
     Attributes:
         bundle: its folder or zip, as the process that loads it sees it.
-        device, threads, precision_hint: as `edgetrack.load` takes them.
+        device, threads, precision_hint, recover: as `edgetrack.load` takes them.
         manifest: `digest_of` the manifest that it must have; not checked where it is None.
     """
 
@@ -110,6 +111,7 @@ class Setup:
     threads: int
     precision_hint: str | None
     manifest: str | None = None
+    recover: Recover | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,13 @@ def _tracker(setup: Setup) -> Tracker:
     import cv2
 
     cv2.setNumThreads(setup.threads)
-    tracker = load(setup.bundle, device=setup.device, threads=setup.threads, precision_hint=setup.precision_hint)
+    tracker = load(
+        setup.bundle,
+        device=setup.device,
+        threads=setup.threads,
+        precision_hint=setup.precision_hint,
+        recover=setup.recover,
+    )
     if setup.manifest not in (None, digest_of(tracker.manifest)):
         tracker.close()
         raise BundleError(f"the bundle at {setup.bundle} is another one of that name; copy the right one there")
@@ -312,6 +320,7 @@ class RunLedger:
             clip.name,
             clip.digest,
             config.frames,
+            *([f"recover {config.recover}"] if config.recover else []),
             *task.key,
         )
         saved_as = (key, manifest.name, manifest.weights.origin, where)

@@ -96,6 +96,7 @@ class AtsTrackProcedure(TemplateMemoryProcedure):
         self.maps = (*self.maps, self.next_tokens)
         self.start: NDArray[np.float32] = np.zeros_like(self.tokens_in)
         self.carried = np.zeros_like(self.tokens_in)
+        self.looked = (self.carried,)
 
     @classmethod
     def prompt_of(cls, manifest: Manifest) -> Prompt | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 import msgspec
 import numpy as np
 
-from edgetrack.arrays import all_finite
+from edgetrack.arrays import Array, all_finite
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest, Scalar, TensorInfo
 from edgetrack.decoding import converted
@@ -29,7 +29,7 @@ from edgetrack.runtime.memory import MemoryEstimate
 from edgetrack.runtime.prompt import Prompt
 
 if TYPE_CHECKING:
-    from edgetrack.runtime.decode import Map
+    from edgetrack.runtime.decode import Chooser, Map
 
 StageTimer = Callable[[str], None]
 """Ends a stage of an update, `crop`, `graphs` or `decode`; one that ends twice is added up."""
@@ -112,7 +112,11 @@ class Procedure(abc.ABC):
         diagnostics: what the last update reports of the tracker's inside.
         state: the last box, in pixels of the frame; `confidence` is the score with which it was found.
         maps: outputs of `step` that are checked for NaN and infinity before they are decoded.
-        lost_below: a score under it flags the result as lost.
+        lost_below: a score under it flags the result as lost, unless a calibrated model judges that.
+        holds: whether the last box is kept where the score is below `lost_below`.
+        chooser: what chooses the cell of a score map; None where there is no such map.
+        region: side of the last search region, in pixels of the frame.
+        looked: arrays that a look changes and the next one reads, beside the state.
         looks: outputs of `step` that are maps of attention, by name; empty unless the bundle was exported with them.
     """
 
@@ -126,7 +130,11 @@ class Procedure(abc.ABC):
     diagnostics: Diagnostics = NO_DIAGNOSTICS
     maps: tuple[Map, ...] = ()
     lost_below: float = 0.0
+    holds: bool = False
     confidence: float = 0.0
+    chooser: Chooser | None = None
+    region: float = 0.0
+    looked: tuple[Array, ...] = ()
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         """Check the manifest's graphs and procedure section, and find the graphs."""
@@ -172,7 +180,20 @@ class Procedure(abc.ABC):
 
     def update(self, frame: Frame, timer: StageTimer) -> Decision:
         """Find the target in the next frame."""
+        found = self.look(frame, timer)
+        self.accept(frame, found, timer)
+        return found._replace(diagnostics=self.diagnostics)
+
+    def accept(self, frame: Frame, found: Decision, timer: StageTimer) -> None:
+        """Take over what a look found as the new state, and remember the frame."""
+        self.state, self.confidence = found.box, found.score
+        self.remember(frame, timer)
+
+    def look(self, frame: Frame, timer: StageTimer) -> Decision:
+        """Search around the state; what is found is not yet followed."""
         scale = self.fill(frame)
+        if (crop := self.step.inputs.get("search")) is not None:
+            self.region = crop.shape[-2] / scale
         timer("crop")
         self.run()
         timer("graphs")
@@ -183,9 +204,7 @@ class Procedure(abc.ABC):
         box, score, reason, *_ = found or Decision(self.state, 0.0, NOT_FINITE)
         if reason is None and score < self.lost_below:
             reason = f"score {score:.3f} is below {self.lost_below:g}"
-        self.state, self.confidence = box, score
-        self.remember(frame, timer)
-        return Decision(box, score, reason, self.diagnostics, attention)
+        return Decision(box, score, reason, attention=attention)
 
     def _attention(self) -> tuple[AttentionMap, ...]:
         """Copies of the maps that `step` gave; the state is still that of the frame before."""

@@ -24,7 +24,7 @@ from edgetrack.runtime.crop import (
     square_around,
     whole_square_around,
 )
-from edgetrack.runtime.decode import Map, Peak, decode_center, hann_open, map_back
+from edgetrack.runtime.decode import Map, Peak, ScoreMaps, decode_center, hann_open, map_back
 from edgetrack.runtime.memory import MemoryBank, MemoryEstimate, MemorySchedule, Retention
 from edgetrack.runtime.trackers.base import (
     Decision,
@@ -75,7 +75,10 @@ class CenterDecoder:
     def __init__(self, rule: CropRule, margin: float, cells: int) -> None:
         self.rule, self.margin = rule, margin
         self.window = hann_open(cells)
+        self.windowless = False
+        self._flat = np.ones_like(self.window)
         self._response = np.empty_like(self.window)
+        self._score = self.window
 
     def __call__(
         self, score: Map, size: Map, offset: Map, frame: Frame, previous: Box, scale: float
@@ -93,7 +96,13 @@ class CenterDecoder:
 
     def peak(self, score: Map, size: Map, offset: Map) -> Peak:
         """The best cell, in fractions of the crop."""
-        return decode_center(score, size, offset, self.window, self._response)
+        self._score = score[0, 0]
+        return decode_center(score, size, offset, self._flat if self.windowless else self.window, self._response)
+
+    @property
+    def maps(self) -> ScoreMaps:
+        """See `edgetrack.runtime.decode.Chooser`."""
+        return ScoreMaps(self._score, self._response)
 
     def place(self, peak: Peak, previous: Box, scale: float) -> Box:
         """The peak's box in pixels of the frame, not clipped."""
@@ -120,6 +129,7 @@ class CenterProcedure(Procedure):
         self.score, self.size, self.offset = (cast(Map, self.step.outputs[name]) for name in MAPS)
         self.maps = (self.score, self.size, self.offset)
         self.decoder = CenterDecoder(self.search_rule, settings.clip_margin, cells=self.score.shape[-1])
+        self.chooser = self.decoder
         self.scratch = Scratch()
 
     def check(self, manifest: Manifest, settings: CenterSettings) -> None:

@@ -173,6 +173,7 @@ class DastmProcedure(Procedure):
     """
 
     settings_type = DastmSettings
+    chooser: CellChooser
     remembers = True
     fades = True
 

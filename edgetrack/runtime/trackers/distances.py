@@ -198,6 +198,7 @@ class DistancesFamily(Procedure):
     head = "distances"
 
     settings_type = DistancesSettings
+    chooser: CellChooser
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
@@ -219,8 +220,8 @@ class DistancesFamily(Procedure):
         self.maps = (self.score, self.reg)
         self.loop = ContextLoop(settings)
         window = self.loop.window(self.score.shape[-1])
-        chooser = CellChooser(window, influence=settings.window_influence, penalty=settings.penalty_k)
-        self.decoder = DistanceDecoder(chooser, stride=settings.stride)
+        self.chooser = CellChooser(window, influence=settings.window_influence, penalty=settings.penalty_k)
+        self.decoder = DistanceDecoder(self.chooser, stride=settings.stride)
         self.lost_below = settings.lost_below
         self.scratch = Scratch()
         roles = {info.name: info.role for info in manifest.graphs}

@@ -141,6 +141,7 @@ class NanoTrackProcedure(Procedure):
     """Graphs `template` (crop -> kernels, once) and `step` (crop, kernels -> class logits, log-distances)."""
 
     settings_type = NanoTrackSettings
+    chooser: CellChooser
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
@@ -152,13 +153,13 @@ class NanoTrackProcedure(Procedure):
         # The decoder checks its maps itself, along with what it makes of them.
         self.cls, self.loc = (cast(Map, self.step.outputs[name]) for name in ("cls", "loc"))
         self.variant = VARIANTS[settings.variant](settings)
-        chooser = CellChooser(
+        self.chooser = CellChooser(
             self.variant.window(self.cls.shape[-1]),
             influence=settings.window_influence,
             penalty=settings.penalty_k,
             dtype=self.variant.dtype,
         )
-        self.decoder = DistanceDecoder(chooser, stride=settings.stride, origin=self.variant.origin)
+        self.decoder = DistanceDecoder(self.chooser, stride=settings.stride, origin=self.variant.origin)
         self.lost_below = settings.lost_below
         self.scratch = Scratch()
 

@@ -105,6 +105,7 @@ class SpmTrackProcedure(Procedure):
     """Graph `step` (search crop, template crops, their masks, state -> score, boxes, next state)."""
 
     settings_type = SpmTrackSettings
+    chooser: CellChooser
     remembers = True
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
@@ -126,6 +127,7 @@ class SpmTrackProcedure(Procedure):
         self.bank = settings.bank()
         self.crop = np.empty((settings.template_size, settings.template_size, 3), np.float32)
         self.entry: NDArray[np.uint16] = np.zeros(self.crop.size + settings.cells**2, np.uint16)
+        self.looked = (self.carried, self.entry)
         self.read: NDArray[np.uint16] = np.empty_like(self.entry)
         self.padding: NDArray[np.float32] = np.zeros(3, np.float32)
 
