@@ -27,13 +27,14 @@ from edgetrack.bundle.reader import bundle_label
 from edgetrack.evaluation.comparison import CompareRecord
 from edgetrack.evaluation.comparison_report import compare_table
 from edgetrack.evaluation.datasets import Dataset
-from edgetrack.evaluation.results import eval_table
+from edgetrack.evaluation.results import eval_tables
 from edgetrack.presentation.sanitize import markdown_text
 from edgetrack.presentation.table import Column, Table, counted
 from edgetrack.quantization import accuracy_control as sensitivity
 from edgetrack.report import plots
 from edgetrack.report.contact_sheet import contact_sheet
 from edgetrack.report.findings import findings, level_with_best, level_with_first
+from edgetrack.report.flags import flag_plot
 from edgetrack.report.gates import correlation_table, gates_plot
 from edgetrack.report.model import (
     FEWEST_FRAMES,
@@ -119,6 +120,7 @@ def html(
             "evaluations": [
                 {"source": source, "label": label, **_grid(table)} for source, label, table in _evaluations(results)
             ],
+            "flags": list(_flags(results)),
             "gates": list(_gates(results)),
             "comparisons": [_comparison(i, found, dataset) for i, found in enumerate(results.comparisons)],
             "sensitivities": [
@@ -368,7 +370,19 @@ def _evaluations(results: Results) -> Iterator[tuple[str, str, Table]]:
     for record in results.evaluations:
         for result in record.value.results:
             label = f"{bundle_label(result.bundle, result.precision_hint)} on {result.dataset}"
-            yield record.source, label, eval_table(result)
+            boxes, *flag = eval_tables(result)
+            yield record.source, label, boxes
+            for table in flag:
+                yield record.source, f"{label}: the flag lost", table
+
+
+def _flags(results: Results) -> Iterator[dict[str, Any]]:
+    """The curve of each evaluation whose score was put to the test."""
+    found = [result for record in results.evaluations for result in record.value.results]
+    for index, result in enumerate(found):
+        if result.flag is not None and (plot := flag_plot(f"flag-{index}", result.flag)):
+            label = bundle_label(result.bundle, result.precision_hint)
+            yield {"label": f"{label} on {result.dataset}", "plot": plot}
 
 
 def _gates(results: Results) -> Iterator[dict[str, Any]]:

@@ -75,7 +75,8 @@ def roc(groups: Sequence[ScoredFrames], points: int = 101) -> list[tuple[float, 
     if event.all() or not event.any():
         raise UsageError("a ROC curve needs frames of both kinds")
     levels, index = np.unique(score, return_inverse=True)
-    thresholds = np.append(levels, np.inf)
+    # Every threshold is finite: JSON has no infinity.
+    thresholds = np.append(levels, np.nextafter(levels[-1], np.inf))
     alarms, recall = (
         np.append(0, np.cumsum(np.bincount(index[kind], minlength=len(levels)))) / kind.sum()
         for kind in (~event, event)

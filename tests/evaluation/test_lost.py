@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from edgetrack.box import Box
 from edgetrack.evaluation.datasets.clip import Clip, ScoringRules
-from edgetrack.evaluation.lost import SOON, flag_scores, flag_table, flagged_run
+from edgetrack.evaluation.lost import SOON, FlagScores, flag_scores, flag_table, flagged_run
+from edgetrack.io import encode_json
 
 HERE, AWAY = Box(10, 10, 20, 20), Box(200, 200, 20, 20)
 
@@ -89,7 +91,8 @@ def test_whole_data_set_has_intervals_and_a_curve() -> None:
     assert found is not None
     assert found.interval["recall"] == found.interval["auroc"] == (1.0, 1.0)
     assert found.interval["false_alarms"] == (0.0, 0.0)
-    assert found.curve == [(0.2, 0.0, 0.0), (0.8, 0.0, 1.0), (float("inf"), 1.0, 1.0)]
+    assert found.curve == [(0.2, 0.0, 0.0), (0.8, 0.0, 1.0), (pytest.approx(0.8), 1.0, 1.0)]
+    assert msgspec.json.decode(encode_json(found), type=FlagScores) == found
     table = flag_table([("a", found)], found)
     assert [row[0] for row in table.rows] == ["a", "all", "95 %"]
     assert table.cells()[1][1:6] == ["15", "6", "1.000", "0.0000", "1.000"]
