@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +15,7 @@ from edgetrack.errors import BackendMissingError, DeviceUnavailableError, Unknow
 from edgetrack.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
+    from edgetrack.bundle.manifest import Manifest
     from edgetrack.bundle.reader import BundleRef
     from edgetrack.runtime.backends.base import CompiledGraph
 
@@ -250,6 +251,24 @@ def require_device(target: str, device: str) -> None:
         raise DeviceUnavailableError(f"{target} bundles run on {places}, not on {device!r}; give that as --device")
 
 
+def place_of(manifest: Manifest, places: Mapping[str, str], device: str) -> str:
+    """Where on a device a bundle runs.
+
+    Args:
+        places: `cpu`, `cuda:0`, ... by target.
+        device: the device's name, for messages.
+
+    Raises:
+        UsageError: its target does not run there.
+    """
+    if manifest.target not in places:
+        raise UsageError(
+            f"{manifest.name} is for {manifest.target}, and the device {device} runs {', '.join(sorted(places))}; "
+            f"export it with --target {next(iter(places), 'onnx')}"
+        )
+    return places[manifest.target]
+
+
 def backend_of(target: str) -> type[CompiledGraph]:
     """The class that opens a target's graphs; its package is imported only when a graph is opened."""
     return cast("type[CompiledGraph]", pkgutil.resolve_name(find_target(target).backend))
@@ -292,21 +311,24 @@ def reference_target() -> Target:
 
 
 def open_ref(text: str) -> BundleRef:
-    """Read the manifest of a bundle that a command was given as `smat-openvino-fp32` or `smat-openvino-fp32@bf16`.
+    """Read the manifest of a bundle that a command was given as `smat-openvino-fp32`, `...@bf16` or `...@cuda:0`.
 
     Raises:
         UnknownNameError: its target takes no such hint.
+        DeviceUnavailableError: its target runs on no such device.
         EdgetrackError: the bundle cannot be opened.
     """
     # Imported here: the table is read for every help text, NumPy is not needed for that.
     from edgetrack.bundle.reader import BundleRef, open_bundle, split_label
 
-    path, hint = split_label(text)
+    path, hint, device = split_label(text)
     with open_bundle(path) as bundle:
-        ref = BundleRef(bundle.source.absolute(), bundle.manifest, hint)
+        ref = BundleRef(bundle.source.absolute(), bundle.manifest, hint, device=device)
     target = find_target(ref.manifest.target)
     if hint is not None and hint not in target.hints:
         raise UnknownNameError.of(f"for target {target.name!r} the precision hint", hint, target.hints)
+    if device is not None:
+        require_device(target.name, device)
     return ref
 
 

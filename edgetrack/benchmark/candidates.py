@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.bundle.manifest import Manifest, bundle_name
 from edgetrack.bundle.reader import BundleRef, find_bundles, open_bundle, path_aliases
-from edgetrack.capabilities import Target, find_target, open_ref, require_device
+from edgetrack.capabilities import Target, find_target, open_ref, place_of, require_device
 from edgetrack.device_name import is_cuda
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
 from edgetrack.system.gpu import GpuWatch, Watch
@@ -43,7 +44,7 @@ class Candidate(BundleRef):
     @classmethod
     def of(cls, ref: BundleRef) -> Candidate:
         """A bundle that was named, without a reference yet."""
-        return cls(ref.path, ref.manifest, ref.hint, ref.alias)
+        return cls(ref.path, ref.manifest, ref.hint, ref.alias, ref.device)
 
     @property
     def size_mb(self) -> float:
@@ -60,8 +61,10 @@ def choose(
     notify: Notify,
     folder: Path = OUTPUT_FOLDER,
     device: str = "cpu",
+    places: Mapping[str, str] = MappingProxyType({}),
+    profile: str | None = None,
 ) -> list[Candidate]:
-    """The bundles to measure.
+    """The bundles to measure, each with the device that it runs on.
 
     Args:
         given: bundles, each with an optional `@hint` behind it; none takes those in `folder`, and where there are none
@@ -72,23 +75,32 @@ def choose(
         notify: is told what was decided without being asked.
         folder: where bundles are looked for.
         device: where they are measured; of those in `folder`, what does not run there is left out.
+        places: where each target is measured, in place of `device`.
+        profile: the device's name, for messages.
 
     Raises:
         UsageError: a hint that no bundle takes, or a bundle that was given twice.
         DeviceUnavailableError: no bundle runs on such a device.
         EdgetrackError: a bundle that cannot be opened or made.
     """
-    candidates = [Candidate.of(open_ref(text)) for text in given] or _found(folder, notify, device)
+
+    def placed(one: Candidate) -> Candidate:
+        if one.device is not None:
+            return one
+        return replace(one, device=place_of(one.manifest, places, profile or device) if places else device)
+
+    candidates = [placed(Candidate.of(open_ref(text))) for text in given] or _found(folder, notify, placed)
     if not candidates:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
-        candidates = [opened(export(None, target, None, None, ()))]
-    if not any(_runs_on(one.manifest, device) for one in candidates):
-        require_device(candidates[0].manifest.target, device)
+        candidates = [placed(opened(export(None, target, None, None, ())))]
+    if not any(map(_runs, candidates)):
+        require_device(candidates[0].manifest.target, candidates[0].device or device)
     if hint is not None:
         candidates = _hinted(candidates, hint, notify)
     aliases = path_aliases([(one.manifest.name, one.path) for one in candidates])
     candidates = [replace(one, alias=alias) for one, alias in zip(candidates, aliases, strict=True)]
+    candidates = _told_apart(candidates)
     labels = [candidate.label for candidate in candidates]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -106,23 +118,39 @@ def opened(path: str | Path) -> Candidate:
         return Candidate(bundle.source.absolute(), bundle.manifest)
 
 
-def _found(folder: Path, notify: Notify, device: str) -> list[Candidate]:
+def _found(folder: Path, notify: Notify, placed: Callable[[Candidate], Candidate]) -> list[Candidate]:
     found = []
     for listed in find_bundles(folder):
         if listed.manifest is None:
             notify(f"left out: {listed.error}")
-        elif not _runs_on(listed.manifest, device):
-            notify(f"left out: {listed.manifest.name} does not run on {device}")
+            continue
+        try:
+            one = placed(Candidate(listed.path.absolute(), listed.manifest))
+        except UsageError as error:
+            notify(f"left out: {error}")
+            continue
+        if _runs(one):
+            found.append(one)
         else:
-            found.append(Candidate(listed.path.absolute(), listed.manifest))
+            notify(f"left out: {listed.manifest.name} does not run on {one.device}")
     return found
 
 
-def _runs_on(manifest: Manifest, device: str) -> bool:
+def _runs(candidate: Candidate) -> bool:
     try:
-        return find_target(manifest.target).runs_on(device)
+        return candidate.device is None or find_target(candidate.manifest.target).runs_on(candidate.device)
     except UnknownNameError:
         return True  # its own process says what is wrong with it
+
+
+def _told_apart(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that differ in their device alone are named after it."""
+    devices: dict[str, set[str | None]] = {}
+    for one in candidates:
+        devices.setdefault(one.label, set()).add(one.device)
+    return [
+        replace(one, alias=f"{one.name}@{one.device}") if len(devices[one.label]) > 1 else one for one in candidates
+    ]
 
 
 def _hinted(candidates: list[Candidate], hint: str, notify: Notify) -> list[Candidate]:
@@ -154,13 +182,14 @@ def add_references(
     scratch: Path,
     notify: Notify,
     folder: Path = OUTPUT_FOLDER,
+    device: str = "cpu",
 ) -> list[Candidate]:
     """Give each candidate its reference, and add those references that are not candidates yet.
 
     A reference is a bundle of the same tracker, with the same overrides, for the reference target: `given`, or one
     among the candidates, beside them or in `folder`, with the same weights before one with others; or else one that is
     exported to `scratch`, with untrained weights where the candidate's are, else with the tracker's default ones. Where
-    even that cannot be done, the candidate gets a warning and no reference.
+    even that cannot be done, the candidate gets a warning and no reference. Added ones run on `device`.
 
     Raises:
         UsageError: the given reference is of another target, or of a tracker that no candidate has.
@@ -183,7 +212,9 @@ def add_references(
             added[reference.label] = reference
     present = {candidate.label for candidate in candidates}
     return matched + [
-        with_warnings(replace(one, reference=label)) for label, one in added.items() if label not in present
+        with_warnings(replace(one, reference=label, device=one.device or device))
+        for label, one in added.items()
+        if label not in present
     ]
 
 
@@ -247,22 +278,18 @@ def _refer(candidate: Candidate, reference: Candidate) -> Candidate:
     return replace(candidate, reference=reference.label, warnings=warnings)
 
 
-def on_device(
-    candidates: Sequence[Candidate], reference: Target | None, device: str, watch: Watch = GpuWatch
-) -> list[Candidate]:
-    """The candidates as they are measured on a device: on a GPU with a second reference, and with its warnings.
+def on_device(candidates: Sequence[Candidate], reference: Target | None, watch: Watch = GpuWatch) -> list[Candidate]:
+    """The candidates as they are measured: on a GPU with a second reference, and with its warnings.
 
     Args:
-        candidates: with their references.
+        candidates: with their references and devices; nothing changes for those on the CPU.
         reference: the target that they are compared with; None: none.
-        device: of all of them; nothing changes on the CPU.
         watch: opens the GPU's driver.
     """
-    if not is_cuda(device):
-        return list(candidates)
-    found = _warnings(device, watch)
+    devices = {one.device for one in candidates if one.device is not None and is_cuda(one.device)}
+    found = {device: _warnings(device, watch) for device in sorted(devices)}
     every = list(candidates) if reference is None else with_fast_reference(candidates, reference)
-    return [replace(candidate, warnings=(*candidate.warnings, *found)) for candidate in every]
+    return [replace(one, warnings=(*one.warnings, *found.get(one.device or "", ()))) for one in every]
 
 
 def require_gpu(device: str, driver: bool, watch: Watch = GpuWatch) -> None:
@@ -308,6 +335,7 @@ def _warnings(device: str, watch: Watch) -> tuple[BenchWarning, ...]:
 def with_fast_reference(candidates: Sequence[Candidate], target: Target) -> list[Candidate]:
     """Beside each eager reference, the same network as fast as PyTorch goes on a GPU without a compiler."""
     present = {candidate.label for candidate in candidates}
-    eager = [c for c in candidates if c.manifest.target == target.name and c.hint is None]
+    on_gpu = (c for c in candidates if c.device is not None and is_cuda(c.device))
+    eager = [c for c in on_gpu if c.manifest.target == target.name and c.hint is None]
     twins = [replace(c, hint=FAST_HINT, reference=c.label) for c in eager]
     return [*candidates, *(twin for twin in twins if twin.label not in present)]

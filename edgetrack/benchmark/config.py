@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,8 @@ class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         scenario: how frames arrive, a key of `scenarios.SCENARIOS`.
-        device: where every candidate runs: cpu, cuda:0, or gpu, ane or all for Core ML.
+        device: where candidates run that have no place of their own: cpu, cuda:0, or gpu, ane or all for Core ML;
+            in a record all places, joined by "and".
         threads: of every candidate; 0: all usable cores.
         warmup_s: seconds before the first round, and at least 10 frames.
         duration_s, iterations: seconds and frames of each candidate and speed over all rounds; both are reached.
@@ -92,6 +94,7 @@ class BenchRequest:
         overwrite: whether the output may exist.
         timeout_s: longest wait for one answer of a worker, in seconds.
         expected: what the device's profile expects.
+        places: where on the device each target runs; empty: all candidates run on `config.device`.
     """
 
     config: BenchConfig = field(default_factory=BenchConfig)
@@ -105,6 +108,7 @@ class BenchRequest:
     overwrite: bool = False
     timeout_s: float = 120.0
     expected: Expectation = field(default_factory=Expectation)
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Check what does not depend on the scenario.

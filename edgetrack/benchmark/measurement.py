@@ -108,6 +108,11 @@ class CandidateMeasurement(Measurement):
         return self.candidate.label
 
     @property
+    def device(self) -> str:
+        """Where it runs."""
+        return self.candidate.device or self.config.device
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         return self.scenario.kinds
 
@@ -139,7 +144,7 @@ class CandidateMeasurement(Measurement):
 
     def open(self, worker: Worker) -> None:
         request = protocol.Load(
-            **msgspec.structs.asdict(self.config),
+            **{**msgspec.structs.asdict(self.config), "device": self.device},
             bundle=str(self.candidate.path),
             hint=self.candidate.hint,
             source=self.frames.path,
@@ -277,7 +282,7 @@ def _result(
         precision=manifest.precision,
         hint=candidate.hint,
         weights=manifest.weights.origin,
-        device=config.device,
+        device=own.device,
         threads=own.loaded.threads,
         versions=own.loaded.versions,
         latency_ms=latencies,
@@ -290,7 +295,7 @@ def _result(
         cores_busy=sum(one.cpu_s for one in own.track) / wall_s if wall_s > 0 else 0.0,
         vs_pytorch=ratios,
         vs_pytorch_interval=intervals,
-        vs_paper=_versus_paper(manifest, speeds.track, own.peak.peak_rss_mb, on_gpu=is_cuda(config.device)),
+        vs_paper=_versus_paper(manifest, speeds.track, own.peak.peak_rss_mb, on_gpu=is_cuda(own.device)),
         roofline=roofline,
         warnings=found,
         samples_ms=samples,

@@ -11,6 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from edgetrack import capabilities, errors
 from edgetrack.benchmark.candidates import (
     OUTPUT_FOLDER,
@@ -111,17 +113,20 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
     if request.reference is not None and not find_scenario(config.scenario).compares:
         raise UsageError(f"--reference has no use in the scenario {config.scenario}; leave it out")
     before = environment.look()
-    if is_cuda(config.device):
-        require_gpu(config.device, before.nvidia_present or before.is_jetson, environment.watch)
+    nvidia = before.nvidia_present or before.is_jetson
+    if is_cuda(config.device) and not request.places:
+        require_gpu(config.device, nvidia, environment.watch)
     with open_source(request.source):  # before a reference is exported for half a minute
         pass
     with ScratchFolder() as scratch:
-        candidates = _candidates(request, config, environment, scratch)
+        candidates = _candidates(request, config, environment, scratch, nvidia)
         scene = scratch / "scene"
         scene.mkdir()
         keep_mb = memory_for_frames(before.memory_available_mib, len(candidates))
         frames = prepare_frames(request.source, request.box, scene, keep_mb=keep_mb)
         measurements = _measurements(candidates, frames, config, request.timeout_s)
+        devices = sorted({one.device or config.device for one in candidates})
+        settings = msgspec.structs.replace(config, device=" and ".join(devices))
         found = environment.sensors(request.expected.sources)
         with Sampler(found.sources, missing=found.missing, power_mode=found.power_mode) as sampler:
             done = 0
@@ -134,7 +139,7 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
                 record = BenchRecord(
                     complete=rounds == config.rounds,
                     machine=before,
-                    settings=config,
+                    settings=settings,
                     source=frames.note,
                     results=results(measurements, before, timeline, request.expected),
                     failures=failures(measurements),
@@ -160,8 +165,14 @@ def exit_code(record: BenchRecord) -> int:
     return int(getattr(getattr(errors, kinds.pop(), errors.EdgetrackError), "exit_code", 1))
 
 
-def _candidates(request: BenchRequest, config: BenchConfig, environment: Environment, scratch: Path) -> list[Candidate]:
-    """The candidates with their references, as they are measured on the device."""
+def _candidates(
+    request: BenchRequest, config: BenchConfig, environment: Environment, scratch: Path, nvidia: bool
+) -> list[Candidate]:
+    """The candidates with their references, as they are measured on the device.
+
+    Args:
+        nvidia: whether the machine's record has NVIDIA's driver.
+    """
     candidates = choose(
         request.bundles,
         request.hint,
@@ -170,7 +181,11 @@ def _candidates(request: BenchRequest, config: BenchConfig, environment: Environ
         notify=environment.notify,
         folder=environment.folder,
         device=config.device,
+        places=request.places,
+        profile=config.profile,
     )
+    for device in sorted({one.device for one in candidates if one.device is not None and is_cuda(one.device)}):
+        require_gpu(device, nvidia, environment.watch)
     compares = find_scenario(config.scenario).compares
     if not compares and len(candidates) > 1:
         raise UsageError(
@@ -187,15 +202,17 @@ def _candidates(request: BenchRequest, config: BenchConfig, environment: Environ
             scratch=scratch,
             notify=environment.notify,
             folder=environment.folder,
+            device=request.places.get(reference.name, config.device),
         )
-    return on_device(candidates, reference, config.device, environment.watch)
+    return on_device(candidates, reference, environment.watch)
 
 
 def _measurements(
     candidates: Sequence[Candidate], frames: BenchFrames, config: BenchConfig, timeout_s: float
 ) -> list[Measurement]:
     # The roofline is that of the processor, and a long run is not about it.
-    compared = candidates if config.device == "cpu" and find_scenario(config.scenario).compares else []
+    on_cpu = [one for one in candidates if one.device in (None, "cpu")]
+    compared = on_cpu if find_scenario(config.scenario).compares else []
     precisions = dict.fromkeys(candidate.arithmetic for candidate in compared)
     return [
         *(CandidateMeasurement(config, timeout_s, candidate, frames) for candidate in candidates),

@@ -29,6 +29,7 @@ from edgetrack.bundle.integrity import (
 )
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.decoding import decode_json
+from edgetrack.device_name import is_device
 from edgetrack.errors import BundleError, UsageError, did_you_mean
 from edgetrack.io import ScratchFolder
 
@@ -288,10 +289,19 @@ def bundle_label(name: str, hint: str | None) -> str:
     return name if hint is None else f"{name}@{hint}"
 
 
-def split_label(text: str) -> tuple[str, str | None]:
-    """A bundle's path or name, and its precision hint; a path that exists is taken as it is, whatever @ is in it."""
-    path, at, hint = text.rpartition("@")
-    return (text, None) if not at or Path(text).exists() else (path, hint or None)
+def split_label(text: str) -> tuple[str, str | None, str | None]:
+    """The path or name, precision hint and device of `BUNDLE[@HINT][@DEVICE]`.
+
+    A path that exists is taken as it is, whatever @ is in it.
+    """
+    found: dict[bool, str] = {}
+    while not Path(text).exists():
+        path, at, last = text.rpartition("@")
+        if not at or is_device(last) in found:
+            break
+        found[is_device(last)] = last
+        text = path
+    return text, found.get(False) or None, found.get(True)
 
 
 @dataclass(frozen=True)
@@ -303,12 +313,14 @@ class BundleRef:
         manifest: what the bundle says of itself.
         hint: the precision hint that it is to be loaded with.
         alias: the end of its path, where another bundle of the same name was given, too.
+        device: where it runs; None: where the command says.
     """
 
     path: Path
     manifest: Manifest
     hint: str | None = None
     alias: str | None = None
+    device: str | None = None
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgetrack.cli import options as shared
+from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,19 +24,17 @@ _INTERRUPTED = 130
 
 
 def bench(
+    context: typer.Context,
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[BUNDLE[@HINT]]...", help="Bundles; `@bf16` loads one with that precision hint. Default: ./out."
+            metavar="[BUNDLE[@HINT][@DEVICE]]...",
+            help="Bundles; `@bf16` loads one with that precision hint, `@cuda:0` runs one there. Default: ./out.",
         ),
     ] = None,
-    device: shared.DeviceOption = "cpu",
-    host: Annotated[
-        str | None, typer.Option(help="Measure over SSH on HOST, USER@HOST or USER@HOST:PORT; keys only.")
-    ] = None,
-    here: Annotated[
-        bool, typer.Option("--here", help="Take this machine for the --device, even if it does not look like it.")
-    ] = False,
+    device: shared.DeviceOption = None,
+    host: shared.HostOption = None,
+    here: shared.HereOption = False,
     threads: shared.ThreadsOption = None,
     warmup: Annotated[float, typer.Option(help="Warm up for this many seconds, and at least 10 frames.")] = 1.0,
     duration: Annotated[
@@ -95,7 +94,6 @@ def bench(
     seconds = find_scenario(scenario).default_duration_s
     config = BenchConfig(
         scenario=scenario,
-        device=device,
         threads=threads or 0,
         warmup_s=warmup,
         duration_s=seconds if duration is None else parse_duration(duration, "--duration", zero_allowed=True),
@@ -116,60 +114,71 @@ def bench(
         overwrite=overwrite,
         timeout_s=parse_duration(timeout, "--timeout"),
     )
-    record = _measured(request, host, here)
+    choice = chosen_device(device, host, here)
+    record = _measured_here(request, choice) if choice.host is None else _measured_there(context, request, choice)
     _present(record, as_json, as_markdown, percentile)
     code = exit_code(record)
     if code or not record.complete:
         raise typer.Exit(code or _INTERRUPTED)
 
 
-def _measured(request: BenchRequest, host: str | None, here: bool) -> BenchRecord:
-    """On the device that was chosen, which may be another machine."""
+def _measured_here(request: BenchRequest, choice: DeviceChoice) -> BenchRecord:
     from dataclasses import replace
 
     import msgspec
 
-    from edgetrack.benchmark.run import this_machine
-    from edgetrack.capabilities import open_ref
-    from edgetrack.devices.profiles import choose_device
-
-    if host is not None and here:
-        raise UsageError("--host and --here exclude each other; give one of them")
-    choice = choose_device(request.config.device, host, this_machine, here=here)
-    if choice.host is not None:
-        return _measured_there(request, choice)
-    if choice.profile is None:
-        return _measure(request)
-    if not request.bundles:
-        raise UsageError(f"name the bundles that are to be measured with --device {request.config.device}")
-    place = choice.profile.place(open_ref(bundle).manifest for bundle in request.bundles)
-    config = msgspec.structs.replace(request.config, device=place, profile=choice.profile.name)
-    return _measure(replace(request, config=config, expected=choice.profile.expectation()))
-
-
-def _measured_there(request: BenchRequest, choice: DeviceChoice) -> BenchRecord:
-    from edgetrack.cli.console import stderr
-    from edgetrack.devices.remote import measure_there, prepared, save
-
-    request.check_output()
-    if choice.profile is None:
-        raise UsageError("--host goes with --device PROFILE")
-    with prepared(request, choice.profile) as job:
-        outcome = measure_there(choice, job, _notifier(stderr()))
-    if request.output is not None:
-        save(outcome, request.output)
-    return outcome.record
-
-
-def _measure(request: BenchRequest) -> BenchRecord:
     from edgetrack.benchmark.run import Environment, measure
+    from edgetrack.capabilities import best_target
     from edgetrack.cli.console import stderr
     from edgetrack.presentation.progress import shown_progress
 
-    console = stderr()
+    console, profile = stderr(), choice.profile
+    device = choice.device if profile is None else next(iter(profile.backends.values()))
+    config = msgspec.structs.replace(request.config, device=device, profile=choice.profile_name)
+    request = replace(request, config=config)
+    if profile is not None:
+        request = replace(request, places=profile.backends, expected=profile.expectation())
     # Drawn only when a step begins: a display that refreshes itself takes time from what is measured.
     with shown_progress(console, refresh=False) as progress:
-        return measure(request, Environment(export=_export, notify=_notifier(console), progress=progress))
+        environment = Environment(
+            export=_export,
+            notify=_notifier(console),
+            progress=progress,
+            best_target=best_target if profile is None else lambda device: profile.best_target(),
+        )
+        return measure(request, environment)
+
+
+def _measured_there(context: typer.Context, request: BenchRequest, choice: DeviceChoice) -> BenchRecord:
+    from edgetrack.benchmark.candidates import choose
+    from edgetrack.benchmark.record import BenchRecord
+    from edgetrack.capabilities import open_ref
+    from edgetrack.cli.console import stderr
+    from edgetrack.io import write_whole
+
+    request.check()
+    with DeviceCommand(context, choice, "bench") as there:
+        candidates = choose(
+            request.bundles,
+            request.hint,
+            export=_export,
+            best_target=there.profile.best_target,
+            notify=_notifier(stderr()),
+            places=there.profile.backends,
+            profile=there.profile.name,
+        )
+        there.say("bundles", *map(there.bundle, candidates))
+        there.say("precision_hint")
+        there.say("source", f"--source={there.source(request.source)}")
+        if request.reference is not None:
+            there.say("reference", f"--reference={there.bundle(open_ref(request.reference))}")
+        found = there.run("--json")
+    record = found.record(BenchRecord)
+    if request.output is not None:
+        log = "".join(f"{line}\n" for line in found.log).encode()
+        write_whole(request.output.with_name(f"{request.output.name}.log"), log)
+        write_whole(request.output, record.to_json())
+    return record
 
 
 def _notifier(console: Console) -> Callable[[str], None]:

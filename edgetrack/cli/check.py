@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetrack.cli import options as shared
+from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgetrack.devices.profiles import DeviceChoice
+    from edgetrack.gate.budget import GateConfig
     from edgetrack.gate.report import GateReport
 
 
 def check(
+    context: typer.Context,
     bundle: Annotated[
         str,
         typer.Argument(
-            metavar="BUNDLE[@HINT]|FILE.json[:NAME]", help="The candidate: a bundle, or a result of `bench -o`."
+            metavar="BUNDLE[@HINT][@DEVICE]|FILE.json[:NAME]",
+            help="The candidate: a bundle, or a result of `bench -o`.",
         ),
     ],
     budget: Annotated[
@@ -29,7 +35,7 @@ def check(
         str | None,
         typer.Option(
             "--baseline",
-            metavar="BUNDLE[@HINT]|FILE.json[:NAME]",
+            metavar="BUNDLE[@HINT][@DEVICE]|FILE.json[:NAME]",
             help="Compare with this: a bundle is measured beside the candidate, a file of `bench -o` is read.",
         ),
     ] = None,
@@ -41,13 +47,10 @@ def check(
         str | None, typer.Option("--dataset", help="A data set, as `edgetrack eval` takes it, for delta_ao_points.")
     ] = None,
     layout: shared.LayoutOption = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Where to run: cpu or cuda:0. Default: the budget's, or cpu.")
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", help="Threads per inference. Default: the budget's, or all usable cores."),
-    ] = None,
+    device: shared.DeviceOption = None,
+    host: shared.HostOption = None,
+    here: shared.HereOption = False,
+    threads: shared.ThreadsOption = None,
     source: shared.SourceOption = None,
     box: shared.BoxOption = None,
     max_time: Annotated[
@@ -99,8 +102,9 @@ def check(
     for path in (junit, output):
         check_output(path, overwrite=overwrite)
     summary = outputs.github_summary_file(os.environ) if github else None
+    known = find_budget(budget)
     config = GateConfig(
-        budget=find_budget(budget),
+        budget=known,
         bundle=bundle,
         baseline=baseline,
         baseline_python=baseline_python,
@@ -115,8 +119,17 @@ def check(
         force=force,
         allow_skipped=allow_skipped,
     )
-    with shown_progress(stderr(), refresh=False) as progress:
-        report = run(config, Environment(progress=progress))
+    choice = _device(config, host, here)
+    if choice.profile is not None:
+        places = choice.profile.backends
+        config = replace(
+            config, device=next(iter(places.values())), profile=choice.profile.name, places=choice.profile.backends
+        )
+    if choice.host is not None:
+        report = _checked_there(context, choice, config, dataset, layout, budget)
+    else:
+        with shown_progress(stderr(), refresh=False) as progress:
+            report = run(config, Environment(progress=progress))
     if output is not None:
         write_whole(output, report.to_json())
     if junit is not None:
@@ -124,6 +137,57 @@ def check(
     _present(report, as_json, as_markdown, summary)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _device(config: GateConfig, host: str | None, here: bool) -> DeviceChoice:
+    """Where to measure: the command's device, else that of a baseline that is a record, else the budget's."""
+    from edgetrack.devices.profiles import DeviceChoice
+    from edgetrack.gate.evidence import is_record
+
+    if is_record(config.bundle):
+        if host is not None or here:
+            raise UsageError(f"{config.bundle} is a record and nothing is measured; leave --host and --here out")
+        return DeviceChoice()
+    asked = config.budget.measure.device
+    if config.device is None and asked is not None and not (config.baseline and is_record(config.baseline)):
+        return chosen_device(asked, host, here, asked_by=f"budget {config.budget.name}")
+    return chosen_device(config.device, host, here)
+
+
+def _checked_there(
+    context: typer.Context,
+    choice: DeviceChoice,
+    config: GateConfig,
+    dataset: str | None,
+    layout: str | None,
+    budget: str,
+) -> GateReport:
+    from edgetrack.capabilities import open_ref
+    from edgetrack.evaluation.datasets import open_dataset
+    from edgetrack.gate.evidence import is_record, split_record
+    from edgetrack.gate.report import GateReport
+
+    config.check()
+    if config.baseline_python is not None:
+        raise UsageError(
+            "--baseline-python names a Python of this machine; run the check on the device itself, or here"
+        )
+    with DeviceCommand(context, choice, "check") as there:
+        for name in ("github", "junit"):
+            there.say(name)
+        there.say("bundle", there.bundle(open_ref(config.bundle)))
+        if config.baseline is not None and is_record(config.baseline):
+            path, wanted = split_record(config.baseline)
+            there.say("baseline", f"--baseline={there.file(path)}{f':{wanted}' if wanted else ''}")
+        elif config.baseline is not None:
+            there.say("baseline", f"--baseline={there.bundle(open_ref(config.baseline))}")
+        if budget.endswith(".toml"):
+            there.say("budget", f"--budget={there.file(budget)}")
+        if config.dataset is not None and dataset is not None:
+            there.say("dataset", f"--dataset={there.dataset(config.dataset, open_dataset(dataset, layout))}")
+        if config.source or config.budget.measure.source:
+            there.say("source", f"--source={there.source(config.source or config.budget.measure.source or '')}")
+        return there.run("--json").record(GateReport)
 
 
 def _present(report: GateReport, as_json: bool, as_markdown: bool, summary: Path | None) -> None:

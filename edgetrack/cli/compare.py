@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.cli.options import (
     AnchorLengthOption,
     AnchorsOption,
+    DeviceOption,
     FramesOption,
+    HereOption,
+    HostOption,
     JobsOption,
     JsonOption,
     LayoutOption,
-    LocalDeviceOption,
     MarkdownOption,
     RestartOption,
     RunsOutputOption,
@@ -24,14 +27,23 @@ from edgetrack.cli.options import (
 from edgetrack.evaluation import ANCHOR_LENGTH, ANCHOR_SPACING
 
 if TYPE_CHECKING:
-    from edgetrack.evaluation.comparison import CompareRecord
+    from edgetrack.devices.profiles import DeviceChoice
+    from edgetrack.evaluation.comparison import CompareConfig, CompareRecord
+    from edgetrack.evaluation.datasets import Dataset
 
 REQUIREMENTS = ("equal", "not-worse")
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A[@HINT]", help="A bundle; `@bf16` loads it with that precision hint.")],
-    b: Annotated[str, typer.Argument(metavar="B[@HINT]", help="The bundle that is compared with A.")],
+    context: typer.Context,
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A[@HINT][@DEVICE]",
+            help="A bundle; `@bf16` loads it with that precision hint, `@cuda:0` runs it there.",
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B[@HINT][@DEVICE]", help="The bundle that is compared with A.")],
     dataset: Annotated[str, typer.Option(help="A data set, as `edgetrack eval` takes it.")],
     layout: LayoutOption = None,
     sequences: SequencesOption = None,
@@ -41,7 +53,9 @@ def compare(
     margin: Annotated[float, typer.Option(help="Points of AO that count as equal.")] = 0.5,
     jobs: JobsOption = 1,
     threads: ThreadsOption = None,
-    device: LocalDeviceOption = "cpu",
+    device: DeviceOption = None,
+    host: HostOption = None,
+    here: HereOption = False,
     require: Annotated[
         str | None, typer.Option(help="Exit with 1 unless B is `equal` (within the margin) or `not-worse`.")
     ] = None,
@@ -70,20 +84,25 @@ def compare(
     if plot is not None:
         check_plot(plot)
     folder, file = folder_or_file(output)
+    choice = chosen_device(device, host, here)
     runs = EvalConfig(
         dataset=select_dataset(dataset, layout, sequences),
         jobs=jobs,
         threads=threads,
         frames=frames,
-        device=device,
+        device=choice.device,
+        profile=choice.profile_name,
         output=folder,
         restart=restart,
         anchors=Anchored(anchors, anchor_length),
     )
-    one, other = open_refs([a, b])
+    one, other = map(choice.placed, open_refs([a, b]))
     config = CompareConfig(one, other, runs, margin / POINTS)
-    with resumable_progress() as progress:
-        found = run(config, progress)
+    if choice.host is None:
+        with resumable_progress() as progress:
+            found = run(config, progress)
+    else:
+        found = _compared_there(context, choice, config, select_dataset(dataset, layout, None))
     if file is not None:
         write_whole(file, encode_json(found), b"\n")
     if plot is not None:
@@ -98,6 +117,24 @@ def compare(
         console.print(f"runs and {config.folder / SUMMARY} are kept")
     if found.failures or not _meets(found, require):
         raise typer.Exit(1)
+
+
+def _compared_there(
+    context: typer.Context, choice: DeviceChoice, config: CompareConfig, whole: Dataset
+) -> CompareRecord:
+    from edgetrack.evaluation.comparison import SUMMARY, CompareRecord, runs_of
+    from edgetrack.evaluation.execution.ledger import folder_for, save
+
+    with DeviceCommand(context, choice, "compare") as there:
+        there.say("dataset", f"--dataset={there.dataset(config.runs.dataset, whole)}")
+        for name in ("require", "plot"):
+            there.say(name)
+        for name, ref in (("a", config.a), ("b", config.b)):
+            there.say(name, there.bundle(ref))
+            there.runs(ref, folder_for(ref, runs_of(config, ref)))
+        found = there.run("--json").record(CompareRecord)
+    save(found, config.folder / SUMMARY)
+    return found
 
 
 def _meets(found: CompareRecord, require: str | None) -> bool:

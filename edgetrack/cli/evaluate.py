@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.cli.options import (
     BundleArgument,
+    DeviceOption,
     FramesOption,
+    HereOption,
+    HostOption,
     JobsOption,
     JsonOption,
     LayoutOption,
-    LocalDeviceOption,
     MarkdownOption,
     PrecisionHintOption,
     RecoverOption,
@@ -29,15 +33,19 @@ from edgetrack.cli.options import (
 
 if TYPE_CHECKING:
     from edgetrack.bundle.reader import BundleRef
+    from edgetrack.devices.profiles import DeviceChoice
+    from edgetrack.evaluation.config import EvalConfig
     from edgetrack.evaluation.datasets import Dataset
     from edgetrack.evaluation.protocols.anchored import Anchored
     from edgetrack.evaluation.protocols.streaming import Streaming
+    from edgetrack.evaluation.results import EvalResult
     from edgetrack.presentation.progress import Progress
 
 _NAMED = 5
 
 
 def evaluate(
+    context: typer.Context,
     bundle: BundleArgument,
     dataset: Annotated[
         str,
@@ -48,7 +56,9 @@ def evaluate(
     layout: LayoutOption = None,
     sequences: SequencesOption = None,
     frames: FramesOption = None,
-    device: LocalDeviceOption = "cpu",
+    device: DeviceOption = None,
+    host: HostOption = None,
+    here: HereOption = False,
     precision_hint: PrecisionHintOption = None,
     output: RunsOutputOption = None,
     restart: RestartOption = False,
@@ -110,7 +120,8 @@ def evaluate(
         if frames is not None:
             raise UsageError("--results wants whole sequences; leave --frames out")
     opened = replace(select_dataset(dataset, layout, sequences), text=parse_text(text or []))
-    ref = open_ref(bundle if precision_hint is None else f"{bundle}@{precision_hint}")
+    choice = chosen_device(device, host, here)
+    ref = choice.placed(open_ref(bundle if precision_hint is None else f"{bundle}@{precision_hint}"))
     folder, file = folder_or_file(output)
     noise = None
     if text_noise is not None:
@@ -121,7 +132,8 @@ def evaluate(
         jobs=jobs,
         threads=threads,
         frames=frames,
-        device=device,
+        device=choice.device,
+        profile=choice.profile_name,
         output=folder,
         restart=restart,
         anchors=_anchored(anchors, anchor_length),
@@ -130,22 +142,66 @@ def evaluate(
         recover="expand" if recover else None,
         scheduler=scheduler,
     )
-    with resumable_progress() as progress:
-        found = run(ref, config, progress)
-    if results is not None:
-        write_results(*results, found.result.bundle, found.runs)
+    if choice.host is None:
+        with resumable_progress() as progress:
+            found = run(ref, config, progress)
+        if results is not None:
+            write_results(*results, found.result.bundle, found.runs)
+        result, kept = found.result, found.folder
+    else:
+        whole = select_dataset(dataset, layout, None)
+        result, kept = _evaluated_there(context, choice, ref, config, whole, latencies, results)
     if file is not None:
-        write_whole(file, encode_json(EvalRecord(results=[found.result])), b"\n")
+        write_whole(file, encode_json(EvalRecord(results=[result])), b"\n")
     if as_json:
-        print_json(EvalRecord(results=[found.result]))
+        print_json(EvalRecord(results=[result]))
     elif as_markdown:
-        typer.echo("\n\n".join(table.markdown() for table in eval_tables(found.result)))
+        typer.echo("\n\n".join(table.markdown() for table in eval_tables(result)))
     else:
         console = stdout()
-        show_all(eval_tables(found.result), console)
-        console.print(f"runs and {found.folder / SUMMARY} are kept")
-    if found.result.failures:
+        show_all(eval_tables(result), console)
+        console.print(f"runs and {kept / SUMMARY} are kept")
+    if result.failures:
         raise typer.Exit(1)
+
+
+def _evaluated_there(
+    context: typer.Context,
+    choice: DeviceChoice,
+    ref: BundleRef,
+    config: EvalConfig,
+    whole: Dataset,
+    latencies: str | None,
+    results: tuple[str, Path] | None,
+) -> tuple[EvalResult, Path]:
+    """The result, and the folder here that its runs came to."""
+    from edgetrack.devices.protocol import RESULTS
+    from edgetrack.errors import EdgetrackError, UsageError
+    from edgetrack.evaluation.execution.ledger import folder_for, save
+    from edgetrack.evaluation.results import EvalRecord
+    from edgetrack.evaluation.run import SUMMARY
+
+    if config.scheduler is not None:
+        raise UsageError("--scheduler and a device exclude each other; give one of them")
+    folder = folder_for(ref, config)
+    with DeviceCommand(context, choice, "eval") as there:
+        there.say("bundle", there.bundle(ref))
+        there.say("precision_hint")
+        there.say("dataset", there.dataset(config.dataset, whole))
+        there.runs(ref, folder)
+        if latencies is not None and config.streaming is not None and config.streaming.recorded is not None:
+            label = config.streaming.recorded.label
+            path = latencies if Path(latencies).is_file() else latencies.rpartition(":")[0]
+            there.say("latencies", f"--latencies={there.file(path)}:{label}")
+        if results is not None:
+            there.say("results", "--results", results[0], f"{RESULTS}/{results[0]}")
+            there.wants(f"{RESULTS}/{results[0]}", results[1], re.compile(".*"))
+        found = there.run("--json")
+    rows = found.record(EvalRecord).results
+    if len(rows) != 1:
+        raise EdgetrackError(f"{found.host} sent {len(rows)} results; expected one")
+    save(EvalRecord(results=rows), folder / SUMMARY)
+    return rows[0], folder
 
 
 def select_dataset(path: str, layout: str | None, sequences: list[str] | None) -> Dataset:

@@ -19,6 +19,7 @@ from edgetrack.cli.options import (
     JobsOption,
     JsonOption,
     OverwriteOption,
+    given_words,
     split_names,
 )
 from edgetrack.errors import UnknownNameError, UsageError
@@ -318,7 +319,7 @@ def _export_each(context: typer.Context, wanted: str, precision: str, as_json: b
     from edgetrack.export.isolated import export_each, targets_of
     from edgetrack.presentation.progress import heartbeat, shown_progress
 
-    given = _given(context)
+    given = given_words(context)
     for option in ("output", "dry_run"):
         if option in given:
             name = option.replace("_", "-")
@@ -343,25 +344,6 @@ def _export_each(context: typer.Context, wanted: str, precision: str, as_json: b
             print_text(f"FAILED: {failure.target}: {failure.message}")
     if exports.exit_code:
         raise typer.Exit(exports.exit_code)
-
-
-def _given(context: typer.Context) -> dict[str, list[str]]:
-    """What stood on the command line: parameter -> words that say it again."""
-    words: dict[str, list[str]] = {}
-    for parameter in context.command.get_params(context):
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE":
-            continue
-        value = {**context.params, **(context.obj or {})}[name]
-        if parameter.param_type_name == "argument":
-            words[name] = [str(value)]
-        elif isinstance(value, bool):
-            words[name] = [parameter.opts[0]]
-        else:
-            several = value if isinstance(value, (list, tuple)) else [value]
-            words[name] = [word for one in several for word in (parameter.opts[0], str(one))]
-    return words
 
 
 def _arguments(given: dict[str, list[str]], target: str) -> list[str]:

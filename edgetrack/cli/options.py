@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,19 @@ import typer
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, zip or name.")]
 
 DeviceOption = Annotated[
-    str,
-    typer.Option("--device", help="Where to run: cpu, cuda:0, or a device profile such as jetson, see docs/devices.md"),
+    str | None,
+    typer.Option(
+        "--device",
+        help="Where to run: cpu, cuda:0, or a device such as jetson, see docs/devices.md. Default: cpu; the budget's "
+        "for check.",
+    ),
 ]
-LocalDeviceOption = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda:0.")]
+HostOption = Annotated[
+    str | None, typer.Option("--host", help="Run over SSH on HOST, USER@HOST or USER@HOST:PORT; keys only.")
+]
+HereOption = Annotated[
+    bool, typer.Option("--here", help="Take this machine for the --device, even if it does not look like it.")
+]
 RecoverOption = Annotated[
     bool,
     typer.Option(
@@ -21,7 +31,8 @@ RecoverOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", help="Threads per inference. Default: all usable cores.")
+    int | None,
+    typer.Option("--threads", help="Threads per inference. Default: all usable cores; the budget's for check."),
 ]
 PrecisionHintOption = Annotated[
     str | None, typer.Option("--precision-hint", help="Arithmetic to ask the backend for, such as bf16.")
@@ -83,3 +94,28 @@ def split_names(given: list[str] | None) -> tuple[str, ...] | None:
     if given is None:
         return None
     return tuple(name for text in given for part in text.split(",") if (name := part.strip()))
+
+
+def given_words(context: typer.Context) -> dict[str, list[str]]:
+    """What stood on the command line: parameter -> words that say it again."""
+    words: dict[str, list[str]] = {}
+    for parameter in context.command.get_params(context):
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value = {**context.params, **(context.obj or {})}[name]
+        several = value if isinstance(value, (list, tuple)) else [value]
+        if parameter.param_type_name == "argument":
+            words[name] = [str(one) for one in several]
+        elif isinstance(value, bool):
+            words[name] = [parameter.opts[0]]
+        elif parameter.nargs > 1:
+            words[name] = [parameter.opts[0], *map(_word, several)]
+        else:  # `=` keeps a value that begins with a dash from being taken for an option
+            words[name] = [f"{parameter.opts[0]}={_word(one)}" for one in several]
+    return words
+
+
+def _word(value: object) -> str:
+    return str(value.value if isinstance(value, Enum) else value)

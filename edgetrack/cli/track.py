@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.cli.options import (
     BoxOption,
     BundleArgument,
+    DeviceOption,
     FramesOption,
+    HereOption,
+    HostOption,
     JsonOption,
-    LocalDeviceOption,
     OverwriteOption,
     PrecisionHintOption,
     RecoverOption,
     ThreadsOption,
 )
+
+if TYPE_CHECKING:
+    from edgetrack.devices.profiles import DeviceChoice
+    from edgetrack.tracking import TrackRequest
 
 
 class OnBadFrame(str, Enum):
@@ -36,6 +43,7 @@ class Exif(str, Enum):
 
 
 def track(
+    context: typer.Context,
     bundle: BundleArgument,
     source: Annotated[
         str,
@@ -73,7 +81,9 @@ def track(
             help="Lay the tracker's maps of attention over the picture; the bundle must have them, see docs/run.md.",
         ),
     ] = False,
-    device: LocalDeviceOption = "cpu",
+    device: DeviceOption = None,
+    host: HostOption = None,
+    here: HereOption = False,
     threads: ThreadsOption = None,
     precision_hint: PrecisionHintOption = None,
     memory: Annotated[
@@ -120,6 +130,7 @@ def track(
 ) -> None:
     """Track one target through a video."""
     from edgetrack.box import Box
+    from edgetrack.capabilities import open_ref
     from edgetrack.cli.console import print_json, print_text, progress_bar
     from edgetrack.errors import UsageError
     from edgetrack.io import parse_duration
@@ -129,6 +140,7 @@ def track(
 
     if box is not None and select:
         raise UsageError("--box and --select exclude each other; give one of them")
+    choice = chosen_device(device, host, here)
     job = TrackRequest(
         bundle=bundle,
         source=source,
@@ -139,7 +151,7 @@ def track(
         show=show,
         frames=frames,
         overwrite=overwrite,
-        device=device,
+        device=choice.device if choice.profile is None else choice.placed(open_ref(bundle)).device or choice.device,
         threads=threads,
         precision_hint=precision_hint,
         aux=aux,
@@ -158,6 +170,9 @@ def track(
         latest=latest,
         show_age=live,
     )
+    if choice.host is not None:
+        _track_there(context, choice, job, as_json)
+        return
     print_boxes = output is None and not as_json
     newest: BoxRecord | None = None
 
@@ -182,3 +197,29 @@ def track(
         print_json({"schema": 1, **summary.as_dict()})
     else:
         print_text(summary.text(), err=print_boxes)
+
+
+def _track_there(context: typer.Context, choice: DeviceChoice, job: TrackRequest, as_json: bool) -> None:
+    from edgetrack.capabilities import open_ref
+    from edgetrack.cli.console import print_json
+    from edgetrack.errors import UsageError
+    from edgetrack.io import check_output
+
+    if job.select or job.show:
+        raise UsageError("--select and --show need a window beside the tracker; give --box, or --video with a device")
+    for path in (job.boxes, job.video):
+        check_output(path, overwrite=job.overwrite)
+    with DeviceCommand(context, choice, "track") as there:
+        there.say("bundle", there.bundle(open_ref(job.bundle)))
+        there.say("source", there.source(job.source))
+        if job.aux is not None:
+            there.say("aux", f"--aux={there.source(job.aux)}")
+        there.writes("output", job.boxes)
+        there.writes("video", job.video)
+        found = there.run(*(["--json"] if as_json else []))
+    if as_json:
+        print_json(found.record(dict[str, Any]))
+    else:
+        for line in found.lines():
+            typer.echo(line)
+    found.check()

@@ -6,37 +6,31 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgetrack.cli.options import BundleArgument, JsonOption, LocalDeviceOption, ThreadsOption
+from edgetrack.cli.device import DEFAULT, DeviceCommand, chosen_device
+from edgetrack.cli.options import BundleArgument, DeviceOption, HereOption, HostOption, JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from edgetrack.devices.profiles import DeviceChoice
     from edgetrack.presentation.table import Table
     from edgetrack.runtime.verify import Verification
 
 
 def verify(
+    context: typer.Context,
     bundle: BundleArgument,
-    device: LocalDeviceOption = "cpu",
+    device: DeviceOption = None,
+    host: HostOption = None,
+    here: HereOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle's hashes and run its graphs on the recorded inputs; needs its backend and numpy only."""
-    from edgetrack.bundle import open_bundle
-    from edgetrack.cli.console import print_json, stages, stdout
+    from edgetrack.cli.console import print_json, stdout
     from edgetrack.presentation.table import counted
-    from edgetrack.resources import cache_folder, usable_cores
-    from edgetrack.runtime.backends.base import BackendOptions
-    from edgetrack.runtime.session import hint_for
-    from edgetrack.runtime.verify import verify_bundle
 
-    with open_bundle(bundle) as opened, stages(f"verifying {opened.manifest.name}") as progress:
-        progress("checking the graphs")
-        options = BackendOptions(
-            device=device,
-            cache=cache_folder(),
-            threads=threads if threads is not None else usable_cores(),
-            precision_hint=hint_for(opened.manifest, None),
-        )
-        found = verify_bundle(opened, options)
+    choice = chosen_device(device, host, here)
+    there = choice.host is not None
+    found = _verified_there(context, bundle, choice) if there else _verified_here(bundle, choice, threads)
     if as_json:
         print_json(found)
     else:
@@ -48,6 +42,35 @@ def verify(
         console.print(f"{counted(found.files, 'file')} sound; {_verdict(found)}")
     if not found.ok:
         raise typer.Exit(1)
+
+
+def _verified_here(bundle: str, choice: DeviceChoice, threads: int | None) -> Verification:
+    from edgetrack.bundle import open_bundle
+    from edgetrack.bundle.reader import BundleRef
+    from edgetrack.cli.console import stages
+    from edgetrack.resources import cache_folder, usable_cores
+    from edgetrack.runtime.backends.base import BackendOptions
+    from edgetrack.runtime.session import hint_for
+    from edgetrack.runtime.verify import verify_bundle
+
+    with open_bundle(bundle) as opened, stages(f"verifying {opened.manifest.name}") as progress:
+        progress("checking the graphs")
+        options = BackendOptions(
+            device=choice.placed(BundleRef(opened.source, opened.manifest)).device or DEFAULT,
+            cache=cache_folder(),
+            threads=threads if threads is not None else usable_cores(),
+            precision_hint=hint_for(opened.manifest, None),
+        )
+        return verify_bundle(opened, options)
+
+
+def _verified_there(context: typer.Context, bundle: str, choice: DeviceChoice) -> Verification:
+    from edgetrack.capabilities import open_ref
+    from edgetrack.runtime.verify import Verification
+
+    with DeviceCommand(context, choice, "verify") as there:
+        there.say("bundle", there.bundle(open_ref(bundle)))
+        return there.run("--json").record(Verification)
 
 
 def table(found: Verification) -> Table:

@@ -1,7 +1,7 @@
 """The agent on the device: `python -m edgetrack.devices.agent`, started over SSH; it ends with the connection.
 
 It reads requests on stdin and answers on stdout (`protocol.py`). When stdin ends, or nothing arrives for a minute, it
-ends the benchmark with all its processes and removes its files: a broken network closes no pipe, so the end of stdin
+ends the verb with all its processes and removes its files: a broken network closes no pipe, so the end of stdin
 alone would not do.
 """
 
@@ -13,10 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -26,35 +25,37 @@ import psutil
 
 from edgetrack import __version__
 from edgetrack.bundle.manifest import FileInfo
-from edgetrack.bundle.reader import bundle_label
 from edgetrack.devices import protocol
-from edgetrack.devices.protocol import AgentReply, AgentRequest, BenchDone, BenchJob, BenchLog, Refused, SentBundle
+from edgetrack.devices.protocol import AgentReply, AgentRequest, Refused, VerbDone, VerbJob, VerbLog, VerbStep
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
 from edgetrack.io import encode_line, locked, sha256
+from edgetrack.presentation.progress import STEPS_VARIABLE, step_of
 from edgetrack.processes import python_command
 from edgetrack.resources import cache_folder
 
-BENCH_COMMAND = python_command("edgetrack", "bench")
+VERB_COMMAND = python_command("edgetrack")
 _POLL_S = 0.2
 _LOG_LINE = 2000
+_TELL_S = 1.0
 KEEP_BYTES = 4 << 30
-"""Kept for the next benchmark; the files that were not used for longest are removed first."""
-_UPLOAD_KEPT_S = 86_400.0
+"""Kept for the next job, and more where half of the free disk is more; what was not used for longest goes first."""
+_UPLOAD_KEPT_S = 7 * 86_400.0
+_JOB_KEPT_S = 30 * 86_400.0
 
 
 class Store:
-    """A folder of the user's: checked files, uploads that were not checked, and one folder per benchmark.
+    """A folder of the user's: checked files, uploads that were not checked, and a folder for the jobs on each data.
 
     Attributes:
         files: checked files, each named by its hash.
         incoming: uploads, each named by the hash that it should have.
-        runs: one folder per running agent, named by its process.
+        jobs: folders named by a hash of the data; in between jobs they hold what those keep.
     """
 
     def __init__(self, root: Path) -> None:
-        self.files, self.incoming, self.runs = root / "files", root / "incoming", root / "runs"
+        self.files, self.incoming, self.jobs = root / "files", root / "incoming", root / "jobs"
         self._lock = root / "lock"
-        for folder in (self.files, self.incoming, self.runs):
+        for folder in (self.files, self.incoming, self.jobs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @classmethod
@@ -70,6 +71,11 @@ class Store:
         store = cls(cache / "devices")
         store.sweep()
         return store
+
+    @property
+    def free(self) -> int:
+        """Bytes that the disk has free."""
+        return shutil.disk_usage(self.files).free
 
     def missing(self, files: Sequence[FileInfo]) -> list[str]:
         """The hashes of those that are not there in their full size."""
@@ -92,17 +98,17 @@ class Store:
                 return kept
             path.unlink()
             raise BundleIntegrityError(
-                f"a file of the bundle was changed on its way to the device (sha256 {file.sha256[:16]}...); it was "
-                "removed there: type the same command again"
+                f"a file was changed on its way to the device (sha256 {file.sha256[:16]}...); it was removed there: "
+                "type the same command again"
             )
-        raise BundleIntegrityError(f"a file of the bundle did not reach the device (sha256 {file.sha256[:16]}...)")
+        raise BundleIntegrityError(f"a file did not reach the device (sha256 {file.sha256[:16]}...)")
 
     @contextmanager
-    def run_folder(self) -> Iterator[Path]:
-        """A folder for one benchmark, which has the device to itself while the block runs.
+    def job_folder(self, data: str) -> Iterator[Path]:
+        """The folder of jobs on this data, for one job that has the device to itself while the block runs.
 
         Raises:
-            DeviceUnavailableError: another workstation's benchmark runs.
+            DeviceUnavailableError: another workstation's job runs.
         """
         with ExitStack() as held:
             try:
@@ -112,41 +118,63 @@ class Store:
                     "another workstation measures on the device; two at once would slow each other: wait until it is "
                     "done"
                 ) from None
-            folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.runs))
+            for left in self.jobs.iterdir():  # by an agent that was killed
+                _clear(left)
+            folder = self.jobs / data
+            folder.mkdir(exist_ok=True)
+            os.utime(folder)
             try:
                 yield folder
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                _clear(folder)
 
-    def assemble(self, bundle: SentBundle, folder: Path) -> Path:
-        """A bundle, put together in a folder.
+    def place(self, files: Iterable[tuple[str, FileInfo]], folder: Path) -> Iterator[str]:
+        """Put files into a job's folder, one for each step.
 
         Raises:
             BundleIntegrityError: a file is missing or has another hash.
         """
-        for name, info in bundle.files.items():
-            target = folder / bundle.name / name
+        for name, info in files:
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.take(info), target)
-        return folder / bundle.name
+            kept = self.take(info)
+            try:
+                os.link(kept, target)
+            except OSError:  # a file system without links
+                shutil.copyfile(kept, target)
+            yield name
 
     def sweep(self) -> None:
-        """Remove runs whose process has ended, parts of uploads, and the files that were not used for longest."""
-        for folder in self.runs.iterdir():
-            pid = folder.name.partition("-")[0]
-            if not (pid.isdigit() and psutil.pid_exists(int(pid))):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove jobs, parts of uploads and files that were not used for long."""
+        now = time.time()
+        for folder in self.jobs.iterdir():
+            with suppress(OSError):
+                if now - folder.lstat().st_mtime > _JOB_KEPT_S:
+                    shutil.rmtree(folder, ignore_errors=True)
         for path in self.incoming.iterdir():
             with suppress(OSError):
-                if time.time() - path.lstat().st_mtime > _UPLOAD_KEPT_S:
+                if now - path.lstat().st_mtime > _UPLOAD_KEPT_S:
                     path.unlink()
         with suppress(OSError):
             newest = sorted(self.files.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-            kept = 0
+            kept, most = 0, max(KEEP_BYTES, self.free // 2)
             for path in newest:
                 kept += path.stat().st_size
-                if kept > KEEP_BYTES:
+                if kept > most:
                     path.unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a job does not keep."""
+    for path in folder.iterdir():
+        if path.name == protocol.KEPT:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    with suppress(OSError):  # it keeps something
+        folder.rmdir()
 
 
 class GoneError(Exception):
@@ -160,7 +188,7 @@ class Agent:
         requests, replies: its pipes.
         store: where files are kept.
         patience_s: the longest silence before the workstation is taken for gone.
-        command: what starts a benchmark.
+        command: what starts edgetrack.
 
     Attributes:
         reader: the thread that reads the requests; it ends when they do.
@@ -173,7 +201,7 @@ class Agent:
         store: Store,
         *,
         patience_s: float = protocol.PATIENCE_S,
-        command: Sequence[str] = BENCH_COMMAND,
+        command: Sequence[str] = VERB_COMMAND,
     ) -> None:
         self._requests = requests
         self._replies = replies
@@ -203,25 +231,37 @@ class Agent:
         folder: Path | None = None
         while not isinstance(request := self._next(self._patience_s), protocol.Clean):
             if isinstance(request, protocol.NeededFiles):
-                self._say(protocol.MissingFiles(self._store.missing(request.files)))
-            if isinstance(request, BenchJob):
-                folder = folder or held.enter_context(self._store.run_folder())
-                self._say(self._bench(request, folder))
+                self._say(protocol.MissingFiles(self._store.missing(request.files), self._store.free))
+            if isinstance(request, protocol.PlacedFiles):
+                folder = folder or held.enter_context(self._store.job_folder(request.data))
+                self._place(request, folder)
+            if isinstance(request, VerbJob):
+                if folder is None:
+                    raise EdgetrackError("the workstation has placed no file, not even a bundle")
+                self._say(self._run(request, folder))
 
-    def _bench(self, request: BenchJob, folder: Path) -> BenchDone:
-        """Put the bundles together, run the benchmark in a process of its own, and say how it ended."""
-        record = folder / "record.json"
-        names = [bundle_label(str(self._store.assemble(bundle, folder)), bundle.hint) for bundle in request.bundles]
-        reference = request.reference
-        extra = ["--reference", str(self._store.assemble(reference, folder))] if reference else []
-        with subprocess.Popen(
-            [*self._command, *request.options, *extra, "-o", str(record), "--", *names],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        ) as process:
+    def _place(self, request: protocol.PlacedFiles, folder: Path) -> None:
+        told, total = 0.0, len(request.files)
+        for step, _ in enumerate(self._store.place(request.files.items(), folder), 1):
+            if time.monotonic() - told >= _TELL_S:
+                told = time.monotonic()
+                self._say(VerbStep("checking the files on the device", step, total))
+
+    def _run(self, request: VerbJob, folder: Path) -> VerbDone:
+        """Run the verb in a process of its own, and say how it ended."""
+        (folder / protocol.RESULTS).mkdir(exist_ok=True)
+        with (
+            (folder / protocol.OUTPUT).open("wb") as output,
+            subprocess.Popen(
+                [*self._command, request.verb, *request.arguments],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                env={**os.environ, STEPS_VARIABLE: "1"},
+            ) as process,
+        ):
             try:
                 words = threading.Thread(target=self._forward, args=(process.stderr,), daemon=True)
                 words.start()
@@ -231,16 +271,17 @@ class Agent:
             finally:
                 end(process.pid)
             words.join()
-        if not record.is_file():
-            return BenchDone(process.returncode, None, None)
-        info = FileInfo(size=record.stat().st_size, sha256=sha256(record))
-        return BenchDone(process.returncode, str(record), info)
+        found = {path.relative_to(folder).as_posix(): path for name in request.wanted for path in _under(folder / name)}
+        files = {name: FileInfo(size=path.stat().st_size, sha256=sha256(path)) for name, path in found.items()}
+        return VerbDone(process.returncode, str(folder), files)
 
     def _forward(self, words: IO[bytes] | None) -> None:
         if words is not None:
             with suppress(OSError, ValueError, GoneError):
-                for line in iter(lambda: words.readline(_LOG_LINE), b""):
-                    self._say(BenchLog(line.decode("utf-8", "replace").rstrip("\n")))
+                for data in iter(lambda: words.readline(_LOG_LINE), b""):
+                    line = data.decode("utf-8", "replace").rstrip("\n")
+                    step = step_of(line)
+                    self._say(VerbLog(line) if step is None else VerbStep(*step))
 
     def _next(self, wait_s: float) -> AgentRequest | None:
         """The next request; None: there was none in that time.
@@ -284,6 +325,13 @@ def end(pid: int) -> None:
             with suppress(psutil.Error):
                 member.kill()
         psutil.wait_procs(family[1:], timeout=_POLL_S)
+
+
+def _under(path: Path) -> Iterator[Path]:
+    """The file, or the files below the folder; no link, pipe or device, and no part of a file that was never done."""
+    for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if one.is_file() and not one.is_symlink() and not one.name.startswith("."):
+            yield one
 
 
 def _size(path: Path) -> int | None:

@@ -12,15 +12,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from edgetrack.capabilities import TRACE, find_target, place_of
 from edgetrack.decoding import converted
 from edgetrack.device_name import EXAMPLES, DeviceName, ProfileName, is_device
-from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
 from edgetrack.resources import data_folder
 from edgetrack.system.machine import MachineRecord
@@ -28,6 +29,8 @@ from edgetrack.system.sampler import RAILS, Clocks, Expectation, Megahertz, Sour
 
 if TYPE_CHECKING:  # `doctor` lists profiles where NumPy cannot be loaded, which a bundle's reader needs
     from edgetrack.bundle.manifest import Manifest
+    from edgetrack.bundle.reader import BundleRef
+    from edgetrack.capabilities import Target
 
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Rail = Annotated[
@@ -118,23 +121,29 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Whether it describes boards that are recognised by their name."""
         return self.recognise.jetson is True or self.recognise.board is not None
 
-    def place(self, manifests: Iterable[Manifest]) -> str:
-        """Where the bundles run on the device: `cpu` or `cuda:0`.
+    def device_of(self, manifest: Manifest) -> str:
+        """Where on the device a bundle runs: `cpu`, `cuda:0`, ...
 
         Raises:
-            UsageError: a target that does not run there, or bundles that do not all run in the same place.
+            UsageError: its target does not run there.
         """
-        places: dict[str, str] = {}
-        for manifest in manifests:
-            if manifest.target not in self.backends:
-                raise UsageError(
-                    f"{manifest.name} is for {manifest.target}, and the device {self.name} runs "
-                    f"{', '.join(sorted(self.backends))}; export it with --target {next(iter(self.backends))}"
-                )
-            places.setdefault(self.backends[manifest.target], manifest.name)
-        if len(places) > 1:
-            raise UsageError(f"{' and '.join(places.values())} run on {' and '.join(places)}; measure them in two runs")
-        return next(iter(places), "cpu")
+        return place_of(manifest, self.backends, self.name)
+
+    def best_target(self) -> Target:
+        """The target to export to for the device when none is named: the first that can be exported to here.
+
+        Raises:
+            BackendMissingError: none can.
+        """
+        rows = [row for row in map(find_target, self.backends) if row.exporter is not None and not row.reference]
+        for row in rows:
+            # What proves an export has to be installed here, not what runs it there.
+            if row.installed or (row.proof not in ("", TRACE) and find_target(row.proof).installed):
+                return row
+        raise BackendMissingError(
+            f"no package is installed to export for the device {self.name}; type one of: "
+            + " or ".join(row.install_command for row in rows)
+        )
 
     def expectation(self) -> Expectation:
         """What the benchmark reads and checks there."""
@@ -182,6 +191,21 @@ class DeviceChoice:
     device: str = "cpu"
     profile: Profile | None = None
     host: Host | None = None
+
+    def placed(self, ref: BundleRef) -> BundleRef:
+        """A bundle with the place where it runs: the one that was named with it, else the profile's, or `device`.
+
+        Raises:
+            UsageError: its target does not run on the device.
+        """
+        if ref.device is not None:
+            return ref
+        return replace(ref, device=self.profile.device_of(ref.manifest) if self.profile else self.device)
+
+    @property
+    def profile_name(self) -> str | None:
+        """Of records."""
+        return None if self.profile is None else self.profile.name
 
 
 def profile_names() -> list[str]:

@@ -1,33 +1,56 @@
 """What a workstation and the agent on a device say to each other: one JSON object per line, over SSH's pipes.
 
-    agent        ready        its version, and the folder that files are put into
-    workstation  need         which files of which hashes the bundles have
-    agent        missing      which of them are not there yet; they are uploaded by SFTP
-    workstation  bench        what to measure
-    agent        log, ..., done   what the benchmark prints, and where its record is
-    workstation  clean        the record was fetched: remove it
+    agent        ready           its version, and the folder that files are put into
+    workstation  need            files by size and hash; repeated until all are named
+    agent        missing         which of them are not there yet; they are uploaded by SFTP
+    workstation  place           where files lie in the job's folder; repeated until all are placed
+    workstation  run             the verb, its arguments, and what is wanted of what it writes
+    agent        step, log, ...  how far it is, and what the verb prints for people
+    agent        done            how the verb ended, and its files by size and hash
+    workstation  clean           they were fetched: remove them
 
 All the time the workstation sends `beat`; an agent that hears nothing for `PATIENCE_S` ends what it runs.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
 import msgspec
 
-from edgetrack.bundle.manifest import FileInfo, FilePath, Name
+from edgetrack.bundle.manifest import FileInfo, Sha256
 from edgetrack.errors import EdgetrackError, WorkerError
 from edgetrack.io import decode_line
 
-PROTOCOL = 1
+PROTOCOL = 2
 BEAT_S = 5.0
 PATIENCE_S = 60
 LONGEST_MESSAGE = 16 << 20
+MOST_FILES = 10_000
+"""Of one message; a data set takes as many messages as it needs."""
+
+DeviceVerb = Literal["bench", "check", "compare", "eval", "track", "verify"]
+DEVICE_VERBS: tuple[DeviceVerb, ...] = get_args(DeviceVerb)
+"""What an agent starts, and nothing else."""
+RESULTS = "results"
+"""The folder of a job that its arguments may name for outputs; gone after the job."""
+OUTPUT = f"{RESULTS}/stdout"
+"""What the verb prints as its result."""
+KEPT = "out"
+"""The folder of a job that stays for the next one on the same data, which so resumes."""
 
 LogLine = Annotated[str, msgspec.Meta(max_length=4096)]
-Hint = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,16}\Z")]
 Argument = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=4096)]
+JobPath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(?!\.\.?(/|\Z))[^/\x00-\x1f\x7f]+(/(?!\.\.?(/|\Z))[^/\x00-\x1f\x7f]+)*\Z",
+        max_length=1024,
+        description="a path below the job's folder, without '.', '..' and control characters",
+    ),
+]
+"""Of files whose names users choose; those of a bundle are narrower still."""
+Files = Annotated[dict[JobPath, FileInfo], msgspec.Meta(max_length=MOST_FILES)]
 
 
 class AgentReady(msgspec.Struct, frozen=True, tag="ready"):
@@ -39,31 +62,31 @@ class AgentReady(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class NeededFiles(msgspec.Struct, frozen=True, tag="need"):
-    """The files that a benchmark takes."""
+    """Files that a job takes."""
 
-    files: list[FileInfo]
+    files: Annotated[list[FileInfo], msgspec.Meta(max_length=MOST_FILES)]
 
 
 class MissingFiles(msgspec.Struct, frozen=True, tag="missing"):
-    """Those that must be uploaded to `incoming`, each under its hash."""
+    """Those that must be uploaded to `incoming`, each under its hash; `free` is the disk's free space in bytes."""
 
-    sha256: list[str]
-
-
-class SentBundle(msgspec.Struct, frozen=True):
-    """A bundle: its name, the hint that it is loaded with, and all its files with the manifest."""
-
-    name: Name
-    hint: Hint | None
-    files: dict[FilePath, FileInfo]
+    sha256: list[Sha256]
+    free: int
 
 
-class BenchJob(msgspec.Struct, frozen=True, tag="bench"):
-    """Measure `bundles`, against `reference` where one is given; `options` are arguments of `edgetrack bench`."""
+class PlacedFiles(msgspec.Struct, frozen=True, tag="place"):
+    """Put files into the job's folder; jobs of one `data` share what they keep."""
 
-    bundles: list[SentBundle]
-    reference: SentBundle | None
-    options: list[Argument]
+    data: Sha256
+    files: Files
+
+
+class VerbJob(msgspec.Struct, frozen=True, tag="run"):
+    """Run a verb in the job's folder; `wanted` are files and folders whose files are to be listed afterwards."""
+
+    verb: DeviceVerb
+    arguments: list[Argument]
+    wanted: list[JobPath]
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
@@ -71,21 +94,29 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 
 
 class Clean(msgspec.Struct, frozen=True, tag="clean"):
-    """The record was fetched; the agent may end."""
+    """The results were fetched; the agent may end."""
 
 
-class BenchLog(msgspec.Struct, frozen=True, tag="log"):
-    """A line that the benchmark printed."""
+class VerbStep(msgspec.Struct, frozen=True, tag="step"):
+    """What happens now, as `presentation.progress.Progress` takes it."""
+
+    what: LogLine
+    step: int
+    total: int
+
+
+class VerbLog(msgspec.Struct, frozen=True, tag="log"):
+    """A line that the verb printed on stderr."""
 
     line: LogLine
 
 
-class BenchDone(msgspec.Struct, frozen=True, tag="done"):
-    """The benchmark ended; `record` is its file, None where it wrote none."""
+class VerbDone(msgspec.Struct, frozen=True, tag="done"):
+    """The verb ended; `files` are those that were wanted and are there, below `folder` on the device."""
 
     code: int
-    record: str | None
-    info: FileInfo | None
+    folder: str
+    files: dict[JobPath, FileInfo]
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -95,9 +126,9 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     message: str
 
 
-AgentRequest = NeededFiles | BenchJob | Beat | Clean
-AgentReply = AgentReady | MissingFiles | BenchLog | BenchDone | Refused
-ExpectedReply = TypeVar("ExpectedReply", AgentReady, MissingFiles, BenchDone)
+AgentRequest = NeededFiles | PlacedFiles | VerbJob | Beat | Clean
+AgentReply = AgentReady | MissingFiles | VerbStep | VerbLog | VerbDone | Refused
+ExpectedReply = TypeVar("ExpectedReply", AgentReady, MissingFiles, VerbDone)
 
 _REQUESTS: msgspec.json.Decoder[AgentRequest] = msgspec.json.Decoder(AgentRequest)
 _REPLIES: msgspec.json.Decoder[AgentReply] = msgspec.json.Decoder(AgentReply)

@@ -169,8 +169,10 @@ class CompareConfig:
     margin: float
 
     def __post_init__(self) -> None:
-        if (self.a.path, self.a.hint) == (self.b.path, self.b.hint):
-            raise UsageError(f"{self.a.label} is compared with itself; give two bundles, or one with two hints")
+        if (self.a.path, self.a.hint, self.a.device) == (self.b.path, self.b.hint, self.b.device):
+            raise UsageError(
+                f"{self.a.label} is compared with itself; give two bundles, or one with two hints or on two devices"
+            )
         check_margin(self.margin)
 
     @property
@@ -211,9 +213,13 @@ def compare(config: CompareConfig, progress: Progress = no_progress) -> CompareR
 
 
 def _closed_loop(config: CompareConfig, ref: BundleRef, progress: Progress) -> RunLedger:
+    return collect(ref, runs_of(config, ref), _named(ref, progress))
+
+
+def runs_of(config: CompareConfig, ref: BundleRef) -> EvalConfig:
+    """How one of the two is evaluated: its runs have a folder of their own."""
     output = config.runs.output
-    runs = replace(config.runs, output=None if output is None else output / plain_name(ref.label))
-    return collect(ref, runs, _named(ref, progress))
+    return replace(config.runs, output=None if output is None else output / plain_name(ref.label))
 
 
 def _open_loop(
@@ -224,7 +230,7 @@ def _open_loop(
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror}; give another folder with --output") from error
     _drop_incomplete(folder)
-    loaded = (digest_of(ref.manifest), ref.hint, config.runs.device, config.runs.threads)
+    loaded = (digest_of(ref.manifest), ref.hint, ref.device or config.runs.device, config.runs.threads)
 
     def tasks(sequence: str) -> list[OpenLoop]:
         given = tuple(boxes.get(sequence, ()))

@@ -24,6 +24,8 @@ class EvalConfig:
     Attributes:
         threads: of an inference; None shares the usable cores among the jobs. On a cluster, whose cores may have other
             users, None is one.
+        device: where bundles run that have no place of their own.
+        profile: name of the device's profile; such runs are kept under names of their own.
         output: where runs are kept; None is `out/eval/BUNDLE/DATASET`.
         anchors, streaming: further tasks beside the one pass.
         text_noise: how the descriptions of `dataset` were changed; None where they are the sequences' own.
@@ -46,6 +48,7 @@ class EvalConfig:
     text_noise: NoiseReport | None = None
     recover: Recover | None = None
     scheduler: str | None = None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("jobs", self.jobs), ("threads", self.threads), ("frames", self.frames)):

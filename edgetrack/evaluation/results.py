@@ -130,6 +130,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
         long_term: VOT's figures for long-term tracking; None where the data set is not scored by them.
         sequences, failures: what was evaluated, and what was not.
         anchored, streaming: None where they were not asked for.
+        device, profile: where it ran; the device's profile, None where `--device` named none.
         scheduler: the Dask scheduler whose workers tracked; None for processes of this machine.
         diagnostics: summaries over all frames after the first, by name; None where the tracker has no diagnostics.
         text_noise: how the descriptions were changed; None where they were not.
@@ -156,6 +157,7 @@ class EvalResult(Scores, frozen=True, kw_only=True):
     failures: list[SequenceFailure]
     anchored: AnchoredResult | None = None
     streaming: StreamingResult | None = None
+    profile: str | None = None
     scheduler: str | None = None
     diagnostics: dict[str, DiagnosticSummary] | None = None
     other_speed: dict[str, str] | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import msgspec
@@ -81,10 +82,10 @@ REGRESSIONS = {rule.name: rule for rule in _regressions()}
 class BudgetConditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the limits were set for; options of the command line override it.
 
-    `threads` None: all usable cores. `source` None: the benchmark's scene.
+    `device` None: the CPU. `threads` None: all usable cores. `source` None: the benchmark's scene.
     """
 
-    device: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] = "cpu"
+    device: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] | None = None
 
@@ -128,7 +129,10 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class GateConfig:
-    """What `edgetrack check` was asked for; its help explains the options."""
+    """What `edgetrack check` was asked for; its help explains the options.
+
+    `profile` names the device's profile, `places` says where on it each target runs.
+    """
 
     budget: Budget
     bundle: str
@@ -144,6 +148,8 @@ class GateConfig:
     undecided_exit: int = 1
     force: bool = False
     allow_skipped: bool = False
+    profile: str | None = None
+    places: Mapping[str, str] = MappingProxyType({})
 
     def check(self) -> None:
         """Check the options' ranges and that they fit each other.

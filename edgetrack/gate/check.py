@@ -6,6 +6,7 @@ may be a record, too. Of two records nothing is measured: they are analysed once
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgetrack.benchmark import warnings
@@ -14,7 +15,7 @@ from edgetrack.benchmark.config import DEFAULT_SOURCE
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
 from edgetrack.benchmark.run import Environment
 from edgetrack.bundle.reader import BundleRef
-from edgetrack.capabilities import require_device
+from edgetrack.capabilities import place_of, require_device
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
@@ -63,7 +64,7 @@ def delta_ao(
     """
     with ScratchFolder() as scratch:
         theirs, ours = (
-            _runs(side, scratch / role, dataset, device, threads, progress)
+            _runs(side, scratch / role, dataset, side.device or device, threads, progress)
             for role, side in (("baseline", baseline), ("candidate", candidate))
         )
     margin = -rule.limit / POINTS
@@ -115,13 +116,20 @@ def check(config: GateConfig, environment: Environment) -> GateReport:
     """
     require_extra("edgetrack check", "check", "scipy")
     config.check()
-    candidate = open_side(config.bundle, "")
+    candidate = _placed(config, open_side(config.bundle, ""))
     label = candidate.note.bundle if isinstance(candidate, RecordedSide) else candidate.label
-    baseline = None if config.baseline is None else open_side(config.baseline, "--baseline", label)
+    baseline = None if config.baseline is None else _placed(config, open_side(config.baseline, "--baseline", label))
     _check_sides(config, candidate, baseline)
     if isinstance(candidate, RecordedSide):
         return _read(config, candidate, baseline if isinstance(baseline, RecordedSide) else None)
     return _measure(config, environment, candidate, baseline)
+
+
+def _placed(config: GateConfig, side: BundleRef | RecordedSide) -> BundleRef | RecordedSide:
+    """A bundle with the place that the device's profile gives it."""
+    if not isinstance(side, BundleRef) or side.device is not None or not config.places:
+        return side
+    return replace(side, device=place_of(side.manifest, config.places, config.profile or "that was chosen"))
 
 
 def _check_sides(
@@ -176,7 +184,7 @@ def _read(config: GateConfig, candidate: RecordedSide, baseline: RecordedSide | 
         candidate=candidate.note,
         baseline=None if baseline is None else baseline.note,
         machine=record.machine,
-        device=record.settings.device,
+        device=candidate.result.device,
         threads=candidate.result.threads,
         source=record.source.spec,
         looks=1,
@@ -197,7 +205,7 @@ def _measure(
     sides = _sides(config, environment, candidate, baseline, code if other_code else None)
     device, threads, source = _settings(config, recording)
     for side in sides:
-        require_device(side.bundle.manifest.target, device)
+        require_device(side.bundle.manifest.target, side.bundle.device or device)
     machine = environment.look()
 
     def progress(what: str, step: int, total: int) -> None:
@@ -232,7 +240,7 @@ def _measure(
         candidate=sides[0].note(code),
         baseline=recording.note if recording else other.note(other_code or code) if other else None,
         machine=machine,
-        device=device,
+        device=" and ".join(sorted({side.bundle.device or device for side in sides})),
         threads=threads,
         source=source,
         blocks=outcome.blocks,
@@ -268,13 +276,13 @@ def _settings(config: GateConfig, recording: RecordedSide | None) -> tuple[str, 
     """Device, threads and source: the options', else the record's, else the budget's, else the benchmark's own."""
     if recording is not None:
         return (
-            config.device or recording.record.settings.device,
+            config.device or recording.result.device,
             config.threads or recording.result.threads,
             config.source or recording.record.source.spec,
         )
     budget = config.budget.measure
     return (
-        config.device or budget.device,
+        config.device or budget.device or "cpu",
         config.threads or budget.threads or usable_cores(),
         config.source or budget.source or DEFAULT_SOURCE,
     )
@@ -297,7 +305,7 @@ def _differences(
         conditions_of(
             machine,
             tracker=side.bundle.manifest.tracker,
-            device=device,
+            device=side.bundle.device or device,
             threads=loaded.threads if loaded else 0,
             scenario="stream",
             source=frames.note,

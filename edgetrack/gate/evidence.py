@@ -108,6 +108,19 @@ class RecordedSide:
         )
 
 
+def is_record(text: str) -> bool:
+    """Whether a side was given as a record, and not as a bundle."""
+    return text.endswith(_SUFFIX) or bool(text.partition(f"{_SUFFIX}:")[2])
+
+
+def split_record(text: str) -> tuple[str, str]:
+    """The file of `FILE.json[:NAME]`, and the name, empty where there is none."""
+    if text.endswith(_SUFFIX):
+        return text, ""
+    path, _, wanted = text.partition(f"{_SUFFIX}:")
+    return path + _SUFFIX, wanted
+
+
 def open_side(text: str, option: str, default: str | None = None) -> BundleRef | RecordedSide:
     """A bundle, or one result of a record.
 
@@ -121,10 +134,10 @@ def open_side(text: str, option: str, default: str | None = None) -> BundleRef |
         UnknownNameError: the record does not hold that bundle.
         EdgetrackError: the bundle cannot be opened.
     """
-    path, _, wanted = (text, "", "") if text.endswith(_SUFFIX) else text.partition(f"{_SUFFIX}:")
-    if not text.endswith(_SUFFIX) and not wanted:
+    if not is_record(text):
         return open_ref(text)
-    file = Path(path if text.endswith(_SUFFIX) else path + _SUFFIX)
+    path, wanted = split_record(text)
+    file = Path(path)
     record = BenchRecord.from_json(_read(file, option), source=str(file))
     results = {result.label: result for result in record.results}
     name = wanted or (next(iter(results)) if len(results) == 1 else default or "")

@@ -16,7 +16,8 @@ from edgetrack.errors import SourceError, SourceInterruptedError
 from edgetrack.io import read_bytes, read_text
 from edgetrack.media.frames import Frame, FrameSource, ReadOptions, check_size, quiet_cv2
 
-_IMAGE_FOLDERS = ("img", "imgs", "color")
+IMAGE_FOLDERS = ("img", "imgs", "color")
+"""Where a sequence's folder may keep its images."""
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -99,7 +100,7 @@ def open_folder(folder: Path, options: ReadOptions) -> ImageSource:
     Raises:
         SourceError: no images, or a ground truth file that does not fit them.
     """
-    candidates = [folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()] + [folder]
+    candidates = [folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()] + [folder]
     for candidate in candidates:
         try:
             paths = _images_among(candidate.iterdir())
@@ -115,7 +116,7 @@ def open_folder(folder: Path, options: ReadOptions) -> ImageSource:
 
 def _sequence(folder: Path, paths: list[Path], options: ReadOptions) -> ImageSource:
     folder = folder.absolute()
-    if folder.name in _IMAGE_FOLDERS:
+    if folder.name in IMAGE_FOLDERS:
         return ImageSource(folder.parent.name, paths, [folder.parent, folder], options)
     return ImageSource(folder.name or "frames", paths, [folder], options)
 
@@ -335,7 +336,7 @@ def _jpeg_layout(data: bytes) -> tuple[tuple[int, int] | None, int]:
     return size, len(data)
 
 
-_GROUND_TRUTH_NAMES = ("groundtruth.txt", "groundtruth_rect.txt")
+GROUND_TRUTH_NAMES = ("groundtruth.txt", "groundtruth_rect.txt")
 
 
 def read_ground_truth(path: Path) -> list[Box | None]:
@@ -373,9 +374,7 @@ def ground_truth_for(folders: list[Path], frames: int) -> list[Box | None] | Non
     Raises:
         SourceError: it cannot be read, or has neither one row nor one row per frame.
     """
-    path = next(
-        (folder / name for folder in folders for name in _GROUND_TRUTH_NAMES if (folder / name).is_file()), None
-    )
+    path = next((folder / name for folder in folders for name in GROUND_TRUTH_NAMES if (folder / name).is_file()), None)
     if path is None:
         return None
     boxes = read_ground_truth(path)

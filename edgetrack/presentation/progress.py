@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Is told what happens now, the number of that step, from 1, and how many steps there are, 0 where nobody knows."""
 HEARTBEAT_S = 30
+_EVERY_STEP = re.compile(r"\d+\.\d s: (?:(\d{1,15})/(\d{1,15}) )?(.*)")
 _HEARTBEAT = re.compile(r"after \d+ s: (.*)")
 
 
@@ -86,6 +87,12 @@ def heartbeat(line: str) -> str | None:
     """What another process's heartbeat says happens there; None for any other line."""
     found = _HEARTBEAT.fullmatch(line)
     return None if found is None else found[1]
+
+
+def step_of(line: str) -> tuple[str, int, int] | None:
+    """What another process's line under `Verbosity.VERBOSE` tells, as `Progress` takes it; None for any other line."""
+    found = _EVERY_STEP.fullmatch(line)
+    return None if found is None else (found[3], int(found[1] or 0), int(found[2] or 0))
 
 
 def _every_step(console: Console) -> Progress:

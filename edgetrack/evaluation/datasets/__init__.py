@@ -111,11 +111,16 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
         candidate, entries = found
         _check_names(entries, root)
         root = root.resolve()
-        return Dataset(readable(root.stem) or "data", str(root), candidate.name, candidate.rules, entries)
+        return Dataset(name_of(root), str(root), candidate.name, candidate.rules, entries)
     if deeper:
         raise DatasetError(f"{path} holds {len(deeper)} data sets; give one of: {', '.join(map(str, deeper[:5]))}")
     looked = "\n".join(f"  {c.name:<12}{c.looks_for}" for c in layouts)
     raise DatasetError(f"{path} has no known layout of a data set; looked for\n{looked}")
+
+
+def name_of(root: Path) -> str:
+    """What a data set in this folder or file is called."""
+    return readable(root.stem) or "data"
 
 
 def _recognized(root: Path, layouts: Sequence[Layout], asked: bool) -> tuple[Layout, tuple[ClipFiles, ...]] | None:

@@ -51,9 +51,9 @@ def collect(
         )
     if config.recover is not None and ref.manifest.lost is msgspec.UNSET:
         raise uncalibrated(ref.manifest, "--recover")
-    if config.scheduler is None:
-        require_device(ref.manifest.target, config.device)
     ledger = RunLedger(ref, config, progress, tasks or (lambda name: config.tasks))
+    if config.scheduler is None:
+        require_device(ref.manifest.target, ledger.device)
     ledger.read()
     works = ledger.missing()
     if not works:
@@ -62,7 +62,7 @@ def collect(
         setup = Setup(
             # The files of an opened zip are in a folder that only this machine has.
             bundle=(bundle.folder if config.scheduler is None else bundle.source).resolve(),
-            device=config.device,
+            device=ledger.device,
             threads=config.threads_each,
             precision_hint=ref.hint,
             manifest=digest_of(ref.manifest),

@@ -66,9 +66,20 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".") or "_"
 
 
-def file_for(folder: Path, sequence: str, key: str) -> Path:
-    """Where the run with this key is kept."""
-    return folder / f"{plain_name(sequence)}-{key[:16]}.json"
+def file_for(folder: Path, sequence: str, key: str, profile: str | None = None) -> Path:
+    """Where the run with this key is kept; a device's has its profile in its name, so that it never takes another's."""
+    on = "" if profile is None else f"@{profile}"
+    return folder / f"{plain_name(sequence)}{on}-{key[:16]}.json"
+
+
+def files_of(profile: str) -> re.Pattern[str]:
+    """The names of the files that `file_for` gives to the runs of a device."""
+    return re.compile(rf"[A-Za-z0-9._-]+@{re.escape(profile)}-[0-9a-f]{{16}}\.json")
+
+
+def folder_for(ref: BundleRef, config: EvalConfig) -> Path:
+    """Where the runs of a bundle are kept: `config.output`, or `out/eval/BUNDLE/DATASET`."""
+    return config.output or Path("out") / "eval" / ref.manifest.name / plain_name(config.dataset.name)
 
 
 def encoded(run: msgspec.Struct) -> msgspec.Raw:
@@ -250,8 +261,12 @@ class RunLedger:
     @property
     def folder(self) -> Path:
         """Where runs are kept."""
-        name = self.ref.manifest.name
-        return self.config.output or Path("out") / "eval" / name / plain_name(self.config.dataset.name)
+        return folder_for(self.ref, self.config)
+
+    @property
+    def device(self) -> str:
+        """Where the bundle runs."""
+        return self.ref.device or self.config.device
 
     def of(self, task: type[Task[_Found]]) -> list[tuple[Clip, _Found]]:
         """The results of a task, with their sequences in the data set's order."""
@@ -314,7 +329,7 @@ class RunLedger:
         where = readable(config.dataset.where)
         key = key_of(
             digest_of(manifest),
-            config.device,
+            self.device,
             self.ref.hint,
             where,
             clip.name,
@@ -322,6 +337,8 @@ class RunLedger:
             config.frames,
             *([f"recover {config.recover}"] if config.recover else []),
             *task.key,
+            *([] if config.profile is None else [config.profile]),
         )
         saved_as = (key, manifest.name, manifest.weights.origin, where)
-        return Work(clip, config.frames, file_for(self.folder, clip.name, key), saved_as, task, config.measured_with)
+        file = file_for(self.folder, clip.name, key, config.profile)
+        return Work(clip, config.frames, file, saved_as, task, config.measured_with)
