@@ -255,7 +255,7 @@ def place_of(manifest: Manifest, places: Mapping[str, str], device: str) -> str:
     """Where on a device a bundle runs.
 
     Args:
-        places: `cpu`, `cuda:0`, ... by target.
+        places: `cpu`, `cuda:0`, ... by target; one at least.
         device: the device's name, for messages.
 
     Raises:
@@ -264,7 +264,7 @@ def place_of(manifest: Manifest, places: Mapping[str, str], device: str) -> str:
     if manifest.target not in places:
         raise UsageError(
             f"{manifest.name} is for {manifest.target}, and the device {device} runs {', '.join(sorted(places))}; "
-            f"export it with --target {next(iter(places), 'onnx')}"
+            f"export it with --target {next(iter(places))}"
         )
     return places[manifest.target]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgetrack.devices.transfer import JobOutput
     from edgetrack.evaluation.datasets import Dataset
 
-_HERE_ONLY = ("host", "here", "as_json", "as_markdown", "output", "overwrite")
+_HERE_ONLY = ("host", "here", "as_json", "as_markdown", "output", "overwrite", "verbose", "quiet")
 """Options that say where to run and how to show it; the command on the device has its own."""
 DEFAULT = "cpu"
 

@@ -20,9 +20,14 @@ _COLUMNS = {"target": 0, "runs here": 0, "tested with": 2, "about": 1}
 """And what a narrow terminal leaves out."""
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--target", help="Try this target only. May be repeated. Default: all.")
+    ] = None,
+) -> None:
     """Show the machine, its OpenCV, the installed packages, and for every target whether it can be imported here."""
-    from edgetrack.capabilities import recorded_packages
+    from edgetrack.capabilities import find_target, recorded_packages
     from edgetrack.capabilities import targets as all_targets
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.devices.profiles import fitting
@@ -33,7 +38,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
     with stages("looking") as progress:
         progress("at the machine")
         machine, opencv, numpy = collect(recorded_packages()), find_opencv(), broken_numpy()
-        targets = [t for t in all_targets() if t.exporter is not None]
+        asked = map(find_target, only) if only else all_targets()
+        targets = [row for row in asked if row.exporter is not None]
         progress("whether what each target needs can be imported")
         problems = _problems(targets)
     if as_json:

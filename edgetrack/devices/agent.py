@@ -29,7 +29,7 @@ from edgetrack.devices import protocol
 from edgetrack.devices.protocol import AgentReply, AgentRequest, Refused, VerbDone, VerbJob, VerbLog, VerbStep
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
 from edgetrack.io import encode_line, locked, sha256
-from edgetrack.presentation.progress import STEPS_VARIABLE, step_of
+from edgetrack.presentation.progress import step_of
 from edgetrack.processes import python_command
 from edgetrack.resources import cache_folder
 
@@ -241,7 +241,7 @@ class Agent:
                 self._say(self._run(request, folder))
 
     def _place(self, request: protocol.PlacedFiles, folder: Path) -> None:
-        told, total = 0.0, len(request.files)
+        told, total = time.monotonic(), len(request.files)
         for step, _ in enumerate(self._store.place(request.files.items(), folder), 1):
             if time.monotonic() - told >= _TELL_S:
                 told = time.monotonic()
@@ -253,13 +253,12 @@ class Agent:
         with (
             (folder / protocol.OUTPUT).open("wb") as output,
             subprocess.Popen(
-                [*self._command, request.verb, *request.arguments],
+                [*self._command, request.verb, "--verbose", *request.arguments],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                env={**os.environ, STEPS_VARIABLE: "1"},
             ) as process,
         ):
             try:

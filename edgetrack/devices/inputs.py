@@ -131,7 +131,10 @@ class JobInputs:
         else:
             fixed = next(index for index, part in enumerate(path.parts) if is_pattern(part))
             root = Path(*path.parts[:fixed])
-            files = [*root.glob(str(Path(*path.parts[fixed:]))), *_existing(root / one for one in GROUND_TRUTH_NAMES)]
+            files = list(root.glob(str(Path(*path.parts[fixed:]))))
+            root = root.parent if root.name in IMAGE_FOLDERS else root
+            folders = dict.fromkeys((root, *(path.parent for path in files)))
+            files += _existing(folder / name for folder in folders for name in GROUND_TRUTH_NAMES)
         place = _typed(root)
         self._all(place, root, files)
         return str(PurePosixPath(place, path.relative_to(root).as_posix()))

@@ -160,7 +160,8 @@ async def _run(host: Host, profile: Profile, job: DeviceJob, listener: DeviceLis
     async with connected(host) as connection:
         listener.notify(f"{host.label}: connected")
         with translated(host, "looking at the device"):
-            doctor = await RemoteProcess.start(host, connection, (python, *_DOCTOR))
+            asked = [f"--target={target}" for target in sorted(job.inputs.targets)]
+            doctor = await RemoteProcess.start(host, connection, (python, *_DOCTOR, *asked))
             code, output = await asyncio.wait_for(doctor.result(), _DOCTOR_S)
         if code != 0:
             words = await doctor.last_words() or "it said nothing"

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,19 +64,23 @@ async def send(sftp: Any, sources: Mapping[str, Path], incoming: str, moved: Mov
 
     A part stays on the device when the connection is lost, and is removed when the device refuses to write.
     """
-    waiting = iter(sources.items())
+    waiting = deque(sources.items())
 
     async def worker() -> None:
-        for name, source in waiting:
-            await _send(sftp, source, f"{incoming}/{name}", moved)
+        while waiting:
+            name, source = waiting.popleft()
+            try:
+                await _send(sftp, source, f"{incoming}/{name}", moved)
+            except BaseException:
+                waiting.clear()
+                raise
 
-    tasks = [asyncio.create_task(worker()) for _ in range(min(_AT_ONCE, len(sources)))]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    workers = [worker() for _ in range(min(_AT_ONCE, len(sources)))]
+    # All of them come to an end: one that fails, too, removes what it has written.
+    ended = await asyncio.gather(*workers, return_exceptions=True)
+    for fault in ended:
+        if fault is not None:
+            raise fault
 
 
 async def _send(sftp: Any, source: Path, target: str, moved: Moved) -> None:

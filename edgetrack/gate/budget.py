@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Literal
 
 import msgspec
@@ -149,7 +148,7 @@ class GateConfig:
     force: bool = False
     allow_skipped: bool = False
     profile: str | None = None
-    places: Mapping[str, str] = MappingProxyType({})
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Check the options' ranges and that they fit each other.

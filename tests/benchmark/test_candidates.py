@@ -48,6 +48,52 @@ def pick(tmp_path):
     return run
 
 
+PLACES = {"onnx": "cpu", "fake": "cuda:0"}
+
+
+@pytest.fixture
+def on(tmp_path):
+    """on(*given, ...) picks for a device with `PLACES`."""
+
+    def run(*given, export=never, best=never, places=PLACES):
+        told = []
+        how = {"export": export, "best_target": best, "notify": told.append, "folder": tmp_path / "out"}
+        return choose(given, None, places=places, profile="a-jetson", **how), told
+
+    return run
+
+
+def test_each_candidate_sits_where_the_device_runs_its_target(on, make_bundle):
+    chosen, _ = on(str(make_bundle("a")), str(make_bundle("b", target="onnx")))
+    assert [(c.label, c.device) for c in chosen] == [("a", "cuda:0"), ("b", "cpu")]
+    with pytest.raises(UsageError, match="c is for torch, and the device a-jetson runs fake, onnx"):
+        on(str(make_bundle("c", target="torch")))
+
+
+def test_a_bundle_on_two_devices_is_two_candidates(on, make_bundle):
+    bundle = make_bundle("a")
+    chosen, _ = on(f"{bundle}@cpu", str(bundle))
+    assert [(c.label, c.device) for c in chosen] == [("a@cpu", "cpu"), ("a@cuda:0", "cuda:0")]
+    with pytest.raises(UsageError, match="given twice"):
+        on(f"{bundle}@cuda:0", str(bundle))
+
+
+def test_without_bundles_those_at_hand_that_the_device_runs(on, make_bundle):
+    make_bundle("out/a")
+    make_bundle("out/b", target="torch")
+    chosen, told = on()
+    assert [c.label for c in chosen] == ["a"]
+    assert told == ["left out: b is for torch, and the device a-jetson runs fake, onnx; export it with --target onnx"]
+
+
+def test_without_any_bundle_the_default_tracker_is_exported_for_the_device_and_that_is_said(on, make_bundle):
+    made = make_bundle("made", target="onnx")
+    chosen, told = on(export=lambda *asked: made, best=lambda: TARGET)
+    assert [(c.label, c.device) for c in chosen] == [("made", "cpu")]
+    assert told == [told[0]]
+    assert told[0].endswith("exporting the default tracker to onnx first")
+
+
 def test_bundles_are_taken_as_given(pick, make_bundle):
     a, b = make_bundle("a"), make_bundle("b")
     chosen, told = pick(str(b), str(a))
@@ -281,11 +327,13 @@ def test_a_machine_without_a_driver_is_refused_before_anything_is_done():
     ],
 )
 def test_who_else_is_on_the_gpu_is_warned_of(make_bundle, nvml, codes):
-    ours = opened(make_bundle("ours"))
+    ours = replace(opened(make_bundle("ours")), device="cuda:0")
+    beside = replace(ours, alias="beside", device="cpu")
     watch = absent if nvml is None else watching(nvml)
-    (found,) = on_device([ours], None, "cuda:0", watch)
+    found, other = on_device([ours, beside], None, watch)
     assert [warning.code for warning in found.warnings] == codes
-    assert on_device([ours], None, "cpu", absent) == [ours]
+    assert other == beside
+    assert on_device([beside], None, absent) == [beside]
     if nvml is not None and len(nvml.others) == 2:
         assert "2 other processes, 520 MiB in use" in found.warnings[0].detail
 
@@ -293,7 +341,9 @@ def test_who_else_is_on_the_gpu_is_warned_of(make_bundle, nvml, codes):
 def test_the_fast_reference_stands_beside_the_eager_one(make_bundle):
     target = replace(reference_target(), name="onnx")
     ours, eager = opened(make_bundle("ours")), opened(make_bundle("eager", target="onnx"))
-    candidates = [replace(ours, reference="eager"), replace(eager, reference="eager")]
+    candidates = [replace(one, reference="eager", device="cuda:0") for one in (ours, eager)]
+    on_cpu = [replace(one, device="cpu") for one in candidates]
+    assert with_fast_reference(on_cpu, target) == on_cpu
     found = with_fast_reference(candidates, target)
     assert [c.label for c in found] == ["ours", "eager", f"eager@{FAST_HINT}"]
     assert found[-1].reference == "eager"

@@ -110,6 +110,8 @@ class Device:
         return path
 
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The edgetrack that is tested, which need not be the installed one."""
 CONFIG = """
 Port {port}
 ListenAddress 127.0.0.1
@@ -122,7 +124,7 @@ PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 Subsystem sftp {sftp}
-SetEnv EDGETRACK_CACHE={folder}/cache
+SetEnv EDGETRACK_CACHE={folder}/cache PYTHONPATH={root}
 """
 
 
@@ -147,7 +149,7 @@ def start_sshd(tmp_path_factory):
             (folder / name).chmod(0o600)
             key.write_public_key(folder / f"{name}.pub")
         device.known_hosts.write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
-        (folder / "config").write_text(CONFIG.format(port=port, folder=folder, sftp=sftp))
+        (folder / "config").write_text(CONFIG.format(port=port, folder=folder, sftp=sftp, root=ROOT))
         process = subprocess.Popen(
             [program, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
         )

@@ -3,13 +3,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from edgetrack.benchmark.warnings import of_device, of_run
-from edgetrack.capabilities import TARGETS
+from edgetrack.bundle.reader import BundleRef
+from edgetrack.capabilities import TARGETS, Target
 from edgetrack.devices.profiles import (
+    DeviceChoice,
     Profile,
     choose_device,
     config_file,
@@ -18,7 +21,7 @@ from edgetrack.devices.profiles import (
     parse_host,
     profile_names,
 )
-from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
 from edgetrack.system.jetson import PowerMode
 from edgetrack.system.machine import Gpu, MachineRecord
@@ -96,12 +99,26 @@ def bundle(name, target):
 
 def test_where_bundles_run_on_a_device():
     profile = find_profile("jetson")
-    assert profile.place([bundle("a", "tensorrt"), bundle("b", "tensorrt")]) == "cuda:0"
-    assert profile.place([bundle("a", "onnx")]) == "cpu"
-    with pytest.raises(UsageError, match="two runs"):
-        profile.place([bundle("a", "onnx"), bundle("b", "tensorrt")])
+    assert profile.device_of(bundle("a", "tensorrt")) == "cuda:0"
+    assert profile.device_of(bundle("a", "onnx")) == "cpu"
     with pytest.raises(UsageError, match="--target tensorrt"):
-        profile.place([bundle("a", "coreml")])
+        profile.device_of(bundle("a", "coreml"))
+
+
+def test_a_place_that_was_named_with_a_bundle_comes_before_the_profiles():
+    choice = DeviceChoice(profile=find_profile("jetson"))
+    assert choice.placed(BundleRef(Path("a"), bundle("a", "tensorrt"))).device == "cuda:0"
+    assert choice.placed(BundleRef(Path("a"), bundle("a", "torch"), device="cuda:0")).device == "cuda:0"
+    assert DeviceChoice("cuda:1").placed(BundleRef(Path("a"), bundle("a", "coreml"))).device == "cuda:1"
+
+
+def test_what_is_exported_for_a_device_when_nothing_is_named(monkeypatch):
+    """The first of its targets that this machine can prove, whether or not it runs here."""
+    assert find_profile("jetson").best_target().name == "tensorrt"
+    assert find_profile("x86").best_target().name == "openvino"
+    monkeypatch.setattr(Target, "installed", False)
+    with pytest.raises(BackendMissingError, match=r"export for the device x86.*edgetrack\[openvino\]"):
+        find_profile("x86").best_target()
 
 
 @pytest.mark.parametrize("name", ["jetsn", "../x86", "", "x86\n", "-oProxyCommand=x", "$(touch x)"])
