@@ -126,7 +126,8 @@ def test_a_verb_is_read_in_few_modules(entries: tuple[str, ...], most: int) -> N
     imports, reached, open_ = _imports(), set(), list(entries)
     while open_:
         module = open_.pop()
-        if module not in reached:
+        # The way to another machine is read apart from what runs there and here.
+        if module not in reached and module != "edgetrack.cli.device":
             reached.add(module)
             open_ += imports[module]
     assert len(reached) <= most
