@@ -448,23 +448,25 @@ def records(folder: Path) -> Attempt:
 
 def talk(folder: Path) -> Attempt:
     """Lines between a workstation and a device, and the record that comes back."""
+    from edgetrack.benchmark.record import BenchRecord
     from edgetrack.devices.protocol import decode_reply, decode_request
     from edgetrack.devices.remote import read_record
     from tests.builders import bench_json
 
     info = {"size": 3, "sha256": "ab" * 32}
-    sent = {"name": "smat", "hint": None, "files": {"step.onnx": info}}
     requests = [
         {"type": "need", "files": [info]},
-        {"type": "bench", "bundles": [sent], "reference": sent, "options": ["--duration", "4"]},
+        {"type": "place", "data": "cd" * 32, "files": {"smat/step.onnx": info}},
+        {"type": "run", "verb": "bench", "arguments": ["--duration", "4"], "wanted": ["results/stdout", "out/eval"]},
         {"type": "beat"},
         {"type": "clean"},
     ]
     replies = [
-        {"type": "ready", "protocol": 1, "version": "1", "incoming": "/x"},
-        {"type": "missing", "sha256": ["ab" * 32]},
+        {"type": "ready", "protocol": 2, "version": "1", "incoming": "/x"},
+        {"type": "missing", "sha256": ["ab" * 32], "free": 1},
+        {"type": "step", "what": "tracking", "step": 1, "total": 2},
         {"type": "log", "line": "a"},
-        {"type": "done", "code": 0, "record": "/x/a.json", "info": info},
+        {"type": "done", "code": 0, "folder": "/x", "files": {"results/stdout": info}},
         {"type": "refused", "error": "UsageError", "message": "no"},
     ]
     record = bench_json(("smat-onnx-fp32", None, [[1.0, 2.0]]))
@@ -476,7 +478,7 @@ def talk(folder: Path) -> Attempt:
         elif way == 1:
             decode_reply(spoiled_json(rng.choice(replies), rng))
         else:
-            read_record(spoiled_json(record, rng), "what the device sent")
+            read_record(spoiled_json(record, rng), BenchRecord, "what the device sent")
 
     return attempt
 

@@ -13,7 +13,7 @@ from edgetrack.benchmark.record import BenchRecord
 from edgetrack.bundle import Manifest
 from edgetrack.decoding import converted, decode_json
 from edgetrack.devices.profiles import Host, Profile, parse_host
-from edgetrack.devices.protocol import BenchJob
+from edgetrack.devices.protocol import VerbJob
 from edgetrack.errors import EdgetrackError, RecipeError, UsageError
 from edgetrack.evaluation.comparison import CompareRecord
 from edgetrack.export.recipe import Recipe, find_recipe, read_recipe
@@ -114,7 +114,7 @@ def test_what_is_wrong_is_said_in_words(plain, kind, said) -> None:
 
 KINDS = [
     Budget, Host, HOSTS, Profile, Recipe, Manifest, BenchRecord, CompareRecord, Sensitivity, CalibrationSet, ShardIndex,
-    LayerReport, BenchJob,
+    LayerReport, VerbJob,
 ]  # fmt: skip
 
 

@@ -33,6 +33,7 @@ _DOCTOR_S = 120.0
 _STEP_S = 300.0
 """Longest wait for an answer that needs no work; hashing some GB on a slow card takes minutes."""
 _LAST_LINES = 5
+_SCHEMA = 1
 _LONGEST_LOG_LINE = 2000
 _ERRORS = {2: UsageError, 3: BackendMissingError, 4: DeviceUnavailableError}
 
@@ -135,6 +136,8 @@ def read_record(data: bytes, type_: type[_T], source: str) -> _T:
         return EdgetrackError(f"{source} is not the expected record: {printable(words)}")
 
     plain = decode_json(data, Any, refused)
+    if isinstance(plain, dict) and plain.get("schema", _SCHEMA) != _SCHEMA:
+        raise refused(f"its schema is {str(plain['schema'])[:20]}, this version reads {_SCHEMA}")
     try:
         safe = msgspec.json.encode(printable_data(plain))
     except RecursionError:

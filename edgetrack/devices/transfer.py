@@ -126,6 +126,8 @@ async def fetch(
 ) -> list[FetchedFile]:
     """Download what a job wrote, into a scratch folder; what lies here already is not fetched again.
 
+    In a folder that was asked for, files of other names are left where they are.
+
     Raises:
         WorkerError: a file that was not asked for, is none, is too large or was changed on its way.
     """
@@ -133,6 +135,8 @@ async def fetch(
     for name, info in done.files.items():
         here = next((place for one in outputs if (place := one.place(name)) is not None), None)
         if here is None:
+            if any(one.names is not None and name.startswith(f"{one.there}/") for one in outputs):
+                continue  # of another job on the same data
             raise WorkerError(f"{label} names a file that was not asked for: {printable(name)}")
         if info.size > LARGEST_RESULT:
             raise WorkerError(f"{label}: {printable(name)} of {info.size} bytes is no result of edgetrack's")

@@ -11,7 +11,8 @@ import pytest
 import typer
 
 from edgetrack.bundle import open_bundle
-from edgetrack.cli.export import ExportCommand, _arguments, _given, export
+from edgetrack.cli.export import ExportCommand, _arguments, export
+from edgetrack.cli.options import given_words
 
 CLIP = "synthetic:drift?frames=10&size=320x240"
 
@@ -49,12 +50,12 @@ def test_options_reach_the_targets_that_have_them() -> None:
     app.command(cls=ExportCommand)(export)
     words = ["smat", "--target", "all", "--precision", "int8", "--calib", "a", "--calib", "b", "--per-tensor"]
     words += ["--compute-capability", "8.6,8.9", "--deployment-target", "iOS17", "--seed", "3", "--json"]
-    given = _given(typer.main.get_command(app).make_context("export", words))
-    common = ["--precision", "int8", "--calib", "a", "--calib", "b", "--per-tensor", "--seed", "3"]
+    given = given_words(typer.main.get_command(app).make_context("export", words))
+    common = ["--precision=int8", "--calib=a", "--calib=b", "--per-tensor", "--seed=3"]
     for target, own in (
         ("onnx", []),
-        ("tensorrt", ["--compute-capability", "8.6,8.9"]),
-        ("coreml", ["--deployment-target", "iOS17"]),
+        ("tensorrt", ["--compute-capability=8.6,8.9"]),
+        ("coreml", ["--deployment-target=iOS17"]),
     ):
         arguments = _arguments(given, target)
         assert arguments[:3] == ["smat", "--target", target]

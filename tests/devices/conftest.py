@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgetrack.bundle import BundleWriter
@@ -55,13 +56,20 @@ def prod(shape):
 
 @pytest.fixture(scope="session")
 def make_onnx_bundle():
-    """make_onnx_bundle(path) writes a bundle that ONNX Runtime runs."""
+    """make_onnx_bundle(path) writes a bundle that ONNX Runtime runs and that can be verified."""
 
     def make(path, name="tiny-onnx"):
         manifest = scripted_manifest(name, target="onnx", suffix=".onnx", flops=10)
         with BundleWriter(path) as writer:
             for graph in manifest.graphs:
                 constant_graph(writer.folder / graph.file, graph.inputs, graph.outputs)
+            sides = [(f"0/{graph.name}", graph) for graph in manifest.graphs]
+            golden = {f"{key}/in/{one.name}": np.zeros(one.shape, one.dtype) for key, g in sides for one in g.inputs}
+            golden |= {
+                f"{key}/out/{one.name}": np.full(one.shape, 0.5, np.float32) for key, g in sides for one in g.outputs
+            }
+            np.savez(writer.folder / "golden.npz", **golden)
+            (writer.folder / "parity.json").write_text('{"comparisons": [{"atol": 0, "rtol": 0}]}')
             return writer.commit(manifest)
 
     return make
@@ -102,6 +110,19 @@ class Device:
             known_hosts=str(known_hosts or self.known_hosts),
         )
         return DeviceChoice(profile=find_profile("x86"), host=host)
+
+    def users_file(self, home, *names, port=None, known_hosts=None):
+        """Write what a user would write of it, under `home`, for devices of these names."""
+        host = self.choice(port=port, known_hosts=known_hosts).host
+        path = home / "edgetrack" / "devices.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            "".join(
+                f'[{name}]\nhost = "{host.host}"\nuser = "{host.user}"\nport = {host.port}\npython = "{host.python}"\n'
+                f'key = "{host.key}"\nknown_hosts = "{host.known_hosts}"\n'
+                for name in names
+            )
+        )
 
     def know(self, port, public=None):
         """A file of known hosts for another port, with the device's key or another one."""
