@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -23,10 +22,10 @@ from edgetrack.evaluation.datasets.clip import ClipFiles
 from edgetrack.io import encode_json, readable, sha256
 from edgetrack.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_source
 from edgetrack.media.folders import GROUND_TRUTH_NAMES, IMAGE_FOLDERS, is_pattern
+from edgetrack.media.live import parse_address
 from edgetrack.presentation.progress import Progress, no_progress
 
 _ANNOTATIONS = frozenset((".txt", ".label", ".ini", ".tag", ".m", ".csv", ".value"))
-_CAMERA = re.compile(r"(camera:)?[0-9]+\Z")
 
 
 class JobInputs:
@@ -112,13 +111,13 @@ class JobInputs:
         return place
 
     def source(self, spec: str) -> str:
-        """A clip; scenes are on every device, and a camera's number means the device's own.
+        """A clip; scenes are on every device, and a camera, stream or pipeline is the device's own.
 
         Raises:
             UsageError: it cannot be opened.
             OSError: a file cannot be read.
         """
-        if spec.startswith(SYNTHETIC) or _CAMERA.match(spec):
+        if spec.startswith(SYNTHETIC) or parse_address(spec) is not None:
             return spec
         with open_source(spec):  # what is wrong with it is said before anything is sent
             pass

@@ -78,9 +78,9 @@ def test_a_bundle_on_two_devices_is_two_candidates(on, make_bundle):
         on(f"{bundle}@cuda:0", str(bundle))
 
 
-def test_without_bundles_those_at_hand_that_the_device_runs(on, make_bundle):
-    make_bundle("out/a")
-    make_bundle("out/b", target="torch")
+def test_without_bundles_those_at_hand_that_the_device_runs(on, make_bundle, tmp_path):
+    make_bundle("a", folder=tmp_path / "out")
+    make_bundle("b", folder=tmp_path / "out", target="torch")
     chosen, told = on()
     assert [c.label for c in chosen] == ["a"]
     assert told == ["left out: b is for torch, and the device a-jetson runs fake, onnx; export it with --target onnx"]

@@ -103,7 +103,7 @@ def test_a_folder_that_links_to_itself_is_walked_once(inputs, dataset):
     assert not any("again" in place for place in inputs.placed)
 
 
-@pytest.mark.parametrize("spec", ["synthetic:drift?frames=3", "0", "camera:2"])
+@pytest.mark.parametrize("spec", ["synthetic:drift?frames=3", "0", "camera:2", "csi:0", "rtsp://10.0.0.7/stream"])
 def test_scenes_and_cameras_are_the_devices_own(inputs, spec):
     assert inputs.source(spec) == spec
     assert inputs.placed == {}

@@ -88,9 +88,9 @@ def test_each_power_mode_has_its_own_clocks(mode, cpu_mhz, codes):
 
 def test_a_xavier_runs_onnx_on_its_processor():
     profile = find_profile("jetson-xavier-nx")
-    assert profile.place([SimpleNamespace(name="a", target="onnx")]) == "cpu"
+    assert profile.device_of(SimpleNamespace(name="a", target="onnx")) == "cpu"
     with pytest.raises(UsageError, match="export it with --target onnx"):
-        profile.place([SimpleNamespace(name="a", target="tensorrt")])
+        profile.device_of(SimpleNamespace(name="a", target="tensorrt"))
 
 
 def bundle(name, target):
