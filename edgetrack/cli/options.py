@@ -18,6 +18,7 @@ DeviceOption = Annotated[
         "for check.",
     ),
 ]
+LocalDeviceOption = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda:0.")]
 HostOption = Annotated[
     str | None, typer.Option("--host", help="Run over SSH on HOST, USER@HOST or USER@HOST:PORT; keys only.")
 ]
