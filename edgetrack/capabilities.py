@@ -47,6 +47,7 @@ class Target:
         device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
         proof: the target whose backend proves an export, itself where it is empty. Another one runs the same files
             where the target's device need not be; `TRACE` runs what they are converted from.
+        channels_last: whether its engine keeps the channels of a map last, so that a map read as rows moves no memory.
         reference: whether it is the published computation, which others are compared with.
         tested: versions that the test-suite ran with.
         setup: what to know before installing, for `doctor`.
@@ -65,6 +66,7 @@ class Target:
     devices: tuple[str, ...] = ("cpu",)
     device_needed: str = ""
     proof: str = ""
+    channels_last: bool = False
     reference: bool = False
     tested: str = ""
     setup: str = ""
@@ -111,8 +113,9 @@ TARGETS = (
         exporter="edgetrack.export.targets.openvino:OpenVinoExporter",
         packages=("openvino",),
         extra="openvino",
-        precisions=("fp32", "fp16", "bf16", "int8"),
+        precisions=("fp32", "fp16", "bf16", "int8", "int8-bf16"),
         hints=("bf16",),
+        channels_last=True,
         tested="openvino 2026.4",
         about="OpenVINO on x86 and Arm CPUs",
     ),

@@ -39,12 +39,22 @@ Shape = Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)]
 DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32"]
 _ITEM_BYTES = {"uint8": 1, "int8": 1, "int32": 4, "int64": 8, "float16": 2, "float32": 4}
 Origin = Literal["official", "trained-here", "custom", "untrained"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-bf16"]
 BoundedText = Annotated[str, msgspec.Meta(max_length=4096)]
 Label = Annotated[str, msgspec.Meta(max_length=512)]
 GraphRole = Literal["init", "step", "choice"]
 """When a graph runs: once for a target, in every frame, or in the frames that choose it over others."""
 Scalar = bool | int | float | Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+def split_precision(precision: str) -> tuple[str, str]:
+    """What a bundle's weights are in, and what its device is asked to compute all else in: `int8-bf16` has two parts.
+
+    `int8` gives "int8" twice; `int8-bf16` gives "int8" and "bf16".
+    """
+    stored, _, rest = precision.partition("-")
+    return stored, rest or stored
+
 
 MAX_TENSOR_BYTES = 256 << 20
 """Of one input or output; the largest of a known tracker has 10 MiB."""

@@ -27,7 +27,7 @@ from edgetrack.bundle.integrity import (
     read_folder,
     read_zip,
 )
-from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.manifest import Manifest, split_precision
 from edgetrack.decoding import decode_json
 from edgetrack.device_name import is_device
 from edgetrack.errors import BundleError, UsageError, did_you_mean
@@ -334,8 +334,9 @@ class BundleRef:
 
     @property
     def arithmetic(self) -> str:
-        """The precision that it computes in."""
-        return self.hint or self.manifest.precision
+        """The precision that it computes in, for one that is quantized that of its integers."""
+        stored, _ = split_precision(self.manifest.precision)
+        return stored if stored == "int8" else self.hint or stored
 
 
 def path_aliases(bundles: Sequence[tuple[str, Path]]) -> list[str | None]:

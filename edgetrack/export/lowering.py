@@ -205,7 +205,7 @@ def fold_weights(model: Any) -> int:
         folded.append(node)
     for node in folded:
         model.graph.node.remove(node)
-    _drop_unused(model)
+    drop_unread(model)
     return len(folded)
 
 
@@ -238,10 +238,14 @@ def _pairs(model: Any) -> list[Any]:
     return [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
 
 
-def _drop_unused(model: Any) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    used.update(output.name for output in model.graph.output)
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+def drop_unread(model: Any) -> None:
+    """Remove the constants of an ONNX model that nothing reads, and what only dequantizes them."""
+    read = {name for node in model.graph.node for name in node.input}
+    read.update(output.name for output in model.graph.output)
+    for node in [node for node in _pairs(model) if node.output[0] not in read]:
+        model.graph.node.remove(node)
+    read = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read]:
         model.graph.initializer.remove(tensor)
 
 

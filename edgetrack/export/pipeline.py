@@ -335,7 +335,8 @@ def _start(
     if weights.origin == "custom":
         progress(f"weights: {weights.note}")
     published = model.reference(network)
-    return published if work.target.reference else model.deploy(network), published, weights, "PyTorch"
+    deploy = getattr(model, "deploy_channels_last", model.deploy) if work.target.channels_last else model.deploy
+    return published if work.target.reference else deploy(network), published, weights, "PyTorch"
 
 
 def _convert(

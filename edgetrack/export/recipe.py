@@ -12,7 +12,16 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgetrack.bundle.manifest import GraphRole, LostModel, Name, PaperFigures, Scalar, Sha256, scalar_text
+from edgetrack.bundle.manifest import (
+    GraphRole,
+    LostModel,
+    Name,
+    PaperFigures,
+    Scalar,
+    Sha256,
+    scalar_text,
+    split_precision,
+)
 from edgetrack.errors import BackendMissingError, RecipeError, UnknownNameError, UsageError, did_you_mean
 from edgetrack.export.given import GivenGraph, GivenInput, GivenOutput
 from edgetrack.io import read_toml
@@ -350,16 +359,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return value
 
     def tolerance(self, precision: str) -> Tolerance:
-        """The parity tolerance at a precision.
+        """The parity tolerance at a precision; `int8-bf16` has that of `int8` where the recipe states none.
 
         Raises:
             RecipeError: the recipe states none.
         """
-        if precision not in self.parity:
+        found = self.parity.get(precision) or self.parity.get(split_precision(precision)[0])
+        if found is None:
             raise RecipeError(
                 f"recipe {self.name!r} has no [parity.{precision}] section; it has: {', '.join(self.parity)}"
             )
-        return self.parity[precision]
+        return found
 
     def choose_weights(self, given: str | None) -> str:
         """The given weights; where none are given the default ones, if there are any, else untrained ones.

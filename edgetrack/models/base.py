@@ -3,6 +3,8 @@
 Network             the published module, official parameter names; takes what a recipe's [configuration] says, if any
 deploy(network)     the graphs that ship, derived from it by algebra
 reference(network)  the same graphs computed the published way, for eager PyTorch
+deploy_channels_last(network)  optional: what `deploy` gives, for targets whose engine keeps channels last, where
+                    another form of the same algebra is faster there
 experts(network)    optional: of each layer the modules of several experts by the map that they belong to, each with
                     `each(tokens)`: what every expert makes of them, and its weight
 MEMBERS             optional: trackers whose `torch` bundles may be older than families -> their configuration

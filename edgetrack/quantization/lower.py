@@ -12,7 +12,7 @@ import msgspec
 
 from edgetrack.arrays import Array
 from edgetrack.bundle import Bundle, BundleWriter, Manifest, check_destination, open_bundle, write_npz
-from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision
+from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision, split_precision
 from edgetrack.capabilities import TRACE, backend_of, proof_target
 from edgetrack.errors import UsageError
 from edgetrack.export.lowering import Inputs, Method
@@ -66,7 +66,8 @@ class LoweringRequest:
 
     def kept(self, recipe: Recipe, precision: str) -> tuple[str, ...]:
         """The stages that stay in FP32 before any accuracy control."""
-        return recipe.keep.get(precision, ()) if self.keep is None else self.keep
+        usual = recipe.keep.get(precision, recipe.keep.get(split_precision(precision)[0], ()))
+        return usual if self.keep is None else self.keep
 
     def check(self, work: ExportPlan) -> None:
         """Check, before anything is computed, that a plan can be carried out so.
@@ -77,8 +78,12 @@ class LoweringRequest:
             UsageError: the target cannot be quantized so, or accuracy cannot be measured on this machine.
             CalibrationError, DatasetError: the clips to calibrate on are not there, or none are given.
             BackendMissingError: what quantizes is not installed.
+            DeviceUnavailableError: this processor, which has to prove the bundle, cannot compute in its precision.
         """
-        if work.request.precision == "int8":
+        stored, rest = split_precision(work.request.precision)
+        if rest in work.target.hints:
+            backend_of(work.target.name).require_hint(rest)
+        if stored == "int8":
             require_extra("INT8", "int8", work.target.quantizer)
         patterns_of(work.recipe.stages, self.kept(work.recipe, work.request.precision), "")
         work.exporter.check_method(self.method)
@@ -165,7 +170,7 @@ def lower(full: Path, work: ExportPlan, request: LoweringRequest, progress: Call
     if request.control is not None:
         choice = request.control(full, lowering.candidate, tuple(work.recipe.stages), kept, progress)
         kept, reports = choice.kept, choice.reports
-    progress(f"lowering to {precision}" + (f", {', '.join(kept)} kept in fp32" if kept else ""))
+    progress(f"lowering to {precision}" + (f", not {', '.join(kept)}" if kept else ""))
     return lowering.write(work.output, kept, reports, progress)
 
 
@@ -215,19 +220,21 @@ class _BundleLowering:
         precision, target = self.work.request.precision, self.work.target
         recording = self.recording.thinned(QUICK) if quick and self.recording is not None else self.recording
         writer.copy_from(source, leave_out=(GOLDEN_FILE, PARITY_FILE))
-        exceptions = dict.fromkeys((f"stage {name}" for name in kept), "fp32")
+        stored, rest = split_precision(precision)
+        wide = rest if rest in target.hints else "fp32"
+        exceptions = dict.fromkeys((f"stage {name}" for name in kept), wide)
         exceptions.update(self.work.exporter.exceptions.get(precision, {}))
         for info in source.manifest.graphs:
             inputs = () if recording is None else recording.fed[info.name]
             patterns = patterns_of(self.work.recipe.stages, kept, info.name)
             lowering = Lowering(precision, inputs, self.method, patterns, operators_of(source.manifest))
-            wide = self._lower(writer.folder / info.file, lowering, quick)
-            exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in wide), "fp32"))
+            nodes = self._lower(writer.folder / info.file, lowering, quick)
+            exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in nodes), wide))
         calibration, tools = None, dict(source.manifest.tools)
-        if precision == "int8":
+        if stored == "int8":
             tools[target.quantizer] = importlib.metadata.version(target.quantizer)
         if recording is not None:
-            method = self.method.describe(target.quantizer) if precision == "int8" else "observed ranges"
+            method = self.method.describe(target.quantizer) if stored == "int8" else "observed ranges"
             calibration = CalibrationInfo(
                 method=method, list_sha256=recording.chosen.sha256, size=recording.chosen.size
             )

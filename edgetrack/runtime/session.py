@@ -13,7 +13,7 @@ import msgspec
 
 from edgetrack import box as boxes
 from edgetrack.box import Box
-from edgetrack.bundle.manifest import Manifest
+from edgetrack.bundle.manifest import Manifest, split_precision
 from edgetrack.bundle.reader import Bundle, open_bundle
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
@@ -333,6 +333,6 @@ def with_memory(manifest: Manifest, memory: str) -> Manifest:
 
 
 def hint_for(manifest: Manifest, asked: str | None) -> str | None:
-    """The arithmetic to ask the backend for: what was asked, else the bundle's precision where it is such a hint."""
-    hinted = manifest.precision in find_target(manifest.target).hints
-    return manifest.precision if asked is None and hinted else asked
+    """The arithmetic to ask the backend for: what was asked, else what its precision ends in where that is a hint."""
+    _, rest = split_precision(manifest.precision)
+    return rest if asked is None and rest in find_target(manifest.target).hints else asked

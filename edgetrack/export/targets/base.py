@@ -38,7 +38,7 @@ class Lowering:
     """How one graph is taken from FP32 to a lower precision.
 
     Attributes:
-        precision: `fp16`, `bf16` or `int8`.
+        precision: `fp16`, `bf16`, `int8` or `int8-bf16`.
         inputs: what the graph is fed, by running the tracker; empty where the precision needs none.
         method: of quantization.
         kept: regular expressions for the whole names of nodes that stay in FP32.
@@ -64,7 +64,7 @@ class Exporter(abc.ABC):
 
     options_type: ClassVar[type[ExporterOptions]] = ExporterOptions
     reads_onnx: ClassVar[bool] = True
-    calibrated: ClassVar[tuple[str, ...]] = ("int8", "fp16")
+    calibrated: ClassVar[tuple[str, ...]] = ("int8", "int8-bf16", "fp16")
     exceptions: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     def __init__(self, recipe: Recipe, options: ExporterOptions | None = None) -> None:

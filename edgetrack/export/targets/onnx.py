@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BackendMissingError, EdgetrackError
 from edgetrack.export.lowering import Ignored, fold_weights, quantize, signed, to_half
+from edgetrack.export.scales import per_tensor_activations
 from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.io import ScratchFolder
 
@@ -174,7 +175,7 @@ class OnnxExporter(Exporter):
         """See `Exporter`.
 
         `fp16` is typed: casts stand where precisions meet. `int8` has signed, symmetric quantize/dequantize pairs and
-        weights stored as INT8, which ONNX Runtime and TensorRT read alike.
+        weights stored as INT8, which ONNX Runtime and TensorRT read alike, and one scale for each activation.
         """
         onnx = _import()
         check_onnx(path, lowering.operators)
@@ -188,6 +189,7 @@ class OnnxExporter(Exporter):
             model = quantize(model, lowering.inputs, lowering.method, ignored)
             signed(model)
             fold_weights(model)
+            per_tensor_activations(model)
         for file in self.files(path):
             file.unlink()
         save_onnx(model, path)

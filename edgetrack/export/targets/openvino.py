@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetrack.bundle.manifest import split_precision
 from edgetrack.errors import EdgetrackError
 from edgetrack.export.lowering import Ignored, quantize
+from edgetrack.export.scales import join_ranges, unit_steps
 from edgetrack.export.targets.base import Exporter, Lowering
 from edgetrack.export.targets.onnx import to_onnx
 from edgetrack.io import ScratchFolder
@@ -55,15 +57,18 @@ class OpenVinoExporter(Exporter):
         """See `Exporter`; no node stays in FP32 for what was observed.
 
         `fp16` stores weights in half precision, which the device computes with as it can; `bf16` is asked for when the
-        graph is opened and changes nothing here; `int8` quantizes.
+        graph is opened and changes nothing here; `int8` quantizes, and so does `int8-bf16`, whose rest is asked for in
+        bfloat16.
         """
         openvino = import_openvino()
         if lowering.precision == "bf16":
             return ()
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             model = read_ir(shared_core(), path, lowering.operators)
-            if lowering.precision == "int8":
+            if split_precision(lowering.precision)[0] == "int8":
                 model = quantize(model, lowering.inputs, lowering.method, Ignored(patterns=lowering.kept))
+                join_ranges(model)
+                unit_steps(model)
             _save(openvino, model, Path(scratch) / path.name, half=lowering.precision == "fp16")
             del model  # it maps the weights' file that is replaced now
             for file in Path(scratch).iterdir():

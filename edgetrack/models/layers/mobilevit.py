@@ -228,13 +228,12 @@ def in_rows(x: Tensor, width: int) -> Tensor:
 
 
 def place_in_patch(grids: Sequence[tuple[int, int]]) -> Tensor:
-    """Which place of its 2x2 patch each token has, one-hot (4, N), for tokens of several (height, width) grids."""
-    rows = []
+    """Which place of its 2x2 patch each token has, 0 to 3, (N,), for tokens of several (height, width) grids."""
+    places = []
     for height, width in grids:
         row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        place = (row % PATCH) * PATCH + column % PATCH
-        rows.append(nn.functional.one_hot(place.flatten(), PATCH * PATCH))
-    return torch.cat(rows).T.float()
+        places.append(((row % PATCH) * PATCH + column % PATCH).flatten())
+    return torch.cat(places)
 
 
 class DeployedBlock(nn.Module):
@@ -284,23 +283,31 @@ class DeployedBlock(nn.Module):
 class DeployedAttention(DeployedBlock):
     """Separable attention: nothing is unfolded, split or re-laid.
 
-    Two rewrites, exact up to rounding (proof and figures: docs/decisions/0001-smat-graphs.md):
+    Two rewrites, exact up to rounding (proof and figures: docs/decisions/0001-smat-graphs.md, 0021-integer-steps.md):
 
     * The softmax runs over the tokens that share a place in the 2x2 patch. Instead of gathering them (unfold), the four
       softmaxes run over all tokens with a mask; everything else in the block is per token and needs no order.
     * Weights of a softmax sum to one, so context = sum_n s_n (K x_n + b) = K (sum_n s_n x_n) + b: keys are computed for
       four (or one) pooled vectors instead of for every token, a seventh of the block's arithmetic.
+
+    Attributes:
+        channels_last: the form for engines that keep maps so (docs/decisions/0021-integer-steps.md). Tokens are pooled,
+            and keys are handed out by place, as rows of channels, which a map is there already. Where channels come
+            first, keys reach their tokens by a product with the one-hot places.
     """
 
+    place: Tensor
     places: Tensor
     mask: Tensor
 
     def __init__(self, block: AttentionBlock, grids: Sequence[tuple[int, int]] | None, *, looks: bool = False) -> None:
         super().__init__(block, grids, looks=looks)
+        self.channels_last = False
         if grids is not None:
-            places = place_in_patch(grids)
-            self.register_buffer("places", places)
-            self.register_buffer("mask", (places - 1) * -MASKED)
+            place = place_in_patch(grids)
+            self.register_buffer("place", place)
+            self.register_buffer("places", nn.functional.one_hot(place, PATCH**2).T.float())
+            self.register_buffer("mask", (self.places - 1) * -MASKED)
 
     def project(self, qkv: Affine) -> None:
         dim = qkv.weight.shape[1]
@@ -309,14 +316,24 @@ class DeployedAttention(DeployedBlock):
         self.key = to_conv(qkv.rows(1, 1 + dim))
 
     def attend(self, normed: Tensor) -> tuple[Tensor, Tensor]:
-        dim, count = normed.shape[1], normed.shape[2] * normed.shape[3]
+        count = normed.shape[2] * normed.shape[3]
         logits = self.query(normed).reshape(1, count)
         scores = torch.softmax(logits if self.grids is None else logits + self.mask, dim=-1)
-        pooled = torch.matmul(normed.reshape(dim, count), scores.T)
-        gate = self.key(pooled.reshape(1, dim, 1, -1))
-        if self.grids is not None:
-            gate = torch.matmul(gate.reshape(dim, -1), self.places).reshape(normed.shape)
+        gate = self._gate_of_rows(normed, scores) if self.channels_last else self._gate_of_planes(normed, scores)
         return torch.relu(self.value(normed)) * gate, scores
+
+    def _gate_of_planes(self, normed: Tensor, scores: Tensor) -> Tensor:
+        dim = normed.shape[1]
+        pooled = torch.matmul(normed.reshape(dim, -1), scores.T)
+        gate: Tensor = self.key(pooled.reshape(1, dim, 1, -1))
+        return gate if self.grids is None else torch.matmul(gate.reshape(dim, -1), self.places).reshape(normed.shape)
+
+    def _gate_of_rows(self, normed: Tensor, scores: Tensor) -> Tensor:
+        dim, rows, columns = normed.shape[1:]
+        pooled = torch.matmul(scores, normed.permute(0, 2, 3, 1).reshape(-1, dim))
+        keys = F.linear(pooled, self.key.weight.flatten(1), self.key.bias)
+        gate = keys.reshape(1, 1, 1, dim) if self.grids is None else keys[self.place].reshape(1, rows, columns, dim)
+        return gate.permute(0, 3, 1, 2)
 
 
 class DeployedStandardAttention(DeployedBlock):

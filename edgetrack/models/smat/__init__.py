@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgetrack.models.smat.graphs import deploy, reference
+from edgetrack.models.smat.graphs import deploy, deploy_channels_last, reference
 from edgetrack.models.smat.network import Smat as Network
 
-__all__ = ["Network", "deploy", "reference"]
+__all__ = ["Network", "deploy", "deploy_channels_last", "reference"]

@@ -30,6 +30,7 @@ from edgetrack.models.layers.folding import (
 )
 from edgetrack.models.layers.mobilevit import (
     ConvLayer,
+    DeployedAttention,
     InvertedResidual,
     MixedMobileViTBlock,
     deployed_stack,
@@ -349,6 +350,15 @@ def deploy(network: Smat) -> tuple[GraphModule, ...]:
     (_, columns), (height, width) = network.sizes.grids(stride)
     features = (1, network.backbone.dims[stage], height * width // columns, columns)
     return _graphs(network, features, shipped(TemplateGraph(network)), shipped(StepGraph(network)))
+
+
+def deploy_channels_last(network: Smat) -> tuple[GraphModule, ...]:
+    """The same graphs, with attention in the form for engines that keep the channels of a map last."""
+    graphs = deploy(network)
+    for module in (module for graph in graphs for module in graph.module.modules()):
+        if isinstance(module, DeployedAttention):
+            module.channels_last = True
+    return graphs
 
 
 def _published_template(network: Smat, template: Tensor) -> Tensor:

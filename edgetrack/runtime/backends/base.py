@@ -109,6 +109,14 @@ class CompiledGraph(abc.ABC):
             BackendMissingError: it cannot be imported.
         """
 
+    @classmethod  # noqa: B027
+    def require_hint(cls, hint: str) -> None:
+        """Check, before anything is loaded, that this machine can compute as a precision hint asks.
+
+        Raises:
+            DeviceUnavailableError: it cannot.
+        """
+
     @classmethod
     def check_structure(cls, bundle: Bundle) -> list[StructureFinding]:
         """All that can be said of a bundle without running it."""

@@ -22,7 +22,7 @@ from edgetrack.export.recipe import find_recipe
 from edgetrack.export.targets.base import exporter_of
 from edgetrack.media import open_source
 from edgetrack.models.base import GraphModule, make_network, untrained_tensors
-from edgetrack.models.smat import Network, deploy
+from edgetrack.models.smat import Network, deploy, deploy_channels_last
 from edgetrack.models.smat.graphs import image_to_nchw, reference
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import load
@@ -86,8 +86,10 @@ def test_shipped_graphs_give_the_official_maps(
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_exported_graphs_give_the_official_maps(
-    graphs: dict[str, GraphModule], bgr: dict[str, Tensor], golden: Callable[[str], Any], tmp_path: Path, target: str
+    network: Network, bgr: dict[str, Tensor], golden: Callable[[str], Any], tmp_path: Path, target: str
 ) -> None:
+    shipped = deploy_channels_last if find_target(target).channels_last else deploy
+    graphs = {graph.name: graph for graph in shipped(network)}
     exporter = exporter_of(find_target(target))(find_recipe("smat"))
     known = {key: image.numpy() for key, image in bgr.items()}
     for twin in twins(graphs):
@@ -192,6 +194,8 @@ def test_ablations_ship_what_they_are(change: dict[str, Any]) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=name)
     plain = on_noise(deploy(tiny(**change)))
     assert all(torch.equal(plain[name], found[name]) for name in ("score", "size", "offset"))
+    for name, value in on_noise(deploy_channels_last(network)).items():
+        torch.testing.assert_close(value, found[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("change", ABLATIONS, ids=name_of)

@@ -154,6 +154,15 @@ class OpenVinoGraph(CompiledGraph):
     def import_package(cls) -> None:
         import_openvino()
 
+    @classmethod
+    def require_hint(cls, hint: str) -> None:
+        able = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if hint == "bf16" and "BF16" not in able:
+            raise DeviceUnavailableError(
+                f"this CPU cannot compute in bfloat16 (OpenVINO lists {', '.join(able)}); drop the hint, and in place "
+                "of a bundle of bf16 or int8-bf16 export fp32 or int8"
+            )
+
     def _open(self, path: Path, options: BackendOptions) -> None:
         openvino = import_openvino()
         options.require_cpu("OpenVINO")
@@ -195,11 +204,8 @@ class OpenVinoGraph(CompiledGraph):
     def _config(core: Any, options: BackendOptions) -> dict[str, Any]:
         if options.precision_hint not in HINTS:
             raise UsageError(f"precision hint {options.precision_hint!r} is not one of OpenVINO's: bf16")
-        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if options.precision_hint == "bf16" and "BF16" not in able:
-            raise DeviceUnavailableError(
-                f"this CPU cannot compute in bfloat16 (OpenVINO lists {', '.join(able)}); drop the hint"
-            )
+        if options.precision_hint is not None:
+            OpenVinoGraph.require_hint(options.precision_hint)
         return {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
