@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import edgetrack
@@ -75,7 +76,7 @@ def make(exported: Make, tmp_path: Path, few: str) -> Make:
             }
         )
         output = tmp_path / name
-        calibration = CalibrationSources((few,)) if precision in ("int8", "fp16") else None
+        calibration = None if precision == "bf16" else CalibrationSources((few,))
         lowering = LoweringRequest(**{"calibration": calibration, **request})
         work = plan(ExportRequest(TRACKER, target, precision, output=output))
         lower(exported(target, tracker=TRACKER), replace(work, name=name, recipe=recipe), lowering, lambda stage: None)
@@ -170,6 +171,54 @@ def test_bf16_is_a_hint_that_the_bundle_carries(make: Make) -> None:
         assert (opened.manifest.precision, opened.manifest.calibration) == ("bf16", None)
     with edgetrack.load(bundle) as tracker:
         assert tracker.options.precision_hint == "bf16"
+
+
+def test_int8_with_bf16_is_quantized_and_asks_for_bfloat16(make: Make) -> None:
+    try:
+        bundle = make("openvino", "int8-bf16")
+    except DeviceUnavailableError as error:
+        pytest.skip(f"NO BFLOAT16 HERE: {error}")
+    with open_bundle(bundle) as opened:
+        manifest = opened.manifest
+        assert verify_bundle(opened, BackendOptions(precision_hint="bf16")).ok
+    assert (manifest.precision, manifest.calibration is None) == ("int8-bf16", False)
+    # What int8 keeps in FP32 is kept here, too, where the recipe names nothing else.
+    stages = {f"stage {name}": "bf16" for name in find_recipe(TRACKER).keep["int8"]}
+    assert manifest.precision_exceptions == stages
+    with edgetrack.load(bundle) as tracker:
+        assert tracker.options.precision_hint == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8-bf16"])
+def test_bfloat16_is_refused_before_anything_is_computed_where_the_processor_has_none(
+    monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    class Core:
+        def get_property(self, *names: str) -> list[str]:
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr("edgetrack.runtime.backends.openvino.backend.shared_core", Core)
+    work = plan(ExportRequest(TRACKER, "openvino", precision))
+    with pytest.raises(DeviceUnavailableError, match=r"OpenVINO lists FP32, INT8.*export fp32 or int8"):
+        LoweringRequest(CalibrationSources()).check(work)
+
+
+def test_int8_onnx_runs_where_activations_of_int8_are_taken(make: Make) -> None:
+    """As everywhere but on x86-64; the same outputs."""
+    bundle = make("onnx", "int8")
+    golden = np.load(bundle / "golden.npz")
+    for name in ("template", "step"):
+        found = []
+        for allowed in ("0", "1"):
+            options = onnxruntime.SessionOptions()
+            options.add_session_config_entry("session.qdqisint8allowed", allowed)
+            session = onnxruntime.InferenceSession(
+                str(bundle / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+            fed = {tensor.name: golden[f"0/{name}/in/{tensor.name}"] for tensor in session.get_inputs()}
+            found.append(session.run(None, fed))
+        for here, there in zip(*found, strict=True):
+            np.testing.assert_allclose(there, here, rtol=0, atol=0.02 * np.abs(here).max())
 
 
 def test_wishes_that_cannot_be_met_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
