@@ -61,7 +61,8 @@ def test_bench_on_a_jetson_takes_the_bundles_at_hand_that_it_runs(typed, desk, m
     assert [(one["bundle"], one["device"]) for one in record["results"]] == [("tiny-onnx", "cpu")]
     assert record["settings"]["profile"] == "jetson"
     # A run that is shorter than any heartbeat is told step by step all the same.
-    assert "1/7 loading: tiny-onnx" in (desk / "bench.json.log").read_text().splitlines()
+    log = (desk / "bench.json.log").read_text().splitlines()
+    assert any(re.fullmatch(r"1/\d+ loading: tiny-onnx", line) for line in log)
 
 
 def test_bench_here_as_a_jetson_takes_them_too(typed):
