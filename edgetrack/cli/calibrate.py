@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,17 @@ from edgetrack.cli.options import (
     ThreadsOption,
 )
 from edgetrack.cli.verbosity import with_verbosity
+
+
+class DumpKind(str, Enum):
+    """The values of `dump --format`."""
+
+    npy = "npy"
+    npz = "npz"
+    rknn = "rknn"
+    hailo = "hailo"
+    qnn = "qnn"
+
 
 app = typer.Typer(
     help="Run a tracker to calibrate it: lists of the crops on which INT8 ranges are observed, and the threshold below "
@@ -136,3 +148,37 @@ def lost(
         return
     calibration_table(found).show(stdout())
     print_text("nothing was written; add -o BUNDLE or -o RECIPE.toml" if output is None else f"{output}: calibrated")
+
+
+@app.command("dump")
+@with_verbosity
+def write_dump(
+    bundle: Annotated[str, typer.Argument(help="Bundle whose graphs are to be quantized: a folder, zip or name.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="SET", help="A set by name or .toml file, or sequences to collect one from.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    kind: Annotated[
+        DumpKind, typer.Option("--format", help="Whose format the files have; see docs/precision.md.")
+    ] = DumpKind.npy,
+    calib_size: CalibSizeOption = 300,
+    seed: CalibSeedOption = 0,
+    layout: LayoutOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write what every graph is fed on a calibration set, as the quantizer of another vendor reads it."""
+    from edgetrack.cli.console import print_text, stages
+    from edgetrack.quantization.calibration import CalibrationSources, CropSampling
+    from edgetrack.quantization.dump import check_folder, dump
+    from edgetrack.runtime.session import load
+
+    check_folder(output, overwrite=overwrite)
+    sources = CalibrationSources((dataset,), layout, CropSampling(calib_size, seed))
+    sources.check()
+    with load(bundle) as tracker, stages("dumping") as progress:
+        made = dump(tracker, sources, output, kind.value, overwrite=overwrite, progress=progress)
+    for name, graph in made.graphs.items():
+        inputs = ", ".join(f"{i.written_as} {i.written_dtype}{list(i.written_shape)}" for i in graph.inputs)
+        print_text(f"{name}: {len(graph.samples)} samples of {inputs}")
+    size = sum(file.size for file in made.files.values())
+    print_text(f"{output}: {len(made.files)} files, {size / 2**20:.1f} MiB, set {made.set_sha256[:16]}")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
 import numpy as np
 
 from edgetrack.box import Box
+from edgetrack.bundle.manifest import GraphRole
 from edgetrack.errors import CalibrationError
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.export.lowering import Inputs
-from edgetrack.quantization.calibration import CalibrationSet, Item, Part
+from edgetrack.quantization.calibration import CalibrationSet, Item, Numbers, Part
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.prompt import prepare_text
@@ -61,6 +63,46 @@ def _by_clip(items: Iterable[Item]) -> dict[str, list[Item]]:
     return by
 
 
+def _by_target(items: Iterable[Item]) -> dict[tuple[int, Numbers], dict[int, list[Item]]]:
+    """Targets one after the other, which are then followed in order of frames: a clip is read once for each target."""
+    targets: dict[tuple[int, Numbers], dict[int, list[Item]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        targets[item.template_frame, item.template][item.frame].append(item)
+    return targets
+
+
+class SampleOrigin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where an entry of `replay` comes from.
+
+    Attributes:
+        dataset, clip: of the set.
+        template_frame, template: frame (from 0) and box (x, y, w, h in pixels) that the tracker was started with.
+        frame, box: what was searched, and around which box; None for a graph that runs once a target.
+    """
+
+    dataset: str
+    clip: str
+    template_frame: int
+    template: Numbers
+    frame: int | None = None
+    box: Numbers | None = None
+
+
+def origins(chosen: CalibrationSet, role: GraphRole) -> tuple[SampleOrigin, ...]:
+    """Where the entries of a graph of that role come from, in the order of `replay`."""
+    found = []
+    for part in chosen.parts:
+        for clip, items in _by_clip(part.items).items():
+            for (start, template), due in _by_target(items).items():
+                target = SampleOrigin(dataset=part.dataset, clip=clip, template_frame=start, template=template)
+                if role == "init":
+                    found.append(target)
+                    continue
+                for frame in sorted(due):
+                    found += [msgspec.structs.replace(target, frame=frame, box=item.box) for item in due[frame]]
+    return tuple(found)
+
+
 def _replay_clip(
     clip: Clip,
     items: list[Item],
@@ -69,11 +111,7 @@ def _replay_clip(
     fed: dict[str, list[Inputs]],
 ) -> None:
     prepare_text(procedure, clip.text)
-    # Targets one after the other, frames in order: the clip is read once for each target.
-    targets: dict[tuple[int, tuple[float, ...]], dict[int, list[Item]]] = defaultdict(lambda: defaultdict(list))
-    for item in items:
-        targets[item.template_frame, item.template][item.frame].append(item)
-    for (start, template), due in targets.items():
+    for (start, template), due in _by_target(items).items():
         last = max(due)
         with clip.open(min(clip.images, procedure.modalities)) as frames:
             index = -1

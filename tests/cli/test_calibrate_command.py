@@ -69,3 +69,15 @@ def test_a_score_that_does_not_separate_is_refused_and_nothing_is_written(run, l
     assert not output.exists()
     few = run("calibrate", "lost", str(bundle), str(leaving), *options, "--sequences", "a")
     assert (few.returncode, "20 frames of 1 sequences are off target" in few.stderr) == (2, True)
+
+
+def test_a_set_is_dumped_in_a_tools_format_and_never_over_something_else(
+    run, exported_tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    command = ["calibrate", "dump", str(exported_tiny("smat", "onnx")), CLIP, "-o", str(tmp_path / "out")]
+    made = run(*command, "--format", "rknn", "--calib-size", "3")
+    assert made.returncode == 0, made.stderr
+    assert "step: 3 samples of search float32[1, 3, 128, 128]" in made.stdout
+    assert len((tmp_path / "out" / "step" / "dataset.txt").read_text().splitlines()) == 3
+    again = run(*command)
+    assert (again.returncode, "--overwrite replaces an earlier dump" in again.stderr) == (2, True)
