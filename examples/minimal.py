@@ -16,6 +16,7 @@ x, y, w, h = map(float, sys.argv[3].split(","))
 manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
 assert manifest["schema"] == 1, "another schema"
 assert manifest.get("family", manifest["tracker"]) in ("center", "smat", "ostrack"), "another family"
+assert "lost" not in manifest, "a model of losses"
 p = {"clip_margin": 10, "lost_below": 0, **manifest["procedure"]}
 assert not set(p) & {"clip", "crop", "state", "window", "reports", "on_lost", "update"}, "more than this reader does"
 tensors = {}  # all inputs and outputs by name: an init graph's output is the step's input of that name

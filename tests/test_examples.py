@@ -302,6 +302,13 @@ def test_damage_and_misuse_end_in_an_error(target: str, clip: tuple[Path, Box], 
     assert "no manifest of schema 1" in _cpp(target, "verify", bundle).stderr
 
 
+def test_a_model_of_losses_is_refused(target: str, tmp_path: Path) -> None:
+    bundle = _write(tmp_path / "colour", "box", target)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "lost": {"threshold": 0.5}}))
+    assert "by a model of several features" in _cpp(target, "verify", bundle).stderr
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("tracker", ["smat", "nanotrack_v2"])
 def test_boxes_on_a_real_sequence_are_edgetracks(

@@ -87,6 +87,9 @@ Bundle Bundle::read(const std::filesystem::path& folder) {
     std::ifstream file(path, std::ios::binary);
     const auto manifest = nlohmann::json::parse(file);
     if (manifest.at("schema") != 1) throw Error(path.string() + ": expected schema 1; use a newer reader");
+    if (manifest.contains("lost"))
+      throw Error(path.string() + ": its losses are found by a model of several features, which this reader does not "
+                                  "have; use the bundle that it was made from");
     Bundle bundle{folder,
                   manifest.at("name"),
                   manifest.contains("family") ? manifest.at("family") : manifest.at("tracker"),
