@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from edgetrack import plugins
-from edgetrack.device_name import device_kind
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.plugins import load_plugin, plugin_names
 
@@ -25,7 +25,14 @@ TRACE = "trace"
 
 EXPORT_PACKAGES = ("torch", "onnx", "safetensors")
 """What every export needs, and no device that runs a bundle."""
-_MODULES = {"tensorrt-rtx-cu13": "tensorrt_rtx", "tensorrt-rtx-cu12": "tensorrt_rtx", "cuda-bindings": "cuda"}
+_MODULES = {
+    **dict.fromkeys(
+        ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn"), "onnxruntime"
+    ),
+    "tensorrt-rtx-cu13": "tensorrt_rtx",
+    "tensorrt-rtx-cu12": "tensorrt_rtx",
+    "cuda-bindings": "cuda",
+}
 """Packages that are imported under another name than they are installed by."""
 
 
@@ -42,8 +49,10 @@ class Target:
         extra: the extra of edgetrack that installs them.
         precisions: what `export` offers.
         hints: what `load(precision_hint=...)` offers.
+        hinted: of its precisions those whose bundles are FP32 files that are loaded with the hint of that name.
         quantizer: the package that quantizes for it.
-        devices: kinds of device that `load(device=...)` offers, `cuda` for every `cuda:N`.
+        devices: what `load(device=...)` offers: a kind, `cuda:N` for `cuda` and every `cuda:0`, `hetero:LIST` for a
+            kind with names behind it, such as `hetero:gpu,cpu`.
         device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
         proof: the target whose backend proves an export, itself where it is empty. Another one runs the same files
             where the target's device need not be; `TRACE` runs what they are converted from.
@@ -62,6 +71,7 @@ class Target:
     about: str
     aliases: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    hinted: tuple[str, ...] = ()
     quantizer: str = "nncf"
     devices: tuple[str, ...] = ("cpu",)
     device_needed: str = ""
@@ -91,7 +101,17 @@ class Target:
 
     def runs_on(self, device: str) -> bool:
         """Whether a bundle can be opened for a device such as `cuda:0`, where the machine has it."""
-        return device_kind(device) in self.devices
+        kind, given, rest = device.partition(":")
+        for offered in self.devices:
+            name, _, form = offered.partition(":")
+            if name == kind:
+                return not given or bool(form and re.fullmatch(_FORMS[form], rest))
+        return False
+
+    @property
+    def places(self) -> str:
+        """Its devices, for messages."""
+        return ", ".join(_EXAMPLES.get(offered, offered.partition(":")[0]) for offered in self.devices)
 
     @property
     def install_command(self) -> str:
@@ -99,6 +119,11 @@ class Target:
         if self.extra:
             return f"pip install 'edgetrack[{self.extra}]'"
         return "pip install " + " ".join(group.split(" | ")[0] for group in self.packages) if self.packages else ""
+
+
+_FORMS = {"N": r"[0-9]{1,2}", "LIST": r"[a-z]{2,8}(\.[0-9]{1,2})?(,[a-z]{2,8}(\.[0-9]{1,2})?){0,7}"}
+"""What may stand behind a device's kind: which one of it, or the devices that it chooses from."""
+_EXAMPLES = {"cuda:N": "cuda:0", "tensorrt:N": "tensorrt:0", "hetero:LIST": "hetero:gpu,cpu"}
 
 
 def _importable(package: str) -> bool:
@@ -114,21 +139,34 @@ TARGETS = (
         packages=("openvino",),
         extra="openvino",
         precisions=("fp32", "fp16", "bf16", "int8", "int8-bf16"),
-        hints=("bf16",),
+        hints=("bf16", "fp16"),
+        hinted=("bf16",),
         channels_last=True,
-        tested="openvino 2026.4",
-        about="OpenVINO on x86 and Arm CPUs",
+        devices=("cpu", "gpu:N", "npu", "auto:LIST", "hetero:LIST"),
+        tested="openvino 2026.4 (CPU, AUTO and HETERO:CPU; no GPU or NPU was at hand)",
+        about="OpenVINO on x86 and Arm CPUs, Intel GPUs and NPUs",
     ),
     Target(
         name="onnx",
         aliases=("onnxruntime", "ort"),
         backend="edgetrack.runtime.backends.onnxruntime.backend:OnnxRuntimeGraph",
         exporter="edgetrack.export.targets.onnx:OnnxExporter",
-        packages=("onnxruntime",),
+        packages=("onnxruntime | onnxruntime-gpu | onnxruntime-openvino | onnxruntime-directml | onnxruntime-qnn",),
         extra="onnx",
         precisions=("fp32", "fp16", "int8"),
-        tested="onnxruntime 1.31",
-        about="ONNX Runtime on the CPU",
+        devices=(
+            "cpu",
+            "cuda:N",
+            "tensorrt:N",
+            "openvino:LIST",
+            "directml:N",
+            "qnn",
+            "coreml",
+            "xnnpack",
+            "hetero:LIST",
+        ),
+        tested="onnxruntime 1.31 (CPU), onnxruntime-openvino 1.24 (OpenVINO on the CPU); no other provider was at hand",
+        about="ONNX Runtime on the CPU, or on one of its execution providers",
     ),
     Target(
         name="tensorrt",
@@ -140,7 +178,7 @@ TARGETS = (
         precisions=("fp32", "fp16", "int8"),
         proof="onnx",
         device_needed="an NVIDIA GPU",
-        devices=("cuda",),
+        devices=("cuda:N",),
         tested="TensorRT-RTX 1.7 (engines are built; none was run)",
         about="TensorRT on NVIDIA GPUs: RTX cards and Jetson",
         setup="on Jetson the system's TensorRT is used: never pip-install it there; make the environment with "
@@ -172,7 +210,7 @@ TARGETS = (
         tested="torch 2.13",
         about="eager PyTorch, the published network: the reference that others are measured against",
         hints=("fp16",),
-        devices=("cpu", "cuda"),
+        devices=("cpu", "cuda:N"),
         reference=True,
     ),
     Target(
@@ -182,7 +220,7 @@ TARGETS = (
         packages=(),
         extra="",
         precisions=("fp32",),
-        devices=("cpu", "cuda"),
+        devices=("cpu", "cuda:N"),
         about="scripted outputs, for tests",
     ),
 )
@@ -250,8 +288,12 @@ def require_device(target: str, device: str) -> None:
     """
     row = find_target(target)
     if not row.runs_on(device):
-        places = ", ".join("cuda:0" if kind == "cuda" else kind for kind in row.devices)
-        raise DeviceUnavailableError(f"{target} bundles run on {places}, not on {device!r}; give that as --device")
+        raise DeviceUnavailableError(f"{target} bundles run on {row.places}, not on {device!r}; give that as --device")
+
+
+def is_device(name: str) -> bool:
+    """Whether it names a part of a machine that some target's bundles run on, and not a device profile."""
+    return any(target.runs_on(name) for target in TARGETS) or any(row.runs_on(name) for row in targets())
 
 
 def place_of(manifest: Manifest, places: Mapping[str, str], device: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edgetrack.box import Box
-from edgetrack.device_name import is_device
+from edgetrack.capabilities import is_device
 from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.io import check_output
 from edgetrack.system.sampler import Expectation
@@ -25,7 +25,7 @@ class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         scenario: how frames arrive, a key of `scenarios.SCENARIOS`.
-        device: where candidates run that have no place of their own: cpu, cuda:0, or gpu, ane or all for Core ML;
+        device: where candidates run that have no place of their own: cpu, cuda:0, or what else their targets offer;
             in a record all places, joined by "and".
         threads: of every candidate; 0: all usable cores.
         warmup_s: seconds before the first round, and at least 10 frames.
@@ -66,7 +66,8 @@ class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not is_device(self.device):
             raise DeviceUnavailableError(
-                f"device {self.device!r} cannot be measured here; expected cpu, cuda:0, or gpu, ane or all for Core ML"
+                f"device {self.device!r} cannot be measured here; expected cpu, cuda:0, or what else a target offers "
+                "(`edgetrack list --targets`)"
             )
         for name, value, low, high in (
             ("threads", self.threads, 0, math.inf),

@@ -300,6 +300,7 @@ def _result(
         warnings=found,
         samples_ms=samples,
         overrides=manifest.overrides,
+        placement=own.loaded.placement,
         energy={kind: one for kind, one in energy.items() if one is not None},
     )
     result = msgspec.structs.replace(result, **scenario.summarize(result, own.rounds, timeline))

@@ -68,12 +68,16 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
-    """`load_ms` from the bundle's path to a tracker, `first_ms` of `init` and the first `update`."""
+    """`load_ms` from the bundle's path to a tracker, `first_ms` of `init` and the first `update`.
+
+    `placement` is where each graph runs, as its backend says.
+    """
 
     load_ms: float
     first_ms: float
     threads: int
     versions: dict[str, str]
+    placement: dict[str, str] = {}
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

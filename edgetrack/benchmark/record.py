@@ -119,7 +119,8 @@ class SamplesMs(msgspec.Struct, frozen=True, kw_only=True):
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate. `cores_busy` is processor time over wall time while track was measured.
 
-    `overrides` as in the bundle's manifest. `energy` is by kind of round, where the device tells its power; `paced`,
+    `overrides` as in the bundle's manifest, `placement` where each graph ran as its backend says (`GPU.0 in f16`).
+    `energy` is by kind of round, where the device tells its power; `paced`,
     `burst` and `soak` are of those scenarios, `found` is of a scenario without a field of its own.
     """
 
@@ -147,6 +148,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[BenchWarning]
     samples_ms: SamplesMs
     overrides: dict[str, Scalar] = {}
+    placement: dict[str, str] = {}
     energy: dict[str, Energy] = {}
     paced: PacedOutcome | None = None
     burst: BurstOutcome | None = None

@@ -193,6 +193,9 @@ def _candidates(
             "next: give one bundle"
         )
     reference = environment.reference_target() if request.with_reference and compares else None
+    if reference is not None and not reference.runs_on(config.device):
+        environment.notify(f"{reference.name} does not run on {config.device}: nothing is compared with it")
+        reference = None
     if reference is not None:
         candidates = add_references(
             candidates,

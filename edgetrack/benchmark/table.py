@@ -87,6 +87,10 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
         yield from _percentile_note(result, percentile)
         yield from scenario_notes(result)
     yield from telemetry_note(record)
+    if record.settings.device != "cpu":
+        yield from (
+            f"{r.label}: {graph} ran on {place}" for r in record.results for graph, place in r.placement.items()
+        )
     held = [f"{r.label} {r.memory_mb.gpu:.0f} MiB" for r in record.results if r.memory_mb.gpu is not None]
     if held:
         yield f"GPU memory of each process: {', '.join(held)}"

@@ -84,7 +84,8 @@ class TrackerRun:
         rig.tracker.init(head, rig.box)
         rig.tracker.update(following)
         versions = find_target(rig.tracker.manifest.target).versions()
-        return Loaded(self._load_ms, rig.since(start), rig.tracker.options.threads, versions)
+        first_ms, placement = rig.since(start), rig.tracker.placement
+        return Loaded(self._load_ms, first_ms, rig.tracker.options.threads, versions, placement)
 
     def memory(self, frames: int) -> PeakMemory:
         """Track `frames` frames straight from the source, and tell the most memory that this process ever held.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgetrack.system.opencv import OpenCvBuild
 
 _IMPORT_TIMEOUT_S = 60.0
+_DEVICES = "devices found:"
 _COLUMNS = {"target": 0, "runs here": 0, "tested with": 2, "about": 1}
 """And what a narrow terminal leaves out."""
 
@@ -41,13 +42,14 @@ def doctor(
         asked = map(find_target, only) if only else all_targets()
         targets = [row for row in asked if row.exporter is not None]
         progress("whether what each target needs can be imported")
-        problems = _problems(targets)
+        problems, devices = _try_imports(targets)
     if as_json:
         rows = [
             {
                 "target": target.name,
                 "installed": target.installed,
                 "problem": problems.get(target.name),
+                "devices": devices.get(target.name, []),
                 "install": target.install_command,
             }
             for target in targets
@@ -55,7 +57,7 @@ def doctor(
         found = {"machine": machine, "opencv": opencv, "targets": rows, "profiles": fitting(machine)}
         print_json({"schema": 1, **found, "numpy_problem": None if numpy is None else str(numpy)})
         return
-    show_all(tables(machine, opencv, targets, problems, fitting(machine), numpy), stdout())
+    show_all(tables(machine, opencv, targets, problems, fitting(machine), numpy, devices), stdout())
 
 
 def tables(
@@ -65,11 +67,13 @@ def tables(
     problems: Mapping[str, str],
     profiles: Sequence[str],
     numpy: Exception | None = None,
+    devices: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Table]:
     """The machine, and the targets with what they need; `problems` says of one why it cannot be imported.
 
     Args:
         numpy: why NumPy cannot be.
+        devices: those that a target's package finds here, where it was asked.
     """
     from edgetrack.presentation.table import Column, Table, facts
 
@@ -82,13 +86,17 @@ def tables(
             ready = f"no; {problems[target.name]}"
         elif target.installed and target.device_needed:
             ready = f"packages yes; running needs {target.device_needed}"
+        elif target.installed and (found := (devices or {}).get(target.name)):
+            ready = f"yes, on {', '.join(found)}"
         rows.append((target.name, ready, target.tested, target.about))
     columns = [Column(title, align="left", drop=drop) for title, drop in _COLUMNS.items()]
     yield Table(columns, rows, [f"{target.name}: {target.setup}" for target in targets if target.setup])
 
 
-def _problems(targets: Sequence[Target]) -> dict[str, str]:
-    """Why the packages of targets that are installed cannot be imported, each tried in a process of its own.
+def _try_imports(targets: Sequence[Target]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Why the packages of targets that are installed cannot be imported, and the devices that those find which can.
+
+    Each is tried in a process of its own.
 
     Native runtimes disturb each other in one process, and one that is broken may end it.
     """
@@ -96,11 +104,13 @@ def _problems(targets: Sequence[Target]) -> dict[str, str]:
 
     there = [target.name for target in targets if target.installed]
     with ThreadPoolExecutor(max(1, len(there))) as pool:
-        found = dict(zip(there, pool.map(_import_problem, there), strict=True))
-    return {name: problem for name, problem in found.items() if problem is not None}
+        found = dict(zip(there, pool.map(_try_import, there), strict=True))
+    problems = {name: tried for name, tried in found.items() if isinstance(tried, str)}
+    return problems, {name: tried for name, tried in found.items() if not isinstance(tried, str)}
 
 
-def _import_problem(name: str) -> str | None:
+def _try_import(name: str) -> str | list[str]:
+    """Why a target's package cannot be imported, or the devices that it finds."""
     from edgetrack.processes import exit_reason, python_command
 
     try:
@@ -114,7 +124,10 @@ def _import_problem(name: str) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"importing it takes longer than {_IMPORT_TIMEOUT_S:.0f} s"
-    return None if done.returncode == 0 else done.stdout.strip() or exit_reason(done.returncode, done.stderr)
+    if done.returncode == 0:
+        _, mark, devices = done.stdout.rpartition(_DEVICES)
+        return devices.split() if mark else []
+    return done.stdout.strip() or exit_reason(done.returncode, done.stderr)
 
 
 def _facts(machine: MachineRecord) -> list[tuple[str, str]]:
@@ -148,6 +161,8 @@ if __name__ == "__main__":  # the process that imports what one target needs
     from edgetrack.errors import EdgetrackError
 
     try:
-        backend_of(sys.argv[1]).import_package()
+        backend = backend_of(sys.argv[1])
+        backend.import_package()
+        print(_DEVICES, *backend.devices_here())
     except EdgetrackError as fault:
         sys.exit(print(" ".join(str(fault).split())) or 1)

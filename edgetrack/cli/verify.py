@@ -37,6 +37,9 @@ def verify(
         console = stdout()
         console.print(f"{found.bundle} ({found.weights} weights)")
         table(found).show(console)
+        if device != "cpu":
+            for graph, place in found.placement.items():
+                console.print(f"{graph} ran on {place}")
         if found.note:
             console.print(found.note)
         console.print(f"{counted(found.files, 'file')} sound; {_verdict(found)}")

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from edgetrack.capabilities import TRACE, find_target, place_of
+from edgetrack.capabilities import TRACE, find_target, is_device, place_of
 from edgetrack.decoding import converted
-from edgetrack.device_name import EXAMPLES, DeviceName, ProfileName, is_device
+from edgetrack.device_name import EXAMPLES, DeviceName, ProfileName
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.io import read_toml
 from edgetrack.resources import data_folder

@@ -110,6 +110,11 @@ class Tracker:
         return self._procedure
 
     @property
+    def placement(self) -> dict[str, str]:
+        """Where each graph runs, as its backend says: `{"step": "GPU.0 in f16"}`; without those that do not say."""
+        return {name: graph.placement for name, graph in self.graphs.items() if graph.placement}
+
+    @property
     def modalities(self) -> int:
         """Images a frame: 1, or 2 for a tracker that takes `aux`."""
         return self._procedure.modalities
@@ -335,4 +340,4 @@ def with_memory(manifest: Manifest, memory: str) -> Manifest:
 def hint_for(manifest: Manifest, asked: str | None) -> str | None:
     """The arithmetic to ask the backend for: what was asked, else what its precision ends in where that is a hint."""
     _, rest = split_precision(manifest.precision)
-    return rest if asked is None and rest in find_target(manifest.target).hints else asked
+    return rest if asked is None and rest in find_target(manifest.target).hinted else asked

@@ -105,7 +105,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What `verify` found: every graph compared with the recorded outputs; damaged files raise before that.
 
     `verified` is `outputs`, or `structure` where nothing here runs the bundle: `findings` are then all there is. `note`
-    says what the outputs were recorded on where that is other arithmetic than here, and what decided.
+    says what the outputs were recorded on where that is other arithmetic than here, and what decided; `placement` is
+    where each graph ran, as its backend says.
     """
 
     schema: int = 1
@@ -117,6 +118,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     verified: str = "outputs"
     findings: tuple[StructureFinding, ...] = ()
     note: str = ""
+    placement: dict[str, str] = {}
 
 
 class _Limits(msgspec.Struct, frozen=True):
@@ -263,11 +265,13 @@ def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
     golden = _golden(read_golden(bundle))
     checks: list[Comparison] = []
     decided: list[Comparison] = []
+    placement: dict[str, str] = {}
     for info in bundle.manifest.graphs:
         samples = golden.get(info.name, {})
         if not samples:
             raise BundleError(f"{GOLDEN_FILE} has no record of graph {info.name!r}; export the bundle again")
         graph = backend(info, bundle.path(info.file), options)
+        placement[info.name] = graph.placement
         try:
             for sample, sides in samples.items():
                 _check_signature(info.name, sides["in"], info.inputs)
@@ -292,6 +296,7 @@ def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
         ok=all(c.ok for c in checks),
         checks=tuple(checks),
         note=note,
+        placement={name: place for name, place in placement.items() if place},
     )
 
 

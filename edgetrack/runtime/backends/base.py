@@ -90,11 +90,13 @@ class CompiledGraph(abc.ABC):
     """One graph, opened on a device, with its input and output buffers.
 
     Write into `inputs[name]`, call `run()`, read `outputs[name]`: the arrays are the same ones on every call.
-    `engine` is the backend's name in records, `probe` the `module:Class` of its `RooflineProbe`, if any.
+    `engine` is the backend's name in records, `probe` the `module:Class` of its `RooflineProbe`, if any. `placement` is
+    where the backend says that the graph runs, once it is open: `GPU.0 in f16`; empty where that cannot be a question.
     """
 
     engine: ClassVar[str]
     probe: ClassVar[str] = ""
+    placement: str = ""
 
     @classmethod
     def runs_here(cls) -> bool:
@@ -116,6 +118,11 @@ class CompiledGraph(abc.ABC):
         Raises:
             DeviceUnavailableError: it cannot.
         """
+
+    @classmethod
+    def devices_here(cls) -> tuple[str, ...]:
+        """The devices that this installation finds here, as `--device` takes them, for `doctor`; empty: not asked."""
+        return ()
 
     @classmethod
     def check_structure(cls, bundle: Bundle) -> list[StructureFinding]:

@@ -1,7 +1,8 @@
-"""ONNX Runtime on the CPU, with inputs and outputs bound once."""
+"""ONNX Runtime, on one execution provider, with inputs and outputs bound once."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,19 @@ import numpy as np
 from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature
+from edgetrack.runtime.backends.onnxruntime.providers import (
+    CPU,
+    PROVIDERS,
+    Choice,
+    assigned,
+    choose,
+    not_all,
+    require_chosen,
+    require_first,
+)
 
-PROVIDER = "CPUExecutionProvider"
+_WARNING = 2
+"""The severity from which ONNX Runtime prints unless it is told otherwise."""
 _TYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int8)": "int8",
@@ -41,25 +53,18 @@ class OnnxRuntimeGraph(CompiledGraph):
     def import_package(cls) -> None:
         _import()
 
+    @classmethod
+    def devices_here(cls) -> tuple[str, ...]:
+        available = _import().get_available_providers()
+        return tuple(device for device, provider in PROVIDERS.items() if provider.name in available)
+
     def _open(self, path: Path, options: BackendOptions) -> None:
         runtime = _import()
-        options.require_cpu("ONNX")
+        choice = choose(runtime, options)
         options.refuse_hint("ONNX Runtime", "onnx")
         check_onnx(path, options.operators)
-        settings = runtime.SessionOptions()
-        # Else a name or a first byte would have it read as another format, past the check.
-        settings.add_session_config_entry("session.load_model_format", "ONNX")
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = 1
-        # Its errors come as exceptions, too; printed by it (here, and by its fallback), they would steer the terminal.
-        settings.log_severity_level = 4
-        try:
-            self._session = runtime.InferenceSession(str(path), settings, providers=[PROVIDER], enable_fallback=0)
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise BundleIntegrityError(f"ONNX Runtime cannot read {path.name}: {error}") from None
-        # A provider that is missing is replaced without an error.
-        if self._session.get_providers()[0] != PROVIDER:
-            raise DeviceUnavailableError(f"ONNX Runtime chose {self._session.get_providers()[0]} instead of {PROVIDER}")
+        self._session = self._choose_session(runtime, path, options, choice)
+        self.placement = require_chosen(self._session, choice)
         self._check_signature("inputs", self._signature(self._session.get_inputs()))
         self._check_signature("outputs", self._signature(self._session.get_outputs()))
         self._binding = self._session.io_binding()
@@ -67,6 +72,46 @@ class OnnxRuntimeGraph(CompiledGraph):
             self._binding.bind_input(name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
         for name, buffer in self.outputs.items():
             self._binding.bind_output(name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
+
+    @classmethod
+    def _choose_session(cls, runtime: Any, path: Path, options: BackendOptions, choice: Choice) -> Any:
+        """A session of the chosen providers; ONNX Runtime's exceptions share no base class."""
+        try:
+            return cls._session_of(runtime, path, options, choice)
+        except Exception as error:
+            if choice.first == CPU:
+                raise BundleIntegrityError(f"ONNX Runtime cannot read {path.name}: {error}") from None
+            reason = " ".join(str(error).split())
+        if choice.strict:
+            # Its error names no node: a session with the fallback tells which they are.
+            lenient = replace(choice, strict=False)
+            try:
+                session = cls._session_of(runtime, path, options, lenient)
+            except Exception as error:
+                reason = " ".join(str(error).split())
+            else:
+                require_first(session, choice)
+                if left := {name: kinds for name, kinds in assigned(session).items() if name != choice.first}:
+                    raise not_all(choice, left)
+        raise DeviceUnavailableError(f"ONNX Runtime cannot run {path.name} on {choice.first}: {reason}")
+
+    @staticmethod
+    def _session_of(runtime: Any, path: Path, options: BackendOptions, choice: Choice) -> Any:
+        settings = runtime.SessionOptions()
+        # Else a name or a first byte would have it read as another format, past the check.
+        settings.add_session_config_entry("session.load_model_format", "ONNX")
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        # Its errors come as exceptions, too; printed by it (here, and by its fallback), they would steer the terminal.
+        settings.log_severity_level = 4
+        choice.configure(settings)
+        if choice.first != CPU:
+            runtime.set_default_logger_severity(4)  # who makes a provider knows no session's level
+        try:
+            return runtime.InferenceSession(str(path), settings, providers=list(choice.providers), enable_fallback=0)
+        finally:
+            if choice.first != CPU:
+                runtime.set_default_logger_severity(_WARNING)
 
     @staticmethod
     def _signature(nodes: Any) -> GraphSignature:

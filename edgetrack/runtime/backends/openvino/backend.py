@@ -1,8 +1,9 @@
-"""OpenVINO on the CPU: IR files, buffers shared with the runtime, compiled models cached between runs."""
+"""OpenVINO: IR files, buffers shared with the runtime, compiled models cached between runs."""
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import sys
 from collections.abc import Collection
@@ -13,12 +14,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError, UsageError
+from edgetrack.errors import BackendMissingError, BundleIntegrityError
 from edgetrack.io import encode_json, read_bytes, sha256
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature
 from edgetrack.runtime.backends.cache import CompiledCache, CompiledKey
+from edgetrack.runtime.backends.openvino.devices import (
+    HINTS,
+    configuration,
+    members,
+    placement_of,
+    plugin_name,
+    require_present,
+)
 
-HINTS = {None: "f32", "bf16": "bf16"}
+log = logging.getLogger(__name__)
 MAX_XML_BYTES = 64 << 20
 MAX_ELEMENTS = 1 << 29
 """Of one tensor within a graph: 2 GiB of FP32."""
@@ -112,13 +121,14 @@ def _weights(path: Path) -> Path:
     return weights
 
 
-def _key(openvino: Any, core: Any, path: Path, options: BackendOptions) -> CompiledKey:
+def _key(openvino: Any, core: Any, name: str, path: Path, options: BackendOptions) -> CompiledKey:
     return {
         "weights": sha256(_weights(path)),
         "graph": sha256(path),
         "openvino": str(openvino.get_version()),
-        "processor": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
-        "able": ", ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        "device": name,
+        "processor": str(core.get_property(name, "FULL_DEVICE_NAME")),
+        "able": ", ".join(core.get_property(name, "OPTIMIZATION_CAPABILITIES")),
         "precision": HINTS[options.precision_hint],
         "threads": options.threads,
         "operators": ", ".join(sorted(options.operators)),
@@ -156,16 +166,14 @@ class OpenVinoGraph(CompiledGraph):
 
     @classmethod
     def require_hint(cls, hint: str) -> None:
-        able = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if hint == "bf16" and "BF16" not in able:
-            raise DeviceUnavailableError(
-                f"this CPU cannot compute in bfloat16 (OpenVINO lists {', '.join(able)}); drop the hint, and in place "
-                "of a bundle of bf16 or int8-bf16 export fp32 or int8"
-            )
+        configuration(shared_core(), "CPU", BackendOptions(precision_hint=hint))
+
+    @classmethod
+    def devices_here(cls) -> tuple[str, ...]:
+        return tuple(name.lower().replace(".", ":") for name in shared_core().available_devices)
 
     def _open(self, path: Path, options: BackendOptions) -> None:
         openvino = import_openvino()
-        options.require_cpu("OpenVINO")
         self._compiled = self._compile(openvino, path, options)
         self._check_signature("inputs", self._signature(self._compiled.inputs))
         self._check_signature("outputs", self._signature(self._compiled.outputs))
@@ -177,42 +185,45 @@ class OpenVinoGraph(CompiledGraph):
 
     def _compile(self, openvino: Any, path: Path, options: BackendOptions) -> Any:
         """Read and compile a graph, or take it from the cache; OpenVINO's own cache trusts any file that it finds."""
-        core = shared_core()
-        config = self._config(core, options)
-        compiled = CompiledCache(options.cache, "openvino", "compiled graph")
+        core, name = shared_core(), plugin_name(options.device)
+        allowed = members(core, name)
+        require_present(core, options.device, allowed)
+        config = configuration(core, name, options)
+        kept = allowed == (name,) and "EXPORT_IMPORT" in core.get_property(name, "OPTIMIZATION_CAPABILITIES")
+        compiled = CompiledCache(options.cache if kept else None, "openvino", "compiled graph")
         try:
-            key = _key(openvino, core, path, options)
+            key = _key(openvino, core, allowed[0], path, options)
         except OSError as error:
             raise BundleIntegrityError(f"OpenVINO cannot read {path.name}: {error.strerror or error}") from None
-        name = f"{sha256(encode_json(key))[:32]}.blob"
-        cached = compiled.read(self.info.name, name, key)
+        file = f"{sha256(encode_json(key))[:32]}.blob"
+        cached = compiled.read(self.info.name, file, key)
+        found = None if cached is None else self._import(core, cached, name, config)
+        if found is not None:
+            self.placement = placement_of(found, name, allowed)
+            return found
         try:
-            if cached is not None:
-                return core.import_model(cached, "CPU", config)
-            found = core.compile_model(read_ir(core, path, options.operators), "CPU", config)
+            found = core.compile_model(read_ir(core, path, options.operators), name, config)
         except RuntimeError as error:
             raise BundleIntegrityError(
                 f"OpenVINO cannot read {path.name}: {str(error).strip().splitlines()[-1]}"
             ) from None
+        self.placement = placement_of(found, name, allowed)
         if compiled.folder is not None:
             blob = io.BytesIO()
             found.export_model(blob)  # returns bytes in some versions, a stream in others
-            compiled.keep(name, blob.getvalue(), key)
+            compiled.keep(file, blob.getvalue(), key)
         return found
 
-    @staticmethod
-    def _config(core: Any, options: BackendOptions) -> dict[str, Any]:
-        if options.precision_hint not in HINTS:
-            raise UsageError(f"precision hint {options.precision_hint!r} is not one of OpenVINO's: bf16")
-        if options.precision_hint is not None:
-            OpenVinoGraph.require_hint(options.precision_hint)
-        return {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": options.threads,
-            # Without it OpenVINO computes FP32 graphs in bfloat16 on CPUs that have it, unasked.
-            "INFERENCE_PRECISION_HINT": HINTS[options.precision_hint],
-        }
+    def _import(self, core: Any, blob: bytes, name: str, config: dict[str, Any]) -> Any:
+        """A compiled graph of the cache; None where the device's driver has changed and refuses it."""
+        try:
+            return core.import_model(blob, name, config)
+        except RuntimeError as error:
+            said = str(error).strip().splitlines()
+            log.warning(
+                "graph %s: %s refuses the cached compiled graph: building again (%s)", self.info.name, name, said[-1:]
+            )
+            return None
 
     @staticmethod
     def _signature(ports: Any) -> GraphSignature:
