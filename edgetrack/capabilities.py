@@ -182,7 +182,7 @@ TARGETS = (
         tested="TensorRT-RTX 1.7 (engines are built; none was run)",
         about="TensorRT on NVIDIA GPUs: RTX cards and Jetson",
         setup="on Jetson the system's TensorRT is used: never pip-install it there; make the environment with "
-        "--system-site-packages and type: pip install 'edgetrack[tensorrt-jetson]'",
+        "--system-site-packages and type: pip install 'edgetrack[jetpack6]' (or jetpack7)",
     ),
     Target(
         name="coreml",

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import msgspec
 
+_DEVICE = r"[a-z]{2,16}(?::[a-z0-9.,]{1,64})?"
 _NVIDIA = r"(?:cuda|tensorrt)(?::([0-9]{1,2}))?"
 DeviceName = Annotated[
     str,
-    msgspec.Meta(pattern=r"^[a-z]{2,16}(?::[a-z0-9.,]{1,64})?\Z", description="a device such as cpu, cuda:0 or npu"),
+    msgspec.Meta(pattern=rf"^{_DEVICE}\Z", description="a device such as cpu, cuda:0 or npu"),
 ]
 """Where a bundle runs on one machine: a kind, and behind a colon which one of it; `cuda` is `cuda:0`."""
 ProfileName = Annotated[
@@ -19,6 +20,11 @@ ProfileName = Annotated[
 ]
 EXAMPLES = ("cpu", "cuda:0")
 """For messages; the others are single targets'."""
+
+
+def reads_as_device(name: str) -> bool:
+    """Whether it has a device's form, and not that of a precision such as bf16."""
+    return re.fullmatch(_DEVICE, name) is not None
 
 
 def cuda_index(name: str) -> int | None:

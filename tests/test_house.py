@@ -138,6 +138,8 @@ TARGET_NAMED = {
     # PyTorch is what trains, whatever target a tracker is exported to afterwards.
     "cli/train.py": {"torch"},
     "training/run.py": {"torch"},
+    # What JetPack brings is asked for by the name of its module.
+    "system/jetpack.py": {"tensorrt"},
     # Every export starts from PyTorch or from ONNX files, and records the versions of both packages.
     "export/pipeline.py": {"torch", "onnx", "onnxruntime"},
 }

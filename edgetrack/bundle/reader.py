@@ -29,7 +29,7 @@ from edgetrack.bundle.integrity import (
 )
 from edgetrack.bundle.manifest import Manifest, split_precision
 from edgetrack.decoding import decode_json
-from edgetrack.device_name import is_device
+from edgetrack.device_name import reads_as_device
 from edgetrack.errors import BundleError, UsageError, did_you_mean
 from edgetrack.io import ScratchFolder
 
@@ -297,9 +297,9 @@ def split_label(text: str) -> tuple[str, str | None, str | None]:
     found: dict[bool, str] = {}
     while not Path(text).exists():
         path, at, last = text.rpartition("@")
-        if not at or is_device(last) in found:
+        if not at or reads_as_device(last) in found:
             break
-        found[is_device(last)] = last
+        found[reads_as_device(last)] = last
         text = path
     return text, found.get(False) or None, found.get(True)
 

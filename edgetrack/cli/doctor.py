@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from edgetrack.capabilities import Target
     from edgetrack.presentation.table import Table
+    from edgetrack.system.jetpack import JetsonSoftware
     from edgetrack.system.machine import MachineRecord
     from edgetrack.system.opencv import OpenCvBuild
 
@@ -33,12 +34,14 @@ def doctor(
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.devices.profiles import fitting
     from edgetrack.presentation.table import show_all
+    from edgetrack.system.jetpack import find_jetson
     from edgetrack.system.machine import collect
     from edgetrack.system.opencv import broken_numpy, find_opencv
 
     with stages("looking") as progress:
         progress("at the machine")
         machine, opencv, numpy = collect(recorded_packages()), find_opencv(), broken_numpy()
+        jetson = find_jetson(machine, opencv)
         asked = map(find_target, only) if only else all_targets()
         targets = [row for row in asked if row.exporter is not None]
         progress("whether what each target needs can be imported")
@@ -55,9 +58,9 @@ def doctor(
             for target in targets
         ]
         found = {"machine": machine, "opencv": opencv, "targets": rows, "profiles": fitting(machine)}
-        print_json({"schema": 1, **found, "numpy_problem": None if numpy is None else str(numpy)})
+        print_json({"schema": 1, **found, "jetson": jetson, "numpy_problem": None if numpy is None else str(numpy)})
         return
-    show_all(tables(machine, opencv, targets, problems, fitting(machine), numpy, devices), stdout())
+    show_all(tables(machine, opencv, targets, problems, fitting(machine), numpy, devices, jetson), stdout())
 
 
 def tables(
@@ -68,17 +71,21 @@ def tables(
     profiles: Sequence[str],
     numpy: Exception | None = None,
     devices: Mapping[str, Sequence[str]] | None = None,
+    jetson: JetsonSoftware | None = None,
 ) -> Iterator[Table]:
     """The machine, and the targets with what they need; `problems` says of one why it cannot be imported.
 
     Args:
         numpy: why NumPy cannot be.
         devices: those that a target's package finds here, where it was asked.
+        jetson: what a Jetson has.
     """
     from edgetrack.presentation.table import Column, Table, facts
 
-    broken = [("NumPy", str(numpy))] if numpy is not None else []
-    yield facts([*_facts(machine), *broken, ("OpenCV", str(opencv)), ("profiles", ", ".join(profiles))])
+    more = [("NumPy", str(numpy))] if numpy is not None else []
+    if jetson is not None:
+        more += [("Jetson", str(jetson)), *(("do", advice) for advice in jetson.advice)]
+    yield facts([*_facts(machine), *more, ("OpenCV", str(opencv)), ("profiles", ", ".join(profiles))])
     rows = []
     for target in targets:
         ready = "yes" if target.installed else f"no; type: {target.install_command}"

@@ -14,7 +14,7 @@ from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, Graph
 from edgetrack.runtime.backends.onnxruntime.providers import (
     CPU,
     PROVIDERS,
-    Choice,
+    ProviderChoice,
     assigned,
     choose,
     not_all,
@@ -74,7 +74,7 @@ class OnnxRuntimeGraph(CompiledGraph):
             self._binding.bind_output(name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
 
     @classmethod
-    def _choose_session(cls, runtime: Any, path: Path, options: BackendOptions, choice: Choice) -> Any:
+    def _choose_session(cls, runtime: Any, path: Path, options: BackendOptions, choice: ProviderChoice) -> Any:
         """A session of the chosen providers; ONNX Runtime's exceptions share no base class."""
         try:
             return cls._session_of(runtime, path, options, choice)
@@ -96,7 +96,7 @@ class OnnxRuntimeGraph(CompiledGraph):
         raise DeviceUnavailableError(f"ONNX Runtime cannot run {path.name} on {choice.first}: {reason}")
 
     @staticmethod
-    def _session_of(runtime: Any, path: Path, options: BackendOptions, choice: Choice) -> Any:
+    def _session_of(runtime: Any, path: Path, options: BackendOptions, choice: ProviderChoice) -> Any:
         settings = runtime.SessionOptions()
         # Else a name or a first byte would have it read as another format, past the check.
         settings.add_session_config_entry("session.load_model_format", "ONNX")

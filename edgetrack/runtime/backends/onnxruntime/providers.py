@@ -68,7 +68,7 @@ PROVIDERS: Mapping[str, Provider] = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class ProviderChoice:
     """The providers of a session, in the order in which nodes are offered to them, with their options.
 
     Attributes:
@@ -102,7 +102,7 @@ class Choice:
             settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
 
-def choose(runtime: Any, options: BackendOptions) -> Choice:
+def choose(runtime: Any, options: BackendOptions) -> ProviderChoice:
     """The providers of a device.
 
     Raises:
@@ -126,10 +126,10 @@ def choose(runtime: Any, options: BackendOptions) -> Choice:
                 f"only {', '.join(available)}; {provider.source}"
             )
         chosen.append((provider.name, provider.options(index, options)))
-    return Choice(options.device, tuple(chosen), strict=kind != "hetero")
+    return ProviderChoice(options.device, tuple(chosen), strict=kind != "hetero")
 
 
-def require_chosen(session: Any, choice: Choice) -> str:
+def require_chosen(session: Any, choice: ProviderChoice) -> str:
     """Check who computes what, and say it: `XnnpackExecutionProvider 210, CPUExecutionProvider 3`, in nodes.
 
     Raises:
@@ -145,7 +145,7 @@ def require_chosen(session: Any, choice: Choice) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or choice.first
 
 
-def require_first(session: Any, choice: Choice) -> None:
+def require_first(session: Any, choice: ProviderChoice) -> None:
     """Check that the provider that was asked for could be made: a session goes on without one that could not.
 
     Raises:
@@ -168,7 +168,7 @@ def assigned(session: Any) -> dict[str, Counter[str]]:
     return found
 
 
-def not_all(choice: Choice, left: Mapping[str, Counter[str]]) -> DeviceUnavailableError:
+def not_all(choice: ProviderChoice, left: Mapping[str, Counter[str]]) -> DeviceUnavailableError:
     """The error for a graph of which a provider computes a part only; `left` as of `assigned`, the others' part."""
     operators: Counter[str] = Counter()
     for kinds in left.values():
