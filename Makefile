@@ -4,12 +4,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
 
-.PHONY: help demo cpp test test-full lint format bench report docs clean
+.PHONY: help demo cpp test test-full test-matrix arm64 lint format bench report docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       export SMAT, track a scene, measure against PyTorch"
 	@echo "make test       the test-suite; make test-full adds the long runs"
+	@echo "make test-matrix the wheel in clean environments of every Python found here"
+	@echo "make arm64      bundles on an emulated Arm processor, boxes beside this machine's (slow; BUNDLES=\"...\")"
 	@echo "make cpp        the C++ example, into out/cpp; examples/cpp/packages.sh installs what it needs"
 	@echo "make lint       ruff, mypy --strict, import contracts, workflows"
 	@echo "make bench      speed and memory of every target against PyTorch, interleaved in one run"
@@ -39,6 +41,12 @@ test: $(READY)
 
 test-full: $(READY)
 	$(PYTEST) --hypothesis-profile search
+
+test-matrix: $(READY)
+	$(BIN)/python tests/matrix.py
+
+arm64: $(READY)
+	$(BIN)/python tests/arm64.py $(or $(BUNDLES),$(wildcard out/*-onnx-* out/*-openvino-*))
 
 lint: $(READY)
 	$(BIN)/ruff check .

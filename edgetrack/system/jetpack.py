@@ -88,7 +88,7 @@ def find_jetson(
         return None
     release = _RELEASES.get((machine.l4t or "").partition(".")[0])
     stated = _version(run, "nvidia-jetpack")
-    library = next((found for name in _LIBRARIES if (found := _version(run, name))), None)
+    library = next(filter(None, (_version(run, name) for name in _LIBRARIES)), None)
     found = JetsonSoftware(
         l4t=machine.l4t,
         jetpack=stated or (release.jetpack if release else None),
@@ -119,8 +119,8 @@ def _advice(found: JetsonSoftware, release: _Release | None, opencv: OpenCvBuild
     if opencv.version is not None and opencv.packages and not opencv.gstreamer:
         advice.append(
             f"OpenCV is {' and '.join(opencv.packages)} of a package index, without GStreamer, so cameras on CSI do "
-            f"not open; type: pip uninstall {' '.join(opencv.packages)}, and sudo apt-get install python3-opencv if then "
-            "there is none"
+            f"not open; type: pip uninstall {' '.join(opencv.packages)}, and sudo apt-get install python3-opencv if "
+            "then there is none"
         )
     if found.power.jetson_clocks is False:
         advice.append("clocks are not fixed: before a measurement type sudo jetson_clocks")
