@@ -83,8 +83,8 @@ def _properties(core: Any, name: str, options: BackendOptions) -> dict[str, Any]
         if options.precision_hint is not None:
             raise DeviceUnavailableError(
                 f"this {name} cannot compute in {'bfloat16' if wanted == 'bf16' else 'half precision'} (OpenVINO "
-                f"lists {', '.join(able)}); drop the hint, and in place of a bundle of bf16 or int8-bf16 export fp32 or "
-                "int8"
+                f"lists {', '.join(able)}); drop the hint, and in place of a bundle of bf16 or int8-bf16 export fp32 "
+                "or int8"
             )
         wanted = "f16"
         log.warning("OpenVINO's %s computes FP32 graphs in FP16: it has no FP32 (%s)", name, ", ".join(able))
