@@ -1,4 +1,4 @@
-"""Following one target through a source: frames to tracker to files and window."""
+"""Following targets through a source: frames to tracker to files and window."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.box import Box, iou
+from edgetrack.bundle.reader import open_bundle
 from edgetrack.errors import DeviceUnavailableError, UsageError
 from edgetrack.media import (
     BoxRecord,
@@ -32,9 +33,10 @@ from edgetrack.presentation.sanitize import hide_passwords, printable
 from edgetrack.presentation.table import counted
 from edgetrack.runtime.diagnostics import DiagnosticLog, add_frame, sentences, summarize
 from edgetrack.runtime.frames import PairedSource
+from edgetrack.runtime.multi import MultiTracker
 from edgetrack.runtime.prompt import parse_text
 from edgetrack.runtime.recovery import Recover
-from edgetrack.runtime.session import Tracker, load
+from edgetrack.runtime.session import Result, Tracker, backend_options
 from edgetrack.runtime.trackers.base import AttentionMap
 from edgetrack.system.signals import StopSignals
 
@@ -50,6 +52,7 @@ _KEPT = 1_000_000
 class TrackRequest:
     """What to track and where the results go; see `edgetrack track --help`.
 
+    `targets` are boxes in the first frame; none: one of the source's ground truth, or drawn where `select` is set.
     `aux` is the source of second images, `text` the description of the target, as it was typed, `reading` how frames
     are read; `attention` lays the tracker's maps of attention over the pictures. `latest` keeps the newest frame alone
     (None: of a live source), `show_age` writes a live frame's age on the pictures.
@@ -57,7 +60,7 @@ class TrackRequest:
 
     bundle: str
     source: str
-    box: Box | None
+    targets: tuple[Box, ...]
     select: bool
     boxes: Path | None
     video: Path | None
@@ -75,6 +78,20 @@ class TrackRequest:
     reading: ReadOptions = field(default_factory=ReadOptions)
     latest: bool | None = None
     show_age: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one target is followed."""
+        return len(self.targets) > 1
+
+    def check(self) -> None:
+        """Raise UsageError where options exclude each other."""
+        if self.attention and self.video is None and not self.show:
+            raise UsageError("--attention draws on pictures and none are asked for; add --video FILE.mp4 or --show")
+        for option, given in (("--attention", self.attention), ("--text", self.text)):
+            if given and self.several:
+                count = len(self.targets)
+                raise UsageError(f"{option} is of one target, given {count}; give one --box, or leave it out")
 
 
 @dataclass
@@ -114,7 +131,9 @@ class TrackSummary:
     """The result of a run.
 
     Attributes:
-        track_ms: time of each update.
+        targets: how many were followed.
+        lost: results of all targets that were flagged.
+        track_ms: time of each update, of all targets.
         overlaps: IoU of each frame after the first that has ground truth.
         diagnostics: see `edgetrack.runtime.diagnostics`.
         phrases: the description of the target, by attribute.
@@ -127,6 +146,7 @@ class TrackSummary:
     bundle: str
     weights: str
     source: str
+    targets: int = 1
     frames: int = 0
     lost: int = 0
     track_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
@@ -146,6 +166,7 @@ class TrackSummary:
             "weights": self.weights,
             "source": self.source,
             "frames": self.frames,
+            **({"targets": self.targets} if self.targets > 1 else {}),
             "lost": self.lost,
             "track_ms": median(self.track_ms) if self.track_ms else None,
             "mean_iou": sum(self.overlaps) / len(self.overlaps) if self.overlaps else None,
@@ -160,12 +181,14 @@ class TrackSummary:
         """One line, and what the tracker reports of its gates."""
         frames = f"{counted(self.frames, 'frame')} of {printable(self.source)}"
         parts = [f"{frames} with {self.bundle} ({self.weights} weights)"]
+        if self.targets > 1:
+            parts.append(counted(self.targets, "target"))
         if self.track_ms:
             parts.append(f"track() {median(self.track_ms):.1f} ms median = {1000 / median(self.track_ms):.0f} fps")
         if self.overlaps:
             parts.append(f"AO {sum(self.overlaps) / len(self.overlaps):.3f}")
         if self.lost:
-            parts.append(f"lost in {counted(self.lost, 'frame')}")
+            parts.append(f"lost in {counted(self.lost, 'box' if self.targets > 1 else 'frame')}")
         if self.phrases:
             parts.append("text: " + ", ".join(f"{name} {phrase!r}" for name, phrase in self.phrases.items()))
         gates = sentences(summarize(self.diagnostics))
@@ -198,8 +221,7 @@ def follow(
         EdgetrackError: the bundle, the source, the box or a file cannot be used; SourceInterruptedError when the source
             breaks in the middle.
     """
-    if job.attention and job.video is None and not job.show:
-        raise UsageError("--attention draws on pictures and none are asked for; add --video FILE.mp4 or --show")
+    job.check()
     signals = StopSignals()
     with ExitStack() as stack:
         frames = stack.enter_context(_open(job.source, job, on_event))
@@ -211,44 +233,34 @@ def follow(
         # While the bundle is loaded a stream's frames are taken and dropped, or the first would be old ones.
         latest = frames.live if job.latest is None else job.latest
         reader = stack.enter_context(ReadAhead.of(frames, latest=latest))
-        tracker = stack.enter_context(
-            load(
-                job.bundle,
-                device=job.device,
-                threads=job.threads,
-                precision_hint=job.precision_hint,
-                memory=job.memory,
-                recover=job.recover,
-                text=parse_text(job.text),
-            )
-        )
-        if job.attention and not tracker.procedure.looks:
-            raise UsageError(
-                f"bundle {tracker.manifest.name} was exported without maps of attention; export it with --set "
-                "attention_maps=true, where its tracker has them"
-            )
+        tracker = _tracker(job)
+        stack.callback(tracker.close)
         source = hide_passwords(job.source)
-        names = tuple(tracker.procedure.looks) if job.attention else ()
-        writer = (
-            stack.enter_context(BoxWriter(job.boxes, source=source, overwrite=job.overwrite)) if job.boxes else None
-        )
+        names = _looks(tracker) if job.attention else ()
+        writer = None
+        if job.boxes is not None:
+            writer = BoxWriter(job.boxes, source=source, overwrite=job.overwrite, several=job.several)
+            stack.enter_context(writer)
         rate = frames.fps if frames.fps and frames.fps <= MAX_FPS else None
         video = stack.enter_context(VideoWriter(job.video, fps=rate, overwrite=job.overwrite)) if job.video else None
         if job.show or job.select:
             stack.callback(_close_windows)
-        summary = TrackSummary(tracker.manifest.name, tracker.manifest.weights.origin, source)
+        weights = tracker.manifest.weights.origin
+        summary = TrackSummary(tracker.manifest.name, weights, source, max(1, len(job.targets)))
         summary.live = LiveFigures(latest) if frames.live else None
         stack.enter_context(signals.watching(reader.stop))
         first, last = -1, -1
-        for record, frame, truth, attention in _records(job, frames, reader, tracker, summary, progress):
-            first, last = record.frame if first < 0 else first, record.frame
-            if writer is not None:
-                writer.write(record)
-            on_record(record)
+        for records, frame, truth, attention in _records(job, frames, reader, tracker, summary, progress):
+            last = records[0].frame
+            first = last if first < 0 else first
+            for record in records:
+                if writer is not None:
+                    writer.write(record)
+                on_record(record)
             if video is not None or job.show:
                 found = {look.name: look for look in attention}
                 panels = [_panel(frame, name, found.get(name)) for name in names] or [frame]
-                if not _picture(job, video, record, panels, truth):
+                if not _picture(job, video, records, panels, truth):
                     break
         # The thread may have met bad frames beyond the last that was wanted.
         summary.skipped = {number: why for number, why in frames.skipped.items() if number <= last}
@@ -269,14 +281,49 @@ def _open(spec: str, job: TrackRequest, on_event: Callable[[str], None]) -> Fram
     return source
 
 
+def _tracker(job: TrackRequest) -> Tracker | MultiTracker:
+    bundle = open_bundle(job.bundle)
+    options = backend_options(bundle, job.device, job.threads, job.precision_hint)
+    if job.several:
+        return MultiTracker(bundle, options, len(job.targets), memory=job.memory, recover=job.recover)
+    return Tracker(bundle, options, memory=job.memory, recover=job.recover, text=parse_text(job.text))
+
+
+def _looks(tracker: Tracker | MultiTracker) -> tuple[str, ...]:
+    """Names of the maps of attention."""
+    names = tuple(tracker.procedure.looks) if isinstance(tracker, Tracker) else ()
+    if not names:
+        raise UsageError(
+            f"bundle {tracker.manifest.name} was exported without maps of attention; export it with --set "
+            "attention_maps=true, where its tracker has them"
+        )
+    return names
+
+
+def _started(
+    job: TrackRequest, frames: FrameSource, frame: Frame, tracker: Tracker | MultiTracker, summary: TrackSummary
+) -> dict[int | None, Box]:
+    """The targets' boxes in the first frame, by their numbers; None is that of the only one."""
+    if isinstance(tracker, MultiTracker):
+        return {tracker.start(frame, box): box for box in job.targets}
+    start = _start_box(job, frames, frame[..., :3])
+    tracker.init(frame, start)
+    summary.phrases = tracker.phrases
+    return {None: start}
+
+
+def _found(tracker: Tracker | MultiTracker, frame: Frame) -> list[tuple[int | None, Result]]:
+    return list(tracker.update(frame).items()) if isinstance(tracker, MultiTracker) else [(None, tracker.update(frame))]
+
+
 def _records(
     job: TrackRequest,
     frames: FrameSource,
     reader: ReadAhead[Frame],
-    tracker: Tracker,
+    tracker: Tracker | MultiTracker,
     summary: TrackSummary,
     progress: FrameWrapper,
-) -> Iterator[tuple[BoxRecord, Frame, Box | None, tuple[AttentionMap, ...]]]:
+) -> Iterator[tuple[list[BoxRecord], Frame, Box | None, tuple[AttentionMap, ...]]]:
     truths = frames.ground_truth or []
     total = frames.length if job.frames is None else min(job.frames, frames.length or job.frames)
     for count, taken in enumerate(progress(reader, total)):
@@ -284,36 +331,36 @@ def _records(
         truth = truths[index] if index < len(truths) else None
         attention: tuple[AttentionMap, ...] = ()
         if count == 0:
-            start = _start_box(job, frames, frame[..., :3])
-            tracker.init(frame, start)
-            summary.phrases = tracker.phrases
-            record = BoxRecord(index, start, None, False, None)
+            started = _started(job, frames, frame, tracker, summary)
+            records = [BoxRecord(index, box, None, False, None, target=target) for target, box in started.items()]
         elif index in frames.skipped:
-            record = BoxRecord(index, record.box, None, True, None)
+            records = [BoxRecord(index, last.box, None, True, None, target=last.target) for last in records]
         else:
-            result = tracker.update(frame)
+            found = _found(tracker, frame)
             age = reader.age_ms(taken) if summary.live is not None else None
-            record = BoxRecord(
-                index, result.box, result.score, result.lost, result.timing.total, result.diagnostics, age
-            )
+            records = [
+                BoxRecord(index, one.box, one.score, one.lost, one.timing.total, one.diagnostics, age, target)
+                for target, one in found
+            ]
             if summary.live is not None and age is not None:
                 summary.live.age_ms.append(age)
-            attention = result.attention
-            add_frame(summary.diagnostics, result.diagnostics)
-            summary.track_ms.append(result.timing.total)
-            summary.lost += result.lost
-            if truth is not None:
-                summary.overlaps.append(iou(result.box, truth))
+            summary.track_ms.append(sum(one.timing.total for _, one in found))
+            for _, one in found:
+                add_frame(summary.diagnostics, one.diagnostics)
+                summary.lost += one.lost
+                attention = one.attention
+                if truth is not None and not job.several:
+                    summary.overlaps.append(iou(one.box, truth))
         summary.frames += 1
         # Pictures show the first image.
-        yield record, frame[..., :3], truth, attention
+        yield records, frame[..., :3], truth, attention
         if job.frames is not None and count + 1 >= job.frames:
             return
 
 
 def _start_box(job: TrackRequest, frames: FrameSource, frame: Frame) -> Box:
-    if job.box is not None:
-        return job.box
+    if job.targets:
+        return job.targets[0]
     if job.select:
         return _select(frame)
     start = frames.ground_truth[0] if frames.ground_truth else None
@@ -340,15 +387,30 @@ def _panel(frame: Frame, name: str, look: AttentionMap | None) -> Frame:
 
 
 def _picture(
-    job: TrackRequest, video: VideoWriter | None, record: BoxRecord, panels: Sequence[Frame], truth: Box | None
+    job: TrackRequest,
+    video: VideoWriter | None,
+    records: Sequence[BoxRecord],
+    panels: Sequence[Frame],
+    truth: Box | None,
 ) -> bool:
     """Draw on each panel, put them side by side, write, show; False when the window's user wants to stop."""
-    fps = 1000 / record.track_ms if record.track_ms else None
-    age = record.age_ms if job.show_age else None
-    drawn = [
-        draw(p, record.box, score=record.score, lost=record.lost, fps=fps, age_ms=age, ground_truth=truth)
-        for p in panels
-    ]
+    spent, drawn = sum(record.track_ms or 0.0 for record in records), list(panels)
+    for place, record in enumerate(records):
+        fps = 1000 / spent if spent and place == 0 else None
+        age = record.age_ms if job.show_age and place == 0 else None
+        drawn = [
+            draw(
+                panel,
+                record.box,
+                score=record.score,
+                lost=record.lost,
+                fps=fps,
+                age_ms=age,
+                ground_truth=truth,
+                target=record.target,
+            )
+            for panel in drawn
+        ]
     image = np.hstack(drawn)
     if video is not None:
         video.write(image)

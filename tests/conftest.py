@@ -122,7 +122,13 @@ def synthetic_image() -> NDArray[np.uint8]:
 
 
 def export_quietly(
-    tracker: str, target: str, weights: str, output: Path, sources: tuple[str, ...], moments: tuple[int, ...]
+    tracker: str,
+    target: str,
+    weights: str,
+    output: Path,
+    sources: tuple[str, ...],
+    moments: tuple[int, ...],
+    batch: int = 1,
 ) -> None:
     """Export with one thread, since two that wait for one another on busy cores take many times as long.
 
@@ -137,7 +143,7 @@ def export_quietly(
         patch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
         patch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", sources)
         patch.setattr("edgetrack.export.parity.MOMENTS", moments)
-        export(ExportRequest(tracker, target, weights=weights, output=output))
+        export(ExportRequest(tracker, target, weights=weights, output=output, batch=batch))
 
 
 @pytest.fixture(scope="session")

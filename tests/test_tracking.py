@@ -242,3 +242,68 @@ def test_bad_frames_beyond_the_last_one_wanted_are_not_told(bundle, tmp_path):
     code, out, _ = track(bundle, folder, "--box", BOX, "--frames", 3, "--on-bad-frame", "skip", "--json")
     assert (code, json.loads(out)["frames"], json.loads(out).get("skipped")) == (0, 3, None)
     assert track(bundle, folder, "--box", BOX, "--frames", 3)[0] == 0
+
+
+SEVERAL = ("--box", BOX, "--box", "60,40,20,20", "--box", "5,5,30,30")
+
+
+def test_several_targets_go_to_one_file_with_their_numbers(bundle, tmp_path):
+    source = "synthetic:drift?frames=3&size=160x96"
+    alone = {}
+    for number, box in enumerate(SEVERAL[1::2], 1):
+        assert track(bundle, source, "--box", box, "-o", tmp_path / f"{number}.json")[0] == 0
+        rows = json.loads((tmp_path / f"{number}.json").read_text())["boxes"]
+        alone |= {(row["frame"], number): row["box"] for row in rows}
+    for name in ("a.csv", "a.json", "a.jsonl"):
+        code, said, _ = track(bundle, source, *SEVERAL, "-o", tmp_path / name)
+        assert code == 0
+        assert "3 targets" in said
+    head, *lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert head == "frame,target,x,y,w,h,score,lost,track_ms"
+    assert {(int(f), int(n)): [float(v) for v in box] for f, n, *box in (ln.split(",")[:6] for ln in lines)} == alone
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert {(row["frame"], row["target"]): row["box"] for row in rows} == alone
+    found = json.loads((tmp_path / "a.json").read_text())["boxes"]
+    assert [(row["frame"], row["target"]) for row in found] == [(row["frame"], row["target"]) for row in rows]
+
+
+def test_several_targets_are_printed_and_drawn_with_their_numbers(bundle, tmp_path, monkeypatch):
+    written = []
+    put = cv2.putText
+    monkeypatch.setattr(cv2, "putText", lambda image, text, *rest: (written.append(text), put(image, text, *rest))[1])
+    source = "synthetic:drift?frames=2&size=160x96"
+    code, out, _ = track(bundle, source, *SEVERAL, "--video", tmp_path / "a.mp4")
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines()] == ["1", "2", "3"] * 2
+    assert {word.split()[0] for word in written if word.startswith("#")} == {"#1", "#2", "#3"}
+    assert sum(text.endswith("fps") for text in written) == 10  # once, with its edge of nine
+    assert len(list(open_source(tmp_path / "a.mp4"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-o", "a.txt"), "boxes of several targets are written as .csv, .json, .jsonl"),
+        (("--text", "category=car"), "--text is of one target, given 3; give one --box, or leave it out"),
+        (("--attention", "--video", "a.mp4"), "--attention is of one target, given 3"),
+        (("--select",), "--box and --select exclude each other"),
+        (("--box", "1,2,3"), "1,2,3"),
+    ],
+)
+def test_what_is_of_one_target_is_refused_of_several(bundle, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = track(bundle, "synthetic:drift?frames=2&size=160x96", *SEVERAL, *words)
+    assert code == 2
+    assert said in " ".join(error.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_that_cannot_be_read_repeats_every_box(bundle, tmp_path):
+    folder = put_images(tmp_path / "seq", [(160, 96)] * 3)
+    (folder / "2.png").write_bytes(b"")
+    words = ("--on-bad-frame", "skip", "-o", tmp_path / "a.jsonl")
+    assert track(bundle, folder, *SEVERAL, *words)[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    skipped = [row for row in rows if row["frame"] == 1]
+    assert [(row["target"], row["lost"], row["track_ms"]) for row in skipped] == [(n, True, None) for n in (1, 2, 3)]
+    assert [row["box"] for row in skipped] == [row["box"] for row in rows if row["frame"] == 0]

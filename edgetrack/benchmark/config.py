@@ -33,6 +33,7 @@ class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
         rounds: how often every candidate is measured, interleaved with the others; 0: the scenario's own number.
         fps: frames per second that arrive; None: the scenario's own rate, or back to back.
         streams: trackers that run at once; 0: the scenario's own number.
+        batched: whether these are targets of one tracker for several, in place of trackers of their own.
         profile: name of the device's profile.
     """
 
@@ -45,6 +46,7 @@ class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 0
     fps: float | None = None
     streams: int = 0
+    batched: bool = False
     profile: str | None = None
 
     @property

@@ -102,8 +102,10 @@ class RoundSamples(msgspec.Struct, frozen=True, kw_only=True, tag="slice"):
         cpu_s, wall_s: what the process computed and how long it took, in seconds.
         queued: from a frame's arrival to the start of its update, where frames arrive at a rate.
         waiting: frames that had arrived and were not begun when the time was over.
-        streams: box to box, for each of several trackers at once; the other lists are empty then.
+        streams: box to box, for each of several trackers at once, or each update of one tracker with 1, 2 ... targets;
+            the other lists are empty then.
         threads_each: threads of each of these trackers.
+        batch: targets that the one tracker's graph takes at once; 1 where it has none for several.
     """
 
     kind: str
@@ -118,6 +120,7 @@ class RoundSamples(msgspec.Struct, frozen=True, kw_only=True, tag="slice"):
     waiting: int = 0
     streams: list[list[float]] = []
     threads_each: int = 0
+    batch: int = 1
 
     @property
     def frames(self) -> int:

@@ -12,7 +12,7 @@ import msgspec
 
 from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.latency import Latency, Rounds
-from edgetrack.benchmark.scenarios.burst import BurstOutcome
+from edgetrack.benchmark.scenarios.burst import BurstOutcome, TogetherOutcome
 from edgetrack.benchmark.scenarios.paced import PacedOutcome
 from edgetrack.benchmark.scenarios.soak import SoakOutcome
 from edgetrack.benchmark.warnings import BenchWarning
@@ -120,8 +120,8 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate. `cores_busy` is processor time over wall time while track was measured.
 
     `overrides` as in the bundle's manifest, `placement` where each graph ran as its backend says (`GPU.0 in f16`).
-    `energy` is by kind of round, where the device tells its power; `paced`,
-    `burst` and `soak` are of those scenarios, `found` is of a scenario without a field of its own.
+    `energy` is by kind of round, where the device tells its power; `paced`, `burst`, `together` (a burst with
+    `batched`) and `soak` are of those scenarios, `found` is of a scenario without a field of its own.
     """
 
     bundle: str
@@ -152,6 +152,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     energy: dict[str, Energy] = {}
     paced: PacedOutcome | None = None
     burst: BurstOutcome | None = None
+    together: TogetherOutcome | None = None
     soak: SoakOutcome | None = None
     found: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 

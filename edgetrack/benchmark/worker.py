@@ -33,6 +33,7 @@ from edgetrack.benchmark.scenarios.base import Rig
 from edgetrack.capabilities import find_target
 from edgetrack.errors import EdgetrackError, WorkerError
 from edgetrack.io import encode_line
+from edgetrack.runtime.multi import MultiTracker, load_many
 from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.system.clock import Clock, MonotonicClock
@@ -66,6 +67,11 @@ class TrackerRun:
                 tracker.set_text(stand_in_text(tracker.attributes))
             return tracker
 
+        def open_many(room: int) -> MultiTracker:
+            return load_many(
+                request.bundle, room, device=request.device, threads=request.threads, precision_hint=request.hint
+            )
+
         clock = clock or MonotonicClock()
         self._gpu_memory = GpuMemory(request.device)
         self._scenario = scenario_of(request)
@@ -73,7 +79,7 @@ class TrackerRun:
         tracker = open_tracker(request.threads)
         self._load_ms = (clock.now_ns() - start) / 1e6
         feed = FrameFeed(request.source, tracker.modalities, request.keep_frames, request.keep_mb)
-        self._rig = Rig(tracker, feed, request.box, clock, cpu_seconds, sleep, open_tracker)
+        self._rig = Rig(tracker, feed, request.box, clock, cpu_seconds, sleep, open_tracker, open_many)
 
     def first(self) -> Loaded:
         """How long loading took, and the time of `init` and the first `update`."""

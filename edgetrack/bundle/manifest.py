@@ -42,8 +42,9 @@ Origin = Literal["official", "trained-here", "custom", "untrained"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-bf16"]
 BoundedText = Annotated[str, msgspec.Meta(max_length=4096)]
 Label = Annotated[str, msgspec.Meta(max_length=512)]
-GraphRole = Literal["init", "step", "choice"]
-"""When a graph runs: once for a target, in every frame, or in the frames that choose it over others."""
+GraphRole = Literal["init", "step", "choice", "batch"]
+"""When a graph runs: once for a target, in every frame, in the frames that choose it over others, or in place of `step`
+for several targets at once."""
 Scalar = bool | int | float | Annotated[str, msgspec.Meta(max_length=4096)]
 
 
@@ -106,6 +107,11 @@ class TensorInfo(_Strict, frozen=True, kw_only=True):
     def nbytes(self) -> int:
         """Size in bytes."""
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+
+
+def batch_shape(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The shape of one target's tensor for `count` targets: N in place of a leading 1, else in front."""
+    return (count, *shape[1:]) if shape[:1] == (1,) else (count, *shape)
 
 
 class GraphInfo(_Strict, frozen=True, kw_only=True):
@@ -246,6 +252,11 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     def settings(self) -> tuple[str, ...]:
         """The overrides as `KEY=VALUE`, as `export --set` takes them."""
         return settings_of(self.overrides)
+
+    @property
+    def batch(self) -> GraphInfo | None:
+        """The graph that runs `step` for several targets, if there is one."""
+        return next((graph for graph in self.graphs if graph.role == "batch"), None)
 
     def graph(self, name: str) -> GraphInfo:
         """The graph of that name.

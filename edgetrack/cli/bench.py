@@ -62,6 +62,14 @@ def bench(
         typer.Option(help="Frames per second that arrive. Default: 30 for paced, back to back for a soak."),
     ] = None,
     streams: Annotated[int | None, typer.Option(help="Trackers at once for a burst. Default: 2.")] = None,
+    batched: Annotated[
+        bool,
+        typer.Option(
+            "--batched",
+            help="Let one tracker follow a burst's targets, 1, 2 ... up to --streams of them, and say what each "
+            "further one costs.",
+        ),
+    ] = False,
     source: shared.SourceOption = None,
     box: shared.BoxOption = None,
     precision_hint: shared.PrecisionHintOption = None,
@@ -101,6 +109,7 @@ def bench(
         rounds=rounds or 0,
         fps=fps,
         streams=streams or 0,
+        batched=batched,
     )
     request = BenchRequest(
         config,

@@ -103,6 +103,13 @@ def export(
             "repeated; `edgetrack list --trackers` shows the values of keys that take few.",
         ),
     ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(
+            help="Add a graph that runs this many targets of one video at once, for `edgetrack track` with several "
+            "--box and `edgetrack.load_many`."
+        ),
+    ] = 1,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -186,6 +193,7 @@ def export(
             weights=weights,
             onnx=tuple(onnx or ()),
             overrides=tuple(settings or ()),
+            batch=batch,
             output=output,
             overwrite=overwrite,
             opset=opset,
@@ -288,6 +296,7 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
             "target": work.target.name,
             "precision": request.precision,
             "opset": request.opset,
+            "batch": request.batch,
             "reference": reference,
             "atol": tolerance.atol,
             "rtol": tolerance.rtol,
@@ -300,12 +309,14 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
     changed = "".join(f"set        {setting}\n" for setting in settings_of(work.overrides))
     sources = "".join(f", {source}" for source in request.parity_sources)
     memory = f"memory     about {needed_mib(work.weight_bytes) / 1024:.1f} GiB\n" if work.weight_bytes else ""
+    many = f"targets    {request.batch} at once\n" if request.batch > 1 else ""
     print_text(
         f"tracker    {work.recipe.title}\n"
         f"{changed}"
         f"weights    {weights}\n"
         f"target     {work.target.name}, {request.precision}: {work.target.about}\n"
         f"opset      {request.opset}\n"
+        f"{many}"
         f"parity     |difference| <= {tolerance.atol:g} + {tolerance.rtol:g} x |{reference}|, "
         f"on built-in scenes{sources} and noise\n"
         f"{memory}"

@@ -10,7 +10,6 @@ import typer
 
 from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.cli.options import (
-    BoxOption,
     BundleArgument,
     DeviceOption,
     FramesOption,
@@ -64,11 +63,19 @@ def track(
             help="Description of the target, for a tracker that reads one: ATTRIBUTE=PHRASE, repeated, or a sentence."
         ),
     ] = None,
-    box: BoxOption = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The target in the first frame as x,y,w,h in pixels. Repeat it to follow several, numbered from 1. "
+            "Default: the source's ground truth."
+        ),
+    ] = None,
     select: Annotated[bool, typer.Option("--select", help="Draw the box with the mouse.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write the boxes to this .txt, .csv or .json file. Default: print them."),
+        typer.Option(
+            "--output", "-o", help="Write the boxes to this .txt, .csv, .json or .jsonl file. Default: print them."
+        ),
     ] = None,
     video: Annotated[
         Path | None, typer.Option(help="Write a video with box, score and frames/s to this .mp4 or .avi file.")
@@ -128,7 +135,7 @@ def track(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Track one target through a video."""
+    """Track one target through a video, or several."""
     from edgetrack.box import Box
     from edgetrack.capabilities import open_ref
     from edgetrack.cli.console import print_json, print_text, progress_bar
@@ -138,13 +145,13 @@ def track(
     from edgetrack.media.frames import parse_range
     from edgetrack.tracking import TrackRequest, follow
 
-    if box is not None and select:
+    if box and select:
         raise UsageError("--box and --select exclude each other; give one of them")
     choice = chosen_device(device, host, here)
     job = TrackRequest(
         bundle=bundle,
         source=source,
-        box=None if box is None else Box.parse(box),
+        targets=tuple(map(Box.parse, box or ())),
         select=select,
         boxes=output,
         video=video,
@@ -163,7 +170,7 @@ def track(
             on_bad_frame=on_bad_frame.value,
             exif=exif.value,
             value_range=None if value_range is None else parse_range(value_range),
-            ground_truth=box is None,
+            ground_truth=not box,
             timeout_s=parse_duration(source_timeout, "--source-timeout"),
             reconnect_s=parse_duration(reconnect, "--reconnect", zero_allowed=True),
         ),
@@ -180,7 +187,8 @@ def track(
         nonlocal newest
         newest = record
         if print_boxes:
-            typer.echo(",".join(f"{value:.4f}" for value in record.box))
+            number = "" if record.target is None else f"{record.target},"
+            typer.echo(number + ",".join(f"{value:.4f}" for value in record.box))
 
     def title() -> str:
         if not live or newest is None or newest.age_ms is None:

@@ -1,13 +1,12 @@
-"""Writes what a recipe says of given ONNX files into graphs of roles (`adapt`), and runs the files as they are.
+"""Writes what a recipe says of given ONNX files into graphs of roles: pre- and post-processing around their nodes.
 
-`adapt` puts pre- and post-processing in front of and behind the given nodes; `GivenRun` does the same in NumPy around
-the untouched files, so that parity holds one against the other (docs/onnx.md).
+`edgetrack.export.given_run` does the same in NumPy around the untouched files, so that parity holds one against the
+other (docs/onnx.md).
 """
 
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,63 +15,9 @@ import msgspec
 import numpy as np
 
 from edgetrack.arrays import Array
-from edgetrack.bundle.onnx_file import check_onnx
-from edgetrack.errors import BackendMissingError, CheckpointError, UsageError
+from edgetrack.errors import CheckpointError, UsageError
 from edgetrack.export.given import IMAGES, MASKS, GivenGraph, GivenInput, GivenOutput, Normalisation
-from edgetrack.resources import usable_cores
-
-
-def packages() -> tuple[Any, Any]:
-    """onnx and onnxruntime."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise BackendMissingError(
-            f"starting from ONNX needs onnx and onnxruntime ({error}); install them with: "
-            "pip install 'edgetrack[export]'"
-        ) from error
-    return onnx, onnxruntime
-
-
-def read_onnx(path: Path, operators: frozenset[str] = frozenset()) -> Any:
-    """An ONNX file that passes the checker, and holds no operators but ONNX's and those of `operators`.
-
-    Raises:
-        CheckpointError: it is none.
-    """
-    onnx, _ = packages()
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    if zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path} is a zip, as files of PyTorch and TorchScript are, and no ONNX; write it with torch.onnx.export "
-            "(opset 13 or later) and give that file"
-        )
-    try:
-        check_onnx(path, operators)
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # protobuf's and the checker's classes differ between versions
-        raise CheckpointError(f"{path}: not a sound ONNX model: {error}") from None
-    return model
-
-
-def open_session(model: Any, what: str) -> Any:
-    """A model or the path of one in ONNX Runtime, on the CPU.
-
-    Raises:
-        CheckpointError: it cannot be opened; `what` names it.
-    """
-    _, runtime = packages()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
-    options.log_severity_level = 4  # its errors come as exceptions; printed, names from the file would steer terminals
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-    except Exception as error:  # its classes are private
-        raise CheckpointError(f"{what}: ONNX Runtime cannot open it: {error}") from None
+from edgetrack.export.onnx_model import dims_of, dtype_of, open_session, opset_of, read_onnx, reads, sizes_of
 
 
 class Sizes(NamedTuple):
@@ -124,11 +69,6 @@ def joined(graph: GivenGraph, paths: Mapping[str, Path]) -> Any:
     return whole
 
 
-def opset_of(model: Any) -> int:
-    """Version of the standard operators that a model uses."""
-    return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-
-
 def adapt(name: str, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes, *, head: str) -> Any:
     """The ONNX model of a bundle's graph: roles as inputs and outputs, what lies between as given.
 
@@ -149,7 +89,7 @@ def adapt(name: str, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes,
     what = f"graph {name!r} of {', '.join(str(paths[file]) for file in graph.files)}"
     outputs = {role: _source_name(whole, output, role, what) for role, output in graph.outputs.items()}
     model = _cut(whole, [given.source for given in graph.inputs.values()], list(outputs.values()), graph, what)
-    _set_shapes(model, graph, sizes, what)
+    set_shapes(model, graph, sizes, what)
     _fill_constants(model, graph)
     open_inputs = [value for value in model.graph.input if value.name not in {g.source for g in graph.inputs.values()}]
     if open_inputs:
@@ -209,7 +149,7 @@ def _cut(model: Any, inputs: Sequence[str], outputs: Sequence[str], graph: Given
         if name in stop or name not in producers or producers[name] in seen:
             continue
         seen.add(producers[name])
-        wanted += _reads(model.graph.node[producers[name]])
+        wanted += reads(model.graph.node[producers[name]])
     if unused := [name for name in inputs if name not in reached]:
         raise UsageError(f"{what}: {unused[0]!r} does not reach the outputs {', '.join(outputs)}; leave it out")
     infos = {value.name: value for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
@@ -219,6 +159,9 @@ def _cut(model: Any, inputs: Sequence[str], outputs: Sequence[str], graph: Given
     if unknown := [name for name in (*inputs, *outputs) if name not in infos]:
         raise UsageError(f"{what}: type and shape of tensor {unknown[0]!r} are not known, so it cannot be cut there")
     nodes = [model.graph.node[index] for index in sorted(seen)]
+    for index, node in zip(sorted(seen), nodes, strict=True):
+        # Unlike a number that a library gave, a name that stages may ask for on every target.
+        node.name = f"given/{node.name or f'{node.op_type}_{index}'}"
     kept_inputs = [infos[name] for name in inputs] + [
         value for value in given if value.name in reached and value.name not in inputs
     ]
@@ -235,26 +178,7 @@ def _cut(model: Any, inputs: Sequence[str], outputs: Sequence[str], graph: Given
     return result
 
 
-def _reads(node: Any) -> list[str]:
-    """Tensors that a node reads, those of its branches with them."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for inner in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            names += [name for child in inner.node for name in _reads(child)]
-    return names
-
-
-def dims_of(value: Any) -> tuple[int | str, ...]:
-    """Sizes of an input or output; a name or `?` where one is open."""
-    return tuple(d.dim_value or d.dim_param or "?" for d in value.type.tensor_type.shape.dim)
-
-
-def _sizes(value: Any) -> tuple[int, ...]:
-    """Of an input whose sizes are fixed."""
-    return tuple(int(d.dim_value) for d in value.type.tensor_type.shape.dim)
-
-
-def _set_shapes(model: Any, graph: GivenGraph, sizes: Sizes, what: str, *, others: bool = True) -> None:
+def set_shapes(model: Any, graph: GivenGraph, sizes: Sizes, what: str, *, others: bool = True) -> None:
     """Fix what is open; a fixed size of the file holds unless the recipe allows it to be changed.
 
     `others`: also of inputs that play no role; their open sizes become 1.
@@ -303,22 +227,12 @@ def _layout_hint(found: tuple[int | str, ...], size: int) -> str:
     return f'; write layout = "{layouts[0]}"' + (" and repeat = 2" if repeat else "")
 
 
-def dtype_of(value: Any) -> str:
-    """NumPy's name of the type of an input or output."""
-    import onnx
-
-    try:
-        return str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-    except (KeyError, ValueError):
-        return f"type {value.type.tensor_type.elem_type}"
-
-
 def _fill_constants(model: Any, graph: GivenGraph) -> None:
     """Turn inputs that have one value into constants."""
     import onnx
 
     for value in [v for v in model.graph.input if v.name in graph.constants]:
-        array = np.full(_sizes(value), graph.constants[value.name], dtype_of(value))
+        array = np.full(sizes_of(value), graph.constants[value.name], dtype_of(value))
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
         model.graph.input.remove(value)
 
@@ -382,7 +296,7 @@ class _Wrapper:
 
     def _output_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of every output, found by running the graph on zeros."""
-        feed = {value.name: np.zeros(_sizes(value), dtype_of(value)) for value in self.model.graph.input}
+        feed = {value.name: np.zeros(sizes_of(value), dtype_of(value)) for value in self.model.graph.input}
         wanted = [self.new.get(name, name) for name in self.outputs.values()]
         session = open_session(self.model, self.what)
         try:
@@ -408,7 +322,7 @@ class _Wrapper:
 
     def _input(self, role: str, given: GivenInput) -> None:
         (value,) = (v for v in self.model.graph.input if v.name == self.new[given.source])
-        shape, dtype = _sizes(value), dtype_of(value)
+        shape, dtype = sizes_of(value), dtype_of(value)
         prefix, front, size = f"{role}/given", self.front, self.sizes.of(role)
         helper, types = self.onnx.helper, self.onnx.TensorProto
         if role in IMAGES:
@@ -498,12 +412,12 @@ class _Wrapper:
         if count > 1:
             last = self._add(back, "MatMul", [weights, last], f"{prefix}/mean")
         if output.format != "cxcywh" or output.divisor != 1.0:
-            matrix = self._constant(f"{prefix}/format/matrix", _box_matrix(output), "float32")
+            matrix = self._constant(f"{prefix}/format/matrix", box_matrix(output), "float32")
             last = self._add(back, "MatMul", [last, matrix], f"{prefix}/format")
         return self._reshape(back, last, (4,), f"{prefix}/box")
 
 
-def _box_matrix(output: GivenOutput) -> Array:
+def box_matrix(output: GivenOutput) -> Array:
     """What turns a row of four numbers into centre and size in fractions of the crop."""
     columns = {
         "cxcywh": np.eye(4),
@@ -511,117 +425,3 @@ def _box_matrix(output: GivenOutput) -> Array:
         "xyxy": [[0.5, 0, -1, 0], [0, 0.5, 0, -1], [0.5, 0, 1, 0], [0, 0.5, 0, 1]],
     }[output.format]
     return np.asarray(columns, np.float64) / output.divisor
-
-
-def count_onnx_flops(model: Any) -> int:
-    """2 per multiply-accumulate of convolutions and matrix products; shapes must be fixed."""
-    import onnx
-
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {v.name: _sizes(v) for v in (*graph.value_info, *graph.input, *graph.output)}
-    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    total = 0
-    for node in graph.node:
-        if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
-            continue
-        sides = [shapes.get(name) for name in (*node.input[:2], node.output[0])]
-        if not all(sides):
-            continue
-        first, second, made = (tuple(side or ()) for side in sides)
-        if node.op_type == "Conv":
-            total += 2 * math.prod(made) * math.prod(second[1:])
-        elif node.op_type == "ConvTranspose":
-            total += 2 * math.prod(first) * math.prod(second[1:])
-        else:
-            across = next((a.i for a in node.attribute if a.name == "transA"), 0)
-            total += 2 * math.prod(made) * first[0 if across else -1]
-    return total
-
-
-class GivenRun:
-    """The untouched files in ONNX Runtime, pre- and post-processing in NumPy: what an adapted graph is held against.
-
-    Only the open sizes of the files are fixed. Tensors inside a file cannot be fed or read here.
-    """
-
-    def __init__(self, graph: GivenGraph, paths: Mapping[str, Path], sizes: Sizes, head: str) -> None:
-        self.graph, self.sizes, self.head = graph, sizes, head
-        self.many = len(graph.files) > 1
-        self.sessions = []
-        self.raw: set[str] = set()
-        for file in graph.files:
-            model = read_onnx(paths[file])
-            prefix = f"{file}/" if self.many else ""
-            roles = {role: given for role, given in graph.inputs.items() if given.source.startswith(prefix)}
-            own = GivenGraph(
-                inputs={r: msgspec.structs.replace(g, source=g.source.removeprefix(prefix)) for r, g in roles.items()},
-                outputs={},
-            )
-            _set_shapes(model, own, sizes, str(paths[file]), others=False)
-            self.raw |= {prefix + value.name for value in model.graph.input if dtype_of(value) == "uint8"}
-            for value in model.graph.output:
-                value.type.tensor_type.ClearField("shape")
-            del model.graph.value_info[:]
-            self.sessions.append((prefix, open_session(model, str(paths[file]))))
-
-    @staticmethod
-    def possible(graph: GivenGraph, paths: Mapping[str, Path]) -> bool:
-        """Whether every source is an input or output of a file."""
-        whole = joined(graph, paths)
-        names = {value.name for value in (*whole.graph.input, *whole.graph.output)}
-        sources = (*(given.source for given in graph.inputs.values()), *(o.source for o in graph.outputs.values()))
-        return all(isinstance(source, int) or source in names for source in sources)
-
-    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by role."""
-        known: dict[str, Array] = {}
-        for role, given in self.graph.inputs.items():
-            known[given.source] = self._prepared(role, given, inputs[role])
-        last: list[str] = []
-        for prefix, session in self.sessions:
-            feed = {}
-            for value in session.get_inputs():
-                name = prefix + value.name
-                name = self.graph.links.get(name, name)
-                if name in self.graph.constants:
-                    shape = [size if isinstance(size, int) else 1 for size in value.shape]
-                    known[name] = np.full(shape, self.graph.constants[name])
-                dtype = {"tensor(float16)": "float16", "tensor(bool)": "bool", "tensor(uint8)": "uint8"}
-                feed[value.name] = np.ascontiguousarray(known[name]).astype(dtype.get(value.type, "float32"))
-                if all(isinstance(size, int) for size in value.shape):
-                    feed[value.name] = feed[value.name].reshape(value.shape)
-            last = [prefix + value.name for value in session.get_outputs()]
-            known |= dict(zip(last, session.run(None, feed), strict=True))
-        found = {}
-        for role, output in self.graph.outputs.items():
-            source = last[output.source] if isinstance(output.source, int) else output.source
-            found[role] = self._finished(role, output, known[source])
-        return found
-
-    def _prepared(self, role: str, given: GivenInput, value: Array) -> Array:
-        if role not in IMAGES:
-            return value
-        pixels = given.pixels(self.sizes.compat)
-        image = value[..., ::-1] if pixels.colour == "rgb" else value
-        if given.source not in self.raw:
-            image = (image * np.float32(pixels.scale) - np.array(pixels.mean, np.float32)) / np.array(
-                pixels.std, np.float32
-            )
-        if "chw" in given.layout:
-            image = np.moveaxis(image, -1, -3)
-        return np.concatenate([image] * given.repeat, axis=-3 if "chw" in given.layout else -1)
-
-    def _finished(self, role: str, output: GivenOutput, value: Array) -> Array:
-        value = value.astype(np.float32)
-        if output.activation == "softmax":
-            axis = -3 if value.ndim >= 3 else -1
-            raised = np.exp(value - value.max(axis=axis, keepdims=True))
-            value = np.take(raised / raised.sum(axis=axis, keepdims=True), [1], axis=axis)
-        elif output.activation == "sigmoid":
-            value = (1 / (1 + np.exp(-value))).astype(np.float32)
-        elif output.activation in ("exp", "log"):
-            value = np.exp(value) if output.activation == "exp" else np.log(value)
-        if self.head == "box" and role == "box":
-            return np.asarray(value.reshape(-1, 4).mean(axis=0) @ _box_matrix(output), np.float32)
-        shape = canonical_shape(role, self.head, value.size)
-        return value if shape is None else value.reshape(shape)

@@ -15,7 +15,9 @@ from edgetrack.arrays import Array
 from edgetrack.bundle.manifest import DType, GraphInfo, GraphRole, Manifest, TensorInfo, WeightsInfo
 from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BundleError, UsageError
-from edgetrack.export.adapt import GivenRun, Sizes, adapt, count_onnx_flops, open_session, packages, read_onnx
+from edgetrack.export.adapt import Sizes, adapt
+from edgetrack.export.given_run import GivenRun
+from edgetrack.export.onnx_model import count_onnx_flops, open_session, packages, read_onnx
 from edgetrack.export.parity import ModuleGraph
 from edgetrack.export.recipe import Recipe
 from edgetrack.io import ScratchFolder, open_regular

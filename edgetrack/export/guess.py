@@ -58,7 +58,7 @@ def read_signature(path: Path) -> FileSignature:
     Raises:
         CheckpointError: it is no sound ONNX model.
     """
-    from edgetrack.export.adapt import dims_of, dtype_of, opset_of, read_onnx
+    from edgetrack.export.onnx_model import dims_of, dtype_of, opset_of, read_onnx
 
     model = read_onnx(path)
     constants = {tensor.name for tensor in model.graph.initializer}

@@ -258,8 +258,10 @@ def prove(
         The report, and for each sample what PyTorch's shipped modules took and gave: the golden record.
     """
     comparisons: list[Comparison] = []
-    golden = []
+    golden: list[dict[str, dict[str, dict[str, Array]]]] = []
     limits = msgspec.structs.asdict(tolerance)
+    together = [module for module in shipped if module.role == "batch"]
+    shipped = [module for module in shipped if module.role != "batch"]
     for sample in samples:
         own = chained(shipped, torch_runner(shipped), sample)
         golden.append(own)
@@ -278,7 +280,39 @@ def prove(
                     comparisons.append(
                         compare(f"whole {module.name}/{name} on {sample.name}", value, reference, **limits)
                     )
+    for module in together:
+        comparisons += _prove_batch(module, exported, samples, golden, limits)
     return ParityReport(comparisons=tuple(comparisons)), golden
+
+
+def stacked(rows: Sequence[Mapping[str, Array]], tensors: Sequence[TensorInfo]) -> dict[str, Array]:
+    """What one target each is fed as what a graph of several is fed; `tensors` are that graph's."""
+    return {t.name: np.stack([row[t.name] for row in rows]).reshape(t.shape) for t in tensors}
+
+
+def _prove_batch(
+    module: GraphModule,
+    exported: GraphRunner,
+    samples: Sequence[Sample],
+    golden: Sequence[dict[str, dict[str, dict[str, Array]]]],
+    limits: Mapping[str, float],
+) -> list[Comparison]:
+    """Each sample and those behind it as the rows of one run, against PyTorch's `step` on one after the other."""
+    comparisons = []
+    count = module.inputs[0].shape[0]
+    for index, sample in enumerate(samples):
+        rows = [golden[(index + row) % len(golden)]["step"] for row in range(count)]
+        record = {
+            "in": stacked([row["in"] for row in rows], module.inputs),
+            "out": stacked([row["out"] for row in rows], module.outputs),
+        }
+        golden[index][module.name] = record
+        found = exported(module.name, record["in"])
+        comparisons += [
+            compare(f"graph {module.name}/{name} from {sample.name}", found[name], reference, **limits)
+            for name, reference in record["out"].items()
+        ]
+    return comparisons
 
 
 def count_flops(graph: GraphModule) -> int:

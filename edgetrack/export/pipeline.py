@@ -27,6 +27,7 @@ from edgetrack.media import open_source
 from edgetrack.plugins import MODELS, plugin_names
 from edgetrack.resources import require_extra, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
+from edgetrack.runtime.multi import MOST_TARGETS
 from edgetrack.runtime.trackers.base import find_family, operators_of, read_settings
 from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
 
@@ -49,6 +50,7 @@ class ExportRequest:
         weights: path of a checkpoint, `default` or `untrained`; None: the default ones where the tracker has some.
         onnx: files of graphs to start from, in place of a network and its weights.
         overrides: keys of the recipe's configuration and procedure to set otherwise, as `KEY=VALUE`.
+        batch: targets of one more graph, `batch`, that runs `step` for several at once; 1: there is none.
         output: the bundle's folder; None: `out/<name of the bundle>`, see
             `edgetrack.bundle.manifest.bundle_name`.
         opset: ONNX operator set, 17 or 18.
@@ -63,6 +65,7 @@ class ExportRequest:
     weights: str | None = None
     onnx: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
+    batch: int = 1
     output: Path | None = None
     overwrite: bool = False
     opset: int = 17
@@ -117,6 +120,8 @@ def plan(request: ExportRequest) -> ExportPlan:
         raise UsageError(
             f"target {target.name!r} is converted from PyTorch and reads no ONNX; give --weights in place of --onnx"
         )
+    if request.batch != 1:
+        _check_batch(request, recipe, exporter_type)
     if recipe.given and not request.onnx and not _has_network(recipe.family_name):
         files = dict.fromkeys(file for graph in recipe.given.values() for file in graph.files)
         source = f" ({recipe.checkpoint.source})" if recipe.checkpoint.source else ""
@@ -137,7 +142,8 @@ def plan(request: ExportRequest) -> ExportPlan:
     tolerance = recipe.tolerance("fp32")
     given = {"atol": request.atol, "rtol": request.rtol}
     tolerance = msgspec.structs.replace(tolerance, **{name: v for name, v in given.items() if v is not None})
-    name = bundle_name(recipe.name, overrides, target.name, request.precision)
+    told = overrides if request.batch == 1 else {**overrides, "batch": request.batch}
+    name = bundle_name(recipe.name, told, target.name, request.precision)
     output = request.output or Path("out") / name
     _require_packages(target)
     for source in request.parity_sources:
@@ -149,6 +155,18 @@ def plan(request: ExportRequest) -> ExportPlan:
     if not request.onnx:
         request = replace(request, weights=recipe.choose_weights(request.weights))
     return ExportPlan(request, recipe, overrides, target, exporter, name, output, tolerance, weight_bytes)
+
+
+def _check_batch(request: ExportRequest, recipe: Recipe, exporter: type[Exporter]) -> None:
+    """Raise UsageError where no graph of several targets can be made."""
+    if not 1 <= request.batch <= MOST_TARGETS:
+        raise UsageError(f"batch {request.batch}: expected 1 to {MOST_TARGETS} targets")
+    if not exporter.reads_onnx:
+        raise UsageError(f"target {request.target!r} is converted from PyTorch, for one target; leave --batch out")
+    if not find_family(recipe.family_name).batches():
+        raise UsageError(
+            f"tracker {recipe.name!r} chooses its graphs frame by frame, each target its own; leave --batch out"
+        )
 
 
 def _check_sections(recipe: Recipe, request: ExportRequest, *, overridden: bool) -> int:
@@ -281,6 +299,11 @@ def export(
         raise UsageError(f"this exports fp32, given {work.request.precision}; call edgetrack.quantization.lower.export")
     require_memory(work.weight_bytes, progress)
     shipped, published, weights, reference = _start(work, progress)
+    if work.request.batch > 1:
+        from edgetrack.export.batch import for_many
+
+        (step,) = (graph for graph in shipped if graph.role == "step")
+        shipped = (*shipped, for_many(step, work.request.batch))
     with BundleWriter(output or work.output, overwrite=output is None and work.request.overwrite) as writer:
         manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
@@ -422,10 +445,11 @@ def _prove(
     # The reference is PyTorch itself, read back from its file: what one scene does not find, no second one does.
     built_in = DEFAULT_SOURCES[:1] if work.target.reference else DEFAULT_SOURCES
     samples: list[Sample] = []
+    single = [module for module in shipped if module.role != "batch"]
     for source in (*built_in, *work.request.parity_sources):
         progress(f"parity: tracking {source}")
-        samples.extend(real_samples(manifest, shipped, source))
-    samples.append(noise_sample(shipped, samples[-1]))
+        samples.extend(real_samples(manifest, single, source))
+    samples.append(noise_sample(single, samples[-1]))
     progress(f"parity: {len(samples)} samples on {work.target.proof or work.target.name}")
     options = BackendOptions(threads=usable_cores(), operators=operators_of(manifest))
     with ExitStack() as stack:

@@ -25,6 +25,7 @@ def draw(
     fps: float | None = None,
     age_ms: float | None = None,
     ground_truth: Box | None = None,
+    target: int | None = None,
 ) -> Frame:
     """A copy of the frame with the result on it; the frame itself stays as it is.
 
@@ -40,6 +41,7 @@ def draw(
         fps: frames per second.
         age_ms: milliseconds from frame to box.
         ground_truth: pixels, or None.
+        target: its number, where several are followed; stands in front of the score.
     """
     image: Frame = np.array(frame, dtype=np.uint8, order="C")
     scale = max(min(image.shape[:2]) / 480, 0.35)
@@ -47,7 +49,8 @@ def draw(
     if ground_truth is not None:
         _outline(image, ground_truth, _TRUTH, max(thick // 2, 1))
     colour = _LOST if lost else _TRACKED
-    label = " ".join((["LOST"] if lost else []) + ([f"{score:.2f}"] if score is not None else []))
+    words = ("" if target is None else f"#{target}", "LOST" if lost else "", "" if score is None else f"{score:.2f}")
+    label = " ".join(filter(None, words))
     if box is not None and box.is_finite:
         _outline(image, box, colour, thick)
         if label:

@@ -22,7 +22,7 @@ from edgetrack.media.frames import Frame, native_name, quiet_cv2
 if TYPE_CHECKING:
     import cv2
 
-BOX_SUFFIXES = (".txt", ".csv", ".json")
+BOX_SUFFIXES = (".txt", ".csv", ".json", ".jsonl")
 SCHEMA = 1
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 MAX_FPS = 1000
@@ -40,6 +40,7 @@ class BoxRecord:
         track_ms: time from frame to box in milliseconds, or None where it was not taken.
         diagnostics: what the tracker mixed, mixture -> part -> share; empty for most.
         age_ms: milliseconds from when the frame was there, decoded, to its box; None for frames that are not live.
+        target: number of the target, where several are followed.
     """
 
     frame: int
@@ -49,10 +50,11 @@ class BoxRecord:
     track_ms: float | None
     diagnostics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     age_ms: float | None = None
+    target: int | None = None
 
 
 class BoxWriter:
-    """Writes one record after another: `.txt` (x,y,w,h per line, as the toolkits read it), `.csv` or `.json`.
+    """Writes one record after another: `.txt` (x,y,w,h per line, as the toolkits read it), `.csv`, `.json`, `.jsonl`.
 
     Lines go to `<path>.partial` (`.2.partial` ... while other runs write the same file; the last to end wins) and are
     flushed one by one; closing gives the file its name. When the `with` block fails, what was written still gets the
@@ -60,17 +62,19 @@ class BoxWriter:
     nothing. A killed process leaves the `.partial` file, a full disk what fitted on it.
 
     JSON: `{"schema": 1, "source": ..., "boxes": [{"frame", "box": [x, y, w, h], "score", "lost", "track_ms"}]}`, and
-    `"diagnostics": {mixture: {part: share}}` and `"age_ms"` in a row that has them; the other formats leave them out.
+    `"diagnostics": {mixture: {part: share}}` and `"age_ms"` in a row that has them; text and CSV leave them out.
+    `.jsonl` has the rows alone, one a line. Where several targets are followed a row has `"target"`, its number.
     Numbers that are not finite are null in JSON, empty in CSV and `nan` in text.
     """
 
-    def __init__(self, path: str | Path, *, source: str = "", overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, *, source: str = "", overwrite: bool = False, several: bool = False) -> None:
         """Open the file.
 
         Args:
             path: where to write; the ending decides the format. Its folder is made where it is missing.
             source: what the boxes belong to; kept in JSON.
             overwrite: replace an existing file.
+            several: whether the records are of several targets.
 
         Raises:
             UsageError: another ending, or an existing file.
@@ -79,7 +83,10 @@ class BoxWriter:
         self.path = Path(path)
         self.count = 0
         """Records written so far."""
-        self._suffix = suffix_of(self.path, BOX_SUFFIXES, "boxes")
+        self._several = several
+        self._suffix = suffix_of(
+            self.path, BOX_SUFFIXES[1:] if several else BOX_SUFFIXES, "boxes of several targets" if several else "boxes"
+        )
         handle, self._partial = claim(self.path, self.path.name, ".partial", overwrite=overwrite)
         # Unbuffered: a line that did not fit would else be tried again at closing.
         self._file = os.fdopen(handle, "wb", buffering=0)
@@ -96,6 +103,8 @@ class BoxWriter:
             line = ",".join(f"{value:.4f}" for value in record.box) + "\n"
         elif self._suffix == ".csv":
             line = _csv_row(record)
+        elif self._suffix == ".jsonl":
+            line = _json_row(record) + "\n"
         else:
             line = (",\n" if self.count else "\n") + _json_row(record)
         self._put(line)
@@ -127,7 +136,8 @@ class BoxWriter:
     def _head(self, source: str) -> str:
         heads = {
             ".txt": "",
-            ".csv": "frame,x,y,w,h,score,lost,track_ms\n",
+            ".jsonl": "",
+            ".csv": f"frame,{'target,' if self._several else ''}x,y,w,h,score,lost,track_ms\n",
             ".json": f'{{"schema": {SCHEMA}, "source": {json.dumps(source)}, "boxes": [',
         }
         return heads[self._suffix]
@@ -153,12 +163,14 @@ def _csv_row(record: BoxRecord) -> str:
     numbers = [*(_finite(value, 4) for value in record.box), _finite(record.score, 6)]
     cells = ["" if number is None else repr(number) for number in numbers]
     time = _finite(record.track_ms, 4)
-    return ",".join([str(record.frame), *cells, str(int(record.lost)), "" if time is None else repr(time)]) + "\n"
+    numbered = [str(record.frame), *([] if record.target is None else [str(record.target)])]
+    return ",".join([*numbered, *cells, str(int(record.lost)), "" if time is None else repr(time)]) + "\n"
 
 
 def _json_row(record: BoxRecord) -> str:
     row: dict[str, object] = {
         "frame": record.frame,
+        **({} if record.target is None else {"target": record.target}),
         "box": [_finite(value, 4) for value in record.box],
         "score": _finite(record.score, 6),
         "lost": bool(record.lost),

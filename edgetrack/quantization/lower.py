@@ -124,6 +124,18 @@ class Recording:
     chosen: CalibrationSet
     fed: Mapping[str, Sequence[Inputs]]
 
+    def inputs(self, info: GraphInfo) -> Sequence[Inputs]:
+        """What a graph was fed; one of several targets, as many entries of `step` at a time."""
+        if info.role != "batch":
+            return self.fed[info.name]
+        from edgetrack.export.parity import stacked
+
+        fed, count = self.fed["step"], info.inputs[0].shape[0]
+        return [
+            stacked([fed[(start + row) % len(fed)] for row in range(count)], info.inputs)
+            for start in range(0, len(fed), count)
+        ]
+
     def thinned(self, count: int) -> Recording:
         """The same with about `count` evenly spread entries for each graph at most."""
         return replace(self, fed={name: each[:: max(1, len(each) // count)] for name, each in self.fed.items()})
@@ -219,14 +231,17 @@ class _BundleLowering:
         """The bundle's files, lowered and proven, in the writer's folder."""
         precision, target = self.work.request.precision, self.work.target
         recording = self.recording.thinned(QUICK) if quick and self.recording is not None else self.recording
-        writer.copy_from(source, leave_out=(GOLDEN_FILE, PARITY_FILE))
+        # Trials follow one target: what a precision costs, several targets do not change.
+        graphs = tuple(info for info in source.manifest.graphs if not (quick and info.role == "batch"))
+        spared = {info.file for info in source.manifest.graphs} - {info.file for info in graphs}
+        writer.copy_from(source, leave_out=(GOLDEN_FILE, PARITY_FILE, *spared))
         stored, rest = split_precision(precision)
         wide = rest if rest in target.hints else "fp32"
         exceptions = dict.fromkeys((f"stage {name}" for name in kept), wide)
         exceptions.update(self.work.exporter.exceptions.get(precision, {}))
-        for info in source.manifest.graphs:
-            inputs = () if recording is None else recording.fed[info.name]
-            patterns = patterns_of(self.work.recipe.stages, kept, info.name)
+        for info in graphs:
+            inputs = () if recording is None else recording.inputs(info)
+            patterns = patterns_of(self.work.recipe.stages, kept, "step" if info.role == "batch" else info.name)
             lowering = Lowering(precision, inputs, self.method, patterns, operators_of(source.manifest))
             nodes = self._lower(writer.folder / info.file, lowering, quick)
             exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in nodes), wide))
@@ -242,6 +257,7 @@ class _BundleLowering:
         manifest = msgspec.structs.replace(
             source.manifest,
             name=self.work.name,
+            graphs=graphs,
             precision=cast(Precision, precision),
             precision_exceptions=exceptions,
             calibration=calibration,

@@ -371,6 +371,9 @@ def _check_result(result: BenchResult, where: str) -> None:
     if result.arrived is not None:
         _within((result.arrived.miss_rate, result.arrived.miss_rate_upper), 0, 1, "a share of late frames", where)
         _within((result.arrived.fps,), 0, None, "a frame rate", where)
+    if result.together is not None:
+        _few(result.together.latency_ms, MOST_RESULTS, "counts of targets", where)
+        _within((one.p50 for one in result.together.latency_ms), 0, None, "a latency", where)
     if result.burst is not None:
         _within((result.burst.fps, result.burst.gain), 0, None, "a throughput", where)
     if result.soak is not None:

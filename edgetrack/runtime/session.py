@@ -17,14 +17,14 @@ from edgetrack.bundle.manifest import Manifest, split_precision
 from edgetrack.bundle.reader import Bundle, open_bundle
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
-from edgetrack.media.frames import is_unicode
+from edgetrack.media.frames import Frame, is_unicode
 from edgetrack.resources import cache_folder, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
 from edgetrack.runtime.prompt import Text, missing_text, phrases_of
 from edgetrack.runtime.recovery import Proposal, Recover, guard, uncalibrated
-from edgetrack.runtime.trackers.base import AttentionMap, Diagnostics, Procedure, find_procedure
+from edgetrack.runtime.trackers.base import AttentionMap, Decision, Diagnostics, Procedure, find_procedure
 from edgetrack.system.clock import Clock, MonotonicClock
 
 STAGES = ("crop", "graphs", "decode")
@@ -42,6 +42,31 @@ class Timing:
     def total(self) -> float:
         """Milliseconds of `update`, from frame to box."""
         return self.crop + self.graphs + self.decode
+
+
+class StageTimes:
+    """Where an update's time goes: called with a stage when it ends, see `StageTimer`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._now_ns = clock.now_ns
+        self._spent = dict.fromkeys(STAGES, 0.0)
+        self._last = self._now_ns()
+
+    def __call__(self, stage: str) -> None:
+        before, self._last = self._last, self._now_ns()
+        self._spent[stage] += self._last - before
+
+    def resume(self) -> None:
+        """Time goes on from now: what was between belongs to others."""
+        self._last = self._now_ns()
+
+    def add(self, stage: str, nanoseconds: float) -> None:
+        """Time that others have taken for it."""
+        self._spent[stage] += nanoseconds
+
+    def timing(self) -> Timing:
+        """All of it."""
+        return Timing(*(self._spent[stage] / 1e6 for stage in STAGES))
 
 
 @dataclass(frozen=True)
@@ -91,7 +116,6 @@ class Tracker:
         self._started = False
         self._closed = False
         self._frame_size = (0, 0)
-        self._spent: dict[str, int] = {}
         family = find_procedure(self.manifest)
         with ExitStack() as stack:
             if graphs is None:
@@ -168,26 +192,18 @@ class Tracker:
             InvalidFrameError: the frame cannot be tracked; the tracker's state is unchanged: continue with the next.
             UsageError: `init` was not called, or the tracker is closed.
         """
+        image = self.take(frame, aux)
+        times = StageTimes(self._clock)
+        return result_of((self._guard or self._procedure).update(image, times), times)
+
+    def take(self, frame: Any, aux: Any = None) -> Frame:
+        """The next frame, checked, as the procedure reads it; arguments and errors as of `update`."""
         self._check_open()
         if not self._started:
             raise UsageError("update was called before init; call tracker.init(frame, box) on the first frame")
         image = as_input(frame, aux, self._procedure.modalities)
         self._frame_size = image.shape[0], image.shape[1]
-        now_ns, spent = self._clock.now_ns, self._spent
-        spent.update(dict.fromkeys(STAGES, 0))
-        last = now_ns()
-
-        def timer(stage: str) -> None:
-            nonlocal last
-            before, last = last, now_ns()
-            spent[stage] += last - before
-
-        found = (self._guard or self._procedure).update(image, timer)
-        # What follows the last stage that ended is decoding.
-        timer(STAGES[-1])
-        timing = Timing(*(spent[stage] / 1e6 for stage in STAGES))
-        lost = found.reason is not None
-        return Result(found.box, found.score, lost, found.reason, timing, found.diagnostics, found.attention)
+        return image
 
     def reset_box(self, box: Iterable[float]) -> None:
         """Continue from another box than the one found: the next search starts there, the target stays the same.
@@ -257,8 +273,18 @@ class Tracker:
         self.close()
 
 
-def open_graphs(bundle: Bundle, options: BackendOptions, stack: ExitStack) -> dict[str, CompiledGraph]:
-    """Open a bundle's graphs, by name; the stack closes them.
+def result_of(found: Decision, times: StageTimes) -> Result:
+    """What a procedure decided as a result."""
+    # What follows the last stage that ended is decoding.
+    times(STAGES[-1])
+    lost = found.reason is not None
+    return Result(found.box, found.score, lost, found.reason, times.timing(), found.diagnostics, found.attention)
+
+
+def open_graphs(
+    bundle: Bundle, options: BackendOptions, stack: ExitStack, *, several: bool = False
+) -> dict[str, CompiledGraph]:
+    """Open a bundle's graphs, by name; the stack closes them. `several`: that for several targets, too.
 
     Raises:
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see `load`.
@@ -267,6 +293,8 @@ def open_graphs(bundle: Bundle, options: BackendOptions, stack: ExitStack) -> di
     options = replace(options, operators=find_procedure(bundle.manifest).operators)
     graphs: dict[str, CompiledGraph] = {}
     for info in bundle.manifest.graphs:
+        if info.role == "batch" and not several:
+            continue
         path = bundle.path(info.file)
         if not is_unicode(str(path.absolute())):
             raise UsageError(f"{path.parent} has a name that is not UTF-8, which backends cannot open; rename it")

@@ -62,7 +62,8 @@ def test_the_keys_that_scripts_read(entry):
         "date",
     }
     assert list(data["settings"]) == [
-        "scenario", "device", "threads", "warmup_s", "duration_s", "iterations", "rounds", "fps", "streams", "profile",
+        "scenario", "device", "threads", "warmup_s", "duration_s", "iterations", "rounds", "fps", "streams",
+        "batched", "profile",
     ]  # fmt: skip
     assert set(data["source"]) == {"spec", "size", "box", "camera"}
     assert data["failures"] == [

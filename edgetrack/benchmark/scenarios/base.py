@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgetrack.benchmark.frames import FrameFeed, Shots
     from edgetrack.benchmark.record import BenchResult
     from edgetrack.box import Box
+    from edgetrack.runtime.multi import MultiTracker
     from edgetrack.runtime.session import Timing, Tracker
     from edgetrack.system.clock import Clock
 
@@ -46,6 +47,7 @@ class Rig:
         cpu_seconds: what this process has computed so far.
         sleep: waits about that many seconds.
         open_tracker: loads the same bundle once more, with that number of threads.
+        open_many: loads it once more for so many targets, with the threads of `tracker`.
     """
 
     tracker: Tracker
@@ -55,6 +57,7 @@ class Rig:
     cpu_seconds: Callable[[], float]
     sleep: Callable[[float], None]
     open_tracker: Callable[[int], Tracker]
+    open_many: Callable[[int], MultiTracker]
 
     def since(self, start: int) -> float:
         """Milliseconds."""
@@ -81,7 +84,7 @@ class Scenario(abc.ABC):
         track_kind: the kind whose frames make the model and track speeds.
         compares: whether candidates are compared with each other, with PyTorch and with the roofline.
         default_duration_s, default_fps, default_streams: where the config leaves them out.
-        takes_fps, takes_streams: whether the config may set them.
+        takes_fps, takes_streams: whether the config may set them; with `streams` goes `batched`.
         round_name: what its rounds are called in the notes.
     """
 
@@ -109,6 +112,7 @@ class Scenario(abc.ABC):
         for option, given, taken in (
             ("fps", config.fps is not None, cls.takes_fps),
             ("streams", config.streams != 0, cls.takes_streams),
+            ("batched", config.batched, cls.takes_streams),
         ):
             if given and not taken:
                 raise UsageError(f"--{option} has no use in the scenario {cls.name}; leave it out")

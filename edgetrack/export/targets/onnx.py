@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetrack.bundle.onnx_file import check_onnx
-from edgetrack.errors import BackendMissingError, EdgetrackError
+from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
 from edgetrack.export.lowering import Ignored, fold_weights, quantize, signed, to_half
 from edgetrack.export.scales import per_tensor_activations
 from edgetrack.export.targets.base import Exporter, Lowering
@@ -51,12 +51,19 @@ def to_onnx(graph: GraphModule, path: Path, *, opset: int, metadata: Mapping[str
         BackendMissingError: the onnx package is missing.
         EdgetrackError: the result does not pass ONNX's checker or is not static.
     """
+    from edgetrack.export.batch import ManyTargets, batched
     from edgetrack.export.from_onnx import GivenModule
 
     onnx = _import()
     with ScratchFolder() as scratch:
         if isinstance(graph.module, GivenModule):
             model = graph.module.model()
+        elif isinstance(graph.module, ManyTargets):
+            to_onnx(graph.module.step, scratch / "one.onnx", opset=opset, metadata={})
+            one = onnx.load(str(scratch / "one.onnx"), load_external_data=False)
+            if _is_large(one):
+                raise UsageError(f"graph {graph.module.step.name!r} is too large for --batch: at most {LARGEST} bytes")
+            model = batched(one, graph.module.count)
         else:
             _trace(graph, scratch / "traced.onnx", opset)
             # Weights of 2 GiB and more the exporter wrote beside it, a file each; they are moved, not read.

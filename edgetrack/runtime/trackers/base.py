@@ -155,6 +155,11 @@ class Procedure(abc.ABC):
             )
         self.state = Box(0.0, 0.0, 1.0, 1.0)
 
+    @classmethod
+    def batches(cls) -> bool:
+        """Whether one graph may run for several targets at once: `step` is all that runs between crop and decoding."""
+        return cls.update is Procedure.update and cls.run is Procedure.run
+
     @abc.abstractmethod
     def init(self, frame: Frame, box: Box) -> None:
         """Take the target's appearance from the first frame."""
@@ -197,6 +202,10 @@ class Procedure(abc.ABC):
         timer("crop")
         self.run()
         timer("graphs")
+        return self.finish(frame, scale, timer)
+
+    def finish(self, frame: Frame, scale: float, timer: StageTimer) -> Decision:
+        """The part of `update` behind the graphs; `scale` is what `fill` returned."""
         attention = self._attention() if self.looks else ()
         found = self.decode(frame, scale) if all_finite(*self.maps) else None
         if found is not None and not found.box.can_be_followed:

@@ -203,6 +203,8 @@ def check_roles(
     made: dict[str, tuple[str, tuple[int, ...]]] = {}
     filled: dict[str, tuple[int, ...]] = {}
     for graph in manifest.graphs:
+        if graph.role == "batch":
+            continue
         known = made | roles | (search if graph.role == "step" else {})
         for info in graph.inputs:
             wanted = known.get(info.name)

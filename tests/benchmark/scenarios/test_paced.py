@@ -36,6 +36,7 @@ def pace(service_ms, fps=100.0, seconds=0.0, frames=1):
         cpu_seconds=lambda: clock.now_ns() / 1e9,
         sleep=lambda seconds: clock.advance(round(seconds * 1e9)),
         open_tracker=None,
+        open_many=None,
     )
     return follow_arrivals(Measure("paced", seconds, frames, 0), rig, repeat(None), fps)
 
