@@ -73,5 +73,5 @@ def test_the_keys_that_scripts_read(entry):
         "bundle", "tracker", "target", "precision", "hint", "weights", "device", "threads", "versions", "latency_ms",
         "fps", "waterfall_ms", "memory_mb", "size_mb", "load_ms", "first_ms", "cores_busy", "vs_pytorch",
         "vs_pytorch_interval", "vs_paper", "roofline", "warnings", "samples_ms", "overrides", "energy", "paced",
-        "burst", "soak",
+        "burst", "together", "soak",
     ]  # fmt: skip

@@ -94,6 +94,7 @@ def test_dry_run_prints_the_plan_as_json(inside, tmp_path) -> None:
         "target": "onnx",
         "precision": "fp32",
         "opset": 17,
+        "batch": 1,
         "reference": "PyTorch",
         "overrides": {},
         "atol": 0.5,
