@@ -192,9 +192,7 @@ class MultiTracker:
         taken = []
         for _, tracker in targets:
             image, times = tracker.take(frame, aux), StageTimes(self._clock)
-            scale = tracker.procedure.fill(image)
-            times("crop")
-            taken.append((image, scale, times))
+            taken.append((image, tracker.procedure.prepare(image, times), times))
         start = self._clock.now_ns()
         batch.run([tracker.procedure.step for _, tracker in targets])
         share = (self._clock.now_ns() - start) / len(targets)

@@ -158,7 +158,8 @@ class Procedure(abc.ABC):
     @classmethod
     def batches(cls) -> bool:
         """Whether one graph may run for several targets at once: `step` is all that runs between crop and decoding."""
-        return cls.update is Procedure.update and cls.run is Procedure.run
+        own = cls.update, cls.look, cls.run
+        return own == (Procedure.update, Procedure.look, Procedure.run)
 
     @abc.abstractmethod
     def init(self, frame: Frame, box: Box) -> None:
@@ -196,16 +197,26 @@ class Procedure(abc.ABC):
 
     def look(self, frame: Frame, timer: StageTimer) -> Decision:
         """Search around the state; what is found is not yet followed."""
+        scale = self.prepare(frame, timer)
+        self.run()
+        timer("graphs")
+        return self._judged(frame, scale)
+
+    def prepare(self, frame: Frame, timer: StageTimer) -> float:
+        """The part of `update` in front of the graphs; returns what `finish` is given behind them."""
         scale = self.fill(frame)
         if (crop := self.step.inputs.get("search")) is not None:
             self.region = crop.shape[-2] / scale
         timer("crop")
-        self.run()
-        timer("graphs")
-        return self.finish(frame, scale, timer)
+        return scale
 
     def finish(self, frame: Frame, scale: float, timer: StageTimer) -> Decision:
-        """The part of `update` behind the graphs; `scale` is what `fill` returned."""
+        """The part of `update` behind the graphs, which somebody else has run."""
+        found = self._judged(frame, scale)
+        self.accept(frame, found, timer)
+        return found._replace(diagnostics=self.diagnostics)
+
+    def _judged(self, frame: Frame, scale: float) -> Decision:
         attention = self._attention() if self.looks else ()
         found = self.decode(frame, scale) if all_finite(*self.maps) else None
         if found is not None and not found.box.can_be_followed:
