@@ -12,6 +12,7 @@ from typer.main import get_command
 from edgetrack.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
+_INSIDE = re.compile(r"\]\((?:\.\./)+docs/([\w./#-]+)\)")
 _OUTSIDE = re.compile(r"\]\(((?:\.\./)+)((?:examples|bench|packages)/[\w./-]+)\)")
 
 
@@ -26,8 +27,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Let links to files outside `docs` lead to the site's copies."""
+    """Let links to files outside `docs` lead to the site's copies, and links of those back to the pages."""
     up = "../" * page.file.src_uri.count("/")
+    if page.file.src_uri.startswith("files/"):
+        markdown = _INSIDE.sub(lambda found: f"]({up}{found[1]})", markdown)
     return _OUTSIDE.sub(lambda found: f"]({up}files/{found[2]})", markdown)
 
 
