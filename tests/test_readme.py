@@ -84,7 +84,8 @@ def test_every_link_leads_to_a_file() -> None:
             assert (ROOT / link).exists(), link
     for page in (ROOT / "docs").rglob("*.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-            assert (page.parent / link).exists(), (page.name, link)
+            # The site makes that page from the commands.
+            assert link.endswith("reference/cli.md") or (page.parent / link).exists(), (page.name, link)
 
 
 def test_what_the_default_weights_are_is_said_beside_both_figures() -> None:
