@@ -45,7 +45,16 @@ def test_no_file_but_its_own_names_a_tracker(name: str) -> None:
 # nn.Module networks repeat the field's words (Backbone, Head ...): each lies in its tracker's room.
 TORCH_ROOM = PACKAGE / "models"
 # Tests of the repository as a whole.
-WHOLE = {"test_action", "test_bundle_spec", "test_docs", "test_examples", "test_hostile", "test_house", "test_imports", "test_readme"}
+WHOLE = {
+    "test_action",
+    "test_bundle_spec",
+    "test_docs",
+    "test_examples",
+    "test_hostile",
+    "test_house",
+    "test_imports",
+    "test_readme",
+}
 
 
 def _defined(path: Path) -> set[str]:
