@@ -107,6 +107,7 @@ def test_dry_run_prints_the_plan_as_json(inside, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 def test_int8_with_accuracy_control_from_end_to_end(run, exported: Callable[..., Path], tmp_path: Path) -> None:
     bundle, path, output = exported("onnx", tracker="nanotrack_v2"), tmp_path / "few.toml", tmp_path / "int8"
     assert run("calibrate", "collect", str(bundle), CLIP, "-o", str(path), "--calib-size", "4").returncode == 0

@@ -61,6 +61,7 @@ def test_larger_ones_have_the_published_sizes(configuration: dict[str, Any], mil
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
+@pytest.mark.full
 def test_both_steps_are_the_official_ones_published_and_shipped(golden: Callable[[str], Any]) -> None:
     spmtrack = golden("spmtrack_b")
 
