@@ -28,7 +28,8 @@ from edgetrack.presentation.table import counted
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
 from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
 from edgetrack.stats.verdict import judge_limit
-from edgetrack.system.machine import OPENCV, MachineRecord
+from edgetrack.system.machine import MachineRecord
+from edgetrack.system.opencv import OPENCV
 
 _SEED = 0
 _SUFFIX = ".json"

@@ -27,9 +27,8 @@ from edgetrack.resources import (
     fast_cores,
     read_text,
 )
+from edgetrack.system.opencv import OPENCV
 
-OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-"""Distributions that install the module `cv2`, each over the others' files."""
 PACKAGES = ("edgetrack", "numpy", *OPENCV)
 """Distributions whose versions every record states; callers add those of the targets."""
 CPU_FLAGS = (

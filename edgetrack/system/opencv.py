@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from edgetrack.errors import BackendMissingError
-from edgetrack.system.machine import OPENCV
 
+OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+"""Distributions that install the module `cv2`, each over the others' files."""
 _INSTALL = "pip install 'edgetrack[headless]', or 'edgetrack[opencv]' on a machine with a screen (--show, --select)"
 _SHOWN = 300
 _APT = {

@@ -12,8 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edgetrack.system.machine import OPENCV
-from edgetrack.system.opencv import find_opencv, missing_opencv
+from edgetrack.system.opencv import OPENCV, find_opencv, missing_opencv
 from tests.builders import write_scripted
 
 NO_GL = "libGL.so.1: cannot open shared object file: No such file or directory"
