@@ -37,7 +37,7 @@ SMAT = "smat"
 
 
 class Lesson(NamedTuple):
-    """How a small configuration learns sixteen samples: rate, steps, and the IoU of the boxes that it must reach."""
+    """How a small configuration learns sixteen samples: rate, most steps, and the IoU of the boxes that it must reach."""
 
     lr: float
     steps: int
@@ -45,13 +45,14 @@ class Lesson(NamedTuple):
     size: int
 
 
+# Steps at most: processors round differently, so that one needs more of them than another; what is learned ends there.
 # FP32: a processor without BF16 computes it many times slower, which is not what is tested here.
 LESSONS = {
-    SMAT: Lesson(3e-3, 240, 0.8, 128),
-    "dastm": Lesson(2e-3, 60, 0.7, 97),
-    "atstrack": Lesson(2e-3, 90, 0.6, 128),
-    "dmtrack": Lesson(3e-3, 90, 0.55, 128),
-    "spmtrack_b": Lesson(1e-2, 120, 0.55, 112),
+    SMAT: Lesson(3e-3, 480, 0.8, 128),
+    "dastm": Lesson(2e-3, 180, 0.7, 97),
+    "atstrack": Lesson(2e-3, 240, 0.6, 128),
+    "dmtrack": Lesson(3e-3, 300, 0.55, 128),
+    "spmtrack_b": Lesson(1e-2, 300, 0.55, 112),
 }
 # Two of the five take a minute of processor time each.
 LEARNED = [pytest.param(name, marks=[pytest.mark.full] if name in (SMAT, "dmtrack") else []) for name in LESSONS]
