@@ -63,11 +63,11 @@ def tried(python: str, extra: str, wheel: Path, bundle: Path, work: Path) -> Ite
     settings = {"cwd": work, "env": {**environment, "EDGETRACK_CACHE": "off"}}
     run(own, "-m", "edgetrack", "doctor", "--json", **settings)
     run(own, "-m", "edgetrack", "verify", bundle, **settings)
-    run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "boxes.csv", **settings)
+    run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "boxes.txt", **settings)
     yield f"{len((work / 'boxes.csv').read_text().splitlines()) - 1} boxes"
     (next((work / "venv").glob("[Ll]ib/**/site-packages")) / "sitecustomize.py").write_text(HIDE)
-    run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "again.csv", **settings)
-    same = (work / "again.csv").read_text() == (work / "boxes.csv").read_text()
+    run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "again.txt", **settings)
+    same = (work / "again.txt").read_text() == (work / "boxes.txt").read_text()
     yield "the same without fcntl, resource and affinity" if same else "OTHER boxes without fcntl, resource, affinity"
 
 
