@@ -64,7 +64,7 @@ def tried(python: str, extra: str, wheel: Path, bundle: Path, work: Path) -> Ite
     run(own, "-m", "edgetrack", "doctor", "--json", **settings)
     run(own, "-m", "edgetrack", "verify", bundle, **settings)
     run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "boxes.txt", **settings)
-    yield f"{len((work / 'boxes.csv').read_text().splitlines()) - 1} boxes"
+    yield f"{len((work / 'boxes.txt').read_text().splitlines())} boxes"
     (next((work / "venv").glob("[Ll]ib/**/site-packages")) / "sitecustomize.py").write_text(HIDE)
     run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "again.txt", **settings)
     same = (work / "again.txt").read_text() == (work / "boxes.txt").read_text()
