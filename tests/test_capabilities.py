@@ -41,7 +41,7 @@ def test_every_row_has_a_backend_and_an_exporter_that_are_there(target: capabili
     if target.exporter is not None:
         exporter = exporter_of(target)
         assert issubclass(exporter, Exporter)
-        assert set(exporter.calibrated) <= {"fp16", "int8"}
+        assert set(exporter.calibrated) <= {"fp16", "int8", "int8-bf16"}
     assert target.about
 
 

@@ -156,7 +156,7 @@ def test_a_script_of_the_current_folder_is_not_imported(tmp_path, flags):
 
 
 def test_everything_that_starts_python_does_so_in_one_way(tmp_path):
-    for command in (protocol.COMMAND, isolated.COMMAND, agent.BENCH_COMMAND):
+    for command in (protocol.COMMAND, isolated.COMMAND, agent.VERB_COMMAND):
         assert command[:3] == python_command("x")[:3]
     for arguments in (remote._DOCTOR, remote._AGENT):
         assert arguments[:2] == module_arguments("x")[:2]

@@ -352,7 +352,7 @@ def test_the_fast_reference_stands_beside_the_eager_one(make_bundle):
 
 
 def test_bundles_at_hand_that_do_not_run_there_are_left_out(make_bundle, tmp_path):
-    make_bundle("processor", folder=tmp_path / "out", target="onnx")
+    make_bundle("processor", folder=tmp_path / "out", target="openvino")
     make_bundle("card", folder=tmp_path / "out", target="tensorrt")
     told = []
     for device, label in (("cuda:0", "card"), ("cpu", "processor")):

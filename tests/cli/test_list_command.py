@@ -64,6 +64,6 @@ def test_json_holds_numbers_and_booleans() -> None:
     drift = items("scene", "--scenes")["synthetic:drift"]
     assert (drift["frames"], drift["size"]) == (150, [640, 360])
     openvino = items("target", "--targets")["openvino"]
-    assert (openvino["installed"], openvino["install"], openvino["hints"]) == (True, None, ["bf16"])
+    assert (openvino["installed"], openvino["install"], openvino["hints"]) == (True, None, ["bf16", "fp16"])
     assert "fp32" in openvino["precisions"]
     assert items("device", "--devices")["jetson"]["runs"]["tensorrt"] == "cuda:0"

@@ -37,7 +37,7 @@ SMAT = "smat"
 
 
 class Lesson(NamedTuple):
-    """How a small configuration learns sixteen samples: rate, most steps, and the IoU of the boxes that it must reach."""
+    """How a small configuration learns sixteen samples: rate, most steps, and the IoU that its boxes must reach."""
 
     lr: float
     steps: int

@@ -23,6 +23,7 @@ class FakeTracker:
     attributes = ()
 
     def __init__(self, clock):
+        self.placement = {}
         self.clock = clock
         self.calls = []
         self.closed = False

@@ -73,11 +73,11 @@ def test_closed_graph_refuses_to_run_and_closes_again(graph_file: Callable[..., 
 
 
 @each_target
-@pytest.mark.parametrize("device", ["cuda:0", "gpu", "CPU", ""])
+@pytest.mark.parametrize("device", ["cuda:0", "gpu", "tpu", ""])
 def test_device_that_is_not_there_is_refused(graph_file: Callable[..., Any], target: str, device: str) -> None:
-    with pytest.raises(DeviceUnavailableError, match=repr(device)) as caught:
+    """As a device that is missing, a name that is none, or a provider that another wheel would bring."""
+    with pytest.raises((DeviceUnavailableError, UsageError, BackendMissingError), match=repr(device)):
         graph_file(target).open(device=device)
-    assert caught.value.exit_code == 4
 
 
 @each_target
