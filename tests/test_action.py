@@ -102,7 +102,7 @@ def run_action(folder: Path, change: str | None, max_time: str) -> tuple[int, di
         assert last or code == 0, done.stderr
     report = folder / "repository" / "latency.json"
     assert (folder / "repository" / "latency.xml").is_file()
-    assert "track_p50_ratio" in (folder / "summary.md").read_text("utf-8")
+    assert r"track\_p50\_ratio" in (folder / "summary.md").read_text("utf-8")
     return code, json.loads(report.read_text("utf-8"))
 
 
