@@ -17,7 +17,7 @@ from edgetrack.errors import BundleError, UsageError
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
 from edgetrack.runtime.prompt import Text
 from edgetrack.runtime.recovery import Recover
-from edgetrack.runtime.session import Result, StageTimes, Tracker, backend_options, open_graphs, result_of
+from edgetrack.runtime.session import Result, StageTimes, Tracker, backend_options, open_graphs
 from edgetrack.system.clock import Clock, MonotonicClock
 
 MOST_TARGETS = 64
@@ -200,7 +200,7 @@ class MultiTracker:
         for (number, tracker), (image, scale, times) in zip(targets, taken, strict=True):
             times.add("graphs", share)
             times.resume()
-            found[number] = result_of(tracker.procedure.finish(image, scale, times), times)
+            found[number] = tracker.finish(image, scale, times)
         return found
 
     def reset_box(self, number: int, box: Iterable[float]) -> None:

@@ -99,7 +99,10 @@ class Guard:
             found, confidence = self._search(frame, timer)
             return found._replace(reason=self.judge.judge(confidence))
         before = self.procedure.state
-        found = self.procedure.update(frame, timer)
+        return self.judged(before, self.procedure.update(frame, timer))
+
+    def judged(self, before: Box, found: Decision) -> Decision:
+        """What the procedure has found and follows, as the model judges it; `before` is the box it searched around."""
         self.side = self.side or self.procedure.region
         confidence = self.judge.confidence(self.procedure, before, found)
         reason = self.judge.judge(confidence)

@@ -196,6 +196,12 @@ class Tracker:
         times = StageTimes(self._clock)
         return result_of((self._guard or self._procedure).update(image, times), times)
 
+    def finish(self, frame: Frame, scale: float, times: StageTimes) -> Result:
+        """The rest of an update whose graphs somebody else has run; `scale` is what `Procedure.prepare` returned."""
+        before = self._procedure.state
+        found = self._procedure.finish(frame, scale, times)
+        return result_of(found if self._guard is None else self._guard.judged(before, found), times)
+
     def take(self, frame: Any, aux: Any = None) -> Frame:
         """The next frame, checked, as the procedure reads it; arguments and errors as of `update`."""
         self._check_open()

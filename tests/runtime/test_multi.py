@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import edgetrack
-from edgetrack.bundle.manifest import GraphInfo
-from edgetrack.bundle.reader import open_bundle
+from edgetrack.bundle.manifest import GraphInfo, LostModel
+from edgetrack.bundle.reader import Bundle, open_bundle
 from edgetrack.errors import BundleError, InvalidBoxError, UsageError
 from edgetrack.media import open_source
 from edgetrack.runtime.backends.base import CompiledGraph, allocate
@@ -122,6 +122,23 @@ def test_targets_are_found_in_one_run_where_most_rows_are_theirs(
         assert [r[number].lost for r in found] == [r.lost for r in alone]
     timing = found[-1][numbers[-1]].timing
     assert min(timing.crop, timing.graphs, timing.decode) > 0
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_calibrated_model_judges_targets_of_one_run_too(
+    of_three: Path, frames: list[np.ndarray], threshold: float
+) -> None:
+    model = LostModel(
+        weights={"score": 1.0}, threshold=threshold, rate=0.01, recall=1, false_alarms=0, auroc=1, bundle="x", data=()
+    )
+    bundle = open_bundle(of_three)
+    calibrated = Bundle(bundle.folder, msgspec.structs.replace(bundle.manifest, lost=model), bundle.source)
+    with edgetrack.load_many(calibrated, 3, threads=1) as many:
+        for box in BOXES:
+            many.start(frames[0], box)
+        found = [one for frame in frames[1:3] for one in many.update(frame).values()]
+    assert [one.lost for one in found] == [threshold == 1] * 6
+    assert all(one.reason is None or "is below 1.000" in one.reason for one in found)
 
 
 def test_with_room_for_one_the_graph_for_several_is_not_opened(of_three: Path) -> None:
