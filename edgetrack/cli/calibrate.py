@@ -143,6 +143,8 @@ def lost(
     with resumable_progress() as progress:
         found = calibrate_lost(ref, opened, rate=rate, hysteresis=hysteresis, config=config, progress=progress)
     target.write(found.model)
+    if found.warning is not None:
+        print_text(f"note: {found.warning}", err=True)
     if as_json:
         print_json(found)
         return

@@ -42,6 +42,8 @@ from edgetrack.stats.logistic import fit_logistic
 
 LEAST_AUROC = 0.9
 """Below it no threshold catches half of the losses at a rate of false alarms that anyone would accept."""
+LEAST_RECALL = 0.9
+"""On sequences that were not calibrated on: with less, a flag that does not come up says little."""
 LEAST_GAIN = 0.01
 """Of AUROC: what a feature has to bring."""
 LEAST_OFF_TARGET = 30
@@ -99,6 +101,20 @@ class LostCalibration(msgspec.Struct, frozen=True, kw_only=True):
     halves: tuple[HalfResult, ...]
     off_target: int
     frames: int
+
+    @property
+    def warning(self) -> str | None:
+        """What speaks against trusting the threshold elsewhere; None where the halves bear it out."""
+        if not self.halves:
+            return "the threshold was not tried on sequences that it was not found on: add some, on and off target"
+        worst = min(self.halves, key=lambda half: half.recall)
+        if worst.recall >= LEAST_RECALL:
+            return None
+        return (
+            f"the threshold misses losses: recall {worst.recall:.3f} on sequences that it was not found on, expected "
+            f"{LEAST_RECALL} or more; a target that is not flagged may be lost all the same: allow more false alarms, "
+            "or calibrate on more sequences, like those to track"
+        )
 
 
 def calibrate_lost(

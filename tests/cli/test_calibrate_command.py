@@ -47,6 +47,7 @@ def test_a_bundle_is_calibrated_and_its_copy_flags_what_the_source_does_not(run,
     options = ("--false-alarms", "10%", "--runs", str(tmp_path / "runs"))
     made = run("calibrate", "lost", str(bundle), str(leaving), "-o", str(output), *options)
     assert made.returncode == 0, made.stderr
+    assert "note: " not in made.stderr
     assert "2 sequences, 78 frames, 40 of them off target" in made.stdout
     shown = json.loads(run("calibrate", "lost", str(bundle), str(leaving), *options, "--json").stdout)
     # The middle between log-odds of 0.3 and 0.9: (log(3/7) + log 9) / 2, where a score of 0.9 is not below 0.9.
@@ -58,6 +59,16 @@ def test_a_bundle_is_calibrated_and_its_copy_flags_what_the_source_does_not(run,
         flags.append(json.loads(found.stdout)["results"][0]["flag"])
     assert [(flag["recall"], flag["false_alarms"]) for flag in flags] == [(0, 0), (1, 0)]
     assert [(flag["noticed"], flag["losses"]) for flag in flags] == [(0, 2), (2, 2)]
+
+
+def test_a_threshold_that_misses_losses_elsewhere_is_written_with_a_note(run, leaving: Path, tmp_path: Path) -> None:
+    # Of the second sequence's losses only one in four scores as low as all of the first one's.
+    scores = [*[0.9] * 19, *[0.3] * 20, *[0.9] * 19, *[0.3] * 5, *[0.85] * 15]
+    bundle, output = write_scripted(tmp_path / "plain", score=scores, offset=1.0), tmp_path / "calibrated"
+    options = ("--false-alarms", "10%", "--runs", str(tmp_path / "runs"))
+    made = run("calibrate", "lost", str(bundle), str(leaving), "-o", str(output), *options)
+    assert (made.returncode, output.exists()) == (0, True), made.stderr
+    assert "note: the threshold misses losses: recall 0.250 on sequences that it was not found on" in made.stderr
 
 
 def test_a_score_that_does_not_separate_is_refused_and_nothing_is_written(run, leaving: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_score_alone_is_kept_where_nothing_adds_to_it() -> None:
     assert model.interval[0] <= model.threshold <= model.interval[1]
     # The middle between log-odds of 0 and of -6, as far as such tails tell.
     assert np.log(model.threshold / (1 - model.threshold)) == pytest.approx(-3, abs=0.7)
+    assert found.warning is None
     for half in found.halves:
         assert half.recall > 0.97
         assert half.false_alarms <= 0.012
@@ -71,7 +72,18 @@ def test_halves_need_both_kinds() -> None:
     some = sequences(6.0, count=4)
     some[1] = some[3] = LostSequence(some[1].features, np.zeros_like(some[1].off))
     some[1].features["score"] += 20 * (some[1].features["score"] < 0)
-    assert fit(some, rate=0.05, hysteresis=1).halves == ()
+    found = fit(some, rate=0.05, hysteresis=1)
+    assert found.halves == ()
+    assert found.warning is not None
+    assert "was not tried" in found.warning
+
+
+def test_a_high_area_with_a_low_recall_elsewhere_is_said() -> None:
+    found = fit(sequences(2.2), rate=0.005, hysteresis=1)
+    assert found.model.auroc > 0.9
+    assert min(half.recall for half in found.halves) < 0.5
+    assert found.warning is not None
+    assert f"recall {min(half.recall for half in found.halves):.3f} on sequences" in found.warning
 
 
 @given(st.lists(st.floats(0, 1), max_size=60), st.floats(0, 1), st.integers(1, 4))
