@@ -324,11 +324,10 @@ def _records(
     summary: TrackSummary,
     progress: FrameWrapper,
 ) -> Iterator[tuple[list[BoxRecord], Frame, Box | None, tuple[AttentionMap, ...]]]:
-    truths = frames.ground_truth or []
     total = frames.length if job.frames is None else min(job.frames, frames.length or job.frames)
     for count, taken in enumerate(progress(reader, total)):
         index, frame = taken.number, taken.frame
-        truth = truths[index] if index < len(truths) else None
+        truth = frames.truth_at(index)
         attention: tuple[AttentionMap, ...] = ()
         if count == 0:
             started = _started(job, frames, frame, tracker, summary)
@@ -363,7 +362,7 @@ def _start_box(job: TrackRequest, frames: FrameSource, frame: Frame) -> Box:
         return job.targets[0]
     if job.select:
         return _select(frame)
-    start = frames.ground_truth[0] if frames.ground_truth else None
+    start = frames.truth_at(0)
     if start is None:
         raise UsageError(f"{frames.name} comes without ground truth; give the target with --box x,y,w,h or --select")
     return start

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from edgetrack.cli.main import app
 from edgetrack.media import FrameSource, open_source
+from edgetrack.media.scenes import Scene
 from edgetrack.media.sources import SyntheticSource
 from tests.builders import scripted_manifest, with_attention, write_scripted
 from tests.media.streams import NetworkCamera
@@ -81,6 +82,15 @@ def test_a_rate_that_a_video_cannot_state_is_rounded_and_said(bundle, tmp_path, 
     assert len(notes) == (rate is not None)
     assert all(f"plays at {written:g} frames/s: it cannot state {rate:g}" in note for note in notes)
     assert open_source(tmp_path / "a.mp4").fps == pytest.approx(written)
+
+
+def test_of_a_long_scene_the_truth_is_computed_of_tracked_frames_alone(bundle, monkeypatch):
+    asked: list[int] = []
+    box = Scene.box
+    monkeypatch.setattr(Scene, "box", lambda self, index: (asked.append(index), box(self, index))[1])
+    code, _, said = track(bundle, "synthetic:drift?frames=100000&size=160x96", "--frames", 3)
+    assert (code, set(asked)) == (0, {0, 1, 2})
+    assert "AO " in said
 
 
 def test_with_a_box_the_ground_truth_is_not_read(bundle, tmp_path):

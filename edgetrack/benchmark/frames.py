@@ -84,10 +84,10 @@ def prepare_frames(
 
 
 def _first_box(source: FrameSource, spec: str) -> Box:
-    truth = source.ground_truth
-    if not truth or truth[0] is None:
+    truth = source.truth_at(0)
+    if truth is None:
         raise UsageError(f"{spec} has no ground truth for its first frame; give the target with --box x,y,w,h")
-    return truth[0]
+    return truth
 
 
 def _write(frames: Iterator[Frame], folder: Path) -> None:

@@ -96,7 +96,7 @@ def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str
     procedure = find_procedure(manifest)(manifest, graphs)
     prepare_text(procedure)
     with open_source(source) as frames:
-        start = frames.ground_truth[0] if frames.ground_truth else None
+        start = frames.truth_at(0)
         if start is None:
             raise SourceError(
                 f"{source!r} has no ground-truth box for its first frame, which parity needs to start from"

@@ -144,6 +144,11 @@ class FrameSource(ABC):
         """One box (pixels) per frame, None for a frame without one; None where there is no ground truth at all."""
         return None
 
+    def truth_at(self, index: int) -> Box | None:
+        """The box of frame `index` alone; None where `ground_truth` has none for it."""
+        boxes = self.ground_truth or []
+        return boxes[index] if index < len(boxes) else None
+
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """The frames.

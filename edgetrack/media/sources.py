@@ -43,6 +43,9 @@ class SyntheticSource(FrameSource):
     def ground_truth(self) -> list[Box | None]:
         return [self._scene.box(index) for index in range(self._scene.length)]
 
+    def truth_at(self, index: int) -> Box | None:
+        return self._scene.box(index) if index < self._scene.length else None
+
     def __iter__(self) -> Iterator[Frame]:
         return (self._scene.frame(index, view=self._view) for index in range(self._scene.length))
 

@@ -60,7 +60,7 @@ def record_experts(bundle: str, layer: int | None, source: str, frames: int) -> 
         family = manifest.tracker if manifest.family is msgspec.UNSET else manifest.family
         maps = _maps(family, getattr(tracker.graphs["step"], "network", None), layer)
         images = stack.enter_context(open_source(source))
-        start = images.ground_truth[0] if images.ground_truth else None
+        start = images.truth_at(0)
         if start is None:
             raise SourceError(f"{source!r} has no ground-truth box for its first frame; give another --source")
         found: dict[str, list[tuple[Floats, Floats]]] = {name: [] for name in maps}

@@ -152,6 +152,9 @@ class PairedSource(FrameSource):
     def ground_truth(self) -> list[Box | None] | None:
         return self._colour.ground_truth
 
+    def truth_at(self, index: int) -> Box | None:
+        return self._colour.truth_at(index)
+
     @property
     def notes(self) -> list[str]:
         return self._colour.notes + self._aux.notes

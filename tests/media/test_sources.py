@@ -49,6 +49,8 @@ def test_a_scene_is_a_source_with_exact_ground_truth():
     with open_source("synthetic:exit?frames=80&size=320x180&seed=3") as source:
         scene = load_scene("exit", frames=80, size=(320, 180), seed=3)
         assert (source.name, source.length, source.fps, source.size) == ("synthetic:exit", 80, 30.0, (320, 180))
+        assert [source.truth_at(index) for index in range(81)] == [*(scene.box(index) for index in range(80)), None]
+        assert "ground_truth" not in vars(source), "one box does not ask for all"
         assert source.ground_truth == [scene.box(index) for index in range(80)]
         assert None in source.ground_truth
         assert (next(iter(source)) == scene.frame(0)).all()
@@ -182,6 +184,7 @@ def test_ground_truth_is_found_beside_the_image_folder(tmp_path, given_as):
     source = open_source(f"{tmp_path}/{spec}")
     assert source.name == "seq"
     assert source.ground_truth == [Box(1, 2, 3, 4), Box(2, 2, 3, 4)]
+    assert [source.truth_at(index) for index in (1, 2)] == [Box(2, 2, 3, 4), None]
 
 
 def test_ground_truth_is_found_with_the_images(tmp_path):
