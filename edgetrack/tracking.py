@@ -249,10 +249,10 @@ def follow(
         summary = TrackSummary(tracker.manifest.name, weights, source, max(1, len(job.targets)))
         summary.live = LiveFigures(latest) if frames.live else None
         stack.enter_context(signals.watching(reader.stop))
-        first, last = -1, -1
+        first, last = 0, -1
         for records, frame, truth, attention in _records(job, frames, reader, tracker, summary, progress):
             last = records[0].frame
-            first = last if first < 0 else first
+            first = last if summary.frames == 1 else first
             for record in records:
                 if writer is not None:
                     writer.write(record)
@@ -266,7 +266,7 @@ def follow(
         summary.skipped = {number: why for number, why in frames.skipped.items() if number <= last}
         summary.notes, summary.signal = list(frames.notes), signals.number
         if summary.live is not None:
-            summary.live.dropped = max(0, last + 1 - first - summary.frames)
+            summary.live.dropped = last + 1 - first - summary.frames
             summary.live.breaks = len(frames.breaks_s)
         if video is not None:
             summary.notes += video.notes

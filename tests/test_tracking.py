@@ -213,6 +213,14 @@ class Ended(FrameSource):
             yield np.full((96, 160, 3), index % 256, np.uint8)
 
 
+def test_of_a_live_source_that_gave_no_frame_none_was_dropped(bundle, monkeypatch):
+    source = Ended(signal.SIGINT, live=True)
+    monkeypatch.setattr(Ended, "__iter__", lambda self: iter(()))
+    monkeypatch.setattr("edgetrack.tracking.open_source", lambda *_, **__: source)
+    code, out, _ = track(bundle, "endless", "--box", BOX, "--json")
+    assert (code, json.loads(out)["frames"], json.loads(out)["live"]["dropped"]) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("live", [False, True])
 def test_ctrl_c_and_sigterm_close_files_whole(bundle, tmp_path, monkeypatch, number, live):
