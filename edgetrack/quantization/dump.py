@@ -91,7 +91,9 @@ def dump(
         EdgetrackError: the files cannot be written.
     """
     check_folder(folder, overwrite=overwrite)
-    for graph in tracker.manifest.graphs:
+    # `batch` is `step` again, and is not open.
+    infos = [info for info in tracker.manifest.graphs if info.name in tracker.graphs]
+    for graph in infos:
         for tensor in graph.inputs:
             if not re.fullmatch(r"\w[\w.-]*", tensor.name, re.ASCII):
                 raise UsageError(f"input {tensor.name!r} of graph {graph.name!r} is no name for a file; rename it")
@@ -103,7 +105,7 @@ def dump(
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         graphs = {}
-        for info in tracker.manifest.graphs:
+        for info in infos:
             inputs = _write(staging, info, fed[info.name], kind)
             graphs[info.name] = DumpedGraph(inputs=inputs, samples=origins(chosen, info.role))
         made = CalibrationDump(

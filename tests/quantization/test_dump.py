@@ -17,6 +17,7 @@ from edgetrack.quantization.calibration import CalibrationSources, Item, Part, m
 from edgetrack.quantization.dump import FORMATS, LIST_FILE, CalibrationDump, dump
 from edgetrack.quantization.replay import replay
 from edgetrack.runtime.session import load
+from tests.conftest import export_quietly
 
 SCENES = "synthetic:drift?frames=9&size=320x240"
 # Two targets of one clip, their frames out of order: files follow the frames.
@@ -135,6 +136,16 @@ def test_only_an_earlier_dump_is_replaced_and_a_failure_leaves_it(
         with pytest.raises(UsageError, match="is no earlier dump"):
             dump(tracker, sources, tmp_path / "other", "npz", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "set.toml"]
+
+
+def test_a_graph_of_several_targets_is_left_out(
+    tiny_recipe: Callable[..., Path], sources: CalibrationSources, tmp_path: Path
+) -> None:
+    two = tmp_path / "two"
+    export_quietly(str(tiny_recipe("smat")), "onnx", "untrained", two, ("synthetic:drift?frames=2",), (1,), batch=2)
+    with load(two, threads=1) as tracker:
+        made = dump(tracker, sources, tmp_path / "out", "npz")
+    assert set(made.graphs) == {"template", "step"}
 
 
 def _full_disk(*_: object) -> None:
