@@ -237,7 +237,10 @@ def _measured(
     if file.exists() and file.stat().st_mtime > newest:
         record = BenchRecord.from_json(file.read_bytes(), source=str(file))
         names = {result.bundle for result in record.results}
-        if record.complete and record.settings == resolve(config) and names == {one.manifest.name for one in made}:
+        same = (record.settings, record.source.spec, names) == (
+            resolve(config), request.source, {one.manifest.name for one in made}
+        )  # fmt: skip
+        if record.complete and same:
             notify(f"{file} is there already and is kept")
             return record
     bench = BenchRequest(

@@ -197,4 +197,6 @@ def test_speed_is_of_one_run_and_compared_with_the_published_row(ask: Callable[.
     assert (request.output / BENCH).read_bytes() == before
     longer = replace(request, bench=msgspec.structs.replace(bench, iterations=6))
     ablate(longer)
-    assert (request.output / BENCH).read_bytes() != before
+    assert (after := (request.output / BENCH).read_bytes()) != before
+    ablate(replace(longer, source="synthetic:scale"))
+    assert (request.output / BENCH).read_bytes() != after
