@@ -57,7 +57,8 @@ def gates_plot(name: str, found: SequenceResult) -> Markup:
     few = len(kept) <= MOST_SENTENCES
     styles = dict(zip(parts, cycle(_LINES if few else _BARS), strict=False))
     groups = list(dict.fromkeys(_group(gate) for gate in kept))
-    amounts = [what for what in annotated if what in FIGURES]
+    # One that is nowhere above zero, or nowhere known, has no scale.
+    amounts = [what for what in annotated if what in FIGURES and any(annotated[what])]
     flags = [what for what in annotated if what not in FIGURES]
     heights = [110.0] * len(kept) if few else [20.0 + _THIN * (len(kept) + len(groups))]
     heights += [_FIGURE] * len(amounts) + [8.0 + _FLAG * len(flags)] * bool(flags)

@@ -87,6 +87,12 @@ def test_annotations_are_drawn_below_lines_and_bars(count: int) -> None:
         ]
 
 
+@pytest.mark.parametrize("values", [[None, None], [0.0, None]])
+def test_an_amount_that_is_nowhere_above_zero_has_no_row(values: list[float | None]) -> None:
+    for drawing in drawings(gates_plot("g", sequence(gates(1), annotations={"speed": values}))):
+        assert "speed" not in texts(drawing)
+
+
 def test_stretches_of_several_frames_say_the_share_that_holds() -> None:
     found = pointed_at(1, **{"background-clutter": [0.0, 0.5, 0.25, 0.0, 0.0]})
     assert found[0] == [
