@@ -12,7 +12,8 @@ from edgetrack.errors import InvalidTextError, UnknownNameError, UsageError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.submission import check_kind
 from edgetrack.export.lowering import Method
-from edgetrack.export.recipe import find_recipe, patterns_of
+from edgetrack.export.recipe import find_recipe
+from edgetrack.export.stages import patterns_of
 from edgetrack.gate.budget import find_budget
 from edgetrack.media import load_scene
 from edgetrack.models.base import find_model

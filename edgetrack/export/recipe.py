@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import warnings
 from collections.abc import Iterable, Mapping
 from importlib.resources import as_file
 from pathlib import Path
@@ -24,6 +22,7 @@ from edgetrack.bundle.manifest import (
 )
 from edgetrack.errors import BackendMissingError, RecipeError, UnknownNameError, UsageError, did_you_mean
 from edgetrack.export.given import GivenGraph, GivenInput, GivenOutput
+from edgetrack.export.stages import check_stages
 from edgetrack.io import read_toml
 from edgetrack.plugins import RECIPES, load_plugin, plugin_names
 from edgetrack.resources import data_folder, package_folder
@@ -220,7 +219,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `family` names the network and the procedure, which a tracker may share with others; left out, it is `name`.
     `aliases` are further names that a user may type for it; bundles carry `name`. `stages` cuts the graphs into pieces
-    whose precision can be chosen (`edgetrack.export.recipe`), `keep` names for each lower precision the ones
+    whose precision can be chosen (`edgetrack.export.stages`), `keep` names for each lower precision the ones
     that stay in FP32 unless the user says otherwise. `graphs` are the names and roles, in order, of the ONNX files that
     an export may start from in place of the network. `configuration` is what the network is made with: sizes in which
     the members of a family differ, and what an ablation leaves out or replaces. `choices` lists, for keys of
@@ -463,49 +462,3 @@ def default_tracker() -> str:
         if find_recipe(name).default:
             return name
     raise RecipeError("no recipe is marked `default = true`")
-
-
-Stages = Mapping[str, tuple[str, ...]]
-"""Stage -> `graph:regular expression` for the whole names of its nodes."""
-
-
-def check_stages(stages: Stages) -> None:
-    """Raise ValueError where an entry is not `graph:regular expression`."""
-    for name, entries in stages.items():
-        for entry in entries:
-            graph, colon, pattern = entry.partition(":")
-            if not (graph and colon and pattern):
-                raise ValueError(f"stage {name!r}: {entry!r} is not graph:regular-expression")
-            try:
-                with warnings.catch_warnings():
-                    # Python says so of what it will read otherwise one day, such as "[[x]]".
-                    warnings.simplefilter("error")
-                    re.compile(pattern)
-            except (re.error, Warning) as error:
-                raise ValueError(f"stage {name!r}: {pattern!r} is not a regular expression: {error}") from None
-
-
-def patterns_of(stages: Stages, names: Iterable[str], graph: str) -> tuple[str, ...]:
-    """The regular expressions of some stages that concern a graph.
-
-    Raises:
-        UnknownNameError: there is no such stage.
-    """
-    found = []
-    for name in names:
-        if name not in stages:
-            raise UnknownNameError.of("stage", name, stages, "the recipe's [stages] names them")
-        for entry in stages[name]:
-            owner, _, pattern = entry.partition(":")
-            if owner == graph:
-                found.append(pattern)
-    return tuple(found)
-
-
-def require_stages(stages: Stages, tracker: str) -> None:
-    """Raise RecipeError where a tracker has none: sensitivity is measured stage by stage."""
-    if not stages:
-        raise RecipeError(
-            f"the recipe of {tracker!r} has no [stages] table, so accuracy cannot be controlled by stages; add one: "
-            "docs/precision.md shows how"
-        )

@@ -18,7 +18,8 @@ from edgetrack.errors import UsageError
 from edgetrack.export.lowering import Inputs, Method
 from edgetrack.export.pipeline import ExportPlan, ExportReport, ExportRequest, plan
 from edgetrack.export.pipeline import export as export_fp32
-from edgetrack.export.recipe import Recipe, Tolerance, patterns_of, require_stages
+from edgetrack.export.recipe import Recipe, Tolerance
+from edgetrack.export.stages import patterns_of, require_stages
 from edgetrack.export.targets.base import Lowering
 from edgetrack.io import ScratchFolder, encode_json
 from edgetrack.quantization.accuracy_control import AccuracyControl

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-import onnx
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -21,19 +19,16 @@ from edgetrack.errors import RecipeError, UnknownNameError, UsageError
 from edgetrack.export import recipe as module
 from edgetrack.export.recipe import (
     Recipe,
-    check_stages,
     default_tracker,
     find_recipe,
-    patterns_of,
     read_recipe,
     recipe_names,
-    require_stages,
     shipped_names,
 )
 from edgetrack.models.base import find_model, make_network
 from edgetrack.resources import data_folder
 from edgetrack.runtime.trackers.base import find_family, read_settings
-from tests.builders import TINY, as_toml
+from tests.builders import as_toml
 
 SMAT = (data_folder("export_recipes") / "smat.toml").read_text("utf-8")
 
@@ -214,56 +209,6 @@ def test_tracker_of_a_known_family_is_one_file(tmp_path: Path, monkeypatch: pyte
 
 def test_family_is_the_tracker_itself_unless_the_recipe_says_otherwise() -> None:
     assert [find_recipe(name).family_name for name in ("smat", "spmtrack_b")] == ["smat", "spmtrack"]
-
-
-STAGES = {"a": ("template:/x/.*", "step:/x/.*"), "b": ("step:/y",)}
-
-
-def test_patterns_are_those_of_the_graph() -> None:
-    assert patterns_of(STAGES, ("a", "b"), "step") == ("/x/.*", "/y")
-    assert patterns_of(STAGES, ("a",), "template") == ("/x/.*",)
-    assert patterns_of(STAGES, (), "step") == ()
-    with pytest.raises(UnknownNameError, match=r"'c' is not known; expected one of: a, b"):
-        patterns_of(STAGES, ("c",), "step")
-
-
-@pytest.mark.parametrize("entry", ["step", "step:", ":x", "step:(", "step:[[x]]"])
-def test_entries_that_are_not_graph_and_expression_are_refused(entry: str) -> None:
-    with pytest.raises(ValueError, match="stage 'a'"):
-        check_stages({"a": (entry,)})
-
-
-def test_a_tracker_without_stages_says_so() -> None:
-    require_stages(STAGES, "mine")
-    with pytest.raises(RecipeError, match=r"'mine' has no \[stages\]"):
-        require_stages({}, "mine")
-
-
-@pytest.mark.parametrize("tracker", shipped_names())
-def test_every_stage_names_nodes_and_every_large_node_has_a_stage(tracker: str, exported, exported_tiny) -> None:
-    recipe = find_recipe(tracker)
-    if not recipe.stages:
-        pytest.skip(f"{tracker} has no stages")
-    with torch.device("meta"):
-        try:
-            make_network(recipe.family_name, recipe.configuration)
-        except UnknownNameError:
-            pytest.skip(f"{tracker} has no network here, only the nodes of the user's ONNX file")
-    # The trackers that have a small configuration have the same names of nodes in it.
-    bundle = exported_tiny(tracker, "onnx") if tracker in TINY else exported("onnx", tracker=tracker)
-    named = dict.fromkeys(recipe.stages, 0)
-    for path in bundle.glob("*.onnx"):
-        graph = path.stem
-        for node in onnx.load(str(path)).graph.node:
-            owners = [
-                stage
-                for stage in recipe.stages
-                if any(re.fullmatch(p, node.name) for p in patterns_of(recipe.stages, (stage,), graph))
-            ]
-            assert owners or node.op_type not in ("Conv", "MatMul", "Gemm"), f"{graph}:{node.name} is in no stage"
-            for stage in owners:
-                named[stage] += 1
-    assert all(named.values()), named
 
 
 def test_overrides_are_read_as_the_recipes_own_values_are() -> None:
