@@ -302,10 +302,29 @@ def test_damage_and_misuse_end_in_an_error(target: str, clip: tuple[Path, Box], 
     assert "no manifest of schema 1" in _cpp(target, "verify", bundle).stderr
 
 
-def test_a_model_of_losses_is_refused(target: str, tmp_path: Path) -> None:
-    bundle = _write(tmp_path / "colour", "box", target)
+def _model_of_losses(bundle: Path, threshold: float, **weights: float) -> None:
+    """Put one into a bundle that was written; two frames in a row change its state."""
     manifest = json.loads((bundle / "manifest.json").read_text())
-    (bundle / "manifest.json").write_text(json.dumps({**manifest, "lost": {"threshold": 0.5}}))
+    shares = dict.fromkeys(("rate", "recall", "false_alarms", "auroc"), 0.5)
+    lost = {"weights": weights, "bias": 1e-3, "threshold": threshold, "frames": 2, **shares, "bundle": "a", "data": []}
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "lost": lost}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_of_the_score_finds_edgetracks_losses(
+    family: str, target: str, clip: tuple[Path, Box], tmp_path: Path
+) -> None:
+    bundle = _write(tmp_path / f"colour-{family}", family, target)
+    _, plain = _boxes_of_both(bundle, target, *clip, tmp_path / "plain.csv")
+    _model_of_losses(bundle, float(np.median(plain[:, 4])), score=1.0)
+    found, expected = _boxes_of_both(bundle, target, *clip, tmp_path / "boxes.csv")
+    assert 0 < expected[:, 5].mean() < 1  # lost in some frames
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+def test_a_model_of_more_than_the_score_is_refused(target: str, tmp_path: Path) -> None:
+    bundle = _write(tmp_path / "colour", "box", target)
+    _model_of_losses(bundle, 0.5, score=1.0, jump=-1.0)
     assert "by a model of several features" in _cpp(target, "verify", bundle).stderr
 
 

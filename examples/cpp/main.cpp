@@ -137,7 +137,8 @@ int track(const Options& options) {
     times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
     write(int(times.size()), found, times.back());
   }
-  if (std::ferror(file) | std::fclose(file)) throw Error(partial.string() + " cannot be written");
+  const bool failed = std::ferror(file) != 0;  // asked first: a closed file cannot be
+  if (std::fclose(file) != 0 || failed) throw Error(partial.string() + " cannot be written");
   fs::rename(partial, output);
   if (!times.empty()) {
     std::nth_element(times.begin(), times.begin() + std::ptrdiff_t(times.size() / 2), times.end());

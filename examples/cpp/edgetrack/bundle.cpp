@@ -1,5 +1,6 @@
 #include "edgetrack/bundle.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -30,7 +31,20 @@ std::vector<TensorInfo> tensors(const nlohmann::json& listed) {
   return found;
 }
 
+LostModel lost_model(const nlohmann::json& model, const std::string& path) {
+  const auto& weights = model.at("weights");
+  if (weights.size() != 1 || !weights.contains("score"))
+    throw Error(path + ": its losses are found by a model of several features, of which this reader has the score "
+                       "alone; use the bundle that it was made from");
+  return {weights.at("score"), model.value("bias", 0.0), model.at("threshold"), model.value("frames", 1)};
+}
+
 }  // namespace
+
+double LostModel::operator()(double score) const {
+  const double known = std::min(std::max(score, 1e-6), 1 - 1e-6);
+  return 1 / (1 + std::exp(-(bias + weight * std::log(known / (1 - known)))));
+}
 
 std::int64_t TensorInfo::count() const {
   std::int64_t count = 1;
@@ -87,16 +101,15 @@ Bundle Bundle::read(const std::filesystem::path& folder) {
     std::ifstream file(path, std::ios::binary);
     const auto manifest = nlohmann::json::parse(file);
     if (manifest.at("schema") != 1) throw Error(path.string() + ": expected schema 1; use a newer reader");
-    if (manifest.contains("lost"))
-      throw Error(path.string() + ": its losses are found by a model of several features, which this reader does not "
-                                  "have; use the bundle that it was made from");
     Bundle bundle{folder,
                   manifest.at("name"),
                   manifest.contains("family") ? manifest.at("family") : manifest.at("tracker"),
                   manifest.at("target"),
                   manifest.at("precision"),
                   {},
-                  manifest.at("procedure")};
+                  manifest.at("procedure"),
+                  {}};
+    if (manifest.contains("lost")) bundle.lost = lost_model(manifest.at("lost"), path.string());
     const std::regex plain("[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*");
     for (const auto& [name, info] : manifest.at("files").items()) {
       if (!std::regex_match(name, plain)) throw Error("the file name " + name + " is none of a bundle");

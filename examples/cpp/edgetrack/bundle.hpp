@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -29,11 +30,21 @@ struct GraphInfo {
   std::vector<TensorInfo> inputs, outputs;
 };
 
+// When the target counts as lost, by its score alone: below `threshold` in `frames` frames in a row.
+struct LostModel {
+  double weight, bias, threshold;
+  int frames;
+
+  // The confidence of a score, 0..1.
+  double operator()(double score) const;
+};
+
 struct Bundle {
   std::filesystem::path folder;
   std::string name, family, target, precision;
   std::vector<GraphInfo> graphs;
   nlohmann::json procedure;
+  std::optional<LostModel> lost;
 
   const GraphInfo& graph(const std::string& name) const;
 

@@ -1,5 +1,6 @@
 #include "edgetrack/tracker.hpp"
 
+#include <cmath>
 #include <cstring>
 #include <set>
 
@@ -14,7 +15,11 @@ Tracker::Tracker(const Bundle& bundle, Graphs graphs) : bundle_(bundle), graphs_
       throw Error("graph " + graph->info.name + " has role " + graph->info.role + ", which this reader does not run");
   }
   if (step_ == nullptr) throw Error("bundle " + bundle.name + " has no graph that runs every frame");
-  lost_below_ = bundle.number("lost_below", 0);
+  // A model of losses takes its place, but where the last box is held below it.
+  if (bundle.lost && bundle.text("on_lost", "flag") != "hold")
+    lost_below_ = -HUGE_VAL;
+  else
+    lost_below_ = bundle.number("lost_below", 0);
 }
 
 void Tracker::init(const cv::Mat& frame, const Box& box) {
@@ -22,6 +27,8 @@ void Tracker::init(const cv::Mat& frame, const Box& box) {
   const bool inside = box.x < frame.cols && box.y < frame.rows && box.x + box.w > 0 && box.y + box.h > 0;
   if (!box.can_be_followed() || box.w < 1e-6 || box.h < 1e-6 || !inside)
     throw Error("the box has no area in the frame; give x,y,w,h in pixels");
+  is_lost_ = false;
+  against_ = 0;
   start(frame, box);
 }
 
@@ -37,8 +44,19 @@ Result Tracker::update(const cv::Mat& frame) {
   } else if (found.score < lost_below_) {
     found.lost = "score " + std::to_string(found.score) + " is below " + std::to_string(lost_below_);
   }
+  if (bundle_.lost) {
+    const std::string judged = judge(*bundle_.lost, found.lost.empty() ? (*bundle_.lost)(found.score) : 0);
+    if (found.lost.empty()) found.lost = judged;
+  }
   state_ = found.box;
   return found;
+}
+
+std::string Tracker::judge(const LostModel& model, double confidence) {
+  const bool low = confidence < model.threshold;
+  against_ = low != is_lost_ ? against_ + 1 : 0;
+  if (against_ >= model.frames) is_lost_ = low, against_ = 0;
+  return is_lost_ ? "confidence " + std::to_string(confidence) + (low ? " is too low" : " is not yet steady") : "";
 }
 
 Tensor* Tracker::input(const std::string& name) const {

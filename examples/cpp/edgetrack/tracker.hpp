@@ -53,6 +53,13 @@ class Tracker {
   Graph* step_ = nullptr;
   Box state_;
   double lost_below_ = 0;
+
+ private:
+  // Why the target is lost, by the frames so far; a frame that failed has confidence 0.
+  std::string judge(const LostModel& model, double confidence);
+
+  bool is_lost_ = false;
+  int against_ = 0;
 };
 
 }  // namespace edgetrack
