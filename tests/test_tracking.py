@@ -251,7 +251,8 @@ def test_a_process_that_is_terminated_leaves_whole_files(bundle, tmp_path):
         rest, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (143, "edgetrack: interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.avi"]
-    assert len(list(open_source(tmp_path / "a.avi"))) == len((first + rest).splitlines())
+    seen, told = len(list(open_source(tmp_path / "a.avi"))), len((first + rest).splitlines())
+    assert seen - told in (0, 1)  # the signal may come between a frame's picture and its line
 
 
 def test_bad_frames_beyond_the_last_one_wanted_are_not_told(bundle, tmp_path):
