@@ -23,7 +23,7 @@ from edgetrack.benchmark.candidates import require_gpu
 from edgetrack.benchmark.run import this_machine
 from edgetrack.capabilities import reference_target
 from edgetrack.errors import EdgetrackError
-from edgetrack.export.isolated import IsolatedExports, export_each
+from edgetrack.exporting.isolated import IsolatedExports, export_each
 from edgetrack.io import replace_whole
 
 RESULTS = Path(__file__).resolve().parent / "results"

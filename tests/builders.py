@@ -165,7 +165,7 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
 
 def tiny_tables(tracker: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The tables of a tracker's recipe in its small configuration, values of configuration and procedure changed."""
-    from edgetrack.export.recipe import find_recipe
+    from edgetrack.exporting.recipe import find_recipe
 
     tables = msgspec.to_builtins(find_recipe(tracker))
     for section, smaller in TINY[tracker].items():

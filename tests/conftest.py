@@ -136,13 +136,13 @@ def export_quietly(
     """
     import torch
 
-    from edgetrack.export.pipeline import ExportRequest, export
+    from edgetrack.exporting.pipeline import ExportRequest, export
 
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
-        patch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", sources)
-        patch.setattr("edgetrack.export.parity.MOMENTS", moments)
+        patch.setattr("edgetrack.exporting.pipeline.usable_cores", lambda: 1)
+        patch.setattr("edgetrack.exporting.parity.DEFAULT_SOURCES", sources)
+        patch.setattr("edgetrack.exporting.parity.MOMENTS", moments)
         export(ExportRequest(tracker, target, weights=weights, output=output, batch=batch))
 
 
@@ -152,7 +152,7 @@ def exported(made_once: Callable[..., Path]) -> Callable[..., Path]:
 
     Another tracker's with tracker="name".
     """
-    from edgetrack.export.parity import DEFAULT_SOURCES, MOMENTS
+    from edgetrack.exporting.parity import DEFAULT_SOURCES, MOMENTS
 
     @cache
     def make(target: str, weights: str = "untrained", tracker: str = "smat") -> Path:

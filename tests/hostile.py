@@ -166,7 +166,7 @@ def networks(folder: Path) -> Attempt:
 
     from edgetrack.bundle.manifest import GraphInfo
     from edgetrack.capabilities import backend_of
-    from edgetrack.export.recipe import find_recipe
+    from edgetrack.exporting.recipe import find_recipe
     from edgetrack.models.base import find_model, make_network
     from edgetrack.runtime.backends.base import BackendOptions
     from tests.builders import TINY
@@ -394,7 +394,7 @@ def boxes(folder: Path) -> Attempt:
 def tomls(folder: Path) -> Attempt:
     """Recipes, budgets, devices and calibration sets with other lines."""
     from edgetrack.devices.profiles import read_hosts
-    from edgetrack.export.recipe import read_recipe
+    from edgetrack.exporting.recipe import read_recipe
     from edgetrack.gate.budget import read_budget
     from edgetrack.quantization.calibration import read_set
 

@@ -25,7 +25,7 @@ from edgetrack.capabilities import (
     target_names,
 )
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
-from edgetrack.export.targets.base import Exporter, exporter_of
+from edgetrack.exporting.targets.base import Exporter, exporter_of
 from edgetrack.runtime.backends.base import CompiledGraph
 from tests.builders import write_scripted
 

@@ -16,7 +16,7 @@ from edgetrack.devices.profiles import Host, Profile, parse_host
 from edgetrack.devices.protocol import VerbJob
 from edgetrack.errors import EdgetrackError, RecipeError, UsageError
 from edgetrack.evaluation.comparison import CompareRecord
-from edgetrack.export.recipe import Recipe, find_recipe, read_recipe
+from edgetrack.exporting.recipe import Recipe, find_recipe, read_recipe
 from edgetrack.gate.budget import Budget, read_budget
 from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.quantization.calibration import CalibrationSet

@@ -11,9 +11,9 @@ from edgetrack.devices.profiles import find_profile
 from edgetrack.errors import InvalidTextError, UnknownNameError, UsageError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.submission import check_kind
-from edgetrack.export.lowering import Method
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.stages import patterns_of
+from edgetrack.exporting.lowering import Method
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.stages import patterns_of
 from edgetrack.gate.budget import find_budget
 from edgetrack.media import load_scene
 from edgetrack.models.base import find_model

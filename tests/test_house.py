@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgetrack.capabilities import TARGETS
-from edgetrack.export.recipe import find_recipe, recipe_names
+from edgetrack.exporting.recipe import find_recipe, recipe_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "edgetrack"
@@ -142,7 +142,7 @@ def test_a_verb_is_read_in_few_modules(entries: tuple[str, ...], most: int) -> N
     assert len(reached) <= most
 
 
-TARGET_ROOMS = ("capabilities.py", "runtime/backends/", "export/targets/")
+TARGET_ROOMS = ("capabilities.py", "runtime/backends/", "exporting/targets/")
 TARGET_NAMED = {
     # PyTorch is what trains, whatever target a tracker is exported to afterwards.
     "cli/train.py": {"torch"},
@@ -150,7 +150,7 @@ TARGET_NAMED = {
     # What JetPack brings is asked for by the name of its module.
     "system/jetpack.py": {"tensorrt"},
     # Every export starts from PyTorch or from ONNX files, and records the versions of both packages.
-    "export/pipeline.py": {"torch", "onnx", "onnxruntime"},
+    "exporting/pipeline.py": {"torch", "onnx", "onnxruntime"},
 }
 
 
@@ -173,7 +173,7 @@ def test_every_target_of_the_table_has_its_files() -> None:
         module, _, _ = target.backend.partition(":")
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").name == "backend.py"
         if target.exporter is not None:
-            assert (PACKAGE / "export" / "targets" / f"{target.name}.py").is_file()
+            assert (PACKAGE / "exporting" / "targets" / f"{target.name}.py").is_file()
 
 
 def test_wheel_carries_the_data_and_no_tests(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_backends_load_their_package_only_when_a_graph_is_opened() -> None:
 
 def test_planning_an_export_loads_no_converter() -> None:
     """PyTorch alone: a plan holds the recipe against its network, without weights."""
-    statement = "from edgetrack.export.pipeline import *; plan(ExportRequest('smat', 'onnx'))"
+    statement = "from edgetrack.exporting.pipeline import *; plan(ExportRequest('smat', 'onnx'))"
     assert not loaded_by(statement, EXPORTERS) & {"onnx", "onnxruntime", "openvino"}
 
 

@@ -17,8 +17,8 @@ from edgetrack.evaluation.datasets.clip import read_boxes, read_flags
 from edgetrack.evaluation.execution.ledger import read_run
 from edgetrack.evaluation.protocols.one_pass import OnePassRun
 from edgetrack.evaluation.protocols.streaming import read_latencies
-from edgetrack.export.from_onnx import read_given
-from edgetrack.export.recipe import find_recipe, read_recipe
+from edgetrack.exporting.from_onnx import read_given
+from edgetrack.exporting.recipe import find_recipe, read_recipe
 from edgetrack.gate.budget import read_budget
 from edgetrack.gate.evidence import _read
 from edgetrack.io import open_regular, read_bytes, read_text, sha256

@@ -14,7 +14,7 @@ import pytest
 
 from edgetrack.capabilities import find_target
 from edgetrack.errors import RecipeError, UnknownNameError, UsageError
-from edgetrack.export.recipe import default_tracker, find_recipe, recipe_names
+from edgetrack.exporting.recipe import default_tracker, find_recipe, recipe_names
 from edgetrack.models.base import find_model
 from edgetrack.plugins import load_plugin, plugin_names
 from edgetrack.runtime.trackers.base import find_family

@@ -14,7 +14,7 @@ from edgetrack.benchmark import protocol
 from edgetrack.benchmark.protocol import Memory, PeakMemory, Rate, WorkerProcess
 from edgetrack.devices import agent, remote
 from edgetrack.errors import BundleError, WorkerError
-from edgetrack.export import isolated
+from edgetrack.exporting import isolated
 from edgetrack.processes import exit_reason, module_arguments, python_command, thread_environ
 from edgetrack.resources import THREAD_VARIABLES
 from tests.benchmark.conftest import real_worker

@@ -35,8 +35,8 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.results import EvalResult
 from edgetrack.evaluation.run import evaluate
-from edgetrack.export.pipeline import ExportPlan, ExportRequest, filled_network, plan
-from edgetrack.export.recipe import UNTRAINED, Recipe, find_recipe
+from edgetrack.exporting.pipeline import ExportPlan, ExportRequest, filled_network, plan
+from edgetrack.exporting.recipe import UNTRAINED, Recipe, find_recipe
 from edgetrack.io import encode_json, replace_whole
 from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.quantization.calibration import DEFAULT as DEFAULT_CALIBRATION
@@ -144,7 +144,7 @@ def ablate(
     """Make the table; what an earlier call made for the same request is kept.
 
     Raises:
-        UsageError, UnknownNameError: see `configurations` and `edgetrack.export.pipeline.plan`.
+        UsageError, UnknownNameError: see `configurations` and `edgetrack.exporting.pipeline.plan`.
         WeightsMismatchError: the weights are not of the configuration that `settings` alone give.
         EdgetrackError: a configuration that cannot be exported, or a data set that cannot be opened.
     """

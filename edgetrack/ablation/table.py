@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from edgetrack.export.recipe import UNTRAINED
+from edgetrack.exporting.recipe import UNTRAINED
 from edgetrack.presentation.table import Cell, Column, Table, span
 from edgetrack.runtime.diagnostics import MOST_SENTENCES, DiagnosticSummary
 

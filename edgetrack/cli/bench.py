@@ -197,7 +197,7 @@ def _notifier(console: Console) -> Callable[[str], None]:
 def _export(
     tracker: str | None, target: str, output: Path | None, weights: str | None, overrides: Sequence[str]
 ) -> Path:
-    from edgetrack.export.isolated import export_isolated
+    from edgetrack.exporting.isolated import export_isolated
 
     # In an isolated process: what a converter loads, or breaks, stays out of the process that measures.
     return export_isolated(tracker or "default", target, output, weights, overrides, progress=lambda line: None)

@@ -26,8 +26,8 @@ from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.evaluation import ANCHOR_LENGTH, ANCHOR_SPACING
 
 if TYPE_CHECKING:
-    from edgetrack.export.isolated import Exported
-    from edgetrack.export.pipeline import ExportPlan
+    from edgetrack.exporting.isolated import Exported
+    from edgetrack.exporting.pipeline import ExportPlan
     from edgetrack.quantization.accuracy_control import AccuracyControl
     from edgetrack.quantization.lower import LoweringRequest
 
@@ -46,7 +46,7 @@ class ExportCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb, to which the targets' options are no parameters."""
         from edgetrack.cli.options import split_names
-        from edgetrack.export.targets.base import option_fields
+        from edgetrack.exporting.targets.base import option_fields
 
         found = {name: (ctx.params.pop(name), several) for name, _, several in option_fields()}
         ctx.obj = {name: split_names(value) if several else value for name, (value, several) in found.items() if value}
@@ -55,7 +55,7 @@ class ExportCommand(TyperCommand):
 
 def _target_parameters() -> list[Any]:
     """The targets' own options, as typer makes them of a function's parameters."""
-    from edgetrack.export.targets.base import option_fields
+    from edgetrack.exporting.targets.base import option_fields
 
     def function(**options: Any) -> None:
         """Its signature is all that is used."""
@@ -166,9 +166,9 @@ def export(
     if target is not None and (target == "all" or "," in target):
         _export_each(context, target, precision, as_json)
         return
-    from edgetrack.export.lowering import Correction, Method, Ranges
-    from edgetrack.export.pipeline import ExportRequest, plan
-    from edgetrack.export.targets.base import read_options
+    from edgetrack.exporting.lowering import Correction, Method, Ranges
+    from edgetrack.exporting.pipeline import ExportRequest, plan
+    from edgetrack.exporting.targets.base import read_options
     from edgetrack.quantization.calibration import DEFAULT, CalibrationSources, CropSampling
     from edgetrack.quantization.lower import LoweringRequest
 
@@ -239,7 +239,7 @@ def _control(
 
 def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> None:
     from edgetrack.cli.console import print_json, print_text, stages, stderr
-    from edgetrack.export.isolated import Exported, Worst
+    from edgetrack.exporting.isolated import Exported, Worst
     from edgetrack.quantization.accuracy_control import lines
     from edgetrack.quantization.lower import export as run
 
@@ -281,7 +281,7 @@ def _report_text(found: Exported) -> str:
 def _show_plan(work: ExportPlan, as_json: bool) -> None:
     from edgetrack.bundle.manifest import settings_of
     from edgetrack.cli.console import print_json, print_text
-    from edgetrack.export.memory import needed_mib
+    from edgetrack.exporting.memory import needed_mib
 
     request, tolerance = work.request, work.tolerance
     reference = "given ONNX" if request.onnx else "PyTorch"
@@ -327,7 +327,7 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
 def _export_each(context: typer.Context, wanted: str, precision: str, as_json: bool) -> None:
     """The same command for every target, in a process of its own."""
     from edgetrack.cli.console import print_json, print_text, stderr
-    from edgetrack.export.isolated import export_each, targets_of
+    from edgetrack.exporting.isolated import export_each, targets_of
     from edgetrack.presentation.progress import heartbeat, shown_progress
 
     given = given_words(context)
@@ -359,7 +359,7 @@ def _export_each(context: typer.Context, wanted: str, precision: str, as_json: b
 
 def _arguments(given: dict[str, list[str]], target: str) -> list[str]:
     """The command for one target: options that are for other targets alone are left out."""
-    from edgetrack.export.targets.base import exporter_of
+    from edgetrack.exporting.targets.base import exporter_of
 
     row = find_target(target)
     fields = {other.name: exporter_of(other).options_type.__struct_fields__ for other in targets() if other.exporter}

@@ -66,7 +66,7 @@ def inspect(
 def _show_file(path: Path, as_json: bool) -> None:
     """Inputs and outputs of an ONNX file, the family that they suggest, and how to go on."""
     from edgetrack.cli.console import print_json, stdout
-    from edgetrack.export.guess import guess, read_signature
+    from edgetrack.exporting.guess import guess, read_signature
     from edgetrack.presentation.table import Column, Table, show_all
 
     file = read_signature(path)

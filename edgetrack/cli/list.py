@@ -92,7 +92,7 @@ def _bundles(folder: Path) -> list[Row]:
 
 def _trackers() -> list[Row]:
     from edgetrack.errors import UsageError
-    from edgetrack.export.recipe import find_recipe, recipe_names
+    from edgetrack.exporting.recipe import find_recipe, recipe_names
 
     rows: list[Row] = []
     for name in recipe_names():

@@ -31,7 +31,7 @@ def new(
     """Write a recipe to start from: roles, sizes and layouts by the files' names and shapes, guesses marked."""
     from edgetrack.cli.console import print_text
     from edgetrack.errors import UnknownNameError, UsageError
-    from edgetrack.export.guess import FAMILIES, guess, read_signature, recipe_text
+    from edgetrack.exporting.guess import FAMILIES, guess, read_signature, recipe_text
     from edgetrack.io import write_whole
 
     if output.suffix != ".toml":

@@ -14,7 +14,7 @@ PLACES = {
     "eval": "edgetrack.evaluation.results:EvalRecord",
     "compare": "edgetrack.evaluation.comparison:CompareRecord",
     "budget": "edgetrack.gate.budget:Budget",
-    "recipe": "edgetrack.export.recipe:Recipe",
+    "recipe": "edgetrack.exporting.recipe:Recipe",
 }
 """What a schema is of -> the struct that it is made from."""
 SchemaName = Enum("SchemaName", {name: name for name in PLACES}, type=str)  # type: ignore[misc]

@@ -15,7 +15,7 @@ from edgetrack.bundle.reader import BundleRef
 from edgetrack.bundle.writer import check_destination
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.lost_model import LostCalibration
-from edgetrack.export.recipe import find_recipe, shipped_names
+from edgetrack.exporting.recipe import find_recipe, shipped_names
 from edgetrack.io import check_output, read_text, write_whole
 from edgetrack.presentation.table import Column, Table, counted, span
 from edgetrack.resources import data_folder

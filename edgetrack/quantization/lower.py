@@ -15,12 +15,12 @@ from edgetrack.bundle import Bundle, BundleWriter, Manifest, check_destination, 
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision, split_precision
 from edgetrack.capabilities import TRACE, backend_of, proof_target
 from edgetrack.errors import UsageError
-from edgetrack.export.lowering import Inputs, Method
-from edgetrack.export.pipeline import ExportPlan, ExportReport, ExportRequest, plan
-from edgetrack.export.pipeline import export as export_fp32
-from edgetrack.export.recipe import Recipe, Tolerance
-from edgetrack.export.stages import patterns_of, require_stages
-from edgetrack.export.targets.base import Lowering
+from edgetrack.exporting.lowering import Inputs, Method
+from edgetrack.exporting.pipeline import ExportPlan, ExportReport, ExportRequest, plan
+from edgetrack.exporting.pipeline import export as export_fp32
+from edgetrack.exporting.recipe import Recipe, Tolerance
+from edgetrack.exporting.stages import patterns_of, require_stages
+from edgetrack.exporting.targets.base import Lowering
 from edgetrack.io import ScratchFolder, encode_json
 from edgetrack.quantization.accuracy_control import AccuracyControl
 from edgetrack.quantization.calibration import CalibrationSet, CalibrationSources, to_toml
@@ -42,7 +42,7 @@ from edgetrack.runtime.verify import (
 )
 
 if TYPE_CHECKING:
-    from edgetrack.export.parity import ParityReport
+    from edgetrack.exporting.parity import ParityReport
 
 CALIBRATION_FILE = "calibration.toml"
 QUICK = 64
@@ -129,7 +129,7 @@ class Recording:
         """What a graph was fed; one of several targets, as many entries of `step` at a time."""
         if info.role != "batch":
             return self.fed[info.name]
-        from edgetrack.export.parity import stacked
+        from edgetrack.exporting.parity import stacked
 
         fed, count = self.fed["step"], info.inputs[0].shape[0]
         return [
@@ -151,7 +151,7 @@ def export(
     """Export a tracker in any precision.
 
     Args:
-        request: what to export, or what `edgetrack.export.pipeline.plan` made of it.
+        request: what to export, or what `edgetrack.exporting.pipeline.plan` made of it.
         lowering: how a precision below FP32 is reached; None for the defaults, which have no calibration.
         progress: called with a line of text at the start of every stage.
 
@@ -285,7 +285,7 @@ class _BundleLowering:
         Raises:
             ParityError: a graph differs from FP32 by more than the tolerance.
         """
-        from edgetrack.export.parity import ParityReport, proof_of
+        from edgetrack.exporting.parity import ParityReport, proof_of
 
         golden = read_golden(source)
         fp32, arithmetic, boxes = dict(golden), "", {}

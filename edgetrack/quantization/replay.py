@@ -12,7 +12,7 @@ from edgetrack.box import Box
 from edgetrack.bundle.manifest import GraphRole
 from edgetrack.errors import CalibrationError
 from edgetrack.evaluation.datasets.clip import Clip
-from edgetrack.export.lowering import Inputs
+from edgetrack.exporting.lowering import Inputs
 from edgetrack.quantization.calibration import CalibrationSet, Item, Numbers, Part
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.frames import with_stand_in

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.box import Box
-from edgetrack.export.recipe import Augmentation
+from edgetrack.exporting.recipe import Augmentation
 from edgetrack.runtime.crop import Image
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from edgetrack.box import Box
 from edgetrack.errors import InvalidTextError, SourceError, UsageError
-from edgetrack.export.recipe import Recipe
+from edgetrack.exporting.recipe import Recipe
 from edgetrack.plugins import TRAININGS, load_plugin
 from edgetrack.runtime.crop import CropMapping, CropRule, Image, crop_square, square_around
 from edgetrack.training.catalog import Picture, TrainingClip

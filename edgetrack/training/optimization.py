@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgetrack.export.recipe import Schedule
+from edgetrack.exporting.recipe import Schedule
 from edgetrack.training.method import TrainingMethod
 from edgetrack.training.settings import TrainConfig
 

@@ -10,7 +10,7 @@ import torch
 
 from edgetrack import __version__
 from edgetrack.errors import EdgetrackError, UsageError
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.models.base import make_network
 from edgetrack.resources import usable_cores
 from edgetrack.system.machine import cpu_flags

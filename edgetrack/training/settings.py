@@ -13,7 +13,7 @@ import msgspec
 import torch
 
 from edgetrack.errors import DeviceUnavailableError, UnknownNameError, UsageError
-from edgetrack.export.recipe import PhaseShare, Recipe, Schedule
+from edgetrack.exporting.recipe import PhaseShare, Recipe, Schedule
 from edgetrack.io import parse_duration
 from edgetrack.runtime.crop import CropRule
 
@@ -94,7 +94,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         template, search: published crop rules; a smaller search crop has a smaller factor, so the same object scale.
         schedule: the recipe's, with what the request puts in place of its numbers.
         mix: weight of each kind of sample (see `edgetrack.training.pairs`).
-        loss, backbone, undecayed, initial: see `edgetrack.export.recipe.Training`.
+        loss, backbone, undecayed, initial: see `edgetrack.exporting.recipe.Training`.
     """
 
     tracker: str

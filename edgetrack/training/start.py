@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from edgetrack.checkpoints import check_finite, read_checkpoint, unwrapped, without_wrapper
 from edgetrack.errors import RecipeError, UsageError, WeightsMismatchError
-from edgetrack.export.recipe import UNTRAINED, Recipe
-from edgetrack.export.weights import fill
+from edgetrack.exporting.recipe import UNTRAINED, Recipe
+from edgetrack.exporting.weights import fill
 from edgetrack.training.method import TrainingMethod
 
 _SPREAD = 0.02

@@ -12,8 +12,8 @@ from edgetrack.box import Box, clip, iou
 from edgetrack.bundle.manifest import GraphInfo, Manifest, WeightsInfo
 from edgetrack.capabilities import reference_target
 from edgetrack.checkpoints import load_into
-from edgetrack.export.parity import ModuleGraph
-from edgetrack.export.recipe import Recipe
+from edgetrack.exporting.parity import ModuleGraph
+from edgetrack.exporting.recipe import Recipe
 from edgetrack.models.base import GraphModule, find_model, make_network
 from edgetrack.runtime.prompt import parse_text, prepare_text
 from edgetrack.runtime.trackers.base import Procedure, find_family

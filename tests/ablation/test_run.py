@@ -17,17 +17,17 @@ from edgetrack.ablation.table import AblationRecord, ablation_table
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.errors import UnknownNameError, UsageError, WeightsMismatchError
 from edgetrack.evaluation.datasets import open_dataset
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.weights import fill
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.weights import fill
 from edgetrack.models.base import make_network
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr("edgetrack.export.pipeline.usable_cores", lambda: 1)
-    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.exporting.pipeline.usable_cores", lambda: 1)
+    monkeypatch.setattr("edgetrack.exporting.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.exporting.parity.MOMENTS", (1,))
 
 
 @pytest.fixture

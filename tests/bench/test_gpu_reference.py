@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgetrack.export.isolated import Exported, Failed, IsolatedExports, Worst
+from edgetrack.exporting.isolated import Exported, Failed, IsolatedExports, Worst
 from edgetrack.system.machine import collect
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "gpu_reference.py"

@@ -14,8 +14,8 @@ from edgetrack.cli.main import app
 
 @pytest.fixture
 def run(tiny_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.exporting.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.exporting.parity.MOMENTS", (1,))
 
     def invoke(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["ablate", str(tiny_recipe("dastm")), "--target", "onnx", *arguments])

@@ -133,7 +133,7 @@ def test_an_export_to_any_target_leaves_nothing(run: Edgetrack, place: Path, tar
 
 def test_a_graph_that_openvino_cannot_write_whole_is_named(tmp_path: Path) -> None:
     """Its streams say `basic_ios::clear: iostream error`, and no errno."""
-    from edgetrack.export.targets.openvino import _save
+    from edgetrack.exporting.targets.openvino import _save
     from edgetrack.runtime.backends.openvino.backend import import_openvino
     from tests.media.test_writers import limited
 

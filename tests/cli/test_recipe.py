@@ -9,15 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from edgetrack.cli.main import app
-from tests.export.test_adapt import write
+from tests.exporting.test_adapt import write
 
 RUN = CliRunner()
 
 
 @pytest.fixture(autouse=True)
 def short_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.exporting.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.exporting.parity.MOMENTS", (1,))
 
 
 def test_from_a_file_to_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from edgetrack.cli.main import app
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.weights import fill
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.weights import fill
 from edgetrack.models.base import find_model
 from edgetrack.training.loop import Callbacks
 from edgetrack.training.run import train

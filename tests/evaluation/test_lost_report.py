@@ -13,7 +13,7 @@ from edgetrack.capabilities import open_ref
 from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.evaluation.lost_model import FeatureSet, HalfResult, LostCalibration
 from edgetrack.evaluation.lost_report import LostOutput, calibration_table, recipe_with
-from edgetrack.export.recipe import find_recipe, read_recipe
+from edgetrack.exporting.recipe import find_recipe, read_recipe
 
 WEIGHTS = "ab" * 32
 MODEL = LostModel(

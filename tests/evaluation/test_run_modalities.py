@@ -20,7 +20,7 @@ from edgetrack.evaluation.metrics import score
 from edgetrack.evaluation.protocols.anchored import Anchored
 from edgetrack.evaluation.results import eval_table
 from edgetrack.evaluation.run import evaluate
-from edgetrack.export.pipeline import ExportRequest, plan
+from edgetrack.exporting.pipeline import ExportRequest, plan
 from edgetrack.quantization.calibration import CalibrationSources, CropSampling
 from edgetrack.quantization.lower import LoweringRequest, lower
 from edgetrack.runtime.session import load

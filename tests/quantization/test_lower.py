@@ -25,9 +25,9 @@ from edgetrack.errors import (
 )
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.protocols.anchored import Anchored
-from edgetrack.export.lowering import Method, quantized_types
-from edgetrack.export.pipeline import ExportRequest, export, plan
-from edgetrack.export.recipe import Tolerance, find_recipe
+from edgetrack.exporting.lowering import Method, quantized_types
+from edgetrack.exporting.pipeline import ExportRequest, export, plan
+from edgetrack.exporting.recipe import Tolerance, find_recipe
 from edgetrack.media import open_source
 from edgetrack.quantization.accuracy_control import AccuracyControl
 from edgetrack.quantization.calibration import (
@@ -296,8 +296,8 @@ def test_marked_products_are_lowered_like_all_others(
     tiny_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     # Only full-size networks have products that are long enough: here each one counts as long.
-    monkeypatch.setattr("edgetrack.export.targets.openvino.LONG", 1)
-    monkeypatch.setattr("edgetrack.export.targets.openvino.TALL", 1)
+    monkeypatch.setattr("edgetrack.exporting.targets.openvino.LONG", 1)
+    monkeypatch.setattr("edgetrack.exporting.targets.openvino.TALL", 1)
     recipe, full, output = tiny_recipe("dmtrack"), tmp_path / "full", tmp_path / "lower"
     export(ExportRequest(str(recipe), "openvino", weights="untrained", output=full))
     request = LoweringRequest(calibration=CalibrationSources((SCENE,), sampling=CropSampling(size=3)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.media import load_scene
 from edgetrack.training.method import TrainingMethod, find_method
 from edgetrack.training.settings import TrainConfig, TrainRequest, resolve

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgetrack.box import Box, jitter
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.runtime.crop import CropRule, square_around
 from edgetrack.runtime.decode import Peak, map_back
 from edgetrack.training.augment import mirrored

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgetrack.errors import CheckpointError
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.models.base import find_model
 from edgetrack.training.checkpoint import (
     LogSegment,

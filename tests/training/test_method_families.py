@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgetrack.box import Box
 from edgetrack.bundle import open_bundle
 from edgetrack.checkpoints import read_checkpoint
-from edgetrack.export.recipe import Recipe, read_recipe
+from edgetrack.exporting.recipe import Recipe, read_recipe
 from edgetrack.models.base import make_network
 from edgetrack.runtime.verify import PARITY_FILE
 from edgetrack.training import loop

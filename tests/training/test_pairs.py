@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
-from edgetrack.export.recipe import Augmentation, find_recipe
+from edgetrack.exporting.recipe import Augmentation, find_recipe
 from edgetrack.training import augment
 from edgetrack.training.augment import paste
 from edgetrack.training.catalog import Catalog

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UsageError, WeightsMismatchError
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.weights import fill
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.weights import fill
 from edgetrack.models.base import find_model
 from edgetrack.training.loop import Callbacks
 from edgetrack.training.run import train

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from edgetrack.errors import UsageError
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.training.settings import (
     Phase,
     TrainConfig,

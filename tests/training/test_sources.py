@@ -14,7 +14,7 @@ import pytest
 
 from edgetrack.box import Box
 from edgetrack.errors import SourceError, SourceInterruptedError
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.runtime.frames import render_depth
 from edgetrack.training.catalog import Catalog, Picture, TrainingClip, View, hold_out, load, verified
 from edgetrack.training.method import find_method

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgetrack.checkpoints import save_safetensors
 from edgetrack.errors import CheckpointError, RecipeError, UsageError, WeightsMismatchError
-from edgetrack.export.recipe import find_recipe, read_recipe
+from edgetrack.exporting.recipe import find_recipe, read_recipe
 from edgetrack.models.base import make_network, untrained_tensors
 from edgetrack.models.layers.vit import resized_grid
 from edgetrack.training.method import TrainingMethod, find_method

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgetrack.export.recipe import read_recipe
+from edgetrack.exporting.recipe import read_recipe
 from edgetrack.models.base import GraphModule, find_model, make_network
 from edgetrack.training import validation
 from edgetrack.training.method import TrainingMethod, find_method, to_images

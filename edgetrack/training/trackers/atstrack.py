@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetrack.export.recipe import Recipe
+from edgetrack.exporting.recipe import Recipe
 from edgetrack.models.atstrack.network import TOWER, AtsTrack, Description, parse_attributes
 from edgetrack.models.layers.vit import normalised, with_positions
 from edgetrack.runtime.memory import MemorySchedule

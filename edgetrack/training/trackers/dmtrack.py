@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from edgetrack.export.recipe import Recipe
+from edgetrack.exporting.recipe import Recipe
 from edgetrack.models.dmtrack.network import DmTrack
 from edgetrack.models.layers.vit import normalised, with_positions
 from edgetrack.runtime.memory import MemorySchedule

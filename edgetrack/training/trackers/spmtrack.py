@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetrack.box import Box
-from edgetrack.export.recipe import Recipe
+from edgetrack.exporting.recipe import Recipe
 from edgetrack.models.layers.vit import normalised
 from edgetrack.models.spmtrack.network import SpmTrack
 from edgetrack.runtime.crop import CropMapping, CropRule, Image, crop_aligned, mean_colour

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgetrack.errors import CheckpointError, UsageError
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.weights import fill
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.weights import fill
 from edgetrack.models.base import GraphModule, make_network, recipe_normal, untrained_tensors
 from edgetrack.models.dastm import Network, deploy, reference
 from edgetrack.models.dastm.graphs import DeployedHead, MemoryRead

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.weights import fill
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.weights import fill
 from edgetrack.models.base import make_network, recipe_normal, untrained_tensors
 
 NetworkMaker = Callable[..., nn.Module]

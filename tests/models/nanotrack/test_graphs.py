@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import backend_of, find_target
-from edgetrack.export.parity import count_flops
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.targets.base import exporter_of
+from edgetrack.exporting.parity import count_flops
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.targets.base import exporter_of
 from edgetrack.models.base import find_model
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.verify import run_graph
@@ -128,8 +128,8 @@ def test_step_has_the_arithmetic_of_the_folded_correlation(
 def test_every_convolution_of_the_shipped_onnx_has_constant_weights(
     untrained_network: Callable[..., nn.Module], tmp_path: Path, tracker: str
 ) -> None:
-    from edgetrack.export.recipe import find_recipe
-    from edgetrack.export.targets.onnx import OnnxExporter
+    from edgetrack.exporting.recipe import find_recipe
+    from edgetrack.exporting.targets.onnx import OnnxExporter
 
     _, step = find_model(tracker).deploy(untrained_network(tracker))
     exporter = OnnxExporter(find_recipe(tracker))

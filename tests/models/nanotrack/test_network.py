@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.models.base import make_network
 
 TRACKERS = {"nanotrack_v2": 334_078, "nanotrack_v3": 541_446}

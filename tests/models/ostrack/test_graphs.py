@@ -12,8 +12,8 @@ from torch import Tensor
 
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import GraphInfo
-from edgetrack.export.parity import ModuleGraph
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.parity import ModuleGraph
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.models.base import GraphModule, make_network, untrained_tensors
 from edgetrack.models.ostrack import deploy, reference
 from edgetrack.models.ostrack.network import OsTrack, centre_token

@@ -17,9 +17,9 @@ from edgetrack.bundle import open_bundle
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import UsageError
-from edgetrack.export.parity import count_flops
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.targets.base import exporter_of
+from edgetrack.exporting.parity import count_flops
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.targets.base import exporter_of
 from edgetrack.media import open_source
 from edgetrack.models.base import GraphModule, make_network, untrained_tensors
 from edgetrack.models.smat import Network, deploy, deploy_channels_last

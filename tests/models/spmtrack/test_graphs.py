@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edgetrack.errors import CheckpointError, UsageError, WeightsMismatchError
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.weights import fill
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.weights import fill
 from edgetrack.models.base import make_network, recipe_normal, untrained_tensors
 from edgetrack.models.layers.vit import MEAN, STD
 from edgetrack.models.spmtrack import Network, deploy, reference

@@ -151,10 +151,10 @@ def test_a_tracker_without_language_takes_no_text(exported: Callable[..., Path],
 @pytest.fixture
 def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """configured(attributes="") -> a tiny bundle of that configuration, its parity proven on two frames."""
-    from edgetrack.export.pipeline import ExportRequest, export
+    from edgetrack.exporting.pipeline import ExportRequest, export
 
-    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.exporting.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.exporting.parity.MOMENTS", (1,))
 
     def make(*, schedule: str = "latest:3", **configuration: Any) -> Path:
         tables = tiny_tables("atstrack", {"schedule": schedule})

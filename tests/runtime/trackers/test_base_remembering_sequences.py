@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetrack.bundle import open_bundle
-from edgetrack.export.pipeline import ExportRequest, export
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.pipeline import ExportRequest, export
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import Tracker
 from tests.builders import TARGETS
@@ -27,8 +27,8 @@ def test_golden_weights_are_those_of_the_recipe(golden: Callable[[str], Any], se
 
 
 def whole(name: str, target: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.exporting.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.exporting.parity.MOMENTS", (1,))
     return export(ExportRequest(name, target, output=folder / name)).path
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgetrack.box import validate
 from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo
 from edgetrack.errors import BundleError, InvalidBoxError
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.memory import MemorySchedule, Retention
 from edgetrack.runtime.trackers.base import find_procedure

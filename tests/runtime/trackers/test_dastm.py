@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from edgetrack.box import Box
 from edgetrack.bundle import open_bundle
 from edgetrack.cli.main import app
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.media import open_source
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.decode import CellChooser, hann_closed, size_with_context

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetrack.errors import InvalidFrameError, RecipeError
-from edgetrack.export.pipeline import ExportRequest, export
+from edgetrack.exporting.pipeline import ExportRequest, export
 from edgetrack.runtime.session import Tracker, load
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -129,8 +129,8 @@ def test_a_graph_of_one_template_refuses_a_schedule_of_more(tiny_recipe: Callabl
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_targets_agree_on_pairs_at_full_size(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-    monkeypatch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+    monkeypatch.setattr("edgetrack.exporting.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+    monkeypatch.setattr("edgetrack.exporting.parity.MOMENTS", (1,))
     scenes = pairs(shared)[:3]
     found = {}
     for target in ("onnx", "openvino"):

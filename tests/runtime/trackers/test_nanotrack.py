@@ -19,7 +19,7 @@ from edgetrack.box import Box
 from edgetrack.bundle import Manifest, open_bundle
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.errors import BundleError
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.base import read_settings

@@ -18,7 +18,7 @@ from edgetrack.box import Box
 from edgetrack.bundle import Manifest, open_bundle
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.errors import EdgetrackError
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.media import quiet_cv2
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
 from edgetrack.runtime.session import Tracker, load

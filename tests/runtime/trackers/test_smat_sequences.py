@@ -57,7 +57,7 @@ def test_untrained_tracker_gives_the_official_boxes(
 
 
 def test_golden_weights_are_those_of_the_recipe(golden: Callable[[str], Any]) -> None:
-    from edgetrack.export.recipe import find_recipe
+    from edgetrack.exporting.recipe import find_recipe
     from edgetrack.models.base import make_network
 
     meta, untrained = golden("seq_smat").meta, find_recipe("smat").untrained

@@ -40,7 +40,7 @@ def test_decoded_boxes_are_the_official_ones(golden: Callable[[str], Any], case:
 @pytest.fixture
 def routed(made_once: Callable[..., Path], tmp_path: Path) -> Path:
     """A tiny bundle that reports its routes."""
-    from edgetrack.export.pipeline import ExportRequest, export
+    from edgetrack.exporting.pipeline import ExportRequest, export
 
     tables = tiny_tables("spmtrack_b", {})
     tables["configuration"]["routes"] = True
@@ -49,8 +49,8 @@ def routed(made_once: Callable[..., Path], tmp_path: Path) -> Path:
 
     def make(output: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edgetrack.export.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
-            patch.setattr("edgetrack.export.parity.MOMENTS", (1,))
+            patch.setattr("edgetrack.exporting.parity.DEFAULT_SOURCES", ("synthetic:drift?frames=2",))
+            patch.setattr("edgetrack.exporting.parity.MOMENTS", (1,))
             export(ExportRequest(str(recipe), "onnx", output=output))
 
     return made_once("routed/spmtrack_b-onnx-fp32", make)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.training.method import Batch, find_method, inside
 from edgetrack.training.trackers.dastm import ALPHA, DastmMethod
 

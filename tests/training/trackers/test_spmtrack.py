@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrack.box import Box
-from edgetrack.export.recipe import find_recipe
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.runtime.crop import rasterised
 from edgetrack.training.method import find_method
 from edgetrack.training.trackers.spmtrack import SpmTrackMethod, touched_cells

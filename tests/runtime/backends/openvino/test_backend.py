@@ -169,7 +169,7 @@ pwd.getpwuid = missing
 socket.getaddrinfo = refused
 from edgetrack.runtime.backends.openvino.backend import shared_core
 shared_core()
-import edgetrack.export.lowering
+import edgetrack.exporting.lowering
 from edgetrack.cli.main import app
 print("telemetry:", sys.modules["openvino_telemetry"])
 sys.argv[1:] = ARGUMENTS

@@ -17,8 +17,8 @@ import torch
 
 from edgetrack.bundle.manifest import TensorInfo
 from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UsageError
-from edgetrack.export.recipe import find_recipe
-from edgetrack.export.weights import fill
+from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.weights import fill
 from edgetrack.models.base import GraphModule, find_model, make_network
 from edgetrack.runtime.backends.torch.cuda import WARM_UP, CudaRun, find_device, to_half
 from edgetrack.runtime.session import load
