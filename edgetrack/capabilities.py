@@ -7,16 +7,19 @@ import importlib.util
 import pkgutil
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from edgetrack import plugins
+from edgetrack.environments import PythonEnvironment
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
 from edgetrack.plugins import load_plugin, plugin_names
+from edgetrack.resources import require_extra
 
 if TYPE_CHECKING:
     from edgetrack.bundle.manifest import Manifest
     from edgetrack.bundle.reader import BundleRef
+    from edgetrack.environments.setup import EnvironmentState
     from edgetrack.runtime.backends.base import CompiledGraph
 
 TRACE = "trace"
@@ -50,7 +53,7 @@ class Target:
         precisions: what `export` offers.
         hints: what `load(precision_hint=...)` offers.
         hinted: of its precisions those whose bundles are FP32 files that are loaded with the hint of that name.
-        quantizer: the package that quantizes for it.
+        quantizer: the package that quantizes for it, here or in its environment.
         devices: what `load(device=...)` offers: a kind, `cuda:N` for `cuda` and every `cuda:0`, `hetero:LIST` for a
             kind with names behind it, such as `hetero:gpu,cpu`.
         device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
@@ -60,6 +63,9 @@ class Target:
         reference: whether it is the published computation, which others are compared with.
         tested: versions that the test-suite ran with.
         setup: what to know before installing, for `doctor`.
+        modules: by package those that are imported under another name than they are installed by.
+        environment: a Python environment of its own, where its packages cannot live with edgetrack's; see
+            `edgetrack.environments`. A bundle runs where it is ready; or, as on a device, where `packages` are found.
     """
 
     name: str
@@ -80,17 +86,36 @@ class Target:
     reference: bool = False
     tested: str = ""
     setup: str = ""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    environment: PythonEnvironment | None = None
 
     @property
     def installed(self) -> bool:
-        """Whether the packages that run a bundle can be found; nothing is imported."""
-        return all(any(map(_importable, group.split(" | "))) for group in self.packages)
+        """Whether what runs a bundle can be found; nothing is imported."""
+        if self.environment is not None and (not self.packages or self._state.ready):
+            return self._state.ready
+        return all(any(map(self._importable, group.split(" | "))) for group in self.packages)
+
+    def _importable(self, package: str) -> bool:
+        return importlib.util.find_spec(self.modules.get(package, _MODULES.get(package, package))) is not None
+
+    @property
+    def _state(self) -> EnvironmentState:
+        from edgetrack.environments.setup import state_of  # only for a target that has one
+
+        if self.environment is None:
+            raise UsageError(f"target {self.name!r} needs no environment of its own: {self.install_command}")
+        return state_of(self.environment)
+
+    def environment_state(self) -> str | None:
+        """How far its own environment is: `ready`, `not set up`, `2 of 4 steps done`; None where it needs none."""
+        return None if self.environment is None else str(self._state)
 
     def versions(self) -> dict[str, str]:
         """Versions of the packages that run a bundle, by the name each is installed under."""
         from importlib import metadata  # 50 ms that `edgetrack --help` need not wait for
 
-        found = {}
+        found = dict(self._state.versions) if self.environment is not None else {}
         for group in self.packages:
             for name in group.split(" | "):
                 with contextlib.suppress(metadata.PackageNotFoundError):
@@ -98,6 +123,21 @@ class Target:
                     found[distribution.metadata["Name"]] = distribution.version
                     break
         return dict(sorted(found.items()))
+
+    def quantizer_version(self) -> str:
+        """The version of what quantizes for it.
+
+        Raises:
+            BackendMissingError: it is not installed.
+        """
+        from importlib import metadata
+
+        if self.environment is None or self.quantizer not in self.environment.distributions:
+            require_extra("INT8", "int8", self.quantizer)
+            return metadata.version(self.quantizer)
+        if (found := self._state.versions.get(self.quantizer)) is None:
+            raise BackendMissingError(f"INT8 needs {self.quantizer}; type: {self.install_command}")
+        return found
 
     def runs_on(self, device: str) -> bool:
         """Whether a bundle can be opened for a device such as `cuda:0`, where the machine has it."""
@@ -116,6 +156,8 @@ class Target:
     @property
     def install_command(self) -> str:
         """What to type to install the packages."""
+        if self.environment is not None:
+            return f"edgetrack target setup {self.name}"
         if self.extra:
             return f"pip install 'edgetrack[{self.extra}]'"
         return "pip install " + " ".join(group.split(" | ")[0] for group in self.packages) if self.packages else ""
@@ -124,10 +166,6 @@ class Target:
 _FORMS = {"N": r"[0-9]{1,2}", "LIST": r"[a-z]{2,8}(\.[0-9]{1,2})?(,[a-z]{2,8}(\.[0-9]{1,2})?){0,7}"}
 """What may stand behind a device's kind: which one of it, or the devices that it chooses from."""
 _EXAMPLES = {"cuda:N": "cuda:0", "tensorrt:N": "tensorrt:0", "hetero:LIST": "hetero:gpu,cpu"}
-
-
-def _importable(package: str) -> bool:
-    return importlib.util.find_spec(_MODULES.get(package, package)) is not None
 
 
 TARGETS = (

@@ -139,8 +139,21 @@ class JsonLinesProcess:
         """The process's number."""
         return self._process.pid
 
-    def exchange(self, request: msgspec.Struct, decode: Callable[[bytes], _T], timeout_s: float) -> _T:
+    def exchange(
+        self,
+        request: msgspec.Struct,
+        decode: Callable[[bytes], _T],
+        timeout_s: float,
+        *,
+        more: Callable[[_T], bool] = lambda reply: False,
+    ) -> _T:
         """Send a request and decode the line that answers it; after an error the process is of no more use.
+
+        Args:
+            request: what is asked.
+            decode: makes a reply of a line.
+            timeout_s: longest wait for a line.
+            more: takes a reply and tells whether another line follows it, which is the answer then.
 
         Raises:
             WorkerError: it died, took too long or broke its protocol.
@@ -153,7 +166,8 @@ class JsonLinesProcess:
             self._stdin.write(encode_line(request))
         except OSError:
             raise WorkerError(self._exit_reason()) from None
-        reply = decode(self._line(timeout_s))
+        while more(reply := decode(self._line(timeout_s))):
+            pass
         self._in_step = True
         return reply
 

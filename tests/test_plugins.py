@@ -45,7 +45,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def edgetrack(site: Path, folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(site), "EDGETRACK_CACHE": str(folder / "cache")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(site), str(PAGE.parents[1])]),
+        "EDGETRACK_CACHE": str(folder / "cache"),
+    }
     done = subprocess.run(
         [sys.executable, "-m", "edgetrack", *arguments],
         cwd=folder,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 """Of the JSON list: numbers, booleans, lists and null as they are; `_text` makes a table's cells of them."""
-_DROPPED = {"from": 9, "tested": 8, "paper": 7, "about": 6, "hints": 5, "weights": 4, "precision": 3}
+_DROPPED = {"from": 9, "tested": 8, "paper": 7, "about": 6, "hints": 5, "environment": 10, "weights": 4, "precision": 3}
 """What a narrow terminal leaves out, the highest first."""
 
 
@@ -116,7 +116,7 @@ def _trackers() -> list[Row]:
 
 
 def _targets() -> list[Row]:
-    """Each with the command that installs it, null where it is installed."""
+    """Each with the command that installs it, null where it is installed; the state of its own environment, if any."""
     from edgetrack.capabilities import targets
 
     return [
@@ -126,6 +126,7 @@ def _targets() -> list[Row]:
             "hints": list(t.hints),
             "installed": t.installed,
             "install": None if t.installed else t.install_command,
+            "environment": t.environment_state(),
             "tested": t.tested,
             "about": t.about,
         }

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgetrack import __version__
-from edgetrack.cli import calibrate, recipe
+from edgetrack.cli import calibrate, recipe, target
 from edgetrack.cli.ablate import ablate
 from edgetrack.cli.bench import bench
 from edgetrack.cli.check import check
@@ -122,6 +122,7 @@ app.command()(with_verbosity(ablate))
 app.command()(with_verbosity(report))
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(target.app, name="target")
 app.command()(with_verbosity(train))
 app.command()(with_verbosity(verify))
 app.command()(with_verbosity(inspect))

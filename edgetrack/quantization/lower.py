@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from edgetrack.io import ScratchFolder, encode_json
 from edgetrack.quantization.accuracy_control import AccuracyControl
 from edgetrack.quantization.calibration import CalibrationSet, CalibrationSources, to_toml
 from edgetrack.quantization.replay import replay
-from edgetrack.resources import require_extra, usable_cores
+from edgetrack.resources import usable_cores
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import hint_for, load
 from edgetrack.runtime.trackers.base import operators_of
@@ -85,7 +84,7 @@ class LoweringRequest:
         if rest in work.target.hints:
             backend_of(work.target.name).require_hint(rest)
         if stored == "int8":
-            require_extra("INT8", "int8", work.target.quantizer)
+            work.target.quantizer_version()
         patterns_of(work.recipe.stages, self.kept(work.recipe, work.request.precision), "")
         work.exporter.check_method(self.method)
         if self.control is not None:
@@ -248,7 +247,7 @@ class _BundleLowering:
             exceptions.update(dict.fromkeys((f"{info.name}:{node}" for node in nodes), wide))
         calibration, tools = None, dict(source.manifest.tools)
         if stored == "int8":
-            tools[target.quantizer] = importlib.metadata.version(target.quantizer)
+            tools[target.quantizer] = target.quantizer_version()
         if recording is not None:
             method = self.method.describe(target.quantizer) if stored == "int8" else "observed ranges"
             calibration = CalibrationInfo(

@@ -15,8 +15,9 @@ from typer.testing import CliRunner, Result
 from edgetrack.cli.main import app
 from tests.benchmark.conftest import make_bundle, scripted
 from tests.evaluation.conftest import plain_dataset, write_images, write_rows
+from tests.toy import toy
 
-__all__ = ["make_bundle", "plain_dataset", "scripted", "write_images", "write_rows"]
+__all__ = ["make_bundle", "plain_dataset", "scripted", "toy", "write_images", "write_rows"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

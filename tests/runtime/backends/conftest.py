@@ -14,6 +14,9 @@ from edgetrack.bundle import open_bundle, read_npz
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import backend_of
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
+from tests.toy import toy
+
+__all__ = ["toy"]
 
 
 class GraphFile(NamedTuple):
