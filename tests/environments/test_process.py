@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -40,12 +42,12 @@ def test_errors_keep_their_class_and_the_worker_lives_on(toy: EnvironmentState) 
             process.call("fail")
         with pytest.raises(WorkerError, match="the worker has no function 'system'"):
             process.call("system")
-        with pytest.raises(WorkerError, match="TypeError.*unknown"):
+        with pytest.raises(WorkerError, match=r"TypeError.*unknown"):
             process.call("twice", unknown=1)
         with pytest.raises(WorkerError, match="read-only"):
             process.call("write_to", {"x": np.ones(3)})
         with pytest.raises(
-            WorkerError, match="TypeError.*array 'object' is of object; expected numbers or truth values"
+            WorkerError, match=r"TypeError.*array 'object' is of object; expected numbers or truth values"
         ):
             process.call("many")
         assert process.call("nothing").values == {}
@@ -96,9 +98,9 @@ def test_written_arrays_are_read_as_they_were(tmp_path_factory: pytest.TempPathF
     "layout", [("x", "<f4", [3], 0), ("x", "<f4", [1], 1 << 40), ("x", "O", [1], 0), ("x", "<f4", [-1], 0)]
 )
 def test_arrays_that_the_file_does_not_hold_are_refused(
-    tmp_path: pytest.TempPathFactory, layout: tuple[str, str, list[int], int]
+    tmp_path: Path, layout: tuple[str, str, list[int], int]
 ) -> None:
-    file = str(tmp_path / "arrays.bin")  # type: ignore[operator]
+    file = str(tmp_path / "arrays.bin")
     write_arrays(file, {"x": np.ones(2, np.float32)})
-    with pytest.raises(ValueError, match="buffer|offset|stated"):
+    with pytest.raises(ValueError, match=r"buffer|offset|stated"):
         read_arrays(file, [layout])

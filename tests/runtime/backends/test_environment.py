@@ -82,7 +82,7 @@ def test_a_file_that_does_not_fit_is_refused_and_no_process_left(
 )
 def test_outputs_that_do_not_fit_are_refused(tmp_path: Path, factors: dict[str, Any]) -> None:
     graph = opened(tmp_path, factors=factors)
-    with pytest.raises(BundleError, match="the engine gave .*, the manifest says"):
+    with pytest.raises(BundleError, match=r"the engine gave .*, the manifest says"):
         graph.run()
     graph.close()
 
