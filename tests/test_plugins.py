@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,90 +13,40 @@ from edgetrack.exporting.recipe import default_tracker, find_recipe, recipe_name
 from edgetrack.models.base import find_model
 from edgetrack.plugins import load_plugin, plugin_names
 from edgetrack.runtime.trackers.base import find_family
+from tests.pages import install_page, page_files, run_edgetrack
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "plugins.md"
-FILE = re.compile(r"^`([\w/.]+)`\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for PYTHONPATH with the page's package installed: built as a wheel, unpacked as an installer does."""
-    source = tmp_path_factory.mktemp("source")
-    for name, text in FILE.findall(PAGE.read_text("utf-8")):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(text, "utf-8")
+    """A folder for PYTHONPATH with the page's package installed."""
     target = tmp_path_factory.mktemp("site")
-    for package in (source, source / "evaluator"):
-        subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(source / "dist")],
-            cwd=package,
-            check=True,
-            capture_output=True,
-            timeout=300,
-        )
-    for wheel in (source / "dist").glob("*.whl"):
-        zipfile.ZipFile(wheel).extractall(target)
+    install_page(PAGE, tmp_path_factory.mktemp("source"), target)
     return target
 
 
-def edgetrack(site: Path, folder: Path, *arguments: str) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(site), str(PAGE.parents[1])]),
-        "EDGETRACK_CACHE": str(folder / "cache"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "edgetrack", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_page_holds_the_files_it_speaks_of() -> None:
-    names = [name for name, _ in FILE.findall(PAGE.read_text("utf-8"))]
-    assert names == [
+    assert list(page_files(PAGE)) == [
         "pyproject.toml",
         "cosine_tracker/__init__.py",
         "cosine_tracker/cosine.toml",
         "cosine_tracker/model.py",
         "cosine_tracker/procedure.py",
-        "evaluator/pyproject.toml",
-        "evaluator/evaluator_target/__init__.py",
-        "evaluator/evaluator_target/backend.py",
-        "evaluator/evaluator_target/exporter.py",
     ]
 
 
 def test_example_is_listed_exported_verified_and_tracks(site: Path, tmp_path: Path) -> None:
-    listed = json.loads(edgetrack(site, tmp_path, "list", "--trackers", "--json"))["items"]
+    listed = json.loads(run_edgetrack(site, tmp_path, "list", "--trackers", "--json"))["items"]
     assert "Cosine of one convolution's features" in {row["title"] for row in listed}
-    edgetrack(site, tmp_path, "export", "cosine", "--target", "onnx")
+    run_edgetrack(site, tmp_path, "export", "cosine", "--target", "onnx")
     assert (tmp_path / "out" / "cosine-onnx-fp32").is_dir()
-    edgetrack(site, tmp_path, "verify", "cosine-onnx-fp32")
-    found = edgetrack(site, tmp_path, "track", "cosine-onnx-fp32", "synthetic:drift", "--frames", "30", "--json")
+    run_edgetrack(site, tmp_path, "verify", "cosine-onnx-fp32")
+    found = run_edgetrack(site, tmp_path, "track", "cosine-onnx-fp32", "synthetic:drift", "--frames", "30", "--json")
     summary = json.loads(found)
     assert summary["frames"] == 30
     # Features of random filters are features; a box that never moves gets 0.376.
     assert summary["mean_iou"] > 0.4
-
-
-def test_target_of_the_page_is_listed_exported_verified_and_measured(site: Path, tmp_path: Path) -> None:
-    listed = json.loads(edgetrack(site, tmp_path, "list", "--targets", "--json"))["items"]
-    assert "evaluator" in {row["target"] for row in listed}
-    edgetrack(site, tmp_path, "export", "cosine", "--target", "evaluator", "--note", "a second opinion")
-    name = "cosine-evaluator-fp32"
-    assert b"a second opinion" in (tmp_path / "out" / name / "step.onnx").read_bytes()
-    assert json.loads((tmp_path / "out" / name / "parity.json").read_bytes())["proven"] == "evaluator"
-    assert json.loads(edgetrack(site, tmp_path, "verify", name, "--json"))["ok"]
-    short = ["--no-reference", "--duration", "1s", "--iterations", "2", "--rounds", "2", "--warmup", "0", "--json"]
-    (result,) = json.loads(edgetrack(site, tmp_path, "bench", name, *short))["results"]
-    assert (result["target"], result["latency_ms"]["track"]["p50"] > 0) == ("evaluator", True)
 
 
 def test_target_that_is_no_row_is_refused_and_own_names_win(path: Path) -> None:
