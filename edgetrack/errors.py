@@ -20,6 +20,7 @@
       ParityError                1    an exported graph does not compute what the model computes
       AccuracyError              1    a lower precision that costs more accuracy than was allowed
       NotSeparableError          1    scores that do not tell when a target is lost
+      HubError                   1    a bundle that cannot be fetched or published
       NumericalError             1    a graph returned NaN or infinity
       WorkerError                1    a process that works for us died or broke its protocol
       BackendMissingError        3    a backend's package, or an extra, is not installed
@@ -144,6 +145,10 @@ class AccuracyError(EdgetrackError):
 
 class NotSeparableError(EdgetrackError):
     """Scores of frames on and off target that no threshold tells apart."""
+
+
+class HubError(EdgetrackError):
+    """A bundle that cannot be fetched from, or published at, the address that was given."""
 
 
 class NumericalError(EdgetrackError):

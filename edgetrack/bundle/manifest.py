@@ -131,10 +131,21 @@ class GraphInfo(_Strict, frozen=True, kw_only=True):
     engines: tuple[dict[str, str | int], ...] = ()
 
 
+class LicenceInfo(_Strict, frozen=True, kw_only=True):
+    """The weights' terms, as whoever exported them states them.
+
+    `name` is an SPDX identifier or a name; `redistribution` says whether they may be passed on.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    redistribution: bool = False
+
+
 class WeightsInfo(_Strict, frozen=True, kw_only=True):
     """Where the weights come from; `sha256` is that of the checkpoint file, None for untrained ones.
 
     `parameters` counts the numbers of the network as published, before anything is folded; None where it is not known.
+    `licence` is there once somebody has stated it; `edgetrack push` publishes no bundle without.
     """
 
     origin: Origin
@@ -142,6 +153,7 @@ class WeightsInfo(_Strict, frozen=True, kw_only=True):
     file: BoundedText | None = None
     note: BoundedText = ""
     parameters: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    licence: LicenceInfo | msgspec.UnsetType = msgspec.UNSET
 
 
 class CalibrationInfo(_Strict, frozen=True, kw_only=True):

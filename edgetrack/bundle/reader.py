@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -89,10 +90,11 @@ def open_bundle(path: str | Path, *, verify_files: bool = True, limits: Limits =
         limits: what the bundle may weigh.
 
     Raises:
-        UsageError: there is no such bundle.
+        UsageError: there is no such bundle, or it is an address: nothing is fetched here.
         BundleError: it cannot be read, its manifest is not valid, or it breaks a limit.
         BundleIntegrityError: a file is missing, extra, changed or out of place, or a link or special file.
     """
+    refuse_address(str(path))
     source = _locate(Path(path))
     if source.is_dir():
         manifest = read_folder(source, limits)
@@ -102,6 +104,16 @@ def open_bundle(path: str | Path, *, verify_files: bool = True, limits: Limits =
     if not source.is_file():
         raise BundleError(f"{source}: neither a folder nor a zip; give a bundle's folder or its zip")
     return _open_zip(source, verify_files, limits)
+
+
+def refuse_address(text: str) -> None:
+    """Raise UsageError where a bundle's path is the address of one elsewhere."""
+    found = re.match(r"(hf|https?):/+(.*)", text, re.DOTALL)  # a Path keeps one slash of two
+    if found is not None:
+        raise UsageError(
+            f"{text}: bundles are run from this machine alone, and nothing is fetched unasked; fetch it first: "
+            f"edgetrack pull {found[1]}://{found[2]}"
+        )
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
@@ -293,7 +305,11 @@ def split_label(text: str) -> tuple[str, str | None, str | None]:
     """The path or name, precision hint and device of `BUNDLE[@HINT][@DEVICE]`.
 
     A path that exists is taken as it is, whatever @ is in it.
+
+    Raises:
+        UsageError: it is an address.
     """
+    refuse_address(text)
     found: dict[bool, str] = {}
     while not Path(text).exists():
         path, at, last = text.rpartition("@")

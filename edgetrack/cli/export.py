@@ -26,6 +26,7 @@ from edgetrack.errors import UnknownNameError, UsageError
 from edgetrack.evaluation import ANCHOR_LENGTH, ANCHOR_SPACING
 
 if TYPE_CHECKING:
+    from edgetrack.bundle.manifest import LicenceInfo
     from edgetrack.exporting.isolated import Exported
     from edgetrack.exporting.pipeline import ExportPlan
     from edgetrack.quantization.accuracy_control import AccuracyControl
@@ -117,6 +118,12 @@ def export(
         ),
     ] = None,
     overwrite: OverwriteOption = False,
+    licence: Annotated[
+        str | None, typer.Option(help="The weights' licence, an SPDX identifier such as MIT, for the manifest.")
+    ] = None,
+    redistribute: Annotated[
+        bool, typer.Option("--redistribute", help="Note with --licence that the weights may be passed on.")
+    ] = False,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 17 or 18.")] = 17,
     atol: Annotated[float | None, typer.Option(help="Absolute parity tolerance in place of the recipe's.")] = None,
     rtol: Annotated[float | None, typer.Option(help="Relative parity tolerance in place of the recipe's.")] = None,
@@ -196,6 +203,7 @@ def export(
             batch=batch,
             output=output,
             overwrite=overwrite,
+            licence=_licence(licence, redistribute),
             opset=opset,
             atol=atol,
             rtol=rtol,
@@ -208,6 +216,18 @@ def export(
         _show_plan(work, as_json)
     else:
         _export_one(work, lowering, as_json)
+
+
+def _licence(name: str | None, redistribute: bool) -> LicenceInfo | None:
+    from edgetrack.bundle.manifest import LicenceInfo
+
+    if name is None:
+        if redistribute:
+            raise UsageError("--redistribute is said of a licence; give --licence with its name, too")
+        return None
+    if not 1 <= len(name) <= 512 or not name.isprintable():
+        raise UsageError("--licence: expected an SPDX identifier or a name of 1 to 512 printable characters")
+    return LicenceInfo(name=name, redistribution=redistribute)
 
 
 def _control(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from edgetrack.cli.options import JsonOption, OverwriteOption
@@ -171,6 +172,9 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "target", f"{manifest.target}, {manifest.precision}"
     yield "weights", " ".join(part for part in described if part)
     yield "weights sha256", weights.sha256 or "none"
+    if weights.licence is not msgspec.UNSET:
+        passed = "may" if weights.licence.redistribution else "may not"
+        yield "licence", f"{weights.licence.name}; the weights {passed} be passed on"
     if weights.parameters is not None:
         yield "parameters", f"{weights.parameters:,} of the network as published"
     yield "made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items())

@@ -19,6 +19,7 @@ from edgetrack.cli.compare import compare
 from edgetrack.cli.doctor import doctor
 from edgetrack.cli.evaluate import evaluate
 from edgetrack.cli.export import ExportCommand, export
+from edgetrack.cli.hub import pull, push
 from edgetrack.cli.inspect import inspect
 from edgetrack.cli.list import list_bundles
 from edgetrack.cli.pack import pack, unpack
@@ -130,6 +131,8 @@ app.command("list")(with_verbosity(list_bundles))
 app.command()(with_verbosity(schema))
 app.command()(with_verbosity(pack))
 app.command()(with_verbosity(unpack))
+app.command()(with_verbosity(pull))
+app.command()(with_verbosity(push))
 app.command()(with_verbosity(doctor))
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from edgetrack import __version__
 from edgetrack.arrays import Array
 from edgetrack.bundle import BundleWriter, write_npz
-from edgetrack.bundle.manifest import GraphInfo, Manifest, Scalar, WeightsInfo, bundle_name
+from edgetrack.bundle.manifest import GraphInfo, LicenceInfo, Manifest, Scalar, WeightsInfo, bundle_name
 from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision, targets
 from edgetrack.errors import BackendMissingError, BundleError, RecipeError, UsageError
 from edgetrack.exporting.memory import require_memory
-from edgetrack.exporting.recipe import Recipe, Tolerance, find_recipe
+from edgetrack.exporting.recipe import DEFAULT, Recipe, Tolerance, find_recipe
 from edgetrack.exporting.targets.base import Exporter, ExporterOptions, exporter_of
 from edgetrack.io import encode_json
 from edgetrack.media import open_source
@@ -53,6 +53,8 @@ class ExportRequest:
         batch: targets of one more graph, `batch`, that runs `step` for several at once; 1: there is none.
         output: the bundle's folder; None: `out/<name of the bundle>`, see
             `edgetrack.bundle.manifest.bundle_name`.
+        licence: the weights' terms, as who exports them states them; None: those of the recipe's default weights, else
+            none are noted.
         opset: ONNX operator set, 17 or 18.
         atol, rtol: in place of the recipe's parity tolerance.
         parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
@@ -68,6 +70,7 @@ class ExportRequest:
     batch: int = 1
     output: Path | None = None
     overwrite: bool = False
+    licence: LicenceInfo | None = None
     opset: int = 17
     atol: float | None = None
     rtol: float | None = None
@@ -154,6 +157,8 @@ def plan(request: ExportRequest) -> ExportPlan:
     exporter.prepare()
     if not request.onnx:
         request = replace(request, weights=recipe.choose_weights(request.weights))
+    if request.licence is not None and request.weights == DEFAULT:
+        raise UsageError("--licence is for weights of yours; the default ones have terms of their own: leave it out")
     return ExportPlan(request, recipe, overrides, target, exporter, name, output, tolerance, weight_bytes)
 
 
@@ -299,6 +304,8 @@ def export(
         raise UsageError(f"this exports fp32, given {work.request.precision}; call edgetrack.quantization.lower.export")
     require_memory(work.weight_bytes, progress)
     shipped, published, weights, reference = _start(work, progress)
+    if work.request.licence is not None:
+        weights = msgspec.structs.replace(weights, licence=work.request.licence)
     if work.request.batch > 1:
         from edgetrack.exporting.batch import for_many
 

@@ -56,7 +56,7 @@ class CheckpointFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class DefaultWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weights that a package of their own brings: its name, its file, the file's hash, and what is to be known of it.
 
-    They are not part of edgetrack since their terms are not its licence.
+    They are not part of edgetrack since their terms are not its licence. `licence` is their name in manifests.
     """
 
     package: Annotated[
@@ -67,6 +67,7 @@ class DefaultWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ]
     sha256: Sha256
     note: str
+    licence: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
 
     @property
     def path(self) -> Path:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
-from edgetrack.bundle.manifest import WeightsInfo
+from edgetrack.bundle.manifest import LicenceInfo, WeightsInfo
 from edgetrack.checkpoints import (
     check_finite,
     load_into,
@@ -137,7 +138,8 @@ def _fill_default(network: nn.Module, recipe: Recipe) -> WeightsInfo:
         )
     check_finite(file.tensors, source=stated.file)
     load_into(network, file.tensors, source=stated.file)
-    return WeightsInfo(origin="trained-here", sha256=file.sha256, file=stated.file, note=stated.note)
+    terms = msgspec.UNSET if stated.licence is None else LicenceInfo(name=stated.licence)
+    return WeightsInfo(origin="trained-here", sha256=file.sha256, file=stated.file, note=stated.note, licence=terms)
 
 
 def _hash_of(paths: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetrack.bundle.manifest import LicenceInfo, WeightsInfo
 from tests.builders import scripted_manifest, write_scripted
 
 # Runs each case in a fork that has loaded what is always there, with some packages as good as not installed.
@@ -64,6 +65,7 @@ EXTRAS = {
     "int8": ("nncf",),
     "check": ("scipy",),
     "report": ("jinja2", "markupsafe"),
+    "hub": ("huggingface_hub",),
 }
 ALL = tuple(module for extra, modules in EXTRAS.items() for module in modules if extra != "opencv")
 CLIP = "synthetic:drift?frames=3"
@@ -82,6 +84,8 @@ NEEDED = [
     ("eval", ALL, ("compare", "a", "a-onnx", "--dataset", CLIP)),
     ("cluster", ("distributed",), ("eval", "a", "synthetic:", "--scheduler", "tcp://localhost:1")),
     ("check", ("scipy",), ("check", "a", "--budget", "smat-cpu", "--baseline", "a")),
+    ("hub", ("huggingface_hub",), ("pull", "hf://owner/name/b.zip", "--trust-on-first-use")),
+    ("hub", ("huggingface_hub",), ("push", "free", "hf://owner/name/b.zip")),
     ("devices", ("asyncssh",), ("bench", "a-onnx", "--device", "jetson", "--host", "localhost")),
     ("int8", ("nncf",), ("export", "smat", "--target", "onnx", "--precision", "int8", "--weights", "untrained")),
     ("coreml", ("coremltools",), ("export", "smat", "--target", "coreml")),
@@ -114,6 +118,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]
     """What each case ended with: exit code, and all that it printed."""
     folder = tmp_path_factory.mktemp("extras")
     write_scripted(folder / "out" / "a")
+    free = WeightsInfo(origin="untrained", licence=LicenceInfo(name="MIT", redistribution=True))
+    write_scripted(folder / "out" / "free", scripted_manifest("free", weights=free))
     for target in ("onnx", "openvino", "torch"):
         suffix = {"onnx": ".onnx", "openvino": ".xml", "torch": ".safetensors"}[target]
         manifest = scripted_manifest(f"a-{target}", target=target, suffix=suffix)

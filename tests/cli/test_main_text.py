@@ -168,6 +168,8 @@ def verbs(place: Path) -> Iterator[tuple[tuple[str, ...], int]]:
     yield ("calibrate", "show", POISON), 2
     yield ("pack", f"out/{FOLDER}"), 0
     yield ("bench", POISON), 2
+    yield ("pull", POISON), 2
+    yield ("push", f"out/{FOLDER}", POISON), 2
 
 
 def test_text_from_outside_is_text_in_every_verb(poisoned: Path, invoke: Invoke) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edgetrack.bundle import open_bundle
+from edgetrack.bundle.manifest import LicenceInfo
 from edgetrack.errors import CheckpointError, SourceError, UnknownNameError, UsageError, WeightsMismatchError
 from edgetrack.exporting.pipeline import ExportRequest, export
 from edgetrack.exporting.recipe import find_recipe
@@ -52,10 +53,12 @@ def test_interrupted_export_keeps_the_bundle_that_it_was_to_replace(small, tmp_p
 
 def test_stages_are_told_in_order(small, tmp_path: Path) -> None:
     lines: list[str] = []
-    report = export(small("torch", output=tmp_path / "bundle"), progress=lines.append)
+    licence = LicenceInfo(name="MIT", redistribution=True)
+    report = export(small("torch", output=tmp_path / "bundle", licence=licence), progress=lines.append)
     assert [any(line.startswith(stage) for line in lines) for stage in STAGES] == [True] * len(STAGES)
     assert lines[-1] == "writing the bundle"
     assert report.path == tmp_path / "bundle"
+    assert report.manifest.weights.licence == licence
     assert len(report.parity.comparisons) == 2 * 7
     assert report.parity.worst.max_abs == 0.0, "the reference is the published network itself"
 

@@ -1,0 +1,1 @@
+"""Bundles from elsewhere: fetched only when asked, pinned by their hash, checked before they are put in place."""
