@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgetrack import plugins
 from edgetrack.environments import PythonEnvironment
-from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
 from edgetrack.plugins import load_plugin, plugin_names
 from edgetrack.resources import require_extra
 
@@ -329,6 +329,18 @@ def require_device(target: str, device: str) -> None:
         raise DeviceUnavailableError(f"{target} bundles run on {row.places}, not on {device!r}; give that as --device")
 
 
+def require_device_here(target: str, device: str) -> None:
+    """Check that bundles of a target run on a device, and that the package that runs them here reaches it.
+
+    Raises:
+        DeviceUnavailableError: they do not, or the machine has none.
+        BackendMissingError: the package is missing, or was built without it.
+    """
+    require_device(target, device)
+    if device != "cpu":  # which every package reaches; nothing need be imported
+        backend_of(target).require_device_here(device)
+
+
 def is_device(name: str) -> bool:
     """Whether it names a part of a machine that some target's bundles run on, and not a device profile."""
     return any(target.runs_on(name) for target in TARGETS) or any(row.runs_on(name) for row in targets())
@@ -376,12 +388,22 @@ def best_target(device: str | None = None) -> Target:
         device: where its bundles have to run, such as `cuda:0`; None takes any.
 
     Raises:
-        BackendMissingError: none is installed.
+        BackendMissingError: none is installed, or those that are were built without the device.
+        DeviceUnavailableError: those that are find no such device.
     """
+    lacking: EdgetrackError | None = None
     for target in targets():
         fits = device is None or target.runs_on(device)
         if fits and target.exporter is not None and target.installed and not target.reference:
-            return target
+            try:
+                if device is not None:
+                    require_device_here(target.name, device)
+            except (BackendMissingError, DeviceUnavailableError) as error:
+                lacking = lacking or error
+            else:
+                return target
+    if lacking is not None:
+        raise lacking
     offers = " or ".join(
         t.install_command for t in targets() if t.exporter is not None and (device is None or t.runs_on(device))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,3 +201,25 @@ def exported_tiny(made_once: Callable[..., Path], tiny_recipe: Callable[..., Pat
         )
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _int8_onnx_opens_on_arm() -> Iterator[None]:
+    """Open every INT8 ONNX file that a test makes as ONNX Runtime does outside x86-64, with activations of int8."""
+    from edgetrack.exporting.targets.onnx import OnnxExporter
+
+    plain = OnnxExporter.lower
+
+    def lower(self: Any, path: Path, lowering: Any) -> Any:
+        import onnxruntime
+
+        found = plain(self, path, lowering)
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
+        if lowering.precision == "int8":
+            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnnxExporter, "lower", lower)
+        yield

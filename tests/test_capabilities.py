@@ -100,6 +100,22 @@ def test_best_target_is_the_first_installed_one_but_never_the_reference(monkeypa
         best_target()
 
 
+def test_the_best_target_of_a_device_is_one_whose_package_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {name: dataclasses.replace(find_target(name), packages=()) for name in ("onnx", "tensorrt")}
+    monkeypatch.setattr(capabilities, "TARGETS", tuple(rows.values()))
+    lacking = BackendMissingError("has no such provider")
+
+    def refuse(device: str) -> None:
+        raise lacking
+
+    monkeypatch.setattr(capabilities.backend_of("onnx"), "require_device_here", refuse)
+    assert best_target("cuda:0").name == "tensorrt"
+    assert best_target("cpu").name == "onnx"
+    monkeypatch.setattr(capabilities, "TARGETS", (rows["onnx"],))
+    with pytest.raises(BackendMissingError, match="has no such provider"):
+        best_target("cuda:0")
+
+
 def test_one_of_several_packages_is_enough() -> None:
     target = dataclasses.replace(find_target("onnx"), packages=("nothing_a | json", "msgspec"))
     assert target.installed

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from edgetrack.benchmark.warnings import BenchWarning, WarningCode
 from edgetrack.bundle.manifest import Manifest, bundle_name
 from edgetrack.bundle.reader import BundleRef, find_bundles, open_bundle, path_aliases
-from edgetrack.capabilities import Target, find_target, open_ref, place_of, require_device
+from edgetrack.capabilities import Target, find_target, open_ref, place_of, require_device, require_device_here
 from edgetrack.device_name import is_cuda
-from edgetrack.errors import DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
+from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
 from edgetrack.system.gpu import GpuWatch, Watch
 
 OUTPUT_FOLDER = Path("out")
@@ -63,6 +63,7 @@ def choose(
     device: str = "cpu",
     places: Mapping[str, str] = MappingProxyType({}),
     profile: str | None = None,
+    here: bool = True,
 ) -> list[Candidate]:
     """The bundles to measure, each with the device that it runs on.
 
@@ -77,6 +78,7 @@ def choose(
         device: where they are measured; of those in `folder`, what does not run there is left out.
         places: where each target is measured, in place of `device`.
         profile: the device's name, for messages.
+        here: whether this machine is the device, so that what its packages do not reach is left out, too.
 
     Raises:
         UsageError: a hint that no bundle takes, or a bundle that was given twice.
@@ -89,12 +91,14 @@ def choose(
             return one
         return replace(one, device=place_of(one.manifest, places, profile or device) if places else device)
 
-    candidates = [placed(Candidate.of(open_ref(text))) for text in given] or _found(folder, notify, placed)
+    candidates = [placed(Candidate.of(open_ref(text))) for text in given] or [
+        one for one in _found(folder, notify, placed) if _runs(one, notify, here=here)
+    ]
     if not candidates:
         target = best_target().name
         notify(f"no bundle was given and none is in ./{folder}: exporting the default tracker to {target} first")
         candidates = [placed(opened(export(None, target, None, None, ())))]
-    if not any(map(_runs, candidates)):
+    if not any(map(_is_offered, candidates)):
         require_device(candidates[0].manifest.target, candidates[0].device or device)
     if hint is not None:
         candidates = _hinted(candidates, hint, notify)
@@ -125,22 +129,35 @@ def _found(folder: Path, notify: Notify, placed: Callable[[Candidate], Candidate
             notify(f"left out: {listed.error}")
             continue
         try:
-            one = placed(Candidate(listed.path.absolute(), listed.manifest))
+            found.append(placed(Candidate(listed.path.absolute(), listed.manifest)))
         except UsageError as error:
             notify(f"left out: {error}")
-            continue
-        if _runs(one):
-            found.append(one)
-        else:
-            notify(f"left out: {listed.manifest.name} does not run on {one.device}")
     return found
 
 
-def _runs(candidate: Candidate) -> bool:
+def _is_offered(candidate: Candidate) -> bool:
+    """Whether bundles of its target run on its device, where a machine has it."""
     try:
         return candidate.device is None or find_target(candidate.manifest.target).runs_on(candidate.device)
     except UnknownNameError:
         return True  # its own process says what is wrong with it
+
+
+def _runs(candidate: Candidate, notify: Notify, *, here: bool) -> bool:
+    """Whether it can be measured on its device; why not is told."""
+    name, device = candidate.manifest.name, candidate.device
+    if not _is_offered(candidate):
+        notify(f"left out: {name} does not run on {device}")
+        return False
+    if here and device is not None:
+        try:
+            require_device_here(candidate.manifest.target, device)
+        except UnknownNameError:
+            pass
+        except (BackendMissingError, DeviceUnavailableError) as error:
+            notify(f"left out: {name}: {error}")
+            return False
+    return True
 
 
 def _told_apart(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -175,6 +175,7 @@ def _measured_there(context: typer.Context, request: BenchRequest, choice: Devic
             notify=_notifier(stderr()),
             places=there.profile.backends,
             profile=there.profile.name,
+            here=False,
         )
         there.say("bundles", *map(there.bundle, candidates))
         there.say("precision_hint")

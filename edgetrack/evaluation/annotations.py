@@ -30,12 +30,16 @@ def frame_annotations(clip: Clip, count: int) -> dict[str, Floats]:
     truth = clip.truth[:count]
     with np.errstate(all="ignore"):
         area, centres = truth[:, 2] * truth[:, 3], truth[:, :2] + truth[:, 2:] / 2
-        return {
-            **{name: flags[1:count].astype(np.float64) for name, flags in clip.tags.items()},
+        amounts = {
             "speed": np.linalg.norm(np.diff(centres, axis=0), axis=1) / np.sqrt(area[:-1]),
             "growth": np.abs(np.diff(np.log(area))),
-            "hidden": 1.0 - clip.visible[1:count],
         }
+    return {
+        **{name: flags[1:count].astype(np.float64) for name, flags in clip.tags.items()},
+        # Of a box without an area neither is known.
+        **{name: np.where(np.isfinite(series), series, np.nan) for name, series in amounts.items()},
+        "hidden": 1.0 - clip.visible[1:count],
+    }
 
 
 def course(found: Mapping[str, Floats]) -> dict[str, list[float | None]]:

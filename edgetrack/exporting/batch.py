@@ -294,7 +294,9 @@ class _Rewriter:
             shape = self._shape(name)
             tail = shape[1:] if leads and len(shape) == len(out) else shape
             inputs.append(self._shaped(name, (self.count, *(1,) * (rank - 1 - len(tail)), *tail)))
-        axis = self._attribute(node, "axis", None)
+        # With a step for each channel, which is along axis 1 where none is named.
+        channels = node.op_type in ("QuantizeLinear", "DequantizeLinear") and self._shape(node.input[1]) != ()
+        axis = self._attribute(node, "axis", 1 if channels else None)
         moved = {} if axis is None or leads else {"axis": axis + (1 if axis >= 0 else 0)}
         self._emit(node, inputs, [batch_shape(out, self.count)], **moved)
 

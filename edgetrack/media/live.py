@@ -227,8 +227,6 @@ class LiveSource(FrameSource):
         self.live = self.length is None
         self.fps = self._capture.number(cv2.CAP_PROP_FPS)
         self.size = self._capture.frame_size()
-        if self.size is not None:
-            check_size(*self.size, what=self.name)
 
     @property
     def notes(self) -> list[str]:
@@ -281,6 +279,8 @@ class LiveSource(FrameSource):
             if reader is not None and capture.backend != reader:
                 raise SourceError(f"{address.name} was opened by {capture.backend}, not by {_NAMES[reader]}")
             self._set(capture)
+            if (size := capture.frame_size()) is not None:  # another one may answer after a break
+                check_size(*size, what=address.name)
         except EdgetrackError:
             capture.close()
             raise

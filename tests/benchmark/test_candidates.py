@@ -17,7 +17,7 @@ from edgetrack.benchmark.candidates import (
 from edgetrack.bundle import open_bundle, pack
 from edgetrack.bundle.manifest import WeightsInfo
 from edgetrack.capabilities import find_target, reference_target
-from edgetrack.errors import BundleError, DeviceUnavailableError, ParityError, UsageError
+from edgetrack.errors import BackendMissingError, BundleError, DeviceUnavailableError, ParityError, UsageError
 from tests.system.conftest import ScriptedNvml, absent, watching
 
 OURS = WeightsInfo(origin="official", sha256="a" * 64)
@@ -360,3 +360,42 @@ def test_bundles_at_hand_that_do_not_run_there_are_left_out(make_bundle, tmp_pat
                        device=device)  # fmt: skip
         assert [c.label for c in found] == [label]
     assert told == ["left out: processor does not run on cuda:0", "left out: card does not run on cpu"]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_bundles_at_hand_whose_package_lacks_the_device_are_left_out_where_the_device_is_this_machine(
+    make_bundle, tmp_path, monkeypatch, here
+):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    make_bundle("processor", folder=tmp_path / "out", target="onnx")
+    make_bundle("card", folder=tmp_path / "out", target="tensorrt")
+    told = []
+    found = choose((), None, export=never, best_target=never, notify=told.append, folder=tmp_path / "out",
+                   device="cuda:0", here=here)  # fmt: skip
+    assert [one.label for one in found] == (["card"] if here else ["card", "processor"])
+    if here:
+        (line,) = told
+        assert line.startswith("left out: processor: device 'cuda:0': the installed ONNX Runtime")
+        assert line.endswith("these packages overwrite each other's files")
+
+
+def test_where_none_remains_nothing_is_exported_for_a_device_that_no_package_reaches(
+    make_bundle, tmp_path, monkeypatch
+):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    others = tuple(target for target in capabilities.TARGETS if target.name != "tensorrt")  # whichever is installed
+    monkeypatch.setattr(capabilities, "TARGETS", others)
+    make_bundle("processor", folder=tmp_path / "out", target="onnx")
+    told = []
+    with pytest.raises(BackendMissingError, match=r"has no CUDAExecutionProvider.*edgetrack\[onnx-cuda\]"):
+        choose((), None, export=never, best_target=lambda: capabilities.best_target("cuda:0"), notify=told.append,
+               folder=tmp_path / "out", device="cuda:0")  # fmt: skip
+    assert len(told) == 1
+    # A bundle that was named is not left out: its own process says why it fails.
+    named = choose((str(tmp_path / "out" / "processor"),), None, export=never, best_target=never, notify=told.append,
+                   device="cuda:0")  # fmt: skip
+    assert [one.label for one in named] == ["processor"]

@@ -69,3 +69,12 @@ def test_where_not_every_frame_is_annotated_nothing_is_said(fields: dict[str, in
     run.shares["gate"] = {"se": [0.1, 0.2, 0.3, 0.4]}
     assert frame_annotations(clip, 5) == {}
     assert correlations(clip, run) == {}
+
+
+def test_a_box_without_an_area_has_no_speed_and_no_growth() -> None:
+    clip, _ = moving([1.0, 2.0, 3.0, 4.0])
+    clip.truth[2, 2:] = 0
+    found = frame_annotations(clip, 5)
+    assert np.isnan(found["growth"]).tolist() == [False, True, True, False]
+    assert np.isnan(found["speed"]).tolist() == [False, False, True, False]
+    assert course({"speed": found["speed"]}) == {"speed": [0.1, pytest.approx(0.5831, abs=1e-4), None, 0.4]}

@@ -61,6 +61,11 @@ CASES: dict[str, Case] = {
     "padded": ([IMAGE], [("Pad", "x p", {})], {"p": [0, 0, 1, 1, 0, 0, 1, 1]}),
     "padded in front": ([TABLE], [("Pad", "x p v", {})], {"p": [1, 0, 0, 2], "v": np.float32(2)}),
     "repeated": ([TABLE], [("Tile", "x r", {})], {"r": [2, 1]}),
+    "steps of a table's columns": (
+        [TABLE],
+        [("QuantizeLinear", "x s z", {}), ("DequantizeLinear", "0 s z", {})],
+        {"s": np.array([1, 2, 0.5, 0.25, 1], "f") / 16, "z": np.zeros(5, np.int8)},
+    ),
     "an image turned": ([IMAGE], [("Transpose", "x", {"perm": [0, 2, 3, 1]})], {}),
     "the first axis moved": ([IMAGE], [("Transpose", "x", {"perm": [2, 0, 1, 3]})], {}),
     "a table turned": ([TABLE], [("Transpose", "x", {})], {}),

@@ -222,6 +222,22 @@ def test_a_camera_that_cannot_do_it_is_refused_and_closed(connect, query: str, s
     assert device.open_now == 0
 
 
+def test_one_that_states_frames_that_would_fill_the_memory_is_refused_and_closed_after_a_break_too(connect) -> None:
+    huge = {cv2.CAP_PROP_FRAME_WIDTH: [60000.0], cv2.CAP_PROP_FRAME_HEIGHT: [60000.0]}
+    device = connect(Device("V4L2", [picture(1)], takes=huge))
+    with pytest.raises(SourceError, match="camera:0 states 60000x60000 pixels"):
+        open_source("camera:0", live=True)
+    assert device.open_now == 0
+    device = connect(Device("V4L2", [picture(1)], [picture(2)]))
+    with live("camera:0", Waits(), reconnect_s=1) as source:
+        frames = iter(source)
+        next(frames)
+        device.takes = huge
+        with pytest.raises(SourceInterruptedError, match="could not be opened again"):
+            next(frames)
+    assert device.open_now == 0
+
+
 def test_what_opened_it_is_asserted(connect) -> None:
     device = connect(Device("CV_IMAGES", [picture(1)]))
     with pytest.raises(SourceError, match="was opened by CV_IMAGES, not by GStreamer"):

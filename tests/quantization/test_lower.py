@@ -203,22 +203,36 @@ def test_bfloat16_is_refused_before_anything_is_computed_where_the_processor_has
         LoweringRequest(CalibrationSources()).check(work)
 
 
-def test_int8_onnx_runs_where_activations_of_int8_are_taken(make: Make) -> None:
-    """As everywhere but on x86-64; the same outputs."""
-    bundle = make("onnx", "int8")
+def golden_outputs(bundle: Path, graph: str, allowed: str) -> list[np.ndarray]:
+    """What an ONNX graph gives on its recorded inputs where activations of int8 are refused ("0") or taken ("1")."""
     golden = np.load(bundle / "golden.npz")
-    for name in ("template", "step"):
-        found = []
-        for allowed in ("0", "1"):
-            options = onnxruntime.SessionOptions()
-            options.add_session_config_entry("session.qdqisint8allowed", allowed)
-            session = onnxruntime.InferenceSession(
-                str(bundle / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-            fed = {tensor.name: golden[f"0/{name}/in/{tensor.name}"] for tensor in session.get_inputs()}
-            found.append(session.run(None, fed))
-        for here, there in zip(*found, strict=True):
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.qdqisint8allowed", allowed)
+    session = onnxruntime.InferenceSession(str(bundle / f"{graph}.onnx"), options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, {t.name: golden[f"0/{graph}/in/{t.name}"] for t in session.get_inputs()}))
+
+
+def check_both(bundle: Path) -> None:
+    """As x86-64 refuses them and everything else takes them: the same outputs."""
+    for file in bundle.glob("*.onnx"):
+        pairs = zip(*(golden_outputs(bundle, file.stem, allowed) for allowed in ("0", "1")), strict=True)
+        for here, there in pairs:
             np.testing.assert_allclose(there, here, rtol=0, atol=0.02 * np.abs(here).max())
+
+
+def test_int8_onnx_runs_where_activations_of_int8_are_taken(make: Make) -> None:
+    check_both(make("onnx", "int8"))
+
+
+@pytest.mark.full
+def test_int8_onnx_of_a_mobile_vit_runs_there_too(
+    exported_tiny: Callable[..., Path], tiny_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its activations behind convolutions once had a scale for each channel, which Arm's QLinearConv refuses."""
+    work = plan(ExportRequest(str(tiny_recipe("smat")), "onnx", "int8", output=tmp_path / "lower"))
+    request = LoweringRequest(calibration=CalibrationSources((SCENE,), sampling=CropSampling(size=3)))
+    lower(exported_tiny("smat", "onnx"), work, request, lambda what: None)
+    check_both(tmp_path / "lower")
 
 
 def test_wishes_that_cannot_be_met_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,7 +248,7 @@ HERE = arithmetic_of("fake")
 def lowered(tmp_path: Path) -> Callable[..., Verification]:
     """lowered(HERE, score=0.3) -> the verification of an INT8 bundle that gave a score of 0.3 when it was recorded."""
 
-    def verified(arithmetic: str, stable: bool = True, **recorded: float) -> Verification:
+    def verified(arithmetic: str, stable: bool = True, atol: float = 1e-3, **recorded: float) -> Verification:
         manifest = scripted_manifest(precision="int8")
         golden = {"0/template/out/template_features": np.ones(FEATURES.shape, np.float32)}
         for graph in manifest.graphs:
@@ -257,7 +257,7 @@ def lowered(tmp_path: Path) -> Callable[..., Verification]:
         for info in MAPS:
             value = recorded.get(info.name, CONSTANT[info.name])
             golden[f"0/step/out/{info.name}"] = np.full(info.shape, value, np.float32)
-        proof = {"comparisons": [], "allowed": {"atol": 1e-3, "rtol": 0.0, "peak": 0.6}, "arithmetic": arithmetic}
+        proof = {"comparisons": [], "allowed": {"atol": atol, "rtol": 0.0, "peak": 0.6}, "arithmetic": arithmetic}
         with BundleWriter(tmp_path / "lowered") as writer:
             for graph in manifest.graphs:
                 rules = {info.name: CONSTANT[info.name] for info in graph.outputs}
@@ -277,6 +277,11 @@ def test_the_same_arithmetic_has_to_give_a_lowered_bundles_outputs_again(lowered
     found = lowered(HERE, score=0.3)
     assert (found.ok, found.note) == (False, "")
     assert [check.name for check in found.checks if not check.ok] == ["step/score #0"]
+
+
+def test_a_wide_bound_of_the_export_is_none_for_the_same_arithmetic(lowered: Callable[..., Verification]) -> None:
+    """`--atol 2` allowed a difference from FP32, not one between two runs."""
+    assert not lowered(HERE, atol=2.0, score=0.3).ok
 
 
 def test_elsewhere_the_box_decides_not_the_width_of_the_bound(lowered: Callable[..., Verification]) -> None:

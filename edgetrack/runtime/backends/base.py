@@ -124,6 +124,14 @@ class CompiledGraph(abc.ABC):
         """The devices that this installation finds here, as `--device` takes them, for `doctor`; empty: not asked."""
         return ()
 
+    @classmethod  # noqa: B027
+    def require_device_here(cls, device: str) -> None:
+        """Check, before anything is loaded, that the installed package reaches a device of its target.
+
+        Raises:
+            BackendMissingError, DeviceUnavailableError: it does not; not every backend can tell so early.
+        """
+
     @classmethod
     def check_structure(cls, bundle: Bundle) -> list[StructureFinding]:
         """All that can be said of a bundle without running it."""

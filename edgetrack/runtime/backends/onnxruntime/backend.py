@@ -58,6 +58,10 @@ class OnnxRuntimeGraph(CompiledGraph):
         available = _import().get_available_providers()
         return tuple(device for device, provider in PROVIDERS.items() if provider.name in available)
 
+    @classmethod
+    def require_device_here(cls, device: str) -> None:
+        choose(_import(), BackendOptions(device=device))
+
     def _open(self, path: Path, options: BackendOptions) -> None:
         runtime = _import()
         choice = choose(runtime, options)

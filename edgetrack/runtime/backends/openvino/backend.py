@@ -172,6 +172,11 @@ class OpenVinoGraph(CompiledGraph):
     def devices_here(cls) -> tuple[str, ...]:
         return tuple(name.lower().replace(".", ":") for name in shared_core().available_devices)
 
+    @classmethod
+    def require_device_here(cls, device: str) -> None:
+        core = shared_core()
+        require_present(core, device, members(core, plugin_name(device)))
+
     def _open(self, path: Path, options: BackendOptions) -> None:
         openvino = import_openvino()
         self._compiled = self._compile(openvino, path, options)
