@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
 
-.PHONY: help demo cpp test test-full test-matrix arm64 lint format bench report docs clean
+.PHONY: help demo cpp test test-full test-matrix arm64 lint format bench results report docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,8 +13,9 @@ help:
 	@echo "make test-matrix the wheel in clean environments of every Python found here"
 	@echo "make arm64      bundles on an emulated Arm processor, boxes beside this machine's (slow; BUNDLES=\"...\")"
 	@echo "make cpp        the C++ example, into out/cpp; examples/cpp/packages.sh installs what it needs"
-	@echo "make lint       ruff, mypy --strict, import contracts, workflows"
+	@echo "make lint       ruff, mypy --strict, import contracts, workflows, containers"
 	@echo "make bench      speed and memory of every target against PyTorch, interleaved in one run"
+	@echo "make results    the same of two trackers into results/MACHINE, and the page of all machines (docs/results.md)"
 	@echo "make report     one page, out/report.html, from the results under out/"
 	@echo "make docs       the documentation site, out/site/index.html; a broken link is an error"
 	@echo "make clean      remove what these made"
@@ -54,6 +55,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/actionlint
+	$(BIN)/hadolint docker/*/Dockerfile
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -65,6 +67,18 @@ bench: $(READY)
 	$(BIN)/edgetrack export smat --target onnx --overwrite
 	$(BIN)/edgetrack bench smat-openvino-fp32 smat-openvino-fp32@bf16 smat-onnx-fp32 \
 		--duration 20 --iterations 300 --output out/bench.json --overwrite
+
+results: $(READY)
+	@test -n "$(MACHINE)" || { echo "make results MACHINE=name: lower-case letters, digits and hyphens" && exit 2; }
+	for tracker in smat nanotrack_v2; do \
+		for target in openvino onnx; do \
+			$(BIN)/edgetrack export $$tracker --target $$target --overwrite \
+				$$(test $$tracker = smat || echo --weights untrained) || exit; \
+		done; \
+		$(BIN)/edgetrack bench $$tracker-openvino-fp32 $$tracker-onnx-fp32 --duration 20 --iterations 300 \
+			--output "results/$(MACHINE)/$$(echo $$tracker | tr _ -).json" --overwrite || exit; \
+	done
+	$(BIN)/edgetrack report --leaderboard results --output out/leaderboard.html --overwrite
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -48,6 +48,7 @@ TORCH_ROOM = PACKAGE / "models"
 WHOLE = {
     "test_action",
     "test_bundle_spec",
+    "test_containers",
     "test_docs",
     "test_examples",
     "test_hostile",

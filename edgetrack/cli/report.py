@@ -29,7 +29,13 @@ def report(
         str | None, typer.Option("--dataset", help="A data set, as `edgetrack eval` takes it: shows its frames.")
     ] = None,
     layout: LayoutOption = None,
-    title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "edgetrack report",
+    title: Annotated[
+        str | None, typer.Option("--title", help="Title of the page. Default: edgetrack report, or leaderboard.")
+    ] = None,
+    leaderboard: Annotated[
+        bool,
+        typer.Option("--leaderboard", help="Set benchmarks of several machines side by side, see docs/results.md."),
+    ] = False,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Write Markdown instead of a page; to stdout without --output.")
     ] = False,
@@ -44,14 +50,19 @@ def report(
     from edgetrack.report.model import LONGEST_TEXT, read_results
     from edgetrack.report.page import html, markdown
 
-    path = output or (None if as_markdown else Path("out/report.html"))
+    path = output or (None if as_markdown else Path(f"out/{'leaderboard' if leaderboard else 'report'}.html"))
     if layout is not None and dataset is None:
         raise UsageError("--layout is the layout of a data set; give it with --dataset")
     if dataset is not None and as_markdown:
         raise UsageError("--dataset is for the frames of a page; Markdown shows none: leave one of the two out")
+    if leaderboard and (as_markdown or dataset is not None):
+        raise UsageError("--leaderboard makes a page of benchmarks; leave --markdown and --dataset out")
     check_output(path, overwrite=overwrite)
     results = read_results(paths)
-    title = printable(title, LONGEST_TEXT)
+    title = printable(title or f"edgetrack {'leaderboard' if leaderboard else 'report'}", LONGEST_TEXT)
+    if leaderboard and path is not None:
+        _write_leaderboard(results, title, path)
+        return
     if as_markdown:
         made = markdown(results, title)
     else:
@@ -63,6 +74,22 @@ def report(
             raise UsageError(f"--dataset {dataset} is {opened.name!r}; the results hold comparisons on: {names}")
         made = html(results, opened, title, datetime.now(timezone.utc))
     _write(made, path, results)
+
+
+def _write_leaderboard(results: Results, title: str, path: Path) -> None:
+    from edgetrack.cli.console import stderr, stdout
+    from edgetrack.io import write_whole
+    from edgetrack.report.leaderboard import admitted, contents, lines, page
+
+    entries = admitted(results)
+    for skipped in entries.skipped:
+        stderr().print(f"left out: {skipped.source}: {skipped.reason}")
+    made = page(entries, title, datetime.now(timezone.utc)).encode()
+    write_whole(path, made)
+    console = stdout()
+    for line in lines(entries):
+        console.print(line)
+    console.print(f"{path} ({len(made) / 1000:.0f} kB) holds {contents(entries)}")
 
 
 def _write(made: str, path: Path | None, results: Results) -> None:

@@ -1,14 +1,11 @@
 """A report as one self-contained HTML file, or as GitHub's Markdown: findings and tables, and on the page plots.
 
 Every text of a result is escaped, by the template engine or `markdown_text`; what is taken as markup is made by
-`svg.py` alone. The page's policy lets it load nothing and allows style and script by their hashes, so that nothing that
-slipped through could run.
+`svg.py` alone.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +14,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgetrack import __version__
 from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.record import BenchRecord
 from edgetrack.benchmark.scenarios.soak import SoakOutcome
@@ -51,13 +47,12 @@ from edgetrack.report.model import (
     side_identity,
     speed_identity,
 )
-from edgetrack.report.svg import INK
 from edgetrack.report.table import accuracy_table, point_table, speed_table
+from edgetrack.report.template import render
 from edgetrack.system.machine import MachineRecord
 
 MOST_GATED = 4
 """Sequences of an evaluation whose gates are drawn."""
-_ASSETS = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True)
@@ -91,27 +86,11 @@ def html(
         title: of the page.
         made: when; None leaves the date out, so that the same results give the same page.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_ASSETS),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # The style sheet, and a class for the fill and stroke of each of the figures' colours.
-    inks = "".join(f".f-{name}{{fill:var(--{name})}}.s-{name}{{stroke:var(--{name})}}" for name in INK)
-    style, script = (_ASSETS / "page.css").read_text("utf-8") + inks, (_ASSETS / "page.js").read_text("utf-8")
     machines = [bench.value.machine for bench in results.benchmarks]
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        version=__version__,
-        made="" if made is None else f"{made:%Y-%m-%d %H:%M} UTC",
-        policy=_policy(style, script),
-        # Both are files of this package.
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
+    return render(
+        "page.html.j2",
+        title,
+        made,
         results=results,
         page={
             "paretos": list(_paretos(results)),
@@ -447,12 +426,3 @@ def _scenario(bench: BenchRecord) -> Iterator[str]:
 
 def _items(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _policy(style: str, script: str) -> str:
-    """A Content-Security-Policy: nothing from anywhere, but for this style, this script, and pictures in the page."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in (style, script)]
-    return (
-        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )

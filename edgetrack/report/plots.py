@@ -42,9 +42,9 @@ SENSORS: dict[Quantity, tuple[str, str]] = {
 }
 """What is drawn, in this order, with its name and unit; loads and the rest stay in the record."""
 _STAGE_INKS = {"read": "shade", "crop": "muted", "graphs": "accent", "decode": "ink"}
-_BAR = 0.36
+BAR = 0.36
 _DASHED, _DOTTED = (0, (4, 3)), (0, (2, 2))
-_LETTER = 6.7
+LETTER = 6.7
 """Width of a letter in pixels, about."""
 _LOG_STEPS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 _MOST_TICKS = 6
@@ -99,14 +99,14 @@ def speed_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     papers = sorted({result.vs_paper.fps for result in results if result.vs_paper.fps})
 
     def draw(width: float, marks: Marks) -> Figure:
-        figure, axis = _rows(width, len(ordered), 46)
+        figure, axis = row_axis(width, len(ordered), 46)
         axis.set_xlim(0, 1.04 * max([*papers, *(result.fps.track or 0.0 for result in ordered)]) or 1.0)
         for row, result in enumerate(ordered):
             rate = result.fps.track or 0.0
             ink = INK["muted" if is_reference(result) else "accent"]
-            (bar,) = axis.barh([row], [rate], height=_BAR, color=ink)
+            (bar,) = axis.barh([row], [rate], height=BAR, color=ink)
             bar.set_gid(marks.add(f"{result.label}: {rate:.1f} fps, median {result.latency_ms.track.p50:.2f} ms"))
-            _row_texts(axis, row, result.label, f"{rate:.1f}")
+            row_texts(axis, row, result.label, f"{rate:.1f}")
         for paper in papers:
             axis.axvline(paper, color=INK["ink"], linewidth=1.2, linestyle=_DASHED)
             annotate(axis, f"paper {paper:g}", (paper, 1), ("data", "axes fraction"), xytext=(0, 3), fontsize=11)
@@ -122,15 +122,15 @@ def waterfall_plot(name: str, results: Sequence[BenchResult]) -> Markup:
     stages = [[(s, ms) for s in STAGES if (ms := getattr(result.waterfall_ms, s))] for result in ordered]
 
     def draw(width: float, marks: Marks) -> Figure:
-        figure, axis = _rows(width, len(ordered), 46)
+        figure, axis = row_axis(width, len(ordered), 46)
         axis.set_xlim(0, 1.04 * max(sum(ms for _, ms in each) for each in stages) or 1.0)
         for row, (result, each) in enumerate(zip(ordered, stages, strict=True)):
             start = 0.0
             for stage, ms in each:
-                (bar,) = axis.barh([row], [ms], left=start, height=_BAR, color=INK[_STAGE_INKS[stage]])
+                (bar,) = axis.barh([row], [ms], left=start, height=BAR, color=INK[_STAGE_INKS[stage]])
                 bar.set_gid(marks.add(f"{result.label}: {stage} {ms:.2f} ms"))
                 start += ms
-            _row_texts(axis, row, result.label, f"{start:.2f}")
+            row_texts(axis, row, result.label, f"{start:.2f}")
         axis.set_xlabel("milliseconds per frame: medians of the stages")
         return figure
 
@@ -270,7 +270,7 @@ def sensitivity_plot(name: str, found: Sensitivity) -> Markup:
         return Markup()
 
     def draw(width: float, marks: Marks) -> Figure:
-        figure, axis = _rows(width, len(found.stages), 42)
+        figure, axis = row_axis(width, len(found.stages), 42)
         for row, stage in enumerate(found.stages):
             value, low, high = (POINTS * v for v in (stage.gained.value, stage.gained.low, stage.gained.high))
             kept = stage.stage in found.kept
@@ -278,7 +278,7 @@ def sensitivity_plot(name: str, found: Sensitivity) -> Markup:
             axis.plot([low, high], [row] * 2, color=ink, linewidth=1.5)
             (dot,) = axis.plot([value], [row], "o", markersize=9, color=ink)
             dot.set_gid(marks.add(f"{stage.stage}: {value:+.2f} points ({low:+.2f} to {high:+.2f}), {cost} per frame"))
-            _row_texts(axis, row, stage.stage + (" (kept)" if kept else ""), cost)
+            row_texts(axis, row, stage.stage + (" (kept)" if kept else ""), cost)
         axis.axvline(0, color=INK["ink"], linewidth=1)
         axis.set_xlabel("points of AO gained by keeping the stage in fp32")
         return figure
@@ -353,7 +353,7 @@ def envelope(
     return x, middle, lowest, highest
 
 
-def _rows(width: float, rows: int, height: float) -> tuple[Figure, Axes]:
+def row_axis(width: float, rows: int, height: float) -> tuple[Figure, Axes]:
     """One axis with a line for each row, from the top."""
     figure, (axis,) = panels(width, 62 + height * rows, 0, 1)
     axis.set_ylim(rows - 0.65, -0.8)
@@ -362,7 +362,7 @@ def _rows(width: float, rows: int, height: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def _row_texts(axis: Axes, row: int, name: str, value: str) -> None:
+def row_texts(axis: Axes, row: int, name: str, value: str) -> None:
     """A name above its row, a figure at the right end of the line."""
     for x, text, align in ((0.0, name, "left"), (1.0, value, "right")):
         annotate(axis, text, (x, row - 0.25), ("axes fraction", "data"), ha=align, in_layout=False)
@@ -371,7 +371,7 @@ def _row_texts(axis: Axes, row: int, name: str, value: str) -> None:
 def _titles(axis: Axes, text: str, further: str, width: float) -> None:
     """Two titles over an axis `width` pixels wide; where both have no room, the second is left out."""
     axis.set_title(text, loc="left", fontsize=12, color=INK["ink"], pad=4)
-    if _LETTER * (len(text) + len(further) + 2) < width:
+    if LETTER * (len(text) + len(further) + 2) < width:
         axis.set_title(further, loc="right", fontsize=11, color=INK["muted"], pad=4)
 
 
@@ -435,7 +435,7 @@ def _name_points(figure: Figure, axis: Axes, points: Sequence[Point], line: floa
         return not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
 
     for point, (x, y) in sorted(zip(points, dots, strict=True), key=lambda pair: -float(pair[1][1])):
-        width = _LETTER * len(point.label)
+        width = LETTER * len(point.label)
         boxes = []
         for dx, dy, align in _PLACES:
             left = x + dx - {"left": 0.0, "center": width / 2, "right": width}[align]

@@ -104,7 +104,7 @@ _SPEED: tuple[tuple[PageColumn, _Cells], ...] = (
 _SOMETIMES: tuple[tuple[PageColumn, _Cells, Callable[[BenchResult], bool]], ...] = (
     (
         PageColumn("mJ per frame", True, "energy of a frame of track, or of a soak, from the device's own sensors"),
-        lambda bench, r: number(_energy(r), 0),
+        lambda bench, r: energy_cell(r),
         lambda r: _energy(r) is not None,
     ),
     (
@@ -207,6 +207,11 @@ def point_table(points: Sequence[Point], figure: str, across: Across = FPS) -> P
 def number(value: float | None, digits: int, detail: str = "") -> PageCell:
     """A cell of a number; a dash where there is none."""
     return PageCell(NONE) if value is None else PageCell(f"{value:.{digits}f}", value, detail)
+
+
+def energy_cell(result: BenchResult) -> PageCell:
+    """Millijoules per frame, where the device told them."""
+    return number(_energy(result), 0)
 
 
 def _identity(result: BenchResult) -> str:

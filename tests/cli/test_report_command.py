@@ -71,3 +71,16 @@ def test_wrong_input_is_one_clear_line(run, tmp_path: Path, arguments, code: int
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_leaderboard_sets_machines_side_by_side(run, tmp_path: Path) -> None:
+    ones = [contestant("smat-openvino-fp32", 20.0, seed=1)]
+    write(tmp_path / "results" / "a" / "one.json", benchmark(*ones, date="2026-11-30T08:00:00Z"))
+    write(tmp_path / "results" / "b" / "old.json", benchmark(*ones))
+    done = run("report", "--leaderboard", "results/", "-o", "page.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "left out: results/b/old.json: it says no date" in done.stderr
+    assert "smat on a CPU, 2 cores: smat-openvino-fp32, 4" in done.stdout
+    assert "holds 1 benchmark of 1 machine" in done.stdout
+    assert "<h1>edgetrack leaderboard</h1>" in (tmp_path / "page.html").read_text("utf-8")
+    assert run("report", "--leaderboard", "results", "--markdown", cwd=tmp_path).returncode == 2
