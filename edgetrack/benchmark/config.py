@@ -92,6 +92,7 @@ class BenchRequest:
         hint: precision hint for every bundle whose target takes it.
         reference: the PyTorch bundle to compare with; None: one is found or made.
         with_reference: whether to compare with PyTorch.
+        attainable: whether to time each candidate's layers alone, see `protocol.Attainable`.
         source, box: the frames, and the target in the first of them.
         output: where the record is saved after each round.
         overwrite: whether the output may exist.
@@ -105,6 +106,7 @@ class BenchRequest:
     hint: str | None = None
     reference: str | None = None
     with_reference: bool = True
+    attainable: bool = False
     source: str = DEFAULT_SOURCE
     box: Box | None = None
     output: Path | None = None

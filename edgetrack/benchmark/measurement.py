@@ -14,7 +14,7 @@ from edgetrack.benchmark.candidates import Candidate
 from edgetrack.benchmark.config import BenchConfig
 from edgetrack.benchmark.frames import BenchFrames
 from edgetrack.benchmark.latency import Rounds, fps, latency_of
-from edgetrack.benchmark.protocol import Loaded, Measure, PeakMemory, Roofline, RoundSamples, Worker
+from edgetrack.benchmark.protocol import Attainable, Loaded, Measure, PeakMemory, Roofline, RoundSamples, Worker
 from edgetrack.benchmark.record import (
     BenchResult,
     CandidateFailure,
@@ -44,6 +44,8 @@ _DISCARDED = 5
 """Warm-up frames of each round: at least these bring back the caches after another candidate's turn."""
 _MEMORY_FRAMES = 30
 _LONGEST_PROBE_S = 0.5
+_LIMIT_S = 15.0
+_BUSY = WarningCode.BUSY_MACHINE.warning("").code
 _SEED = 0
 _NO_TIMELINE = Timeline(interval_s=0.0)
 _NOTHING_EXPECTED = Expectation()
@@ -199,6 +201,41 @@ class RooflineMeasurement(Measurement):
         self.roofline = worker.ask(request, protocol.Rate, self.timeout_s).roofline
 
 
+@dataclass
+class LimitMeasurement(Measurement):
+    """A candidate's attainable limit; measured once, before the rounds, on the machine as it was then."""
+
+    candidate: Candidate
+    machine: MachineRecord
+    attainable: Attainable = field(default_factory=Attainable, init=False)
+
+    @property
+    def label(self) -> str:
+        return f"attainable limit of {self.candidate.label}"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return ()
+
+    def open(self, worker: Worker) -> None:
+        request = protocol.Attain(
+            bundle=str(self.candidate.path),
+            hint=self.candidate.hint,
+            device=self.candidate.device or self.config.device,
+            threads=self.config.threads,
+            seconds=_LIMIT_S,
+            processor=self.machine.cpu_model or self.machine.architecture,
+            busy=any(one.code == _BUSY for one in warnings.of_machine(self.machine, 0)),
+        )
+        self.attainable = worker.ask(request, protocol.Attained, self.timeout_s + _LIMIT_S).attainable
+
+    def warm_up(self, worker: Worker) -> None:
+        """Nothing is left to do."""
+
+    def measure(self, worker: Worker, kind: str) -> None:
+        """Nothing is left to do."""
+
+
 def failures(measurements: Sequence[Measurement]) -> list[CandidateFailure]:
     """Those that did not finish."""
     return [
@@ -222,7 +259,7 @@ def results(
     """One result for each candidate that has not failed and was measured at least once.
 
     Args:
-        measurements: of all candidates and of the rooflines.
+        measurements: of all candidates, of the rooflines and of the limits.
         machine: as it was before the first frame.
         timeline: the sensors' readings.
         expected: what the device's profile says.
@@ -233,7 +270,16 @@ def results(
         for one in measurements
         if isinstance(one, CandidateMeasurement) and one.failure is None and one.track
     }
-    return [_result(one, measured, rooflines, machine, timeline, expected) for one in measured.values()]
+    limits = {one.candidate.label: one.attainable for one in measurements if isinstance(one, LimitMeasurement)}
+    found = [_result(one, measured, rooflines, machine, timeline, expected) for one in measured.values()]
+    return [msgspec.structs.replace(one, attainable=_versus(limits.get(one.label), one)) for one in found]
+
+
+def _versus(limit: Attainable | None, result: BenchResult) -> Attainable | None:
+    """A limit with the result's ratio to it."""
+    if limit is None or not limit.limit_ms:
+        return limit
+    return msgspec.structs.replace(limit, model=result.latency_ms.model.p50 / limit.limit_ms)
 
 
 def _result(

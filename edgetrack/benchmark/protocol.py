@@ -67,6 +67,21 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
     seconds: float
 
 
+class Attain(msgspec.Struct, frozen=True, kw_only=True, tag="attain"):
+    """Time the layers of a bundle's step graphs, in their graph and alone, for about `seconds`.
+
+    `processor` is its model; `busy`: other programs compute, too, so that the times are not worth keeping.
+    """
+
+    bundle: str
+    hint: str | None
+    device: str
+    threads: int
+    seconds: float
+    processor: str
+    busy: bool
+
+
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     """`load_ms` from the bundle's path to a tracker, `first_ms` of `init` and the first `update`.
 
@@ -149,6 +164,51 @@ class Roofline(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class LimitPart(msgspec.Struct, frozen=True, kw_only=True):
+    """Layers of one kind: how many, the least milliseconds that they take, and what they take in the graph."""
+
+    kind: str
+    layers: int
+    limit_ms: float
+    graph_ms: float
+
+
+class Attainable(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step would take at the rate that each layer reaches alone; `limit_ms` is None where `reason` says why.
+
+    Attributes:
+        limit_ms: the sum over the layers, in milliseconds: of each that computes, the least time that its shape took,
+            alone or in the graph; of each that only moves numbers, that of its traffic at the rate measured for as many
+            bytes; of changes of layout that the engine puts between layers, nothing.
+        model: our p50 over it; 1 is perfect.
+        engine: what runs the graph.
+        instructions: the instruction set, as the engine names it; empty where it does not.
+        primitives: milliseconds of `limit_ms` by what computes them, such as `brgconv_1x1:avx512_core_vnni`.
+        parts: by kind of layer, the longest first.
+        shapes: distinct shapes among the layers that compute; `alone` of them were timed alone.
+        took_s: what the measurement took.
+        date: when it was made, in UTC.
+    """
+
+    limit_ms: float | None = None
+    model: float | None = None
+    engine: str = ""
+    instructions: str = ""
+    primitives: dict[str, float] = {}
+    parts: list[LimitPart] = []
+    shapes: int = 0
+    alone: int = 0
+    took_s: float = 0.0
+    date: str = ""
+    reason: str | None = None
+
+
+class Attained(msgspec.Struct, frozen=True, tag="attained"):
+    """The attainable limit of a bundle."""
+
+    attainable: Attainable
+
+
 class Rate(msgspec.Struct, frozen=True, tag="rate"):
     """The peak throughput as far as it is known."""
 
@@ -162,9 +222,9 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     message: str
 
 
-WorkerRequest = Load | LoadRoofline | Memory | Measure | Probe
-WorkerReply = Loaded | Ready | PeakMemory | RoundSamples | Rate | Failure
-ReplyT = TypeVar("ReplyT", Loaded, Ready, PeakMemory, RoundSamples, Rate)
+WorkerRequest = Load | LoadRoofline | Memory | Measure | Probe | Attain
+WorkerReply = Loaded | Ready | PeakMemory | RoundSamples | Rate | Attained | Failure
+ReplyT = TypeVar("ReplyT", Loaded, Ready, PeakMemory, RoundSamples, Rate, Attained)
 
 _REQUESTS: msgspec.json.Decoder[WorkerRequest] = msgspec.json.Decoder(WorkerRequest)
 _REPLIES: msgspec.json.Decoder[WorkerReply] = msgspec.json.Decoder(WorkerReply)

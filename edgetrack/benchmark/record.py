@@ -12,6 +12,7 @@ import msgspec
 
 from edgetrack.benchmark.config import BenchConfig, SourceNote
 from edgetrack.benchmark.latency import Latency, Rounds
+from edgetrack.benchmark.protocol import Attainable
 from edgetrack.benchmark.scenarios.burst import BurstOutcome, TogetherOutcome
 from edgetrack.benchmark.scenarios.paced import PacedOutcome
 from edgetrack.benchmark.scenarios.soak import SoakOutcome
@@ -122,6 +123,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     `overrides` as in the bundle's manifest, `placement` where each graph ran as its backend says (`GPU.0 in f16`).
     `energy` is by kind of round, where the device tells its power; `paced`, `burst`, `together` (a burst with
     `batched`) and `soak` are of those scenarios, `found` is of a scenario without a field of its own.
+    `attainable` is there where it was asked for.
     """
 
     bundle: str
@@ -147,6 +149,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     roofline: RooflineRatio
     warnings: list[BenchWarning]
     samples_ms: SamplesMs
+    attainable: Attainable | None = None
     overrides: dict[str, Scalar] = {}
     placement: dict[str, str] = {}
     energy: dict[str, Energy] = {}

@@ -28,6 +28,7 @@ from edgetrack.benchmark.config import BenchConfig, BenchRequest
 from edgetrack.benchmark.frames import BenchFrames, memory_for_frames, prepare_frames
 from edgetrack.benchmark.measurement import (
     CandidateMeasurement,
+    LimitMeasurement,
     Measurement,
     RooflineMeasurement,
     failures,
@@ -112,6 +113,8 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
     request.check()
     if request.reference is not None and not find_scenario(config.scenario).compares:
         raise UsageError(f"--reference has no use in the scenario {config.scenario}; leave it out")
+    if request.attainable and not find_scenario(config.scenario).compares:
+        raise UsageError(f"--attainable has no use in the scenario {config.scenario}; leave it out")
     before = environment.look()
     nvidia = before.nvidia_present or before.is_jetson
     if is_cuda(config.device) and not request.places:
@@ -125,6 +128,9 @@ def measure(request: BenchRequest, environment: Environment) -> BenchRecord:
         keep_mb = memory_for_frames(before.memory_available_mib, len(candidates))
         frames = prepare_frames(request.source, request.box, scene, keep_mb=keep_mb)
         measurements = _measurements(candidates, frames, config, request.timeout_s)
+        if request.attainable:
+            timed = [one for one in candidates if one.device in (None, "cpu")]
+            measurements += [LimitMeasurement(config, request.timeout_s, one, before) for one in timed]
         devices = sorted({one.device or config.device for one in candidates})
         settings = msgspec.structs.replace(config, device=" and ".join(devices))
         found = environment.sensors(request.expected.sources)

@@ -11,6 +11,7 @@ from edgetrack.benchmark.warnings import BenchWarning
 from edgetrack.presentation.table import NONE, Column, Table, counted
 
 PERCENTILES = (90, 95, 99)
+_SHOWN_PARTS = 5
 
 
 def bench_table(record: BenchRecord, percentile: int = 99) -> Table:
@@ -19,6 +20,7 @@ def bench_table(record: BenchRecord, percentile: int = 99) -> Table:
     def at(latency: Latency) -> float | None:
         return {90: latency.p90, 95: latency.p95, 99: latency.p99}[percentile]
 
+    limited = any(one.attainable is not None for one in record.results)
     columns = [
         Column("bundle", align="left"),
         Column("model ms", 2),
@@ -30,6 +32,7 @@ def bench_table(record: BenchRecord, percentile: int = 99) -> Table:
         Column("x PyTorch"),
         Column("x paper", 2, drop=8),
         Column("vs roofline", 2, drop=2),
+        *([Column("vs attainable", 2, drop=2)] if limited else []),
         Column("peak MiB", 0, drop=5),
         Column("size MiB", 1, drop=6),
         Column("load ms", 0, drop=7),
@@ -46,6 +49,7 @@ def bench_table(record: BenchRecord, percentile: int = 99) -> Table:
             _versus_pytorch(one),
             one.vs_paper.ratio,
             one.roofline.model,
+            *([one.attainable.model if one.attainable else None] if limited else []),
             one.memory_mb.peak_rss,
             one.size_mb,
             one.load_ms,
@@ -84,6 +88,7 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
                 f"{result.label}: peak memory {result.vs_paper.memory_ratio:.2f} x the "
                 f"{result.vs_paper.memory_gb:g} GB of {result.tracker}'s paper"
             )
+        yield from attainable_notes(result)
         yield from _percentile_note(result, percentile)
         yield from scenario_notes(result)
     yield from telemetry_note(record)
@@ -97,6 +102,27 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
     yield from _warning_notes(record.results)
     for failure in record.failures:
         yield f"FAILED: {failure.candidate}: {failure.error}: {failure.message}"
+
+
+def attainable_notes(result: BenchResult) -> Iterator[str]:
+    """The attainable limit, where it was asked for: what it is made of, and which instructions ran."""
+    limit = result.attainable
+    if limit is None:
+        return
+    if limit.limit_ms is None:
+        yield f"{result.label}: no attainable limit: {limit.reason}"
+        return
+    parts = [f"{one.kind} {one.limit_ms:.2f} of {one.graph_ms:.2f}" for one in limit.parts[:_SHOWN_PARTS]]
+    rest = limit.parts[_SHOWN_PARTS:]
+    if rest:
+        parts.append(f"others {sum(one.limit_ms for one in rest):.2f} of {sum(one.graph_ms for one in rest):.2f}")
+    yield (
+        f"{result.label}: attainable {limit.limit_ms:.2f} ms, each layer at the rate that its shape reaches alone "
+        f"({limit.alone} of {counted(limit.shapes, 'shape')} timed alone); ms of those in the graph: {', '.join(parts)}"
+    )
+    used = [f"{name} {ms:.2f} ms" for name, ms in list(limit.primitives.items())[:_SHOWN_PARTS]]
+    instructions = limit.instructions or "an instruction set that it does not tell"
+    yield f"{result.label}: {limit.engine} on {instructions}; {', '.join(used)}"
 
 
 def scenario_notes(result: BenchResult) -> Iterator[str]:

@@ -15,8 +15,11 @@ from contextlib import closing
 from typing import BinaryIO
 
 from edgetrack.benchmark import protocol
+from edgetrack.benchmark.attainable import attainable_of
 from edgetrack.benchmark.frames import FrameFeed
 from edgetrack.benchmark.protocol import (
+    Attain,
+    Attained,
     Load,
     Loaded,
     LoadRoofline,
@@ -114,7 +117,7 @@ class TrackerRun:
 
 
 class WorkerServer:
-    """Answers requests for one candidate, or for the roofline."""
+    """Answers requests for one candidate, for the roofline, or for an attainable limit."""
 
     def __init__(self, *, open_run: Callable[[Load], TrackerRun] = TrackerRun) -> None:
         self._open_run = open_run
@@ -144,6 +147,8 @@ class WorkerServer:
             case Probe() if self._roofline is not None:
                 self._roofline.search(request.seconds)
                 return Rate(self._roofline.result())
+            case Attain():
+                return Attained(attainable_of(request))
         raise WorkerError(f"{type(request).__name__} before anything was loaded for it")
 
     def close(self) -> None:

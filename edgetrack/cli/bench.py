@@ -77,6 +77,14 @@ def bench(
         str | None, typer.Option(help="The PyTorch bundle to compare with. Default: one is found or made.")
     ] = None,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="Do not measure PyTorch.")] = False,
+    attainable: Annotated[
+        bool,
+        typer.Option(
+            "--attainable",
+            help="Time each layer alone, too, and say what a step would take at these rates: up to 15 s a bundle the "
+            "first time, and some seconds later.",
+        ),
+    ] = False,
     percentile: Annotated[int, typer.Option(help="Percentile in the table: 90, 95 or 99.")] = 99,
     timeout: shared.TimeoutOption = "2m",
     as_json: shared.JsonOption = False,
@@ -117,6 +125,7 @@ def bench(
         hint=precision_hint,
         reference=reference,
         with_reference=not no_reference,
+        attainable=attainable,
         source=source or DEFAULT_SOURCE,
         box=None if box is None else Box.parse(box),
         output=output,

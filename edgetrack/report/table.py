@@ -103,6 +103,15 @@ _SPEED: tuple[tuple[PageColumn, _Cells], ...] = (
 )
 _SOMETIMES: tuple[tuple[PageColumn, _Cells, Callable[[BenchResult], bool]], ...] = (
     (
+        PageColumn("vs attainable", True, "graphs' median over the sum of their layers' times alone; 1 is perfect"),
+        lambda bench, r: (
+            PageCell(NONE)
+            if (limit := r.attainable) is None or limit.limit_ms is None
+            else number(limit.model, 2, f"of {limit.limit_ms:.2f} ms")
+        ),
+        lambda r: r.attainable is not None and r.attainable.limit_ms is not None,
+    ),
+    (
         PageColumn("mJ per frame", True, "energy of a frame of track, or of a soak, from the device's own sensors"),
         lambda bench, r: energy_cell(r),
         lambda r: _energy(r) is not None,

@@ -72,6 +72,6 @@ def test_the_keys_that_scripts_read(entry):
     assert list(data["results"][0]) == [
         "bundle", "tracker", "target", "precision", "hint", "weights", "device", "threads", "versions", "latency_ms",
         "fps", "waterfall_ms", "memory_mb", "size_mb", "load_ms", "first_ms", "cores_busy", "vs_pytorch",
-        "vs_pytorch_interval", "vs_paper", "roofline", "warnings", "samples_ms", "overrides", "placement", "energy",
-        "paced", "burst", "together", "soak",
+        "vs_pytorch_interval", "vs_paper", "roofline", "warnings", "samples_ms", "attainable", "overrides", "placement",
+        "energy", "paced", "burst", "together", "soak",
     ]  # fmt: skip

@@ -90,12 +90,14 @@ class CompiledGraph(abc.ABC):
     """One graph, opened on a device, with its input and output buffers.
 
     Write into `inputs[name]`, call `run()`, read `outputs[name]`: the arrays are the same ones on every call.
-    `engine` is the backend's name in records, `probe` the `module:Class` of its `RooflineProbe`, if any. `placement` is
-    where the backend says that the graph runs, once it is open: `GPU.0 in f16`; empty where that cannot be a question.
+    `engine` is the backend's name in records, `probe` and `layer_timer` the `module:Class` of its `RooflineProbe` and
+    its `LayerTimer`, if any. `placement` is where the backend says that the graph runs, once it is open: `GPU.0 in
+    f16`; empty where that cannot be a question.
     """
 
     engine: ClassVar[str]
     probe: ClassVar[str] = ""
+    layer_timer: ClassVar[str] = ""
     placement: str = ""
 
     @classmethod

@@ -34,7 +34,12 @@ _TYPES = {
 }
 
 
-def _import() -> Any:
+def import_onnxruntime() -> Any:
+    """The package.
+
+    Raises:
+        BackendMissingError: it is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -48,22 +53,23 @@ class OnnxRuntimeGraph(CompiledGraph):
     """A graph in ONNX Runtime."""
 
     engine = "onnxruntime"
+    layer_timer = "edgetrack.runtime.backends.onnxruntime.layers:OnnxRuntimeLayers"
 
     @classmethod
     def import_package(cls) -> None:
-        _import()
+        import_onnxruntime()
 
     @classmethod
     def devices_here(cls) -> tuple[str, ...]:
-        available = _import().get_available_providers()
+        available = import_onnxruntime().get_available_providers()
         return tuple(device for device, provider in PROVIDERS.items() if provider.name in available)
 
     @classmethod
     def require_device_here(cls, device: str) -> None:
-        choose(_import(), BackendOptions(device=device))
+        choose(import_onnxruntime(), BackendOptions(device=device))
 
     def _open(self, path: Path, options: BackendOptions) -> None:
-        runtime = _import()
+        runtime = import_onnxruntime()
         choice = choose(runtime, options)
         options.refuse_hint("ONNX Runtime", "onnx")
         check_onnx(path, options.operators)

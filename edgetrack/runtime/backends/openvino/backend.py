@@ -158,6 +158,7 @@ class OpenVinoGraph(CompiledGraph):
     """A graph in OpenVINO."""
 
     engine = "openvino"
+    layer_timer = "edgetrack.runtime.backends.openvino.layers:OpenVinoLayers"
     probe = "edgetrack.runtime.backends.openvino.probe:OpenVinoProbe"
 
     @classmethod
