@@ -177,9 +177,9 @@ def _evaluated_there(
     """The result, and the folder here that its runs came to."""
     from edgetrack.devices.protocol import RESULTS
     from edgetrack.errors import EdgetrackError, UsageError
-    from edgetrack.evaluation.execution.ledger import folder_for, save
+    from edgetrack.evaluation.execution.ledger import folder_for
     from edgetrack.evaluation.results import EvalRecord
-    from edgetrack.evaluation.run import SUMMARY
+    from edgetrack.evaluation.run import save_summary
 
     if config.scheduler is not None:
         raise UsageError("--scheduler and a device exclude each other; give one of them")
@@ -200,7 +200,7 @@ def _evaluated_there(
     rows = found.record(EvalRecord).results
     if len(rows) != 1:
         raise EdgetrackError(f"{found.host} sent {len(rows)} results; expected one")
-    save(EvalRecord(results=rows), folder / SUMMARY)
+    save_summary(rows[0], folder)
     return rows[0], folder
 
 

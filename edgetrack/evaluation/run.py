@@ -16,7 +16,7 @@ from edgetrack.evaluation.annotations import correlations, course, frame_annotat
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets.clip import Clip
 from edgetrack.evaluation.execution import collect
-from edgetrack.evaluation.execution.ledger import RunLedger, save
+from edgetrack.evaluation.execution.ledger import RunLedger, key_of, save
 from edgetrack.evaluation.lost import FlaggedRun, flag_scores, flagged_run
 from edgetrack.evaluation.metrics import (
     LongTermScores,
@@ -43,12 +43,15 @@ from edgetrack.evaluation.results import (
     SequenceResult,
     StreamingResult,
 )
+from edgetrack.io import BAD_JSON, encode_json, read_bytes, write_whole
 from edgetrack.presentation.progress import Progress, no_progress
 from edgetrack.runtime.diagnostics import merged
 from edgetrack.runtime.diagnostics import summarize as summarize_shares
 from edgetrack.stats.bootstrap import mean_of_means, two_level_interval
 
 SUMMARY = "results.json"
+_ASKED = ("bundle", "dataset", "layout", "device", "profile", "precision_hint", "limit", "text_noise", "recover")
+"""Fields of a result that say what was asked for, beside its sequences, anchors and clock."""
 
 
 @dataclass
@@ -78,8 +81,35 @@ def evaluate(ref: BundleRef, config: EvalConfig, progress: Progress = no_progres
     """
     ledger = collect(ref, config, progress)
     result = summarize(ledger)
-    save(EvalRecord(results=[result]), ledger.folder / SUMMARY)
+    save_summary(result, ledger.folder)
     return Evaluation(result, ledger.of(OnePass), ledger.folder)
+
+
+def save_summary(result: EvalResult, folder: Path) -> None:
+    """Write the summary of a folder; one of other settings that is there is kept as `results-HASH.json`.
+
+    Raises:
+        EdgetrackError: it cannot be written.
+    """
+    summary = folder / SUMMARY
+    try:
+        (earlier,) = msgspec.json.decode(data := read_bytes(summary), type=EvalRecord).results
+    except (OSError, ValueError, *BAD_JSON):
+        pass  # none, or what nothing can be made of
+    else:
+        if (asked := _asked(earlier)) != _asked(result):
+            write_whole(folder / f"{summary.stem}-{key_of(asked)[:8]}{summary.suffix}", data)
+    save(EvalRecord(results=[result]), summary)
+
+
+def _asked(result: EvalResult) -> str:
+    """What was asked for, as JSON."""
+    anchors, clock = result.anchored, result.streaming
+    asked = {name: getattr(result, name) for name in _ASKED}
+    asked["sequences"] = sorted([one.name for one in result.sequences] + [one.name for one in result.failures])
+    asked["anchors"] = anchors and (anchors.spacing, anchors.length)
+    asked["clock"] = clock and (clock.rate, clock.latencies)
+    return encode_json(asked, order="deterministic").decode()
 
 
 def summarize(ledger: RunLedger) -> EvalResult:

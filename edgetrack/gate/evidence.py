@@ -26,12 +26,20 @@ from edgetrack.gate.report import RuleFinding, SideNote, TurnsMs, finding_of
 from edgetrack.io import read_bytes
 from edgetrack.presentation.table import counted
 from edgetrack.stats.quantile import QuantileBounds, independent_bounds, quantile_bounds, samples_to_decide
-from edgetrack.stats.rank_test import paired_ratio_test, process_ratio_bounds, unpaired_ratio_test
+from edgetrack.stats.rank_test import (
+    PROCESS_ALPHA,
+    paired_ratio_test,
+    process_ratio_bounds,
+    processes_agree,
+    unpaired_ratio_test,
+)
 from edgetrack.stats.verdict import judge_limit
 from edgetrack.system.machine import MachineRecord
 from edgetrack.system.opencv import OPENCV
 
 _SEED = 0
+PAIRS = "pairs of processes"
+"""What a slowdown waits for that blocks show and too few processes share."""
 _SUFFIX = ".json"
 _MACHINE = (
     "cpu_model", "architecture", "device_model", "physical_cores", "logical_cores", "usable_cores", "cpu_quota",
@@ -51,12 +59,14 @@ class Evidence:
 
     Attributes:
         turns: samples in milliseconds by speed, block and turn.
+        process_of: for each block a number that only blocks of one pair of processes share.
         processes: `load_ms` and `peak_rss_mb`, one figure per process.
         size_mb: of its files.
         single: it comes from a record, which knows one process.
     """
 
     turns: Mapping[Speed, Sequence[Sequence[Floats]]] = field(default_factory=dict)
+    process_of: Sequence[int] = ()
     processes: Mapping[str, Sequence[float]] = field(default_factory=dict)
     size_mb: float = math.nan
     single: bool = False
@@ -219,8 +229,16 @@ def require_comparable(differences: Sequence[str], *, force: bool) -> None:
         )
 
 
-def judge(rule: BudgetRule, candidate: Evidence, baseline: Evidence | None, alpha: float) -> RuleFinding:
+def judge(
+    rule: BudgetRule,
+    candidate: Evidence,
+    baseline: Evidence | None,
+    alpha: float,
+    process_alpha: float = PROCESS_ALPHA,
+) -> RuleFinding:
     """The verdict of a rule other than of AO, wrong with a chance of at most `alpha`.
+
+    Of latencies that is of the processes that were measured; `process_alpha` is the chance that a slowdown is theirs.
 
     A rule that needs a baseline is skipped where there is none.
     """
@@ -236,7 +254,7 @@ def judge(rule: BudgetRule, candidate: Evidence, baseline: Evidence | None, alph
         return _exact(rule, candidate.size_mb / baseline.size_mb, "the bundles' files")
     if rule.kind == "process ratio":
         return _process_ratio(rule, candidate, baseline, alpha)
-    return _ratio(rule, candidate, baseline, alpha)
+    return _ratio(rule, candidate, baseline, alpha, process_alpha)
 
 
 def _latency(rule: BudgetRule, candidate: Evidence, alpha: float) -> RuleFinding:
@@ -275,17 +293,24 @@ def _process_ratio(rule: BudgetRule, candidate: Evidence, baseline: Evidence, al
     )
 
 
-def _ratio(rule: BudgetRule, candidate: Evidence, baseline: Evidence, alpha: float) -> RuleFinding:
+def _ratio(
+    rule: BudgetRule, candidate: Evidence, baseline: Evidence, alpha: float, process_alpha: float
+) -> RuleFinding:
     rng = np.random.default_rng(_SEED)
     unpaired = candidate.single or baseline.single
     ours, theirs = (_quantiles(side, rule, flat=unpaired) for side in (candidate, baseline))
     test = (unpaired_ratio_test if unpaired else paired_ratio_test)(theirs, ours, rule.limit, alpha, rng)
+    verdict, more, more_of = test.verdict, test.more, "turns" if unpaired else "blocks"
+    pairs = len(set(candidate.process_of))
+    shared = unpaired or processes_agree(theirs, ours, candidate.process_of, rule.limit, process_alpha)
+    if verdict == "fail" and not shared:
+        verdict, more, more_of = "undecided", 1, PAIRS
     return finding_of(
         rule,
-        test.verdict,
+        verdict,
         f"{len(ours)} turns against {len(theirs)} of another time"
         if unpaired
-        else f"{counted(len(ours), 'block')} of paired turns",
+        else f"{counted(len(ours), 'block')} of paired turns, {counted(pairs, 'pair')} of processes",
         value=test.value,
         low=test.low,
         high=test.high,
@@ -293,8 +318,8 @@ def _ratio(rule: BudgetRule, candidate: Evidence, baseline: Evidence, alpha: flo
         samples=ours.size,
         p_above=test.p_above,
         p_below=test.p_below,
-        more=test.more,
-        more_of="turns" if unpaired else "blocks",
+        more=more,
+        more_of=more_of,
     )
 
 

@@ -33,6 +33,7 @@ class GateSide:
 
     Attributes:
         blocks: turns by block, those of a block in the order in which they ran.
+        process_of: for each block how many processes there had been.
         load_ms, peak_rss_mb: one figure per process.
         loaded: the first process's answer.
     """
@@ -41,6 +42,7 @@ class GateSide:
     bundle: Candidate
     start: Start
     blocks: list[list[RoundSamples]] = field(default_factory=list)
+    process_of: list[int] = field(default_factory=list)
     load_ms: list[float] = field(default_factory=list)
     peak_rss_mb: list[float] = field(default_factory=list)
     loaded: Loaded | None = None
@@ -154,6 +156,7 @@ class TurnRunner:
             self._settle(worker)
         for side in self.sides:
             side.blocks.append(done[side.role])
+            side.process_of.append(len(side.load_ms))
 
     def _settle(self, worker: Worker) -> None:
         self.never_idle |= not worker.wait_idle()

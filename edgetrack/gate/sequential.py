@@ -8,15 +8,20 @@ from dataclasses import dataclass
 import msgspec
 
 from edgetrack.gate.budget import BudgetRule
-from edgetrack.gate.evidence import Evidence, judge, pairs_of_processes_needed, processes_needed
+from edgetrack.gate.evidence import PAIRS, Evidence, judge, pairs_of_processes_needed, processes_needed
 from edgetrack.gate.report import RuleFinding
 from edgetrack.gate.rounds import TURN_FRAMES, GateSide, TurnRunner
 from edgetrack.stats.bootstrap import rounds_needed
+from edgetrack.stats.rank_test import PROCESS_ALPHA
 from edgetrack.stats.sequential import ANALYSES, spent, spent_on_processes
 from edgetrack.system.clock import Clock
 
 _LONGEST_RESTART = 1 / 16
-"""Most of the time that fresh processes for one stage may take."""
+"""Most of the time that fresh processes may take, unless a slowdown waits for them."""
+_PAIR = 1 / 16
+"""The share of the time after which fresh processes measure on, as far as starting them is worth it."""
+_WORTH = 3
+"""How many times as long as their start took processes measure at least; and so many blocks."""
 _LONGEST_LOADING = 1 / 2
 """Most of the time that processes for load time and memory alone may take."""
 _TURNS = 2
@@ -47,9 +52,9 @@ def run(
     """Measure blocks, with interim analyses, until every rule is decided, one is broken, or the time is up.
 
     A rule that was decided at one analysis stays decided: each analysis had its own share of the error. At least one
-    block is measured. Every stage between two analyses has fresh processes, unless starting them takes too much of the
-    time. An interim analysis is skipped where its time passed before there were new blocks; the final one never is.
-    Where there are too few blocks for any verdict, rules about turns are left for the next analysis.
+    block is measured. After a sixteenth of the time fresh processes go on, unless starting them takes too much. An
+    interim analysis is skipped where its time passed before there were new blocks; the final one never is. Where there
+    are too few blocks for any verdict, rules about turns are left for the next analysis.
 
     Args:
         runner: whose first side is the candidate.
@@ -80,18 +85,23 @@ def run(
     if loaded:  # those are cold
         runner.restart()
     found: dict[str, RuleFinding] = {}
-    analyses, blocks, before, analysis_s = 0, 1, 0.0, 0.0
+    started = elapsed() - block_s * (not loaded)
+    analyses, blocks, restarts, before, analysis_s = 0, 1, 0, 0.0, 0.0
     for number, share in enumerate(ANALYSES):
         final = number == len(ANALYSES) - 1
         if number and not final and elapsed() >= share * max_time_s:
             continue
         begun, end = elapsed(), max_time_s - analysis_s if final else share * max_time_s
-        if number and restarting <= _LONGEST_RESTART * max_time_s and begun + restarting + block_s < end:
-            runner.restart()
-            restarting = elapsed() - begun
-        begun = elapsed()
+        waits = any(finding.more_of == PAIRS for finding in found.values()) or (final and not restarts)
         # An analysis between may come late by a block; the last may not.
         while begun + (block_s if final else 0.0) < end:
+            spent_on = max(_PAIR * max_time_s, _WORTH * restarting, _WORTH * block_s)
+            affordable = waits or restarting <= _LONGEST_RESTART * max_time_s
+            if affordable and begun - started >= spent_on and begun + restarting + block_s < end:
+                runner.restart()
+                restarts += 1
+                restarting, started = elapsed() - begun, elapsed()
+                begun = started
             runner.block()
             blocks += 1
             block_s, begun = elapsed() - begun, elapsed()
@@ -100,7 +110,8 @@ def run(
         spend = spent(number, before, alpha)
         enough = final or blocks >= rounds_needed(spend)
         open_rules = [rule for rule in rules if not _decided(rule, found) and (enough or not _of_turns(rule))]
-        judged = _judged(runner, open_rules, recorded, spend, spent_on_processes(number, alpha))
+        on_pairs = spent(number, before, PROCESS_ALPHA)
+        judged = _judged(runner, open_rules, recorded, spend, spent_on_processes(number, alpha), on_pairs)
         found |= {finding.rule: finding for finding in judged}
         analysis_s = elapsed() - begun
         before = share if enough else before
@@ -109,7 +120,7 @@ def run(
             break
     unseen = [rule for rule in rules if rule.name not in found]
     found |= {finding.rule: finding for finding in _judged(runner, unseen, recorded, spend, alpha)}
-    seconds = _seconds(runner, in_blocks / blocks)
+    seconds = _seconds(runner, in_blocks / blocks, restarting + max(_PAIR * max_time_s, _WORTH * restarting))
     return SequentialOutcome([_with_time(found[rule.name], seconds) for rule in rules], blocks, analyses, elapsed())
 
 
@@ -117,18 +128,24 @@ def evidence_of(side: GateSide) -> Evidence:
     """What was measured of a side so far."""
     return Evidence(
         turns={"model": side.turns("model"), "track": side.turns("track")},
+        process_of=side.process_of,
         processes={"load_ms": side.load_ms, "peak_rss_mb": side.peak_rss_mb},
         size_mb=side.bundle.size_mb,
     )
 
 
 def _judged(
-    runner: TurnRunner, rules: Sequence[BudgetRule], recorded: Evidence | None, on_turns: float, on_processes: float
+    runner: TurnRunner,
+    rules: Sequence[BudgetRule],
+    recorded: Evidence | None,
+    on_turns: float,
+    on_processes: float,
+    on_pairs: float = PROCESS_ALPHA,
 ) -> list[RuleFinding]:
-    """`on_turns`, `on_processes`: the error that rules about these may spend now."""
+    """`on_turns`, `on_processes`, `on_pairs`: the error that rules about these may spend now."""
     candidate, *others = (evidence_of(side) for side in runner.sides)
     baseline = others[0] if others else recorded
-    return [judge(rule, candidate, baseline, on_turns if _of_turns(rule) else on_processes) for rule in rules]
+    return [judge(rule, candidate, baseline, on_turns if _of_turns(rule) else on_processes, on_pairs) for rule in rules]
 
 
 def _of_turns(rule: BudgetRule) -> bool:
@@ -155,11 +172,11 @@ def _loads(rules: Sequence[BudgetRule], side: GateSide, alpha: float) -> int:
     return processes_needed(first) if "process" in kinds and side.role == "candidate" else 1
 
 
-def _seconds(runner: TurnRunner, block_s: float) -> Mapping[str, float]:
+def _seconds(runner: TurnRunner, block_s: float, pair_s: float) -> Mapping[str, float]:
     """About how long one more of each takes."""
     candidate = runner.sides[0]
     frames = sum(map(len, candidate.turns("track")[-1])) if candidate.blocks else _TURNS * TURN_FRAMES
-    return {"blocks": block_s, "turns": block_s / _TURNS, "frames": block_s / max(1, frames)}
+    return {PAIRS: pair_s, "blocks": block_s, "turns": block_s / _TURNS, "frames": block_s / max(1, frames)}
 
 
 def _with_time(finding: RuleFinding, seconds: Mapping[str, float]) -> RuleFinding:

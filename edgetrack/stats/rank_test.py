@@ -11,6 +11,7 @@ limit itself, which is thereby the least effect that is ever called: of `1.05 x 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from statistics import NormalDist
@@ -30,6 +31,8 @@ from edgetrack.stats.quantile import QuantileBounds
 from edgetrack.stats.verdict import Verdict, judge_limit
 
 _MOST_BLOCKS = 100_000
+PROCESS_ALPHA = 0.05
+"""Chance, over all analyses, that processes agree on a slowdown that is their own and not the bundle's."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,27 @@ def paired_ratio_test(
             half = (high - low) / 2
         more = _more(blocks, value - math.log(limit), half, excess, spread, alpha)
     return RatioTest(math.exp(value), _exp(low), _exp(high), above, below, verdict, more)
+
+
+def processes_agree(baseline: Floats, candidate: Floats, process_of: Sequence[int], limit: float, alpha: float) -> bool:
+    """Whether pairs of processes, each of them one observation, show that the ratio is above the limit.
+
+    Blocks of one pair share what its processes got by chance (their place in memory, a core), and cannot tell that from
+    the bundles' speed. Student's t of the pairs' ratios, at `alpha`; a single pair shows nothing.
+
+    Args:
+        baseline, candidate, limit: as for `paired_ratio_test`.
+        process_of: for each block the number of its pair.
+    """
+    from scipy import stats
+
+    of = np.array(process_of)
+    ratios = (np.log(candidate)[:, :, None] - np.log(baseline)[:, None, :]).reshape(len(candidate), -1)
+    excess = [float(interquartile_mean(ratios[of == one].ravel())) - math.log(limit) for one in np.unique(of)]
+    if len(excess) < 2:
+        return False
+    half = float(stats.t.ppf(1 - alpha, len(excess) - 1)) * float(np.std(excess, ddof=1))
+    return bool(np.mean(excess) > half / math.sqrt(len(excess)))
 
 
 def unpaired_ratio_test(

@@ -72,6 +72,27 @@ def test_json_keeps_its_contract_and_runs_are_kept_by_default(command, make_bund
     assert done.stderr == ""
 
 
+def test_a_summary_of_other_settings_is_kept_and_one_of_the_same_is_replaced(
+    inside, make_bundle, plain_dataset, tmp_path
+) -> None:
+    arguments = [str(make_bundle()), str(plain_dataset("a", "b"))]
+    folder = tmp_path / "out" / "eval" / "scripted" / "data"
+
+    def limits() -> list[int | None]:
+        files = [folder / "results.json", *folder.glob("results-*.json")]
+        return [json.loads(file.read_bytes())["results"][0]["limit"] for file in files]
+
+    for further, expected in (
+        ([], [None]),
+        (["--frames", "2"], [2, None]),
+        (["--frames", "2", "--restart"], [2, None]),
+    ):
+        assert inside(*arguments, *further).exit_code == 0
+        assert limits() == expected
+    assert inside(*arguments, "--sequences", "b").exit_code == 0
+    assert sorted(map(str, limits())) == ["2", "None", "None"]
+
+
 def test_anchors_and_a_clock_stand_beside_the_one_pass(inside, make_bundle, plain_dataset, tmp_path) -> None:
     root = plain_dataset("a", "b", frames=6)
     (tmp_path / "bench.json").write_text(json.dumps(bench_json(("phone", None, [[50.0, 50.0], [50.0]]))))

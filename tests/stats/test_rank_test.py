@@ -15,6 +15,7 @@ from edgetrack.stats.rank_test import (
     null_of_blocks,
     paired_ratio_test,
     process_ratio_bounds,
+    processes_agree,
     tails,
     unpaired_ratio_test,
 )
@@ -152,3 +153,22 @@ def test_unequal_numbers_of_blocks_are_refused():
         unpaired_ratio_test(a[:, 0], b[:0, 0], 1.05, 0.01, RNG(0))
     with pytest.raises(UsageError, match="4 processes against 0"):
         process_ratio_bounds(a[:, 0], b[:0, 0], 0.01)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05])
+@pytest.mark.parametrize("slower", [1.0, 1.1, 1.3])
+def test_processes_agree_as_students_test_of_their_ratios_says(alpha: float, slower: float) -> None:
+    """Equal blocks of one turn: a pair's ratio is that of its turns, and SciPy's test of the pairs is the same."""
+    rng = np.random.default_rng(1)
+    for pairs in (2, 3, 8):
+        ratios = slower * np.exp(0.05 * rng.standard_normal(pairs))
+        baseline = np.full((3 * pairs, 1), 20.0)
+        candidate = baseline * np.repeat(ratios, 3)[:, None]
+        process_of = np.repeat(np.arange(pairs), 3).tolist()
+        expected = stats.ttest_1samp(np.log(ratios), math.log(1.05), alternative="greater").pvalue < alpha
+        assert processes_agree(baseline, candidate, process_of, 1.05, alpha) == expected
+
+
+def test_a_single_pair_of_processes_never_agrees() -> None:
+    blocks = np.full((9, 2), 20.0)
+    assert not processes_agree(blocks, 3 * blocks, [1] * 9, 1.05, 0.05)
