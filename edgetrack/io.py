@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import json
 import math
 import os
 import re
@@ -394,6 +395,15 @@ def read_toml(
     except (ValueError, RecursionError) as fault:  # not TOML, a number of 5000 digits, 1000 brackets
         raise error(f"{what} {path} is not TOML: {fault}{end}") from None
     return converted(plain, type_, lambda words: error(f"{path} is not a {what} of schema 1: {words}{end}"))
+
+
+def toml_value(value: object) -> str:
+    """A value as TOML writes it on one line: as JSON, but no surrogate escapes, DEL escaped, and tables inline."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {toml_value(inner)}" for name, inner in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def readable(text: str) -> str:

@@ -261,6 +261,11 @@ class Manifest(_Strict, frozen=True, kw_only=True):
         return " ".join([self.tracker, *self.settings])
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, which itself holds that of every file: equal for equal bundles alone."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+    @property
     def settings(self) -> tuple[str, ...]:
         """The overrides as `KEY=VALUE`, as `export --set` takes them."""
         return settings_of(self.overrides)

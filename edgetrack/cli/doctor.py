@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +14,6 @@ if TYPE_CHECKING:
     from edgetrack.system.machine import MachineRecord
     from edgetrack.system.opencv import OpenCvBuild
 
-_IMPORT_TIMEOUT_S = 60.0
-_DEVICES = "devices found:"
 _COLUMNS = {"target": 0, "runs here": 0, "tested with": 2, "about": 1}
 """And what a narrow terminal leaves out."""
 
@@ -34,6 +30,7 @@ def doctor(
     from edgetrack.cli.console import print_json, stages, stdout
     from edgetrack.devices.profiles import fitting
     from edgetrack.presentation.table import show_all
+    from edgetrack.runtime.found import find_here
     from edgetrack.system.jetpack import find_jetson
     from edgetrack.system.machine import collect
     from edgetrack.system.opencv import broken_numpy, find_opencv
@@ -45,20 +42,30 @@ def doctor(
         asked = map(find_target, only) if only else all_targets()
         targets = [row for row in asked if row.exporter is not None]
         progress("whether what each target needs can be imported")
-        problems, devices = _try_imports(targets)
+        found_here = find_here(targets)
+        problems = {name: one.problem for name, one in found_here.items() if one.problem is not None}
+        devices = {name: one.devices for name, one in found_here.items() if one.problem is None}
     if as_json:
         rows = [
             {
                 "target": target.name,
                 "installed": target.installed,
                 "problem": problems.get(target.name),
-                "devices": devices.get(target.name, []),
+                "devices": list(devices.get(target.name, ())),
                 "install": target.install_command,
             }
             for target in targets
         ]
         found = {"machine": machine, "opencv": opencv, "targets": rows, "profiles": fitting(machine)}
-        print_json({"schema": 1, **found, "jetson": jetson, "numpy_problem": None if numpy is None else str(numpy)})
+        print_json(
+            {
+                "schema": 1,
+                **found,
+                "tuned": [] if numpy is not None else tuned_here(machine),
+                "jetson": jetson,
+                "numpy_problem": None if numpy is None else str(numpy),
+            }
+        )
         return
     show_all(tables(machine, opencv, targets, problems, fitting(machine), numpy, devices, jetson), stdout())
 
@@ -85,6 +92,8 @@ def tables(
     more = [("NumPy", str(numpy))] if numpy is not None else []
     if jetson is not None:
         more += [("Jetson", str(jetson)), *(("do", advice) for advice in jetson.advice)]
+    tuned = tuned_here(machine) if numpy is None else []
+    more += [("tuned", f"{one['tracker']}: {one['choice']}{one['stale']}") for one in tuned]
     yield facts([*_facts(machine), *more, ("OpenCV", str(opencv)), ("profiles", ", ".join(profiles))])
     rows = []
     for target in targets:
@@ -100,41 +109,20 @@ def tables(
     yield Table(columns, rows, [f"{target.name}: {target.setup}" for target in targets if target.setup])
 
 
-def _try_imports(targets: Sequence[Target]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Why the packages of targets that are installed cannot be imported, and the devices that those find which can.
-
-    Each is tried in a process of its own.
-
-    Native runtimes disturb each other in one process, and one that is broken may end it.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    there = [target.name for target in targets if target.installed]
-    with ThreadPoolExecutor(max(1, len(there))) as pool:
-        found = dict(zip(there, pool.map(_try_import, there), strict=True))
-    problems = {name: tried for name, tried in found.items() if isinstance(tried, str)}
-    return problems, {name: tried for name, tried in found.items() if not isinstance(tried, str)}
-
-
-def _try_import(name: str) -> str | list[str]:
-    """Why a target's package cannot be imported, or the devices that it finds."""
-    from edgetrack.processes import exit_reason, python_command
+def tuned_here(machine: MachineRecord) -> list[dict[str, str]]:
+    """The choices that `edgetrack tune` has kept: tracker, what was chosen, and why it is stale, else nothing."""
+    from edgetrack.errors import EdgetrackError
+    from edgetrack.runtime.tuned import machine_key, read_choices
 
     try:
-        done = subprocess.run(
-            python_command("edgetrack.cli.doctor", name),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_IMPORT_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"importing it takes longer than {_IMPORT_TIMEOUT_S:.0f} s"
-    if done.returncode == 0:
-        _, mark, devices = done.stdout.rpartition(_DEVICES)
-        return devices.split() if mark else []
-    return done.stdout.strip() or exit_reason(done.returncode, done.stderr)
+        choices, here = read_choices(), machine_key(machine)
+    except EdgetrackError as error:
+        return [{"tracker": "-", "choice": str(error), "stale": ""}]
+    problems = [(one, one.problem(here)) for one in choices]
+    return [
+        {"tracker": one.tracker, "choice": str(one), "stale": "" if why is None else f"; STALE: {why}"}
+        for one, why in problems
+    ]
 
 
 def _facts(machine: MachineRecord) -> list[tuple[str, str]]:
@@ -161,15 +149,3 @@ def _facts(machine: MachineRecord) -> list[tuple[str, str]]:
         ("GPU", gpus or ("NVIDIA driver present" if machine.nvidia_present else "none found")),
         ("packages", ", ".join(f"{name} {version}" for name, version in machine.packages.items())),
     ]
-
-
-if __name__ == "__main__":  # the process that imports what one target needs
-    from edgetrack.capabilities import backend_of
-    from edgetrack.errors import EdgetrackError
-
-    try:
-        backend = backend_of(sys.argv[1])
-        backend.import_package()
-        print(_DEVICES, *backend.devices_here())
-    except EdgetrackError as fault:
-        sys.exit(print(" ".join(str(fault).split())) or 1)

@@ -27,6 +27,7 @@ from edgetrack.cli.report import report
 from edgetrack.cli.schema import schema
 from edgetrack.cli.track import track
 from edgetrack.cli.train import train
+from edgetrack.cli.tune import tune
 from edgetrack.cli.verbosity import with_verbosity
 from edgetrack.cli.verify import verify
 from edgetrack.errors import EdgetrackError
@@ -119,6 +120,7 @@ app.command()(with_verbosity(bench))
 app.command("eval")(with_verbosity(evaluate))
 app.command()(with_verbosity(compare))
 app.command()(with_verbosity(check))
+app.command()(with_verbosity(tune))
 app.command()(with_verbosity(ablate))
 app.command()(with_verbosity(report))
 app.add_typer(calibrate.app, name="calibrate")

@@ -93,6 +93,13 @@ def track(
     here: HereOption = False,
     threads: ThreadsOption = None,
     precision_hint: PrecisionHintOption = None,
+    tuned: Annotated[
+        bool,
+        typer.Option(
+            "--tuned",
+            help="Take bundle, threads and hint from `edgetrack tune` on this machine; BUNDLE may be a tracker.",
+        ),
+    ] = False,
     memory: Annotated[
         str | None,
         typer.Option(help="How past frames are kept: exact, exact:disk or bounded:M. Default: as the bundle says."),
@@ -143,10 +150,19 @@ def track(
     from edgetrack.io import parse_duration
     from edgetrack.media import BoxRecord, ReadOptions
     from edgetrack.media.frames import parse_range
+    from edgetrack.runtime.tuned import find_choice
     from edgetrack.tracking import TrackRequest, follow
 
     if box and select:
         raise UsageError("--box and --select exclude each other; give one of them")
+    if tuned:
+        if any(one is not None for one in (device, host, threads, precision_hint)):
+            raise UsageError(
+                "--tuned decides on --threads and --precision-hint on this machine; leave those and --device out"
+            )
+        found = find_choice(bundle)
+        print_text(f"edgetrack: tuned: {found}", err=True)
+        bundle, device, threads, precision_hint = found.bundle, found.device, found.threads, found.hint
     choice = chosen_device(device, host, here)
     job = TrackRequest(
         bundle=bundle,

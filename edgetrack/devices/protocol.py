@@ -29,7 +29,7 @@ LONGEST_MESSAGE = 16 << 20
 MOST_FILES = 10_000
 """Of one message; a data set takes as many messages as it needs."""
 
-DeviceVerb = Literal["bench", "check", "compare", "eval", "track", "verify"]
+DeviceVerb = Literal["bench", "check", "compare", "eval", "track", "tune", "verify"]
 DEVICE_VERBS: tuple[DeviceVerb, ...] = get_args(DeviceVerb)
 """What an agent starts, and nothing else."""
 RESULTS = "results"

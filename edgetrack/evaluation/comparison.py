@@ -22,7 +22,7 @@ from edgetrack.bundle.reader import BundleRef, bundle_label
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.execution import collect
-from edgetrack.evaluation.execution.ledger import RunLedger, SavedRun, digest_of, key_of, plain_name, save
+from edgetrack.evaluation.execution.ledger import RunLedger, SavedRun, key_of, plain_name, save
 from edgetrack.evaluation.metrics import AGREEING, Divergence, divergence
 from edgetrack.evaluation.protocols.anchored import Anchored, Difference, check_margin, paired_difference
 from edgetrack.evaluation.protocols.one_pass import OnePass
@@ -230,7 +230,7 @@ def _open_loop(
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror}; give another folder with --output") from error
     _drop_incomplete(folder)
-    loaded = (digest_of(ref.manifest), ref.hint, ref.device or config.runs.device, config.runs.threads)
+    loaded = (ref.manifest.digest, ref.hint, ref.device or config.runs.device, config.runs.threads)
 
     def tasks(sequence: str) -> list[OpenLoop]:
         given = tuple(boxes.get(sequence, ()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from edgetrack.bundle.writer import check_destination
 from edgetrack.errors import UsageError
 from edgetrack.evaluation.lost_model import LostCalibration
 from edgetrack.exporting.recipe import find_recipe, shipped_names
-from edgetrack.io import check_output, read_text, write_whole
+from edgetrack.io import check_output, read_text, toml_value, write_whole
 from edgetrack.presentation.table import Column, Table, counted, span
 from edgetrack.resources import data_folder
 
@@ -95,17 +94,8 @@ def _recipe_text(name: str) -> str:
 
 def recipe_with(text: str, model: LostModel) -> str:
     """A recipe's text with the model as an entry `[[lost]]`, in place of that of the same weights."""
-    own = f"weights_sha256 = {_toml(model.weights_sha256)}\n" if model.weights_sha256 else None
+    own = f"weights_sha256 = {toml_value(model.weights_sha256)}\n" if model.weights_sha256 else None
     kept = _ENTRY.sub(lambda entry: "" if own is None or own in entry[0] else entry[0], text)
     fields = {name: value for name, value in msgspec.to_builtins(model).items() if value is not None}
-    lines = [f"{name} = {_toml(value)}" for name, value in fields.items()]
+    lines = [f"{name} = {toml_value(value)}" for name, value in fields.items()]
     return "\n".join([kept.rstrip("\n"), "", "# Found by `edgetrack calibrate lost`.", "[[lost]]", *lines, ""])
-
-
-def _toml(value: object) -> str:
-    """A value as TOML writes it on one line."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + " }"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)

@@ -7,7 +7,6 @@ the same list gives the same crops wherever the clips are. A set is kept as TOML
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from edgetrack.bundle.manifest import Name, Sha256
 from edgetrack.errors import CalibrationError, UnknownNameError, UsageError
 from edgetrack.evaluation.datasets import SYNTHETIC, Dataset, open_dataset
 from edgetrack.evaluation.datasets.clip import Clip
-from edgetrack.io import encode_json, read_toml
+from edgetrack.io import encode_json, read_toml, toml_value
 from edgetrack.resources import data_folder
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.prompt import prepare_text
@@ -105,23 +104,18 @@ def to_toml(value: CalibrationSet) -> str:
     """The set as TOML, one line an item; the same set gives the same text."""
     lines = [
         f"schema = {value.schema}",
-        f"name = {_toml(value.name)}",
-        f"about = {_toml(value.about)}",
+        f"name = {toml_value(value.name)}",
+        f"about = {toml_value(value.about)}",
         f'sha256 = "{value.sha256}"',
     ]
     for part in value.parts:
-        lines += ["", "[[parts]]", f"dataset = {_toml(part.dataset)}"]
+        lines += ["", "[[parts]]", f"dataset = {toml_value(part.dataset)}"]
         if part.layout is not None:
-            lines.append(f"layout = {_toml(part.layout)}")
+            lines.append(f"layout = {toml_value(part.layout)}")
         lines += ["# clip, template's frame and box, searched frame, box around which it is searched", "items = ["]
-        lines += [f"  {_toml(msgspec.to_builtins(item))}," for item in part.items]
+        lines += [f"  {toml_value(msgspec.to_builtins(item))}," for item in part.items]
         lines.append("]")
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: object) -> str:
-    """A text or list as TOML, which is JSON but for two things: no surrogate escapes, and DEL must be escaped."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_set(path: Path) -> CalibrationSet:

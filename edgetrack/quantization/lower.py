@@ -81,7 +81,7 @@ class LoweringRequest:
             DeviceUnavailableError: this processor, which has to prove the bundle, cannot compute in its precision.
         """
         stored, rest = split_precision(work.request.precision)
-        if rest in work.target.hints:
+        if rest in work.target.hinted:
             backend_of(work.target.name).require_hint(rest)
         if stored == "int8":
             work.target.quantizer_version()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,10 @@ from edgetrack.runtime.memory import Retention
 from edgetrack.runtime.prompt import Text, missing_text, phrases_of
 from edgetrack.runtime.recovery import Proposal, Recover, guard, uncalibrated
 from edgetrack.runtime.trackers.base import AttentionMap, Decision, Diagnostics, Procedure, find_procedure
+from edgetrack.runtime.tuned import TunedChoice, find_choice
 from edgetrack.system.clock import Clock, MonotonicClock
 
+log = logging.getLogger(__name__)
 STAGES = ("crop", "graphs", "decode")
 
 
@@ -96,7 +99,10 @@ class Tracker:
     """A tracker on its graphs: `init` on the first frame, `update` on every later one, `close` at the end.
 
     Also a context manager. Not thread-safe: one tracker follows one target; `edgetrack.load_many` follows several.
+    `tuned` is the choice that `load(tuned=True)` took.
     """
+
+    tuned: TunedChoice | None = None
 
     def __init__(
         self,
@@ -331,11 +337,13 @@ def load(
     memory: str | None = None,
     text: Text | None = None,
     recover: Recover | None = None,
+    tuned: bool = False,
 ) -> Tracker:
     """Open a bundle and make it ready to track.
 
     Args:
-        bundle: a bundle's folder, its zip, its bare name (looked for here and in ./out), or an open `Bundle`.
+        bundle: a bundle's folder, its zip, its bare name (looked for here and in ./out), or an open `Bundle`; with
+            `tuned` a tracker's name, too.
         device: `cpu`, or what the bundle's target offers (`cuda:0`).
         threads: threads of one inference; None takes the cores that this process may use.
         precision_hint: `bf16` asks the backend to compute in bfloat16 where the processor can; None takes
@@ -347,13 +355,27 @@ def load(
         recover: `expand` looks for a lost target in wider regions and in a grid over the frame, see
             `edgetrack.runtime.recovery`; it needs a bundle that `edgetrack calibrate lost` wrote. None follows the
             published procedure, whatever it finds.
+        tuned: take the bundle, device, hint and threads that `edgetrack tune` found for this machine, which
+            `Tracker.tuned` then says; a choice that is stale is refused.
 
     Raises:
         UsageError, BundleError, BackendMissingError, DeviceUnavailableError: see their messages.
     """
+    choice = None
+    if tuned:
+        if isinstance(bundle, Bundle) or (device, threads, precision_hint) != ("cpu", None, None):
+            raise UsageError(
+                "tuned=True takes a tracker's name or a bundle's path, and decides on device, threads and hint; leave "
+                "those out"
+            )
+        choice = find_choice(bundle)
+        log.info("tuned: %s", choice)
+        bundle, device, threads, precision_hint = choice.bundle, choice.device, choice.threads, choice.hint
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     options = backend_options(opened, device, threads, precision_hint)
-    return Tracker(opened, options, memory=memory, text=text, recover=recover)
+    tracker = Tracker(opened, options, memory=memory, text=text, recover=recover)
+    tracker.tuned = choice
+    return tracker
 
 
 def with_memory(manifest: Manifest, memory: str) -> Manifest:

@@ -149,7 +149,8 @@ def test_doctor_outlives_what_cannot_be_loaded(tmp_path: Path, package: str, fau
     (tmp_path / package / "__init__.py").write_text(f"raise {fault}\n")
     paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH", ""))))
     code = (
-        "from edgetrack.cli import doctor; doctor._try_imports = lambda targets: ({}, {}); doctor.doctor(as_json=True)"
+        "from edgetrack.cli import doctor; from edgetrack.runtime import found; found.find_here = lambda targets: {}; "
+        "doctor.doctor(as_json=True)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

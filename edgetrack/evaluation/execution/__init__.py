@@ -13,7 +13,7 @@ from edgetrack.capabilities import require_device
 from edgetrack.errors import SequenceError, UsageError
 from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.execution.dask import run_on_cluster
-from edgetrack.evaluation.execution.ledger import RunLedger, Setup, digest_of
+from edgetrack.evaluation.execution.ledger import RunLedger, Setup
 from edgetrack.evaluation.execution.local import run_in_processes
 from edgetrack.evaluation.protocols import Task
 from edgetrack.evaluation.protocols.anchored import Anchored, AnchoredRuns
@@ -65,7 +65,7 @@ def collect(
             device=ledger.device,
             threads=config.threads_each,
             precision_hint=ref.hint,
-            manifest=digest_of(ref.manifest),
+            manifest=ref.manifest.digest,
             recover=config.recover,
         )
         if config.scheduler is not None:

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from edgetrack.bundle import Manifest
 from edgetrack.bundle.reader import BundleRef
 from edgetrack.errors import BundleError, SequenceError
 from edgetrack.evaluation.config import EvalConfig
@@ -54,11 +53,6 @@ class SavedRun(msgspec.Struct, frozen=True, kw_only=True):
 def key_of(*parts: str | float | None) -> str:
     """A hash of what decides a result."""
     return hashlib.sha256(encode_json(parts)).hexdigest()
-
-
-def digest_of(manifest: Manifest) -> str:
-    """SHA-256 of a manifest, which itself holds that of every file: equal for equal bundles alone."""
-    return hashlib.sha256(manifest.to_json()).hexdigest()
 
 
 def plain_name(text: str) -> str:
@@ -114,7 +108,7 @@ class Setup:
     Attributes:
         bundle: its folder or zip, as the process that loads it sees it.
         device, threads, precision_hint, recover: as `edgetrack.load` takes them.
-        manifest: `digest_of` the manifest that it must have; not checked where it is None.
+        manifest: digest of the manifest that it must have; not checked where it is None.
     """
 
     bundle: Path
@@ -209,7 +203,7 @@ def _tracker(setup: Setup) -> Tracker:
         precision_hint=setup.precision_hint,
         recover=setup.recover,
     )
-    if setup.manifest not in (None, digest_of(tracker.manifest)):
+    if setup.manifest not in (None, tracker.manifest.digest):
         tracker.close()
         raise BundleError(f"the bundle at {setup.bundle} is another one of that name; copy the right one there")
     _loaded.setup, _loaded.tracker = setup, tracker
@@ -328,7 +322,7 @@ class RunLedger:
         config, manifest = self.config, self.ref.manifest
         where = readable(config.dataset.where)
         key = key_of(
-            digest_of(manifest),
+            manifest.digest,
             self.device,
             self.ref.hint,
             where,
