@@ -25,25 +25,34 @@ from edgetrack.io import replace_whole
 
 PACKAGE = Path(edgetrack.__file__).parent
 DATA = ("bench", "export_recipes", "calibration")
-FOUND = "find_procedure(self.manifest)(self.manifest, self.graphs)"
+FOUND = "family = find_procedure(self.manifest)\n"
 SLOWED = """
+
+import time as _time
 
 _unslowed = find_procedure
 
 
 def find_procedure(manifest):  # noqa
     class Slowed(_unslowed(manifest)):
-        def update(self, frame, mark):
-            start = time.perf_counter_ns()
-            found = super().update(frame, mark)
-            done = time.perf_counter_ns()
-            while time.perf_counter_ns() - done < {share} * (done - start):
+        def update(self, frame, timer):
+            start = _time.perf_counter_ns()
+            found = super().update(frame, timer)
+            done = _time.perf_counter_ns()
+            while _time.perf_counter_ns() - done < {share} * (done - start):
                 pass
             return found
 
     return Slowed
 """
 BUDGET = 'schema = 1\nname = "gate-check"\n[regressions]\ntrack_p50_ratio = {limit}\n'
+
+
+def slowed(session: str, share: float) -> str:
+    """The source of `edgetrack/runtime/session.py`, changed: every frame takes a share of its time more."""
+    if session.count(FOUND) != 1:
+        raise SystemExit("session.py finds its procedure in another way than this script knows; change it")
+    return session + SLOWED.format(share=share)
 
 
 def environment(folder: Path, slowdown: float) -> Path:
@@ -54,10 +63,7 @@ def environment(folder: Path, slowdown: float) -> Path:
         (source / name).symlink_to(PACKAGE.parent / name)
     if slowdown:
         session = source / "edgetrack" / "runtime" / "session.py"
-        text = session.read_text("utf-8")
-        if text.count(FOUND) != 1 or "\nimport time\n" not in text:
-            raise SystemExit(f"{session} finds its procedure in another way than this script knows; change it")
-        session.write_text(text + SLOWED.format(share=slowdown), "utf-8")
+        session.write_text(slowed(session.read_text("utf-8"), slowdown), "utf-8")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
     python = folder / "env" / "bin" / "python"
     (packages,) = (folder / "env").glob("lib/python*/site-packages")
