@@ -28,6 +28,7 @@ from edgetrack.runtime.backends.openvino.devices import (
 )
 
 log = logging.getLogger(__name__)
+_CONVERTER = "openvino.tools.ovc"
 MAX_XML_BYTES = 64 << 20
 MAX_ELEMENTS = 1 << 29
 """Of one tensor within a graph: 2 GiB of FP32."""
@@ -39,17 +40,25 @@ def import_openvino() -> Any:
     """The package, without its usage reports (a DNS look-up and files under ~/intel at every import).
 
     OpenVINO and NNCF do without where the package `openvino_telemetry` cannot be imported; that one also wants a home.
+    OpenVINO does without its converter as well: 100 modules and 8 MB that nothing needs where a bundle runs. Who asks
+    for `openvino.tools.ovc` itself still gets it.
 
     Raises:
         BackendMissingError: it is not installed.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    first = _CONVERTER not in sys.modules
+    if first:
+        sys.modules[_CONVERTER] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
         raise BackendMissingError(
             f"OpenVINO is not installed ({error}); install it with: pip install 'edgetrack[openvino]'"
         ) from error
+    finally:
+        if first:
+            del sys.modules[_CONVERTER]
     return openvino
 
 

@@ -192,3 +192,16 @@ def test_neither_a_home_nor_reports_of_usage_are_needed(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("telemetry: None")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_converter_is_not_loaded_where_a_bundle_runs_and_is_there_for_who_asks() -> None:
+    code = (
+        "import sys\n"
+        "from edgetrack.runtime.backends.openvino.backend import import_openvino\n"
+        "import_openvino().Core()\n"
+        "assert not [name for name in sys.modules if name.startswith('openvino.tools.ovc')]\n"
+        "from openvino.tools.ovc import convert_model\n"
+        "import_openvino()\n"
+        "assert 'openvino.tools.ovc' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
