@@ -59,6 +59,7 @@ class Target:
         device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
         proof: the target whose backend proves an export, itself where it is empty. Another one runs the same files
             where the target's device need not be; `TRACE` runs what they are converted from.
+        made_from: the target whose FP32 bundle its own are lowered from, where it has none of its own.
         channels_last: whether its engine keeps the channels of a map last, so that a map read as rows moves no memory.
         reference: whether it is the published computation, which others are compared with.
         tested: versions that the test-suite ran with.
@@ -82,6 +83,7 @@ class Target:
     devices: tuple[str, ...] = ("cpu",)
     device_needed: str = ""
     proof: str = ""
+    made_from: str = ""
     channels_last: bool = False
     reference: bool = False
     tested: str = ""
@@ -379,6 +381,11 @@ def proof_target(name: str) -> Target:
     if target.proof == TRACE:
         raise UsageError(f"bundles of target {name!r} run on {target.device_needed} only; do this there")
     return find_target(target.proof) if target.proof else target
+
+
+def full_target(target: Target) -> Target:
+    """The target of the FP32 bundle that a target's lower precisions are made from: itself, or another one."""
+    return find_target(target.made_from) if target.made_from else target
 
 
 def best_target(device: str | None = None) -> Target:

@@ -201,9 +201,10 @@ def exported_runner(graphs: Mapping[str, CompiledGraph]) -> GraphRunner:
 def proof_of(target: Target) -> tuple[str, str]:
     """`proven` and `not_run` of a report on a target."""
     proven = TRACE if target.proof == TRACE else backend_of(proof_target(target.name).name).engine
-    if not target.proof:
+    if not target.proof and not target.device_needed:
         return proven, ""
-    ran = "PyTorch's traced modules, which were converted" if target.proof == TRACE else "the same files"
+    others = {TRACE: "PyTorch's traced modules, which were converted", "": "a simulation of it"}
+    ran = others.get(target.proof, "the same files")
     return (
         proven,
         f"{target.name} itself, which needs {target.device_needed}; compared were {ran}. `edgetrack verify` "

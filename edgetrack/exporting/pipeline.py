@@ -17,7 +17,7 @@ from edgetrack import __version__
 from edgetrack.arrays import Array
 from edgetrack.bundle import BundleWriter, write_npz
 from edgetrack.bundle.manifest import GraphInfo, LicenceInfo, Manifest, Scalar, WeightsInfo, bundle_name
-from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, require_precision, targets
+from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, full_target, require_precision, targets
 from edgetrack.errors import BackendMissingError, BundleError, RecipeError, UsageError
 from edgetrack.exporting.memory import require_memory
 from edgetrack.exporting.recipe import DEFAULT, Recipe, Tolerance, find_recipe
@@ -314,7 +314,7 @@ def export(
     with BundleWriter(output or work.output, overwrite=output is None and work.request.overwrite) as writer:
         manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
-        proven, not_run = proof_of(work.target)
+        proven, not_run = proof_of(full_target(work.target))
         report = msgspec.structs.replace(report, reference=reference, proven=proven, not_run=not_run)
         report.require()
         if work.request.onnx:
@@ -411,7 +411,7 @@ def _manifest(work: ExportPlan, weights: WeightsInfo, graphs: tuple[GraphInfo, .
         tracker=work.recipe.name,
         family=work.recipe.family,
         title=work.recipe.title,
-        target=work.target.name,
+        target=full_target(work.target).name,
         precision="fp32",
         weights=weights,
         graphs=graphs,
@@ -449,6 +449,7 @@ def _prove(
         real_samples,
     )
 
+    full = full_target(work.target)
     # The reference is PyTorch itself, read back from its file: what one scene does not find, no second one does.
     built_in = DEFAULT_SOURCES[:1] if work.target.reference else DEFAULT_SOURCES
     samples: list[Sample] = []
@@ -457,12 +458,12 @@ def _prove(
         progress(f"parity: tracking {source}")
         samples.extend(real_samples(manifest, single, source))
     samples.append(noise_sample(single, samples[-1]))
-    progress(f"parity: {len(samples)} samples on {work.target.proof or work.target.name}")
+    progress(f"parity: {len(samples)} samples on {full.proof or full.name}")
     options = BackendOptions(threads=usable_cores(), operators=operators_of(manifest))
     with ExitStack() as stack:
         graphs: dict[str, CompiledGraph] = {}
         for info, module in zip(manifest.graphs, shipped, strict=True):
-            graphs[info.name] = open_proof(work.target, module, info, folder / info.file, options)
+            graphs[info.name] = open_proof(full, module, info, folder / info.file, options)
             stack.callback(graphs[info.name].close)
         return prove(shipped, published, exported_runner(graphs), samples, work.tolerance)
 

@@ -86,7 +86,11 @@ class LoweringRequest:
         if stored == "int8":
             work.target.quantizer_version()
         patterns_of(work.recipe.stages, self.kept(work.recipe, work.request.precision), "")
-        work.exporter.check_method(self.method)
+        work.exporter.check_method(self.method, work.request.precision)
+        if self.keep and not work.exporter.kept_in(work.request.precision):
+            raise UsageError(
+                f"target {work.target.name!r} computes all of a graph in {work.request.precision}; leave --keep out"
+            )
         if self.control is not None:
             if work.target.device_needed:
                 raise UsageError(
@@ -176,7 +180,7 @@ def lower(full: Path, work: ExportPlan, request: LoweringRequest, progress: Call
     recording = None
     if precision in work.exporter.calibrated:
         recording = _record(full, request.calibration or CalibrationSources(), progress)
-    kept = request.kept(work.recipe, precision)
+    kept = request.kept(work.recipe, precision) if work.exporter.kept_in(precision) else ()
     reports: Mapping[str, bytes] = {}
     lowering = _BundleLowering(full, work, request.method, recording)
     if request.control is not None:
@@ -236,7 +240,7 @@ class _BundleLowering:
         spared = {info.file for info in source.manifest.graphs} - {info.file for info in graphs}
         writer.copy_from(source, leave_out=(GOLDEN_FILE, PARITY_FILE, *spared))
         stored, rest = split_precision(precision)
-        wide = rest if rest in target.hints else "fp32"
+        wide = rest if rest in target.hints else self.work.exporter.kept_in(precision)
         exceptions = dict.fromkeys((f"stage {name}" for name in kept), wide)
         exceptions.update(self.work.exporter.exceptions.get(precision, {}))
         for info in graphs:
@@ -249,7 +253,11 @@ class _BundleLowering:
         if stored == "int8":
             tools[target.quantizer] = target.quantizer_version()
         if recording is not None:
-            method = self.method.describe(target.quantizer) if stored == "int8" else "observed ranges"
+            method = (
+                self.work.exporter.describe_method(self.method, target.quantizer)
+                if stored == "int8"
+                else "observed ranges"
+            )
             calibration = CalibrationInfo(
                 method=method, list_sha256=recording.chosen.sha256, size=recording.chosen.size
             )
@@ -257,6 +265,7 @@ class _BundleLowering:
         manifest = msgspec.structs.replace(
             source.manifest,
             name=self.work.name,
+            target=target.name,
             graphs=graphs,
             precision=cast(Precision, precision),
             precision_exceptions=exceptions,

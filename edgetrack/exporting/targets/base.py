@@ -79,8 +79,16 @@ class Exporter(abc.ABC):
             UsageError: an option asks for what the target does not offer.
         """
 
-    def check_method(self, method: Method) -> None:  # noqa: B027
-        """Raise UsageError where the target cannot be quantized so."""
+    def check_method(self, method: Method, precision: str) -> None:  # noqa: B027
+        """Raise UsageError where the target cannot be lowered to a precision so."""
+
+    def describe_method(self, method: Method, quantizer: str) -> str:
+        """How a graph is quantized, as the manifest states it."""
+        return method.describe(quantizer)
+
+    def kept_in(self, precision: str) -> str:
+        """The precision of stages that are kept out of a lower one; empty where all of a graph has one precision."""
+        return "fp32"
 
     @abc.abstractmethod
     def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:

@@ -68,7 +68,7 @@ class CoreMlExporter(Exporter):
         if self.options.deployment_target not in DEPLOYMENT:
             raise UnknownNameError.of("--deployment-target", self.options.deployment_target, DEPLOYMENT)
 
-    def check_method(self, method: Method) -> None:
+    def check_method(self, method: Method, precision: str) -> None:
         """See `Exporter`."""
         if method != Method(per_channel=method.per_channel):
             raise UsageError(
