@@ -63,8 +63,7 @@ def parse_address(text: str) -> WebAddress | HuggingFaceAddress:
     """
     base, mark, pin = text.partition("#")
     pinned = _PIN.fullmatch(pin)
-    if len(text) > _LONGEST or not text.isascii() or not text.isprintable() or " " in text:
-        raise UsageError(f"{text[:80]!r} is no address; {GRAMMAR}")
+    _require_plain(text)
     if mark and pinned is None:
         raise UsageError(f"{base}: behind # stands {pin!r}; expected sha256= and 64 digits of 0-9a-f")
     sha256 = pinned[1] if pinned else None
@@ -88,6 +87,7 @@ def require_allowed(url: str, before: str | None = None) -> None:
         UsageError: neither https nor http on this machine itself, no server, or a password in it; or a redirect that
             leaves https, or this machine.
     """
+    _require_plain(url)
     try:
         parts = urlsplit(url)
         host, password = parts.hostname, "@" in parts.netloc
@@ -105,3 +105,8 @@ def require_allowed(url: str, before: str | None = None) -> None:
             f"{url} is plain HTTP, which anybody on the way can change; "
             + ("give an https address" if before is None else f"{before} redirects there, which is refused")
         )
+
+
+def _require_plain(text: str) -> None:
+    if len(text) > _LONGEST or not text.isascii() or not text.isprintable() or " " in text:
+        raise UsageError(f"{text[:80]!r} is no address; {GRAMMAR}")

@@ -89,9 +89,10 @@ def download(url: str, part: PartFile, *, pinned: bool, largest: int, progress: 
         try:
             _receive(url, part, pinned, largest, progress)
             return
-        except (CutError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except CutError as error:
             kept = part.size
-            if attempt == _MOST_ATTEMPTS or kept <= had:
+            thrown_away = had > 0 and kept == 0
+            if attempt == _MOST_ATTEMPTS or (kept <= had and not thrown_away):
                 words = f"; {kept / _MIB:.1f} MiB are kept: type the same again to go on" if kept else ""
                 raise HubError(f"{url}: the download was cut: {str(error) or type(error).__name__}{words}") from error
 
@@ -183,11 +184,11 @@ def _open(url: str, headers: dict[str, str]) -> Any:
         if answer.status not in _REDIRECTS:
             return answer
         answer.close()
-        there = urljoin(here, answer.headers.get("Location", ""))
         try:
+            there = urljoin(here, answer.headers.get("Location", ""))
             require_allowed(there, here)
-        except UsageError as error:
-            raise HubError(str(error)) from None
+        except (UsageError, ValueError) as error:
+            raise HubError(f"{here} redirects to where nothing is fetched from: {error}") from None
         here = there
     raise HubError(f"{url} redirects more than {_MOST_REDIRECTS} times; give the address where the file lies")
 
@@ -206,6 +207,8 @@ def _answer(url: str, headers: dict[str, str]) -> Any:
         answer = opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)  # noqa: S310
     except urllib.error.URLError as error:
         raise HubError(f"{url} cannot be reached: {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise CutError(str(error) or type(error).__name__) from error
     if answer is None:
         raise HubError(f"{url} cannot be reached: nothing here speaks its protocol")
     if answer.status in {200, 206, 416, *_REDIRECTS}:

@@ -1,20 +1,29 @@
-"""`edgetrack pull` and `push` in processes of their own, against a plain web server on this machine."""
+"""`edgetrack pull` and `push`, against a plain web server on this machine."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from edgetrack.bundle import open_bundle, pack
 from edgetrack.bundle.manifest import LicenceInfo, WeightsInfo
+from edgetrack.cli.main import app
 from tests.builders import scripted_manifest, write_scripted
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command in this process, in `tmp_path`: no exported bundle is needed."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -38,43 +47,43 @@ def served(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_pull_refuses_trusts_pins_and_the_bundle_is_found_by_its_name(inside, served, tmp_path) -> None:
-    refused = inside("pull", served, cwd=tmp_path)
+def test_pull_refuses_trusts_pins_and_the_bundle_is_found_by_its_name(run, served, tmp_path) -> None:
+    refused = run("pull", served)
     assert refused.exit_code == 2
     assert "--trust-on-first-use" in refused.stderr
-    trusted = inside("pull", served, "--trust-on-first-use", cwd=tmp_path)
+    trusted = run("pull", served, "--trust-on-first-use")
     assert trusted.exit_code == 0, trusted.output
     digest = hashlib.sha256((tmp_path / "www" / "b.zip").read_bytes()).hexdigest()
     assert f"edgetrack-lock.json now pins sha256 {digest}" in trusted.stderr
     assert trusted.stdout == "out/free  0.0 MiB  (custom weights)\n"
-    told = json.loads(inside("inspect", "free", "--json", cwd=tmp_path).stdout)
+    told = json.loads(run("inspect", "free", "--json").stdout)
     assert told["weights"]["licence"] == {"name": "LicenseRef-Mine", "redistribution": False}
-    assert "LicenseRef-Mine; the weights may not be passed on" in inside("inspect", "free", cwd=tmp_path).stdout
+    assert "LicenseRef-Mine; the weights may not be passed on" in run("inspect", "free").stdout
     (tmp_path / "www" / "b.zip").write_bytes(b"another file")
-    changed = inside("pull", served, "--overwrite", cwd=tmp_path)
+    changed = run("pull", served, "--overwrite")
     assert (changed.exit_code, changed.stdout) == (1, "")
     assert f"not {digest}" in changed.stderr
-    assert inside("inspect", "free", cwd=tmp_path).exit_code == 0
+    assert run("inspect", "free").exit_code == 0
 
 
 @pytest.mark.parametrize("verb", ["track", "bench", "verify", "inspect", "pack"])
-def test_no_other_verb_fetches(inside, tmp_path, verb) -> None:
-    done = inside(verb, "hf://owner/name@main/b.zip", *(["synthetic:drift"] if verb == "track" else []), cwd=tmp_path)
+def test_no_other_verb_fetches(run, verb) -> None:
+    done = run(verb, "hf://owner/name@main/b.zip", *(["synthetic:drift"] if verb == "track" else []))
     assert done.exit_code == 2
     assert "fetch it first: edgetrack pull hf://owner/name@main/b.zip" in done.stderr
 
 
-def test_push_asks_for_a_licence_that_allows_it(inside, served, tmp_path) -> None:
-    done = inside("push", "made", "hf://owner/name/b.zip", cwd=tmp_path)
+def test_push_asks_for_a_licence_that_allows_it(run, served, tmp_path) -> None:
+    done = run("push", "made", "hf://owner/name/b.zip")
     assert done.exit_code == 2
     assert "(LicenseRef-Mine) may not be passed on" in done.stderr
-    assert inside("push", "made", "hf://owner/name/b.zip", "--private", cwd=tmp_path).exit_code == 2
+    assert run("push", "made", "hf://owner/name/b.zip", "--private").exit_code == 2
 
 
-def test_export_takes_a_licence_with_weights_of_ones_own_alone(inside, tmp_path) -> None:
+def test_export_takes_a_licence_with_weights_of_ones_own_alone(run) -> None:
     given = ("export", "nanotrack_v2", "--target", "torch", "--weights", "untrained", "--dry-run")
-    assert "give --licence" in inside(*given, "--redistribute", cwd=tmp_path).stderr
-    assert inside(*given, "--licence", "", cwd=tmp_path).exit_code == 2
-    done = inside("export", "smat", "--weights", "default", "--licence", "MIT", "--dry-run", cwd=tmp_path)
+    assert "give --licence" in run(*given, "--redistribute").stderr
+    assert run(*given, "--licence", "").exit_code == 2
+    done = run("export", "smat", "--weights", "default", "--licence", "MIT", "--dry-run")
     assert done.exit_code == 2
     assert "terms of their own" in done.stderr
