@@ -17,6 +17,7 @@ from edgetrack.box import Box
 from edgetrack.errors import EdgetrackError
 
 if TYPE_CHECKING:
+    from edgetrack.api import bench, compare, evaluate, export
     from edgetrack.runtime.multi import MultiTracker, load_many
     from edgetrack.runtime.session import Result, Timing, Tracker, load
 
@@ -30,21 +31,32 @@ __all__ = [
     "Timing",
     "Tracker",
     "__version__",
+    "bench",
+    "compare",
     "errors",
+    "evaluate",
+    "export",
     "load",
     "load_many",
 ]
 
 
+_LATE = {
+    **dict.fromkeys(("bench", "compare", "evaluate", "export"), "edgetrack.api"),
+    **dict.fromkeys(("MultiTracker", "load_many"), "edgetrack.runtime.multi"),
+    **dict.fromkeys(("Result", "Timing", "Tracker", "load"), "edgetrack.runtime.session"),
+}
+
+
 def __getattr__(name: str) -> Any:
     # numpy and OpenCV cost 0.3 s: `edgetrack --help` must not pay for them.
-    if name in ("MultiTracker", "Result", "Timing", "Tracker", "load", "load_many"):
+    if name in _LATE:
+        from importlib import import_module
+
         try:
-            from edgetrack.runtime import multi, session
+            return getattr(import_module(_LATE[name]), name)
         except ImportError as error:
             from edgetrack.system.opencv import missing_opencv
 
             raise missing_opencv(error) or error from error
-
-        return getattr(multi if name in ("MultiTracker", "load_many") else session, name)
     raise AttributeError(f"module 'edgetrack' has no attribute {name!r}")

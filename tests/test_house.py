@@ -158,7 +158,7 @@ TARGET_NAMED = {
 def test_no_file_outside_the_targets_rooms_names_a_target() -> None:
     # The alias `engine` is a word of its own, such as for what computes a roofline.
     names = {name for target in TARGETS for name in (target.name, *target.aliases)} - {"engine"}
-    modules = re.compile(r"edgetrack\.(runtime\.backends|export\.targets)\.(?!(base|layers)\b)\w+")
+    modules = re.compile(r"edgetrack\.(runtime\.backends|exporting\.targets)\.(?!(base|layers)\b)\w+")
     found: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         place = path.relative_to(PACKAGE).as_posix()

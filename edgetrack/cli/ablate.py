@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgetrack.capabilities import best_target
-from edgetrack.cli.evaluate import resumable_progress, select_dataset
+from edgetrack.cli.evaluate import resumable_progress
 from edgetrack.cli.options import (
     FramesOption,
     JobsOption,
@@ -18,6 +18,7 @@ from edgetrack.cli.options import (
     SequencesOption,
     SourceOption,
     ThreadsOption,
+    split_names,
 )
 
 
@@ -76,6 +77,7 @@ def ablate(
     from edgetrack.benchmark.config import DEFAULT_SOURCE, BenchConfig
     from edgetrack.cli.console import print_json, stderr, stdout
     from edgetrack.errors import UsageError
+    from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.io import parse_duration
 
     if as_json and as_markdown:
@@ -87,7 +89,7 @@ def ablate(
         tracker,
         tuple(over),
         folder,
-        None if dataset is None else select_dataset(dataset, layout, sequences),
+        None if dataset is None else open_dataset(dataset, layout).select(split_names(sequences)),
         target or best_target().name,
         settings=tuple(settings or ()),
         one_by_one=one_by_one,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +11,6 @@ from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from edgetrack.benchmark.config import BenchRequest
     from edgetrack.benchmark.record import BenchRecord
     from edgetrack.devices.profiles import DeviceChoice
@@ -93,44 +88,34 @@ def bench(
     overwrite: shared.OverwriteOption = False,
 ) -> None:
     """Measure bundles: latency of model, track and camera, memory and size, compared with PyTorch and the roofline."""
-    from edgetrack.benchmark.config import DEFAULT_SOURCE, BenchConfig, BenchRequest
     from edgetrack.benchmark.run import exit_code
-    from edgetrack.benchmark.scenarios import find_scenario
     from edgetrack.benchmark.table import PERCENTILES
-    from edgetrack.box import Box
-    from edgetrack.io import parse_duration
+    from edgetrack.requests.benchmark import bench_request
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
     if percentile not in PERCENTILES:
         raise UsageError(f"--percentile {percentile}: expected one of {', '.join(map(str, PERCENTILES))}")
-    for option, number in (("threads", threads), ("rounds", rounds), ("streams", streams)):
-        if number is not None and number < 1:
-            raise UsageError(f"--{option} {number}: expected 1 or more")
-    seconds = find_scenario(scenario).default_duration_s
-    config = BenchConfig(
-        scenario=scenario,
-        threads=threads or 0,
-        warmup_s=warmup,
-        duration_s=seconds if duration is None else parse_duration(duration, "--duration", zero_allowed=True),
+    request = bench_request(
+        bundles or (),
+        threads=threads,
+        warmup=warmup,
+        duration=duration,
         iterations=iterations,
-        rounds=rounds or 0,
+        rounds=rounds,
+        scenario=scenario,
         fps=fps,
-        streams=streams or 0,
+        streams=streams,
         batched=batched,
-    )
-    request = BenchRequest(
-        config,
-        bundles=tuple(bundles or ()),
-        hint=precision_hint,
+        source=source,
+        box=box,
+        precision_hint=precision_hint,
         reference=reference,
-        with_reference=not no_reference,
         attainable=attainable,
-        source=source or DEFAULT_SOURCE,
-        box=None if box is None else Box.parse(box),
+        no_reference=no_reference,
+        timeout=timeout,
         output=output,
         overwrite=overwrite,
-        timeout_s=parse_duration(timeout, "--timeout"),
     )
     choice = chosen_device(device, host, here)
     record = _measured_here(request, choice) if choice.host is None else _measured_there(context, request, choice)
@@ -141,30 +126,14 @@ def bench(
 
 
 def _measured_here(request: BenchRequest, choice: DeviceChoice) -> BenchRecord:
-    from dataclasses import replace
-
-    import msgspec
-
-    from edgetrack.benchmark.run import Environment, measure
-    from edgetrack.capabilities import best_target
     from edgetrack.cli.console import stderr
     from edgetrack.presentation.progress import shown_progress
+    from edgetrack.requests.benchmark import bench_here
 
-    console, profile = stderr(), choice.profile
-    device = choice.device if profile is None else next(iter(profile.backends.values()))
-    config = msgspec.structs.replace(request.config, device=device, profile=choice.profile_name)
-    request = replace(request, config=config)
-    if profile is not None:
-        request = replace(request, places=profile.backends, expected=profile.expectation())
+    console = stderr()
     # Drawn only when a step begins: a display that refreshes itself takes time from what is measured.
     with shown_progress(console, refresh=False) as progress:
-        environment = Environment(
-            export=_export,
-            notify=_notifier(console),
-            progress=progress,
-            best_target=best_target if profile is None else lambda device: profile.best_target(),
-        )
-        return measure(request, environment)
+        return bench_here(request, choice, progress, console.print)
 
 
 def _measured_there(context: typer.Context, request: BenchRequest, choice: DeviceChoice) -> BenchRecord:
@@ -173,15 +142,16 @@ def _measured_there(context: typer.Context, request: BenchRequest, choice: Devic
     from edgetrack.capabilities import open_ref
     from edgetrack.cli.console import stderr
     from edgetrack.io import write_whole
+    from edgetrack.requests.benchmark import export_for_bench
 
     request.check()
     with DeviceCommand(context, choice, "bench") as there:
         candidates = choose(
             request.bundles,
             request.hint,
-            export=_export,
+            export=export_for_bench,
             best_target=there.profile.best_target,
-            notify=_notifier(stderr()),
+            notify=stderr().print,
             places=there.profile.backends,
             profile=there.profile.name,
             here=False,
@@ -198,19 +168,6 @@ def _measured_there(context: typer.Context, request: BenchRequest, choice: Devic
         write_whole(request.output.with_name(f"{request.output.name}.log"), log)
         write_whole(request.output, record.to_json())
     return record
-
-
-def _notifier(console: Console) -> Callable[[str], None]:
-    return partial(console.print)
-
-
-def _export(
-    tracker: str | None, target: str, output: Path | None, weights: str | None, overrides: Sequence[str]
-) -> Path:
-    from edgetrack.exporting.isolated import export_isolated
-
-    # In an isolated process: what a converter loads, or breaks, stays out of the process that measures.
-    return export_isolated(tracker or "default", target, output, weights, overrides, progress=lambda line: None)
 
 
 def _present(record: BenchRecord, as_json: bool, as_markdown: bool, percentile: int) -> None:

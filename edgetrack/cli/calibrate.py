@@ -20,6 +20,7 @@ from edgetrack.cli.options import (
     OverwriteOption,
     SequencesOption,
     ThreadsOption,
+    split_names,
 )
 from edgetrack.cli.verbosity import with_verbosity
 
@@ -126,9 +127,9 @@ def lost(
     """Find the score below which a target counts as lost, at a stated rate of false alarms; refuse where none does."""
     from edgetrack.capabilities import open_ref
     from edgetrack.cli.console import print_json, print_text, stdout
-    from edgetrack.cli.evaluate import resumable_progress, select_dataset
+    from edgetrack.cli.evaluate import resumable_progress
     from edgetrack.evaluation.config import EvalConfig
-    from edgetrack.evaluation.datasets import Dataset
+    from edgetrack.evaluation.datasets import Dataset, open_dataset
     from edgetrack.evaluation.lost_model import calibrate_lost, parse_rate
     from edgetrack.evaluation.lost_report import LostOutput, calibration_table
 
@@ -139,7 +140,7 @@ def lost(
     def config(dataset: Dataset) -> EvalConfig:
         return EvalConfig(dataset=dataset, jobs=jobs, threads=threads, frames=frames, device=device, output=runs)
 
-    opened = [select_dataset(one, layout, sequences) for one in datasets]
+    opened = [open_dataset(one, layout).select(split_names(sequences)) for one in datasets]
     with resumable_progress() as progress:
         found = calibrate_lost(ref, opened, rate=rate, hysteresis=hysteresis, config=config, progress=progress)
     target.write(found.model)

@@ -23,6 +23,7 @@ from edgetrack.cli.options import (
     RunsOutputOption,
     SequencesOption,
     ThreadsOption,
+    split_names,
 )
 from edgetrack.evaluation import ANCHOR_LENGTH, ANCHOR_SPACING
 
@@ -66,16 +67,16 @@ def compare(
     as_markdown: MarkdownOption = False,
 ) -> None:
     """Compare bundle B with A: how far their boxes diverge, the error on the same crops, and AO with a verdict."""
-    from edgetrack.capabilities import open_refs
-    from edgetrack.cli.console import folder_or_file, print_json, stdout
-    from edgetrack.cli.evaluate import resumable_progress, select_dataset
+    from edgetrack.cli.console import print_json, stdout
+    from edgetrack.cli.evaluate import resumable_progress
     from edgetrack.errors import UnknownNameError, UsageError
-    from edgetrack.evaluation.comparison import SUMMARY, CompareConfig
+    from edgetrack.evaluation.comparison import SUMMARY
     from edgetrack.evaluation.comparison import compare as run
     from edgetrack.evaluation.comparison_report import check_plot, compare_table, draw_plot
-    from edgetrack.evaluation.config import EvalConfig
-    from edgetrack.evaluation.protocols.anchored import POINTS, Anchored
+    from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.io import encode_json, write_whole
+    from edgetrack.requests import folder_or_file
+    from edgetrack.requests.evaluation import compare_config
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
@@ -85,24 +86,27 @@ def compare(
         check_plot(plot)
     folder, file = folder_or_file(output)
     choice = chosen_device(device, host, here)
-    runs = EvalConfig(
-        dataset=select_dataset(dataset, layout, sequences),
+    config = compare_config(
+        a,
+        b,
+        choice,
+        dataset=dataset,
+        layout=layout,
+        sequences=split_names(sequences),
+        frames=frames,
+        anchors=anchors,
+        anchor_length=anchor_length,
+        margin=margin,
         jobs=jobs,
         threads=threads,
-        frames=frames,
-        device=choice.device,
-        profile=choice.profile_name,
         output=folder,
         restart=restart,
-        anchors=Anchored(anchors, anchor_length),
     )
-    one, other = map(choice.placed, open_refs([a, b]))
-    config = CompareConfig(one, other, runs, margin / POINTS)
     if choice.host is None:
         with resumable_progress() as progress:
             found = run(config, progress)
     else:
-        found = _compared_there(context, choice, config, select_dataset(dataset, layout, None))
+        found = _compared_there(context, choice, config, open_dataset(dataset, layout))
     if file is not None:
         write_whole(file, encode_json(found), b"\n")
     if plot is not None:

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -44,12 +43,6 @@ def stderr(*, failure: bool = False) -> Console:
     """For progress and warnings, which `--quiet` leaves out, and for the reason of a failure, which it does not."""
     quiet = not failure and verbosity() is Verbosity.QUIET
     return _Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH, quiet=quiet)
-
-
-def folder_or_file(output: Path | None) -> tuple[Path | None, Path | None]:
-    """The folder for runs, and the file for the result, that `--output` names: a name in .json is a file's."""
-    is_file = output is not None and output.suffix == ".json"
-    return (None, output) if is_file else (output, None)
 
 
 def print_json(value: Any) -> None:

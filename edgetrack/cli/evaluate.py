@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,14 +31,11 @@ from edgetrack.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from edgetrack.bundle.reader import BundleRef
     from edgetrack.devices.profiles import DeviceChoice
-    from edgetrack.evaluation.config import EvalConfig
     from edgetrack.evaluation.datasets import Dataset
-    from edgetrack.evaluation.protocols.anchored import Anchored
-    from edgetrack.evaluation.protocols.streaming import Streaming
     from edgetrack.evaluation.results import EvalResult
     from edgetrack.presentation.progress import Progress
+    from edgetrack.requests.evaluation import EvalWork
 
 _NAMED = 5
 
@@ -99,60 +95,53 @@ def evaluate(
     as_markdown: MarkdownOption = False,
 ) -> None:
     """Track every sequence of a data set from its first box; print AO, SR, AUC, precision and their intervals."""
-    from edgetrack.capabilities import open_ref
-    from edgetrack.cli.console import folder_or_file, print_json, stdout
+    from edgetrack.cli.console import print_json, stdout
     from edgetrack.errors import UsageError
-    from edgetrack.evaluation.config import EvalConfig
+    from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.evaluation.results import EvalRecord, eval_tables
     from edgetrack.evaluation.run import SUMMARY
     from edgetrack.evaluation.run import evaluate as run
-    from edgetrack.evaluation.submission import check_kind, write_results
-    from edgetrack.evaluation.text_noise import TextNoise, with_noise
+    from edgetrack.evaluation.submission import write_results
     from edgetrack.io import encode_json, write_whole
     from edgetrack.presentation.table import show_all
-    from edgetrack.runtime.prompt import parse_text
-    from edgetrack.runtime.trackers.base import find_procedure
+    from edgetrack.requests.evaluation import eval_work
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other; give one of them")
-    if results is not None:
-        check_kind(results[0])
-        if frames is not None:
-            raise UsageError("--results wants whole sequences; leave --frames out")
-    opened = replace(select_dataset(dataset, layout, sequences), text=parse_text(text or []))
     choice = chosen_device(device, host, here)
-    ref = choice.placed(open_ref(bundle if precision_hint is None else f"{bundle}@{precision_hint}"))
-    folder, file = folder_or_file(output)
-    noise = None
-    if text_noise is not None:
-        prompt = find_procedure(ref.manifest).prompt_of(ref.manifest)
-        opened, noise = with_noise(opened, TextNoise.parse(text_noise), prompt)
-    config = EvalConfig(
-        dataset=opened,
+    work = eval_work(
+        bundle,
+        dataset,
+        choice,
         jobs=jobs,
         threads=threads,
+        layout=layout,
+        sequences=split_names(sequences),
         frames=frames,
-        device=choice.device,
-        profile=choice.profile_name,
-        output=folder,
+        precision_hint=precision_hint,
+        output=output,
         restart=restart,
-        anchors=_anchored(anchors, anchor_length),
-        streaming=_streaming(fps, latencies, ref),
-        text_noise=noise,
-        recover="expand" if recover else None,
+        results=results,
+        anchors=anchors,
+        anchor_length=anchor_length,
+        fps=fps,
+        latencies=latencies,
+        text=text or (),
+        text_noise=text_noise,
+        recover=recover,
         scheduler=scheduler,
     )
     if choice.host is None:
         with resumable_progress() as progress:
-            found = run(ref, config, progress)
+            found = run(work.ref, work.config, progress)
         if results is not None:
             write_results(*results, found.result.bundle, found.runs)
         result, kept = found.result, found.folder
     else:
-        whole = select_dataset(dataset, layout, None)
-        result, kept = _evaluated_there(context, choice, ref, config, whole, latencies, results)
-    if file is not None:
-        write_whole(file, encode_json(EvalRecord(results=[result])), b"\n")
+        whole = open_dataset(dataset, layout)
+        result, kept = _evaluated_there(context, choice, work, whole, latencies, results)
+    if work.file is not None:
+        write_whole(work.file, encode_json(EvalRecord(results=[result])), b"\n")
     if as_json:
         print_json(EvalRecord(results=[result]))
     elif as_markdown:
@@ -168,8 +157,7 @@ def evaluate(
 def _evaluated_there(
     context: typer.Context,
     choice: DeviceChoice,
-    ref: BundleRef,
-    config: EvalConfig,
+    work: EvalWork,
     whole: Dataset,
     latencies: str | None,
     results: tuple[str, Path] | None,
@@ -181,6 +169,7 @@ def _evaluated_there(
     from edgetrack.evaluation.results import EvalRecord
     from edgetrack.evaluation.run import save_summary
 
+    ref, config = work.ref, work.config
     if config.scheduler is not None:
         raise UsageError("--scheduler and a device exclude each other; give one of them")
     folder = folder_for(ref, config)
@@ -202,39 +191,6 @@ def _evaluated_there(
         raise EdgetrackError(f"{found.host} sent {len(rows)} results; expected one")
     save_summary(rows[0], folder)
     return rows[0], folder
-
-
-def select_dataset(path: str, layout: str | None, sequences: list[str] | None) -> Dataset:
-    """The data set, with the sequences that `--sequences` names."""
-    from edgetrack.evaluation.datasets import open_dataset
-
-    opened = open_dataset(path, layout)
-    chosen = split_names(sequences)
-    return opened if chosen is None else opened.select(chosen)
-
-
-def _anchored(spacing: int | None, length: int | None) -> Anchored | None:
-    from edgetrack.errors import UsageError
-    from edgetrack.evaluation import ANCHOR_LENGTH
-    from edgetrack.evaluation.protocols.anchored import Anchored
-
-    if spacing is not None:
-        return Anchored(spacing, ANCHOR_LENGTH if length is None else length)
-    if length is not None:
-        raise UsageError("--anchor-length is for anchored runs; add --anchors, such as --anchors 25")
-    return None
-
-
-def _streaming(fps: float | None, latencies: str | None, ref: BundleRef) -> Streaming | None:
-    from edgetrack.errors import UsageError
-    from edgetrack.evaluation.protocols.streaming import Streaming, read_latencies
-
-    if fps is not None:
-        task = Streaming(fps)
-        return task if latencies is None else replace(task, recorded=read_latencies(latencies, ref.label))
-    if latencies is not None:
-        raise UsageError("--latencies are for a frame rate; add --fps, such as --fps 30")
-    return None
 
 
 @contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.main
 from typer.core import TyperCommand
 
-from edgetrack.capabilities import best_target, find_target, target_names, targets
+from edgetrack.capabilities import find_target, target_names, targets
 from edgetrack.cli.options import (
     AnchorLengthOption,
     AnchorsOption,
@@ -22,14 +22,12 @@ from edgetrack.cli.options import (
     given_words,
     split_names,
 )
-from edgetrack.errors import UnknownNameError, UsageError
+from edgetrack.errors import UsageError
 from edgetrack.evaluation import ANCHOR_LENGTH, ANCHOR_SPACING
 
 if TYPE_CHECKING:
-    from edgetrack.bundle.manifest import LicenceInfo
     from edgetrack.exporting.isolated import Exported
     from edgetrack.exporting.pipeline import ExportPlan
-    from edgetrack.quantization.accuracy_control import AccuracyControl
     from edgetrack.quantization.lower import LoweringRequest
 
 
@@ -173,43 +171,45 @@ def export(
     if target is not None and (target == "all" or "," in target):
         _export_each(context, target, precision, as_json)
         return
-    from edgetrack.exporting.lowering import Correction, Method, Ranges
-    from edgetrack.exporting.pipeline import ExportRequest, plan
-    from edgetrack.exporting.targets.base import read_options
-    from edgetrack.quantization.calibration import DEFAULT, CalibrationSources, CropSampling
-    from edgetrack.quantization.lower import LoweringRequest
+    from edgetrack.requests.exporting import accuracy_control, export_work
 
-    control = None
-    if max_drop is not None or val is not None or sensitivity:
-        control = _control(
-            precision, max_drop, val, val_frames, (anchors, anchor_length), on_drop, jobs, map_always=sensitivity
-        )
-    kept = split_names(keep)
-    lowering = LoweringRequest(
-        calibration=CalibrationSources(tuple(calib or (DEFAULT,)), None, CropSampling(calib_size, seed)),
-        method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
-        keep=None if kept is None else tuple(name for name in kept if name != "none"),
-        control=control,
+    control = accuracy_control(
+        precision,
+        max_drop=max_drop,
+        val=val,
+        val_frames=val_frames,
+        anchors=anchors,
+        anchor_length=anchor_length,
+        on_drop=on_drop,
+        sensitivity=sensitivity,
+        jobs=jobs,
     )
-    chosen = best_target().name if target is None else target
-    work = plan(
-        ExportRequest(
-            tracker=tracker,
-            target=chosen,
-            precision=precision,
-            weights=weights,
-            onnx=tuple(onnx or ()),
-            overrides=tuple(settings or ()),
-            batch=batch,
-            output=output,
-            overwrite=overwrite,
-            licence=_licence(licence, redistribute),
-            opset=opset,
-            atol=atol,
-            rtol=rtol,
-            parity_sources=tuple(parity_source or ()),
-            options=read_options(find_target(chosen), context.obj or {}),
-        )
+    work, lowering = export_work(
+        tracker,
+        target=target,
+        precision=precision,
+        weights=weights,
+        onnx=onnx or (),
+        settings=settings or (),
+        batch=batch,
+        output=output,
+        overwrite=overwrite,
+        licence=licence,
+        redistribute=redistribute,
+        opset=opset,
+        atol=atol,
+        rtol=rtol,
+        parity_source=parity_source or (),
+        options=context.obj or {},
+        calib=calib or (),
+        calib_size=calib_size,
+        calib_method=calib_method,
+        bias_correction=bias_correction,
+        per_tensor=per_tensor,
+        smooth_quant=smooth_quant,
+        keep=split_names(keep),
+        seed=seed,
+        control=control,
     )
     if dry_run:
         lowering.check(work)
@@ -218,50 +218,11 @@ def export(
         _export_one(work, lowering, as_json)
 
 
-def _licence(name: str | None, redistribute: bool) -> LicenceInfo | None:
-    from edgetrack.bundle.manifest import LicenceInfo
-
-    if name is None:
-        if redistribute:
-            raise UsageError("--redistribute is said of a licence; give --licence with its name, too")
-        return None
-    if not 1 <= len(name) <= 512 or not name.isprintable():
-        raise UsageError("--licence: expected an SPDX identifier or a name of 1 to 512 printable characters")
-    return LicenceInfo(name=name, redistribution=redistribute)
-
-
-def _control(
-    precision: str,
-    max_drop: float | None,
-    val: str | None,
-    frames: int | None,
-    anchors: tuple[int, int],
-    on_drop: str,
-    jobs: int,
-    *,
-    map_always: bool,
-) -> AccuracyControl:
-    from edgetrack.evaluation.datasets import open_dataset
-    from edgetrack.evaluation.protocols.anchored import Anchored
-    from edgetrack.quantization.accuracy_control import AccuracyControl
-
-    if precision == "fp32":
-        raise UsageError("--max-drop, --val and --sensitivity are for precisions below fp32; give --precision")
-    if max_drop is None or val is None:
-        raise UsageError("accuracy control needs both --max-drop POINTS and --val SEQUENCES")
-    if on_drop not in ("revert", "fail"):
-        raise UnknownNameError.of("--on-drop", on_drop, ("revert", "fail"))
-    dataset, revert = open_dataset(val), on_drop == "revert"
-    return AccuracyControl(
-        dataset, max_drop / 100, Anchored(*anchors), frames, jobs, None, revert=revert, map_always=map_always
-    )
-
-
 def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> None:
     from edgetrack.cli.console import print_json, print_text, stages, stderr
-    from edgetrack.exporting.isolated import Exported, Worst
     from edgetrack.quantization.accuracy_control import lines
     from edgetrack.quantization.lower import export as run
+    from edgetrack.requests.exporting import exported
 
     with stages(f"exporting {work.name}") as progress:
         try:
@@ -270,17 +231,7 @@ def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> N
             if lowering.control is not None and lowering.control.found is not None:
                 for line in lines(lowering.control.found):
                     stderr().print(line)
-    worst = report.parity.worst
-    found = Exported(
-        bundle=str(report.path),
-        target=report.manifest.target,
-        weights=report.manifest.weights.origin,
-        overrides=report.manifest.overrides,
-        comparisons=len(report.parity.comparisons),
-        reference=report.parity.reference,
-        not_run=report.parity.not_run,
-        worst=Worst(worst.name, worst.max_abs, worst.atol, worst.rtol),
-    )
+    found = exported(report)
     if as_json:
         print_json(found)
     else:

@@ -73,7 +73,7 @@ def tune(
     from edgetrack.benchmark.config import DEFAULT_SOURCE
     from edgetrack.box import Box
     from edgetrack.cli.console import stdout, write_json
-    from edgetrack.cli.evaluate import select_dataset
+    from edgetrack.evaluation.datasets import open_dataset
     from edgetrack.io import parse_duration
     from edgetrack.tuning.advice import tune_table
     from edgetrack.tuning.record import TuneWishes
@@ -86,7 +86,7 @@ def tune(
     for option, number in (("fps", fps), ("max-drop", max_drop), ("margin", margin)):
         if number is not None and not 0 < number <= 1e4:
             raise UsageError(f"--{option} {number:g}: expected a number above 0")
-    dataset = None if val is None else select_dataset(val, layout, None)
+    dataset = None if val is None else open_dataset(val, layout)
     drop = None if dataset is None else 0.5 if max_drop is None else max_drop
     request = TuneRequest(
         tuple(given),

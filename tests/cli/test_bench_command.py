@@ -30,7 +30,9 @@ def run(monkeypatch, scripted):
             return scripted(label, [], fail=lambda request: error)
 
         environment = benchmark.Environment
-        monkeypatch.setattr(benchmark, "Environment", lambda **given: environment(**given, start=start))
+        monkeypatch.setattr(
+            "edgetrack.requests.benchmark.Environment", lambda **given: environment(**given, start=start)
+        )
         app = typer.Typer()
         app.command()(command.bench)
         return CliRunner().invoke(app, [*QUICK, *map(str, arguments)])

@@ -64,12 +64,14 @@ class Dataset:
         text = self.texts.get(clip.name, self.text)
         return clip if text is None else replace(clip, text=text)
 
-    def select(self, names: Collection[str]) -> Dataset:
-        """The same with only these sequences, in the data set's order.
+    def select(self, names: Collection[str] | None) -> Dataset:
+        """The same with only these sequences, in the data set's order; all of them for None.
 
         Raises:
             UnknownNameError: there is no such sequence.
         """
+        if names is None:
+            return self
         for name in names:
             if name not in self.names:
                 raise UnknownNameError.of(f"of {self.name} the sequence", name, self.names)
