@@ -81,7 +81,8 @@ def export(
         licence: the weights' licence, an SPDX identifier such as MIT, for the manifest.
         redistribute: note with `licence` that the weights may be passed on.
         opset: ONNX operator set, 17 or 18.
-        atol, rtol: parity tolerance in place of the recipe's.
+        atol: absolute parity tolerance in place of the recipe's.
+        rtol: relative parity tolerance in place of the recipe's.
         parity_source: sequence folders with ground truth to prove parity on, beside the built-in scenes.
         calib: calibration crops: a set's name or file, or clips with boxes.
         calib_size: number of calibration crops to collect from clips.
@@ -94,7 +95,8 @@ def export(
         max_drop: accuracy control: points of AO that the precision may cost on `val`.
         val: accuracy control: annotated sequences to measure AO on.
         val_frames: accuracy control: at most so many frames of each sequence.
-        anchors, anchor_length: accuracy control: frames between the starts of anchored runs, and in one.
+        anchors: accuracy control: frames between the starts of anchored runs.
+        anchor_length: accuracy control: frames of an anchored run.
         on_drop: accuracy control: `revert` stages to FP32, or `fail`, where the cost is higher.
         sensitivity: accuracy control: measure every stage even if the cost is met.
         jobs: accuracy control: sequences to run at a time.
@@ -282,7 +284,8 @@ def evaluate(
         layout: how the data set is laid out. Default: recognized from its files.
         sequences: use only these.
         frames: use at most this many frames of each sequence.
-        device, here: see `bench`.
+        device: see `bench`.
+        here: see `bench`.
         precision_hint: arithmetic to ask the backend for.
         output: a folder for runs and record, or a `.json` file for the record alone.
         restart: start again instead of resuming.
@@ -365,10 +368,21 @@ def compare(
     Finished sequences, also those of `evaluate`, are taken from where they are kept.
 
     Args:
-        a, b: paths or names, with `@HINT` and `@DEVICE` as for `bench`.
-        dataset, layout, sequences, frames, jobs, threads, device, here, output, restart: see `evaluate`.
-        anchors, anchor_length: frames between the starts of anchored runs, and in one.
+        a: a path or name, with `@HINT` and `@DEVICE` as for `bench`.
+        b: the bundle that is compared with it.
+        dataset: as `evaluate` takes it.
+        layout: how the data set is laid out. Default: recognized from its files.
+        sequences: use only these.
+        frames: use at most this many frames of each sequence.
+        anchors: frames between the starts of anchored runs.
+        anchor_length: frames of an anchored run.
         margin: points of AO that count as equal.
+        jobs: sequences to run at a time, each in its own process.
+        threads: per inference. Default: the usable cores, shared among the jobs.
+        device: see `bench`.
+        here: see `bench`.
+        output: a folder for runs and record, or a `.json` file for the record alone.
+        restart: start again instead of resuming.
         progress: is told each sequence, its number and how many there are.
 
     Returns:
