@@ -30,6 +30,8 @@ _IDLE_STEPS = 40
 _TICK_S = 0.011
 """One tick of the kernel's accounting of processor time, and a little."""
 _T = TypeVar("_T")
+NO_DEFAULTS = {"EDGETRACK_DEFAULTS": "off"}
+"""In the environment of a verb that another one starts: its options were said already."""
 # Python 3.10 has no -P, and -I would also hide PYTHONPATH and what `pip install --user` has installed.
 _SAFE_PATH = "import sys; f = sys.flags; f.isolated or getattr(f, 'safe_path', 0) or sys.path.pop(0); "
 _END_WITH_PARENT = "import ctypes; ctypes.CDLL(None).prctl(1, 9); " if sys.platform == "linux" else ""

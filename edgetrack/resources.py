@@ -13,6 +13,8 @@ from edgetrack.errors import BackendMissingError, EdgetrackError
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 """Environment variables by which native libraries choose their number of threads when they are loaded."""
+DATA_VARIABLE = "EDGETRACK_DATA"
+"""Environment variable: folders with data sets, separated as PATH is."""
 _COMMAND_TIMEOUT_S = 10.0
 _FAST_SHARE = 0.6
 
@@ -44,6 +46,12 @@ def data_folder(name: str) -> Path:
         if folder.is_dir():
             return folder
     raise EdgetrackError(f"the installation lacks its {name!r} folder; reinstall edgetrack")
+
+
+def data_set_folders() -> list[Path]:
+    """The folders of `$EDGETRACK_DATA` that are there, in which data sets are looked for by name."""
+    given = os.environ.get(DATA_VARIABLE, "").split(os.pathsep)
+    return [folder for one in given if one and (folder := Path(one)).is_dir()]
 
 
 def package_folder(name: str) -> Path | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgetrack.capabilities import best_target
+from edgetrack.cli import complete
 from edgetrack.cli.evaluate import resumable_progress
 from edgetrack.cli.options import (
     FramesOption,
@@ -24,7 +25,11 @@ from edgetrack.cli.options import (
 
 def ablate(
     tracker: Annotated[
-        str, typer.Argument(help="A tracker's name (see `edgetrack list --trackers`) or a recipe file.")
+        str,
+        typer.Argument(
+            help="A tracker's name (see `edgetrack list --trackers`) or a recipe file.",
+            autocompletion=complete.trackers,
+        ),
     ],
     over: Annotated[
         list[str],
@@ -46,7 +51,10 @@ def ablate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key in all of them. May be repeated.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Target to export for. Default: the first that is installed.")
+        str | None,
+        typer.Option(
+            help="Target to export for. Default: the first that is installed.", autocompletion=complete.targets
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="Precision of the bundles.")] = "fp32",
     weights: Annotated[

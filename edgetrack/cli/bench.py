@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli import options as shared
 from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.errors import UsageError
@@ -25,6 +26,7 @@ def bench(
         typer.Argument(
             metavar="[BUNDLE[@HINT][@DEVICE]]...",
             help="Bundles; `@bf16` loads one with that precision hint, `@cuda:0` runs one there. Default: ./out.",
+            autocompletion=complete.bundles,
         ),
     ] = None,
     device: shared.DeviceOption = None,

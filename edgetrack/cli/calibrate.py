@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli.options import (
     BundleArgument,
     CalibSeedOption,
@@ -45,8 +46,18 @@ app = typer.Typer(
 @app.command()
 @with_verbosity
 def collect(
-    bundle: Annotated[str, typer.Argument(help="Bundle that tracks: a folder, zip or name, best an fp32 one.")],
-    dataset: Annotated[str, typer.Argument(help="Sequences with boxes, a video with its boxes, or synthetic:[NAME].")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="Bundle that tracks: a folder, zip or name, best an fp32 one.", autocompletion=complete.bundles
+        ),
+    ],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="Sequences with boxes, a video with its boxes, or synthetic:[NAME].", autocompletion=complete.datasets
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File of the set, which must end in .toml.")],
     calib_size: CalibSizeOption = 300,
     seed: CalibSeedOption = 0,
@@ -97,7 +108,12 @@ def show(name: Annotated[str, typer.Argument(help="Name or file of a set.")]) ->
 def lost(
     bundle: BundleArgument,
     datasets: Annotated[
-        list[str], typer.Argument(metavar="DATA...", help="Sequences with boxes, as `eval` takes them; several.")
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="Sequences with boxes, as `eval` takes them; several.",
+            autocompletion=complete.datasets,
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -156,7 +172,12 @@ def lost(
 @app.command("dump")
 @with_verbosity
 def write_dump(
-    bundle: Annotated[str, typer.Argument(help="Bundle whose graphs are to be quantized: a folder, zip or name.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="Bundle whose graphs are to be quantized: a folder, zip or name.", autocompletion=complete.bundles
+        ),
+    ],
     dataset: Annotated[
         str, typer.Argument(metavar="SET", help="A set by name or .toml file, or sequences to collect one from.")
     ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli import options as shared
 from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.errors import UsageError
@@ -26,6 +27,7 @@ def check(
         typer.Argument(
             metavar="BUNDLE[@HINT][@DEVICE]|FILE.json[:NAME]",
             help="The candidate: a bundle, or a result of `bench -o`.",
+            autocompletion=complete.bundles,
         ),
     ],
     budget: Annotated[
@@ -44,7 +46,12 @@ def check(
         typer.Option("--baseline-python", help="Run the baseline with the edgetrack of this Python: ENV/bin/python."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="A data set, as `edgetrack eval` takes it, for delta_ao_points.")
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="A data set, as `edgetrack eval` takes it, for delta_ao_points.",
+            autocompletion=complete.datasets,
+        ),
     ] = None,
     layout: shared.LayoutOption = None,
     device: shared.DeviceOption = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.cli.options import (
     AnchorLengthOption,
@@ -42,10 +43,18 @@ def compare(
         typer.Argument(
             metavar="A[@HINT][@DEVICE]",
             help="A bundle; `@bf16` loads it with that precision hint, `@cuda:0` runs it there.",
+            autocompletion=complete.bundles,
         ),
     ],
-    b: Annotated[str, typer.Argument(metavar="B[@HINT][@DEVICE]", help="The bundle that is compared with A.")],
-    dataset: Annotated[str, typer.Option(help="A data set, as `edgetrack eval` takes it.")],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B[@HINT][@DEVICE]", help="The bundle that is compared with A.", autocompletion=complete.bundles
+        ),
+    ],
+    dataset: Annotated[
+        str, typer.Option(help="A data set, as `edgetrack eval` takes it.", autocompletion=complete.datasets)
+    ],
     layout: LayoutOption = None,
     sequences: SequencesOption = None,
     frames: FramesOption = None,

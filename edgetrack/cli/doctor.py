@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli.defaults import in_use
+
 if TYPE_CHECKING:
     from edgetrack.capabilities import Target
     from edgetrack.presentation.table import Table
@@ -57,6 +59,7 @@ def doctor(
             for target in targets
         ]
         found = {"machine": machine, "opencv": opencv, "targets": rows, "profiles": fitting(machine)}
+        found["defaults"] = None if (used := in_use()) is None else str(used.path)
         print_json(
             {
                 "schema": 1,
@@ -89,12 +92,13 @@ def tables(
     """
     from edgetrack.presentation.table import Column, Table, facts
 
+    own = [] if (used := in_use()) is None else [("defaults", str(used))]
     more = [("NumPy", str(numpy))] if numpy is not None else []
     if jetson is not None:
         more += [("Jetson", str(jetson)), *(("do", advice) for advice in jetson.advice)]
     tuned = tuned_here(machine) if numpy is None else []
     more += [("tuned", f"{one['tracker']}: {one['choice']}{one['stale']}") for one in tuned]
-    yield facts([*_facts(machine), *more, ("OpenCV", str(opencv)), ("profiles", ", ".join(profiles))])
+    yield facts([*_facts(machine), *more, ("OpenCV", str(opencv)), ("profiles", ", ".join(profiles)), *own])
     rows = []
     for target in targets:
         ready = "yes" if target.installed else f"no; type: {target.install_command}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.cli.options import (
     BundleArgument,
@@ -45,7 +46,10 @@ def evaluate(
     bundle: BundleArgument,
     dataset: Annotated[
         str,
-        typer.Argument(help="A data set's folder, a video with its boxes in a .txt beside it, or synthetic:[NAME]."),
+        typer.Argument(
+            help="A data set's folder or name, a video with its boxes in a .txt beside it, or synthetic:[NAME].",
+            autocompletion=complete.datasets,
+        ),
     ],
     jobs: JobsOption = 1,
     threads: ThreadsOption = None,

@@ -11,6 +11,7 @@ import typer.main
 from typer.core import TyperCommand
 
 from edgetrack.capabilities import find_target, target_names, targets
+from edgetrack.cli import complete
 from edgetrack.cli.options import (
     AnchorLengthOption,
     AnchorsOption,
@@ -44,7 +45,6 @@ class ExportCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb, to which the targets' options are no parameters."""
-        from edgetrack.cli.options import split_names
         from edgetrack.exporting.targets.base import option_fields
 
         found = {name: (ctx.params.pop(name), several) for name, _, several in option_fields()}
@@ -75,13 +75,18 @@ def _target_parameters() -> list[Any]:
 def export(
     context: typer.Context,
     tracker: Annotated[
-        str, typer.Argument(help="A tracker's name (see `edgetrack list --trackers`), `default`, or a recipe file.")
+        str,
+        typer.Argument(
+            help="A tracker's name (see `edgetrack list --trackers`), `default`, or a recipe file.",
+            autocompletion=complete.trackers,
+        ),
     ],
     target: Annotated[
         str | None,
         typer.Option(
             help=f"Target to export for: {', '.join(target_names())}. Several, as a,b, or all: each in a process of "
-            "its own. Default: the first of them that is installed."
+            "its own. Default: the first of them that is installed.",
+            autocompletion=complete.targets,
         ),
     ] = None,
     precision: Annotated[str, typer.Option(help="Precision of the bundle, see `edgetrack list --targets`.")] = "fp32",
@@ -151,7 +156,10 @@ def export(
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy control: points of AO that the precision may cost on --val.")
     ] = None,
-    val: Annotated[str | None, typer.Option(help="Accuracy control: annotated sequences to measure AO on.")] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(help="Accuracy control: annotated sequences to measure AO on.", autocompletion=complete.datasets),
+    ] = None,
     val_frames: Annotated[
         int | None, typer.Option(min=2, help="Accuracy control: use at most this many frames per sequence.")
     ] = None,

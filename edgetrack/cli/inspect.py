@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli.options import JsonOption, OverwriteOption
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE|FILE", help="A bundle's folder, zip or name; an ONNX file.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE|FILE", help="A bundle's folder, zip or name; an ONNX file.", autocompletion=complete.bundles
+        ),
+    ],
     experts: Annotated[
         Path | None,
         typer.Option(

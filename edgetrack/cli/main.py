@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgetrack import __version__
-from edgetrack.cli import calibrate, recipe, target
+from edgetrack.cli import calibrate, defaults, recipe, target
 from edgetrack.cli.ablate import ablate
 from edgetrack.cli.bench import bench
 from edgetrack.cli.check import check
@@ -39,6 +39,15 @@ INTERRUPTED = 130  # 128 + SIGINT
 
 class Verbs(TyperGroup):
     """Runs a verb; whatever ends it becomes one line on stderr and an exit code."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb, whose options have the defaults of the user's file; help is there however broken that is."""
+        if ctx.resilient_parsing:  # the shell asks what could be typed
+            with suppress(EdgetrackError):
+                defaults.apply(ctx)
+        elif not {"-h", "--help"} & set(args):
+            defaults.apply(ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

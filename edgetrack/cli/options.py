@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
-BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, zip or name.")]
+from edgetrack.cli import complete
+
+BundleArgument = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, zip or name.", autocompletion=complete.bundles)
+]
 
 DeviceOption = Annotated[
     str | None,
@@ -16,6 +20,7 @@ DeviceOption = Annotated[
         "--device",
         help="Where to run: cpu, cuda:0, or a device such as jetson, see docs/devices.md. Default: cpu; the budget's "
         "for check.",
+        autocompletion=complete.devices,
     ),
 ]
 LocalDeviceOption = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda:0.")]
@@ -98,19 +103,19 @@ def split_names(given: list[str] | None) -> tuple[str, ...] | None:
 
 
 def given_words(context: typer.Context) -> dict[str, list[str]]:
-    """What stood on the command line: parameter -> words that say it again."""
+    """What stood on the command line, or in a file of defaults: parameter -> words that say it again."""
     words: dict[str, list[str]] = {}
     for parameter in context.command.get_params(context):
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE":
+        if source is None or source.name not in ("COMMANDLINE", "DEFAULT_MAP"):
             continue
         value = {**context.params, **(context.obj or {})}[name]
         several = value if isinstance(value, (list, tuple)) else [value]
         if parameter.param_type_name == "argument":
             words[name] = [str(one) for one in several]
         elif isinstance(value, bool):
-            words[name] = [parameter.opts[0]]
+            words[name] = [*(parameter.opts if value else parameter.secondary_opts)][:1]
         elif parameter.nargs > 1:
             words[name] = [parameter.opts[0], *map(_word, several)]
         else:  # `=` keeps a value that begins with a dash from being taken for an option

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli.options import RestartOption
 from edgetrack.cli.verbosity import with_verbosity
 
@@ -21,7 +22,12 @@ def group() -> None:
 @app.command()
 @with_verbosity
 def setup(
-    name: Annotated[str, typer.Argument(metavar="TARGET", help="A target, see `edgetrack list --targets`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A target, see `edgetrack list --targets`.", autocompletion=complete.targets
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Run the commands. Without it they are printed.")] = False,
     python: Annotated[
         Path | None, typer.Option("--python", help="Interpreter to make it with. Default: a fitting one of PATH.")

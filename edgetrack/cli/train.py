@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli import options as shared
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    tracker: Annotated[str, typer.Argument(help="A tracker's name, or a recipe file.")],
+    tracker: Annotated[
+        str, typer.Argument(help="A tracker's name, or a recipe file.", autocompletion=complete.trackers)
+    ],
     data: Annotated[
         list[Path],
         typer.Option(help="A .tar shard, a folder of shards, or a folder of sequences. May be repeated."),

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgetrack.cli.defaults import in_use
 from edgetrack.errors import UsageError
 
 _PANEL = {
@@ -38,6 +39,8 @@ def with_verbosity(verb: Callable[..., None]) -> Callable[..., None]:
         if verbose and quiet:
             raise UsageError("--verbose and --quiet contradict each other; give one of them")
         set_verbosity(Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL)
+        if debug and (found := in_use()) is not None:
+            print(f"edgetrack: defaults of {found}", file=sys.stderr)
         try:
             verb(**options)
         except Exception:

@@ -30,7 +30,7 @@ from edgetrack.devices.protocol import AgentReply, AgentRequest, Refused, VerbDo
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError, EdgetrackError
 from edgetrack.io import encode_line, locked, sha256
 from edgetrack.presentation.progress import step_of
-from edgetrack.processes import python_command
+from edgetrack.processes import NO_DEFAULTS, python_command
 from edgetrack.resources import cache_folder
 
 VERB_COMMAND = python_command("edgetrack")
@@ -255,6 +255,7 @@ class Agent:
             subprocess.Popen(
                 [*self._command, request.verb, "--verbose", *request.arguments],
                 cwd=folder,
+                env={**os.environ, **NO_DEFAULTS},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.PIPE,

@@ -19,7 +19,7 @@ from edgetrack.capabilities import targets
 from edgetrack.decoding import decode_json
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UsageError
 from edgetrack.io import ScratchFolder
-from edgetrack.processes import exit_reason, python_command
+from edgetrack.processes import NO_DEFAULTS, exit_reason, python_command
 
 COMMAND = python_command("edgetrack", "export")
 _LOOK_S = 0.1
@@ -155,7 +155,7 @@ def _export_one(
 ) -> Exported | Failed:
     result, words = folder / "result.json", folder / "stderr.txt"
     # What a killed process leaves lying in its temporary folder goes with ours.
-    environ = {**os.environ, "TMPDIR": str(folder)}
+    environ = {**os.environ, **NO_DEFAULTS, "TMPDIR": str(folder)}
     with result.open("wb") as out, words.open("wb") as err, words.open("rb") as said:
         process = start([*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environ)
         try:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from edgetrack.errors import DatasetError, UnknownNameError
+from edgetrack.errors import DatasetError, UnknownNameError, did_you_mean
 from edgetrack.evaluation.datasets.clip import Clip, ClipFiles, ScoringRules, read_clip
 from edgetrack.evaluation.datasets.layouts import LAYOUTS, Layout
 from edgetrack.evaluation.datasets.pairs import Modality, SecondFiles
 from edgetrack.io import readable
 from edgetrack.media import load_scene, scene_names
+from edgetrack.resources import data_set_folders
 from edgetrack.runtime.prompt import Text
 
 SYNTHETIC = "synthetic:"
@@ -78,6 +79,17 @@ class Dataset:
         return replace(self, entries=tuple(e for e in self.entries if e.name in names))
 
 
+def _by_name(path: str | Path) -> Path:
+    folders = data_set_folders()
+    found = next((folder / path for folder in folders if (folder / path).exists()), None)
+    if found is None:
+        names = [entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()]
+        looked = f", neither here nor in {os.pathsep.join(map(str, folders))}" if folders else ""
+        near = did_you_mean(str(path), names)
+        raise DatasetError(f"data set {path} does not exist{looked}{near}; give a folder, a video or {SYNTHETIC}")
+    return found.absolute()
+
+
 def layout_names() -> list[str]:
     """What `--layout` takes."""
     return [layout.name for layout in LAYOUTS]
@@ -87,7 +99,8 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     """Find the sequences of a data set.
 
     Args:
-        path: a folder; a video with its boxes beside it (`clip.mp4`, `clip.txt`); `synthetic:` for all built-in
+        path: a folder, also by its name in one of `$EDGETRACK_DATA`; a video with its boxes beside it (`clip.mp4`,
+            `clip.txt`); `synthetic:` for all built-in
             scenes, or one of them as `synthetic:drift`, with options as `synthetic:drift?frames=50`. Trackers of two
             images a frame get a scene's thermal images, or with `aux=depth` or `aux=event` these.
         layout: one of `layout_names()`; None recognizes it from the files.
@@ -102,7 +115,7 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     # Workers of a cluster have another working directory.
     root = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - leaves ~nobody as it is
     if not root.exists():
-        raise DatasetError(f"data set {path} does not exist; give a folder, a video or {SYNTHETIC}")
+        root = _by_name(path)
     found = _recognized(root, layouts, layout is not None)
     # An archive often unpacks into one folder more.
     deeper = [d for d in _folders_in(root) if _recognized(d, layouts, layout is not None)] if found is None else []
