@@ -9,6 +9,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from typer.main import get_command
 
+from edgetrack.cli.help import name_of
 from edgetrack.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +47,7 @@ def command_line_reference() -> str:
         lines += ["| argument or option | |", "|---|---|"]
         for option in command.get_params(context):
             if record := option.get_help_record(context):
-                lines.append(f"| `{_cell(record[0])}` | {_cell(record[1]).replace('<', '&lt;')} |")
+                lines.append(f"| `{_cell(name_of(option, record))}` | {_cell(record[1]).replace('<', '&lt;')} |")
         lines.append("")
     return "\n".join(lines)
 

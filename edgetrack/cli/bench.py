@@ -24,8 +24,9 @@ def bench(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[BUNDLE[@HINT][@DEVICE]]...",
-            help="Bundles; `@bf16` loads one with that precision hint, `@cuda:0` runs one there. Default: ./out.",
+            metavar="BUNDLE",
+            help="Bundles; `BUNDLE@bf16` loads one with that precision hint, `BUNDLE@cuda:0` runs one there. "
+            "Default: ./out.",
             autocompletion=complete.bundles,
         ),
     ] = None,

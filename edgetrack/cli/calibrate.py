@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgetrack.cli import complete
+from edgetrack.cli.help import Verb, VerbGroup, page
 from edgetrack.cli.options import (
     BundleArgument,
     CalibSeedOption,
@@ -37,13 +38,14 @@ class DumpKind(str, Enum):
 
 
 app = typer.Typer(
+    cls=VerbGroup,
     help="Run a tracker to calibrate it: lists of the crops on which INT8 ranges are observed, and the threshold below "
     "which a target counts as lost.",
     no_args_is_help=True,
 )
 
 
-@app.command()
+@app.command(cls=Verb, epilog=page("precision.md"))
 @with_verbosity
 def collect(
     bundle: Annotated[
@@ -86,7 +88,7 @@ def collect(
     print_text(f"{output}: {chosen.size} crops of {len({i.clip for p in chosen.parts for i in p.items})} clips")
 
 
-@app.command()
+@app.command(cls=Verb, epilog=page("precision.md"))
 @with_verbosity
 def show(name: Annotated[str, typer.Argument(help="Name or file of a set.")]) -> None:
     """Print what a set holds; its hash is checked."""
@@ -103,14 +105,14 @@ def show(name: Annotated[str, typer.Argument(help="Name or file of a set.")]) ->
         print_text(f"{part.dataset}: {listed}")
 
 
-@app.command()
+@app.command(cls=Verb, epilog=page("lost.md"))
 @with_verbosity
 def lost(
     bundle: BundleArgument,
     datasets: Annotated[
         list[str],
         typer.Argument(
-            metavar="DATA...",
+            metavar="DATA",
             help="Sequences with boxes, as `eval` takes them; several.",
             autocompletion=complete.datasets,
         ),
@@ -169,7 +171,7 @@ def lost(
     print_text("nothing was written; add -o BUNDLE or -o RECIPE.toml" if output is None else f"{output}: calibrated")
 
 
-@app.command("dump")
+@app.command("dump", cls=Verb, epilog=page("precision.md"))
 @with_verbosity
 def write_dump(
     bundle: Annotated[

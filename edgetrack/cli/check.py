@@ -25,8 +25,8 @@ def check(
     bundle: Annotated[
         str,
         typer.Argument(
-            metavar="BUNDLE[@HINT][@DEVICE]|FILE.json[:NAME]",
-            help="The candidate: a bundle, or a result of `bench -o`.",
+            metavar="BUNDLE|FILE",
+            help="The candidate: a bundle, as BUNDLE[@HINT][@DEVICE], or a result of `bench -o`, as FILE.json[:NAME].",
             autocompletion=complete.bundles,
         ),
     ],
@@ -54,10 +54,19 @@ def check(
         ),
     ] = None,
     layout: shared.LayoutOption = None,
-    device: shared.DeviceOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to run: cpu, cuda:0, or a device such as jetson, see docs/devices.md. Default: the budget's, "
+            "else cpu.",
+            autocompletion=complete.devices,
+        ),
+    ] = None,
     host: shared.HostOption = None,
     here: shared.HereOption = False,
-    threads: shared.ThreadsOption = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads per inference. Default: the budget's, else all usable cores.")
+    ] = None,
     source: shared.SourceOption = None,
     box: shared.BoxOption = None,
     max_time: Annotated[

@@ -41,16 +41,14 @@ def compare(
     a: Annotated[
         str,
         typer.Argument(
-            metavar="A[@HINT][@DEVICE]",
-            help="A bundle; `@bf16` loads it with that precision hint, `@cuda:0` runs it there.",
+            metavar="A",
+            help="A bundle; `A@bf16` loads it with that precision hint, `A@cuda:0` runs it there.",
             autocompletion=complete.bundles,
         ),
     ],
     b: Annotated[
         str,
-        typer.Argument(
-            metavar="B[@HINT][@DEVICE]", help="The bundle that is compared with A.", autocompletion=complete.bundles
-        ),
+        typer.Argument(metavar="B", help="The bundle that is compared with A.", autocompletion=complete.bundles),
     ],
     dataset: Annotated[
         str, typer.Option(help="A data set, as `edgetrack eval` takes it.", autocompletion=complete.datasets)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.main
-from typer.core import TyperCommand
 
 from edgetrack.capabilities import find_target, target_names, targets
 from edgetrack.cli import complete
+from edgetrack.cli.help import Verb
 from edgetrack.cli.options import (
     AnchorLengthOption,
     AnchorsOption,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgetrack.quantization.lower import LoweringRequest
 
 
-class ExportCommand(TyperCommand):
+class ExportCommand(Verb):
     """The verb, with the options that single targets declare; `context.obj` holds those that were given.
 
     The exporters' modules are imported only when the verb is run or its help is asked for.
@@ -63,7 +63,10 @@ def _target_parameters() -> list[Any]:
     function.__annotations__ = kind
     function.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
         inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(None, help=text), annotation=kind[name]
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=typer.Option(None, help=text, metavar="TEXT"),
+            annotation=kind[name],
         )
         for name, text, _ in option_fields()
     ])  # fmt: skip

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from edgetrack import __version__
 from edgetrack.cli import calibrate, defaults, recipe, target
@@ -19,6 +18,7 @@ from edgetrack.cli.compare import compare
 from edgetrack.cli.doctor import doctor
 from edgetrack.cli.evaluate import evaluate
 from edgetrack.cli.export import ExportCommand, export
+from edgetrack.cli.help import Verb, VerbGroup, page
 from edgetrack.cli.hub import pull, push
 from edgetrack.cli.inspect import inspect
 from edgetrack.cli.list import list_bundles
@@ -37,7 +37,7 @@ NO_MEMORY = "not enough memory; close other programs, or raise the limit (ulimit
 INTERRUPTED = 130  # 128 + SIGINT
 
 
-class Verbs(TyperGroup):
+class Verbs(VerbGroup):
     """Runs a verb; whatever ends it becomes one line on stderr and an exit code."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -123,28 +123,28 @@ def _options(
     """Exit codes: 0 ok, 1 a check failed, 2 usage, 3 a backend or extra is missing, 4 the device is not available."""
 
 
-app.command(cls=ExportCommand)(with_verbosity(export))
-app.command()(with_verbosity(track))
-app.command()(with_verbosity(bench))
-app.command("eval")(with_verbosity(evaluate))
-app.command()(with_verbosity(compare))
-app.command()(with_verbosity(check))
-app.command()(with_verbosity(tune))
-app.command()(with_verbosity(ablate))
-app.command()(with_verbosity(report))
+app.command(cls=ExportCommand, epilog=page("export.md"))(with_verbosity(export))
+app.command(cls=Verb, epilog=page("run.md"))(with_verbosity(track))
+app.command(cls=Verb, epilog=page("bench.md"))(with_verbosity(bench))
+app.command("eval", cls=Verb, epilog=page("eval.md"))(with_verbosity(evaluate))
+app.command(cls=Verb, epilog=page("compare.md"))(with_verbosity(compare))
+app.command(cls=Verb, epilog=page("check.md"))(with_verbosity(check))
+app.command(cls=Verb, epilog=page("tune.md"))(with_verbosity(tune))
+app.command(cls=Verb, epilog=page("ablate.md"))(with_verbosity(ablate))
+app.command(cls=Verb, epilog=page("report.md"))(with_verbosity(report))
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(target.app, name="target")
-app.command()(with_verbosity(train))
-app.command()(with_verbosity(verify))
-app.command()(with_verbosity(inspect))
-app.command("list")(with_verbosity(list_bundles))
-app.command()(with_verbosity(schema))
-app.command()(with_verbosity(pack))
-app.command()(with_verbosity(unpack))
-app.command()(with_verbosity(pull))
-app.command()(with_verbosity(push))
-app.command()(with_verbosity(doctor))
+app.command(cls=Verb, epilog=page("train.md"))(with_verbosity(train))
+app.command(cls=Verb, epilog=page("bundle.md"))(with_verbosity(verify))
+app.command(cls=Verb, epilog=page("bundle.md"))(with_verbosity(inspect))
+app.command("list", cls=Verb, epilog=page("bundle.md"))(with_verbosity(list_bundles))
+app.command(cls=Verb, epilog=page("bundle-spec.md"))(with_verbosity(schema))
+app.command(cls=Verb, epilog=page("bundle.md"))(with_verbosity(pack))
+app.command(cls=Verb, epilog=page("bundle.md"))(with_verbosity(unpack))
+app.command(cls=Verb, epilog=page("hub.md"))(with_verbosity(pull))
+app.command(cls=Verb, epilog=page("hub.md"))(with_verbosity(push))
+app.command(cls=Verb, epilog=page("troubleshooting.md"))(with_verbosity(doctor))
 
 
 def main() -> None:

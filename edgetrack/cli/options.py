@@ -18,8 +18,7 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="Where to run: cpu, cuda:0, or a device such as jetson, see docs/devices.md. Default: cpu; the budget's "
-        "for check.",
+        help="Where to run: cpu, cuda:0, or a device such as jetson, see docs/devices.md. Default: cpu.",
         autocompletion=complete.devices,
     ),
 ]
@@ -38,7 +37,7 @@ RecoverOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", help="Threads per inference. Default: all usable cores; the budget's for check."),
+    typer.Option("--threads", help="Threads per inference. Default: all usable cores."),
 ]
 PrecisionHintOption = Annotated[
     str | None, typer.Option("--precision-hint", help="Arithmetic to ask the backend for, such as bf16.")

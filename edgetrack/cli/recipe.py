@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from edgetrack.cli.help import Verb, VerbGroup, page
 from edgetrack.cli.options import OverwriteOption
 from edgetrack.cli.verbosity import with_verbosity
 
-app = typer.Typer(help="Make recipes for trackers that are given as ONNX files.", no_args_is_help=True)
+app = typer.Typer(cls=VerbGroup, help="Make recipes for trackers that are given as ONNX files.", no_args_is_help=True)
 
 
 @app.callback()
@@ -18,7 +19,7 @@ def recipes() -> None:
     """Make recipes for trackers that are given as ONNX files."""
 
 
-@app.command()
+@app.command(cls=Verb, epilog=page("onnx.md"))
 @with_verbosity
 def new(
     onnx: Annotated[list[Path], typer.Option("--onnx", help="ONNX file of the tracker. Repeat it for every file.")],

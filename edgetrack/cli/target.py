@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from edgetrack.cli import complete
+from edgetrack.cli.help import Verb, VerbGroup, page
 from edgetrack.cli.options import RestartOption
 from edgetrack.cli.verbosity import with_verbosity
 
-app = typer.Typer(help="Set up targets that need a Python environment of their own.", no_args_is_help=True)
+app = typer.Typer(
+    cls=VerbGroup, help="Set up targets that need a Python environment of their own.", no_args_is_help=True
+)
 
 
 @app.callback()
@@ -19,7 +22,7 @@ def group() -> None:
     """Set up targets that need a Python environment of their own."""
 
 
-@app.command()
+@app.command(cls=Verb, epilog=page("targets.md"))
 @with_verbosity
 def setup(
     name: Annotated[

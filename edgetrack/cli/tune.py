@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetrack.cli import complete
 from edgetrack.cli import options as shared
 from edgetrack.cli.device import DeviceCommand, chosen_device
 from edgetrack.errors import UsageError
@@ -24,16 +25,22 @@ def tune(
     given: Annotated[
         list[str],
         typer.Argument(
-            metavar="TRACKER|BUNDLE[@HINT][@DEVICE]...",
+            metavar="TRACKER|BUNDLE",
             help="A tracker, for all of its bundles that can run there (those missing in ./out are exported), or "
-            "bundles of one tracker and checkpoint.",
+            "bundles of one tracker and checkpoint, as BUNDLE[@HINT][@DEVICE].",
+            autocompletion=complete.bundles,
         ),
     ],
     device: shared.DeviceOption = None,
     host: shared.HostOption = None,
     here: shared.HereOption = False,
     val: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Measure AO on this data set, as `edgetrack eval` takes it.")
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Measure AO on this data set, as `edgetrack eval` takes it.",
+            autocompletion=complete.datasets,
+        ),
     ] = None,
     layout: shared.LayoutOption = None,
     max_drop: Annotated[

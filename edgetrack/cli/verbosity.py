@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from edgetrack.cli.defaults import in_use
+from edgetrack.cli.help import worded
 from edgetrack.errors import UsageError
 
 _PANEL = {
@@ -53,7 +54,7 @@ def with_verbosity(verb: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
         for name, kind in _PANEL.items()
     ]
-    positional = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own.parameters.values()]
+    positional = [worded(one).replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own.parameters.values()]
     run.__signature__ = own.replace(parameters=[*positional, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {**verb.__annotations__, **_PANEL}
     return run

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,12 @@ def test_debug_and_doctor_say_which_file_it_was(here: Path) -> None:
     assert str(here / "pyproject.toml") in " ".join(found.stdout.split())
     asked = json.loads(CliRunner().invoke(app, ["doctor", "--target", "torch", "--json"]).stdout)
     assert asked["defaults"] == str(here / "pyproject.toml")
+
+
+def test_the_pages_file_is_one(here: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+    (text,) = re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    (here / "edgetrack.toml").write_text(text)
+    found = defaults.read(here / "edgetrack.toml", typer.main.get_command(app))
+    assert found.options["eval"] == {"device": "jetson", "threads": 2, "jobs": 2, "anchors": 25}
+    assert found.folders == (Path("~/data").expanduser(), here / "sets")
