@@ -129,15 +129,15 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 @pytest.mark.parametrize(
     ("entries", "most"),
-    [(("edgetrack.cli.bench", "edgetrack.benchmark.worker"), 72), (("edgetrack.cli.track",), 48)],
+    [(("edgetrack.cli.bench", "edgetrack.benchmark.worker"), 74), (("edgetrack.cli.track",), 48)],
     ids=["bench", "track"],
 )
 def test_a_verb_is_read_in_few_modules(entries: tuple[str, ...], most: int) -> None:
     imports, reached, open_ = _imports(), set(), list(entries)
     while open_:
         module = open_.pop()
-        # The way to another machine is read apart from what runs there and here.
-        if module not in reached and module != "edgetrack.cli.device":
+        # The way to another machine, and what a Tab offers, are read apart from what runs there and here.
+        if module not in reached and module not in ("edgetrack.cli.device", "edgetrack.cli.complete"):
             reached.add(module)
             open_ += imports[module]
     assert len(reached) <= most
