@@ -26,7 +26,8 @@ def check(
         str,
         typer.Argument(
             metavar="BUNDLE|FILE",
-            help="The candidate: a bundle, as BUNDLE[@HINT][@DEVICE], or a result of `bench -o`, as FILE.json[:NAME].",
+            help="The candidate: a bundle, as `BUNDLE[@HINT][@DEVICE]`, or a result of `bench -o`, as "
+            "`FILE.json[:NAME]`.",
             autocompletion=complete.bundles,
         ),
     ],

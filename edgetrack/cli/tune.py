@@ -27,7 +27,7 @@ def tune(
         typer.Argument(
             metavar="TRACKER|BUNDLE",
             help="A tracker, for all of its bundles that can run there (those missing in ./out are exported), or "
-            "bundles of one tracker and checkpoint, as BUNDLE[@HINT][@DEVICE].",
+            "bundles of one tracker and checkpoint, as `BUNDLE[@HINT][@DEVICE]`.",
             autocompletion=complete.bundles,
         ),
     ],
