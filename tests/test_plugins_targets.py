@@ -63,6 +63,7 @@ def test_target_of_the_page_is_listed_exported_verified_and_measured(site: Path,
     assert (result["target"], result["latency_ms"]["track"]["p50"] > 0) == ("evaluator", True)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("wheels")
 def test_target_with_an_environment_says_what_to_type_and_works_when_that_was_typed(site: Path, tmp_path: Path) -> None:
     export = ("export", "cosine", "--target", "pinned")
