@@ -98,8 +98,12 @@ class Target:
             return self._state.ready
         return all(any(map(self._importable, group.split(" | "))) for group in self.packages)
 
+    def module_of(self, package: str) -> str:
+        """The name by which one of its packages is imported."""
+        return self.modules.get(package, _MODULES.get(package, package))
+
     def _importable(self, package: str) -> bool:
-        return importlib.util.find_spec(self.modules.get(package, _MODULES.get(package, package))) is not None
+        return importlib.util.find_spec(self.module_of(package)) is not None
 
     @property
     def _state(self) -> EnvironmentState:
