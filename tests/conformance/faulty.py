@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from evaluator_target import TARGET as SOUND
 from evaluator_target.backend import EvaluatorGraph
-from onnx.helper import tensor_dtype_to_np_dtype
 
 from edgetrack.errors import BundleIntegrityError
 from edgetrack.runtime.backends.base import BackendOptions
@@ -87,6 +86,8 @@ class AnyShape(EvaluatorGraph):
         pass
 
     def _infer(self):
+        from onnx.helper import tensor_dtype_to_np_dtype
+
         stated = [one.type.tensor_type for one in self._evaluator.proto_.graph.input]
         given = {
             name: np.resize(value, [size.dim_value for size in kind.shape.dim]).astype(
