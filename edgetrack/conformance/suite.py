@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from edgetrack.arrays import Array
 from edgetrack.box import iou
@@ -130,6 +131,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("chosen", chosen, ids=[f"{row.name}-{one}" for row, one in chosen], scope="session")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """PyTorch's threads wait for one another on small maps: on a busy machine two take ten times as long as one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def case(chosen: tuple[Target, str], pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A target at a precision."""
@@ -148,11 +158,11 @@ def edgetrack(*arguments: str, **environment: str) -> subprocess.CompletedProces
 
 
 def test_row_says_what_the_target_is(row: Target) -> None:
-    """Classes that are there, precisions with FP32 among them, options that become options of `export`."""
+    """Classes that are there, a precision at least, a device, and options that become options of `export`."""
     assert issubclass(backend_of(row.name), CompiledGraph)
     assert issubclass(exporter_of(row), Exporter)
     assert backend_of(row.name).engine
-    assert "fp32" in row.precisions
+    assert row.precisions
     assert row.devices
     assert row.about
     assert row.packages or row.environment is not None, "neither packages nor an environment: what runs it?"
