@@ -112,7 +112,8 @@ class MissingPackage(EvaluatorGraph):
     def _open(self, path, options):
         import onnx.reference
 
-        self._evaluator = onnx.reference.ReferenceEvaluator(str(path))
+        del onnx
+        super()._open(path, options)
 
 
 class LeavesProcess(EvaluatorGraph):
@@ -128,11 +129,11 @@ class LeavesProcess(EvaluatorGraph):
 
 FOUND = {
     "IgnoresDamage": {"test_damage_under_fresh_hashes_is_refused"},
-    "FillsIn": {"test_damage_under_fresh_hashes_is_refused"},
+    "FillsIn": {"test_damage_under_fresh_hashes_is_refused", "test_a_manifest_that_lies_is_found"},
     "Wrong": {"test_export_is_proven_and_says_by_what"},
     "WrongElsewhere": {"test_verify_passes_elsewhere_and_finds_other_outputs"},
     "ChangesInputs": {"test_a_run_depends_on_its_inputs_alone"},
-    "ReplacesBuffers": {"test_a_run_depends_on_its_inputs_alone", "test_a_manifest_that_lies_is_found"},
+    "ReplacesBuffers": {"test_a_run_depends_on_its_inputs_alone"},
     "AnyShape": {"test_a_manifest_that_lies_is_found"},
     "AnyOption": {"test_what_it_does_not_offer_is_refused"},
     "MissingPackage": {"test_missing_packages_are_named_with_what_to_type"},
@@ -145,7 +146,7 @@ FOUND = {
 def _row(fault):
     backend = f"faulty:{fault}" if fault in globals() else SOUND.backend
     row = replace(SOUND, name=fault.lower(), backend=backend)
-    return replace(row, about="", packages=()) if fault == "Nameless" else row
+    return replace(row, about="") if fault == "Nameless" else row
 
 
 globals().update({f"ROW_{fault}": _row(fault) for fault in FOUND})
