@@ -95,7 +95,7 @@ def _python(folder: Path) -> Path:
 
 
 MAX_TIME = "300"
-"""Longer than the action's own: a fail needs pairs of processes that agree, and takes 80 to 150 s where nothing disturbs."""
+"""Longer than the action's own: a fail needs pairs of processes that agree, 80 to 150 s where nothing disturbs."""
 
 
 def run_action(folder: Path, base: Path, head: Path, change: str | None = None) -> tuple[int, dict]:
@@ -163,7 +163,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_an_unchanged_tracker_never_fails_and_one_of_15_percent_more_time_does(
     wheels: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a machine with nothing else on it: python -m pytest tests/test_action.py -m full -n 0; half an hour to an hour."""
+    """On an idle machine: python -m pytest tests/test_action.py -m full -n 0; half an hour to an hour."""
     found: dict[str, list[str]] = {"same": [], "slower": []}
     for repeat in range(5):
         for case, verdicts in found.items():
