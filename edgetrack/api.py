@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgetrack.bundle.manifest import Scalar, settings_of
 from edgetrack.errors import UsageError
@@ -165,7 +165,7 @@ def bench(
     *,
     device: str = "cpu",
     here: bool = False,
-    threads: int | None = None,
+    threads: int | Literal["auto"] | None = None,
     warmup: float = 1.0,
     duration: str | float | None = None,
     iterations: int = 150,
@@ -195,7 +195,7 @@ def bench(
             Default: those in `./out`.
         device: `cpu`, `cuda:0`, or a device's profile that this machine fits.
         here: take this machine for the device, even if it does not look like it.
-        threads: per inference. Default: all usable cores.
+        threads: per inference; `auto`: each bundle's best number, by a short race. Default: all usable cores.
         warmup: seconds, and at least 10 frames.
         duration: seconds per candidate and speed, or a text such as `45s`. Default: 6 s, or 10 minutes for a soak.
         iterations: fewest frames per candidate and speed; `duration` is reached, too.

@@ -35,6 +35,7 @@ class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
         streams: trackers that run at once; 0: the scenario's own number.
         batched: whether these are targets of one tracker for several, in place of trackers of their own.
         profile: name of the device's profile.
+        auto_threads: whether each candidate finds its own number by a race, `threads` at most.
     """
 
     scenario: str = "stream"
@@ -48,6 +49,7 @@ class BenchConfig(msgspec.Struct, frozen=True, kw_only=True):
     streams: int = 0
     batched: bool = False
     profile: str | None = None
+    auto_threads: bool = False
 
     @property
     def round_s(self) -> float:

@@ -347,6 +347,7 @@ def _result(
         samples_ms=samples,
         overrides=manifest.overrides,
         placement=own.loaded.placement,
+        thread_race=own.loaded.thread_race,
         energy={kind: one for kind, one in energy.items() if one is not None},
     )
     result = msgspec.structs.replace(result, **scenario.summarize(result, own.rounds, timeline))

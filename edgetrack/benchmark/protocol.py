@@ -16,6 +16,7 @@ from edgetrack.box import Box
 from edgetrack.errors import WorkerError
 from edgetrack.io import decode_line
 from edgetrack.processes import JsonLinesProcess, error_by_name, python_command, thread_environ
+from edgetrack.runtime.threads import ThreadRace
 
 COMMAND = python_command("edgetrack.benchmark.worker")
 
@@ -85,7 +86,8 @@ class Attain(msgspec.Struct, frozen=True, kw_only=True, tag="attain"):
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     """`load_ms` from the bundle's path to a tracker, `first_ms` of `init` and the first `update`.
 
-    `placement` is where each graph runs, as its backend says.
+    `placement` is where each graph runs, as its backend says; `thread_race` what was found where threads were raced,
+    which then is a part of `load_ms`.
     """
 
     load_ms: float
@@ -93,6 +95,7 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     threads: int
     versions: dict[str, str]
     placement: dict[str, str] = {}
+    thread_race: ThreadRace | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -22,6 +22,7 @@ from edgetrack.bundle.reader import bundle_label
 from edgetrack.decoding import decode_json
 from edgetrack.errors import EdgetrackError
 from edgetrack.io import encode_json, write_whole
+from edgetrack.runtime.threads import ThreadRace
 from edgetrack.system.machine import MachineRecord
 from edgetrack.system.timeline import Energy, Timeline
 
@@ -122,8 +123,8 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `overrides` as in the bundle's manifest, `placement` where each graph ran as its backend says (`GPU.0 in f16`).
     `energy` is by kind of round, where the device tells its power; `paced`, `burst`, `together` (a burst with
-    `batched`) and `soak` are of those scenarios, `found` is of a scenario without a field of its own.
-    `attainable` is there where it was asked for.
+    `batched`) and `soak` are of those scenarios, `found` is of a scenario without a field of its own. `attainable` and
+    `thread_race` are there where they were asked for.
     """
 
     bundle: str
@@ -157,6 +158,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     burst: BurstOutcome | None = None
     together: TogetherOutcome | None = None
     soak: SoakOutcome | None = None
+    thread_race: ThreadRace | None = None
     found: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
     @property

@@ -66,7 +66,7 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
     profile = f", device profile {settings.profile}" if settings.profile else ""
     yield (
         f"{machine.cpu_model or machine.architecture}, {counted(machine.usable_cores, 'usable core')}, "
-        f"{settings.threads} thread{'' if settings.threads == 1 else 's'}{profile}"
+        f"{'up to ' if settings.auto_threads else ''}{counted(settings.threads, 'thread')}{profile}"
     )
     rounds = SCENARIOS[settings.scenario].round_name if settings.scenario in SCENARIOS else "rounds"
     yield (
@@ -96,6 +96,7 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
         yield from (
             f"{r.label}: {graph} ran on {place}" for r in record.results for graph, place in r.placement.items()
         )
+    yield from (f"{r.label}: {r.thread_race.describe()}" for r in record.results if r.thread_race is not None)
     held = [f"{r.label} {r.memory_mb.gpu:.0f} MiB" for r in record.results if r.memory_mb.gpu is not None]
     if held:
         yield f"GPU memory of each process: {', '.join(held)}"

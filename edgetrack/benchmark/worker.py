@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import closing
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from edgetrack.benchmark import protocol
 from edgetrack.benchmark.attainable import attainable_of
@@ -64,7 +64,7 @@ class TrackerRun:
         open_bundle: Callable[..., Tracker] = load,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        def open_tracker(threads: int) -> Tracker:
+        def open_tracker(threads: int | Literal["auto"]) -> Tracker:
             tracker = open_bundle(request.bundle, device=request.device, threads=threads, precision_hint=request.hint)
             if tracker.attributes:
                 tracker.set_text(stand_in_text(tracker.attributes))
@@ -79,7 +79,7 @@ class TrackerRun:
         self._gpu_memory = GpuMemory(request.device)
         self._scenario = scenario_of(request)
         start = clock.now_ns()
-        tracker = open_tracker(request.threads)
+        tracker = open_tracker("auto" if request.auto_threads else request.threads)
         self._load_ms = (clock.now_ns() - start) / 1e6
         feed = FrameFeed(request.source, tracker.modalities, request.keep_frames, request.keep_mb)
         self._rig = Rig(tracker, feed, request.box, clock, cpu_seconds, sleep, open_tracker, open_many)
@@ -94,7 +94,8 @@ class TrackerRun:
         rig.tracker.update(following)
         versions = find_target(rig.tracker.manifest.target).versions()
         first_ms, placement = rig.since(start), rig.tracker.placement
-        return Loaded(self._load_ms, first_ms, rig.tracker.options.threads, versions, placement)
+        threads, race = rig.tracker.options.threads, rig.tracker.thread_race
+        return Loaded(self._load_ms, first_ms, threads, versions, placement, race)
 
     def memory(self, frames: int) -> PeakMemory:
         """Track `frames` frames straight from the source, and tell the most memory that this process ever held.

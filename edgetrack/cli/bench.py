@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,7 +33,14 @@ def bench(
     device: shared.DeviceOption = None,
     host: shared.HostOption = None,
     here: shared.HereOption = False,
-    threads: shared.ThreadsOption = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Threads per inference; auto: each bundle's best number, found by a short race. Default: all usable "
+            "cores.",
+        ),
+    ] = None,
     warmup: Annotated[float, typer.Option(help="Warm up for this many seconds, and at least 10 frames.")] = 1.0,
     duration: Annotated[
         str | None,
@@ -101,7 +108,7 @@ def bench(
         raise UsageError(f"--percentile {percentile}: expected one of {', '.join(map(str, PERCENTILES))}")
     request = bench_request(
         bundles or (),
-        threads=threads,
+        threads=_threads(threads),
         warmup=warmup,
         duration=duration,
         iterations=iterations,
@@ -126,6 +133,16 @@ def bench(
     code = exit_code(record)
     if code or not record.complete:
         raise typer.Exit(code or _INTERRUPTED)
+
+
+def _threads(given: str | None) -> int | Literal["auto"] | None:
+    if given is None:
+        return None
+    if given == "auto":
+        return "auto"
+    if not given.isascii() or not given.isdigit() or len(given) > 4:
+        raise UsageError(f"--threads {given}: expected 1 or more, or auto")
+    return int(given)
 
 
 def _measured_here(request: BenchRequest, choice: DeviceChoice) -> BenchRecord:

@@ -13,6 +13,7 @@ PLACES = {
     "bench": "edgetrack.benchmark.record:BenchRecord",
     "eval": "edgetrack.evaluation.results:EvalRecord",
     "compare": "edgetrack.evaluation.comparison:CompareRecord",
+    "tune": "edgetrack.tuning.record:TuneRecord",
     "budget": "edgetrack.gate.budget:Budget",
     "recipe": "edgetrack.exporting.recipe:Recipe",
 }
@@ -23,7 +24,7 @@ SchemaName = Enum("SchemaName", {name: name for name in PLACES}, type=str)  # ty
 def schema(
     name: Annotated[
         SchemaName,
-        typer.Argument(help="A manifest, a record of bench, eval or compare, a budget, a recipe."),
+        typer.Argument(help="A manifest, a record of bench, eval, compare or tune, a budget, a recipe."),
     ],
 ) -> None:
     """Print the JSON Schema of a file that edgetrack reads or writes; a TOML file is what it holds as JSON."""

@@ -21,6 +21,7 @@ import torch
 from edgetrack.arrays import Array
 from edgetrack.box import iou
 from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle, write_npz
+from edgetrack.bundle.golden import GOLDEN_FILE, read_golden
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import Target, backend_of, find_target
 from edgetrack.conformance.damage import DIFFERS, REFUSED, outcomes
@@ -37,7 +38,7 @@ from edgetrack.quantization.lower import LoweringRequest, export
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.base import operators_of
-from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE, SAME_PEAK, compare, read_golden, run_graph
+from edgetrack.runtime.verify import PARITY_FILE, SAME_PEAK, compare, run_graph
 
 # None of what an export proves itself on.
 SOURCE = "synthetic:blur?frames=25"

@@ -16,6 +16,7 @@ import numpy as np
 from edgetrack import __version__
 from edgetrack.arrays import Array
 from edgetrack.bundle import BundleWriter, write_npz
+from edgetrack.bundle.golden import GOLDEN_FILE
 from edgetrack.bundle.manifest import GraphInfo, LicenceInfo, Manifest, Scalar, WeightsInfo, bundle_name
 from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, full_target, require_precision, targets
 from edgetrack.errors import BackendMissingError, BundleError, RecipeError, UsageError
@@ -29,7 +30,7 @@ from edgetrack.resources import require_extra, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
 from edgetrack.runtime.multi import MOST_TARGETS
 from edgetrack.runtime.trackers.base import find_family, operators_of, read_settings
-from edgetrack.runtime.verify import GOLDEN_FILE, PARITY_FILE
+from edgetrack.runtime.verify import PARITY_FILE
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from edgetrack.bundle import open_bundle
+from edgetrack.bundle.golden import read_golden
 from edgetrack.bundle.reader import BundleRef
 from edgetrack.capabilities import find_target
 from edgetrack.errors import AccuracyError, DeviceUnavailableError, EdgetrackError, SequenceError, UsageError
@@ -31,7 +32,6 @@ from edgetrack.evaluation.protocols.anchored import POINTS, Anchored, AnchoredRu
 from edgetrack.io import ScratchFolder
 from edgetrack.runtime.backends.base import CompiledGraph
 from edgetrack.runtime.session import load
-from edgetrack.runtime.verify import read_golden
 
 REPORT_FILE, PLOT_FILE = "sensitivity.json", "sensitivity.png"
 FASTER = 0.97

@@ -11,6 +11,7 @@ import msgspec
 
 from edgetrack.arrays import Array
 from edgetrack.bundle import Bundle, BundleWriter, Manifest, check_destination, open_bundle, write_npz
+from edgetrack.bundle.golden import GOLDEN_FILE, read_golden
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision, split_precision
 from edgetrack.capabilities import TRACE, backend_of, proof_target
 from edgetrack.errors import UsageError
@@ -29,14 +30,12 @@ from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.session import hint_for, load
 from edgetrack.runtime.trackers.base import operators_of
 from edgetrack.runtime.verify import (
-    GOLDEN_FILE,
     PARITY_FILE,
     Comparison,
     arithmetic_of,
     compare,
     compare_boxes,
     decoded_box,
-    read_golden,
     run_graph,
 )
 

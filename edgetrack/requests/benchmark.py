@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def bench_request(
     bundles: Sequence[str],
     *,
-    threads: int | None,
+    threads: int | Literal["auto"] | None,
     warmup: float,
     duration: str | float | None,
     iterations: int,
@@ -47,11 +47,13 @@ def bench_request(
     overwrite: bool,
 ) -> BenchRequest:
     """What to measure; see `edgetrack.api.bench`."""
-    at_least(1, threads=threads, rounds=rounds, streams=streams)
+    auto, count = threads == "auto", None if threads == "auto" else threads
+    at_least(1, threads=count, rounds=rounds, streams=streams)
     seconds = find_scenario(scenario).default_duration_s
     config = BenchConfig(
         scenario=scenario,
-        threads=threads or 0,
+        threads=count or 0,
+        auto_threads=auto,
         warmup_s=warmup,
         duration_s=seconds if duration is None else parse_duration(str(duration), "--duration", zero_allowed=True),
         iterations=iterations,

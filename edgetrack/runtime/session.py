@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,6 +25,7 @@ from edgetrack.runtime.frames import as_input
 from edgetrack.runtime.memory import Retention
 from edgetrack.runtime.prompt import Text, missing_text, phrases_of
 from edgetrack.runtime.recovery import Proposal, Recover, guard, uncalibrated
+from edgetrack.runtime.threads import ThreadRace, race_threads
 from edgetrack.runtime.trackers.base import AttentionMap, Decision, Diagnostics, Procedure, find_procedure
 from edgetrack.runtime.tuned import TunedChoice, find_choice
 from edgetrack.system.clock import Clock, MonotonicClock
@@ -99,10 +100,11 @@ class Tracker:
     """A tracker on its graphs: `init` on the first frame, `update` on every later one, `close` at the end.
 
     Also a context manager. Not thread-safe: one tracker follows one target; `edgetrack.load_many` follows several.
-    `tuned` is the choice that `load(tuned=True)` took.
+    `tuned` is the choice that `load(tuned=True)` took, `thread_race` what `load(threads="auto")` found.
     """
 
     tuned: TunedChoice | None = None
+    thread_race: ThreadRace | None = None
 
     def __init__(
         self,
@@ -332,7 +334,7 @@ def load(
     bundle: str | Path | Bundle,
     *,
     device: str = "cpu",
-    threads: int | None = None,
+    threads: int | Literal["auto"] | None = None,
     precision_hint: str | None = None,
     memory: str | None = None,
     text: Text | None = None,
@@ -345,7 +347,8 @@ def load(
         bundle: a bundle's folder, its zip, its bare name (looked for here and in ./out), or an open `Bundle`; with
             `tuned` a tracker's name, too.
         device: `cpu`, or what the bundle's target offers (`cuda:0`).
-        threads: threads of one inference; None takes the cores that this process may use.
+        threads: threads of one inference; None takes the cores that this process may use, `auto` the number that a
+            race of up to 4 s finds, which `Tracker.thread_race` then says.
         precision_hint: `bf16` asks the backend to compute in bfloat16 where the processor can; None takes
             the bundle's precision, which for a `bf16` bundle is that hint. Nothing is ever changed silently: what
             cannot be done is an error.
@@ -372,9 +375,15 @@ def load(
         log.info("tuned: %s", choice)
         bundle, device, threads, precision_hint = choice.bundle, choice.device, choice.threads, choice.hint
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    options = backend_options(opened, device, threads, precision_hint)
+    options = backend_options(opened, device, None if threads == "auto" else threads, precision_hint)
+    race = None
+    if threads == "auto" and device == "cpu":
+        race = race_threads(
+            opened, options.threads, lambda count, stack: open_graphs(opened, replace(options, threads=count), stack)
+        )
+        options = replace(options, threads=race.threads)
     tracker = Tracker(opened, options, memory=memory, text=text, recover=recover)
-    tracker.tuned = choice
+    tracker.tuned, tracker.thread_race = choice, race
     return tracker
 
 

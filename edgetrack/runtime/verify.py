@@ -19,7 +19,8 @@ import numpy as np
 
 from edgetrack.arrays import Array, all_finite
 from edgetrack.box import Box
-from edgetrack.bundle import Bundle, read_json, read_npz
+from edgetrack.bundle import Bundle, read_json
+from edgetrack.bundle.golden import GOLDEN_FILE, read_golden
 from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo
 from edgetrack.capabilities import backend_of, find_target
 from edgetrack.errors import BackendMissingError, BundleError
@@ -29,8 +30,7 @@ from edgetrack.runtime.prompt import prepare_text
 from edgetrack.runtime.trackers.base import find_procedure, operators_of
 from edgetrack.system.machine import cpu_flags
 
-GOLDEN_FILE, PARITY_FILE, LAYERS_FILE = "golden.npz", "parity.json", "layers.json"
-_LARGEST_ITEM, _LARGEST_HEADER, _MOST_SAMPLES = 8, 4096, 64
+PARITY_FILE, LAYERS_FILE = "parity.json", "layers.json"
 SAME_PEAK = 0.02
 """What the same arithmetic may differ by, of an output's largest magnitude: threads add up in another order, and a sum
 beside a rounding edge falls to the other side. SMAT in INT8 moves by 0.0024 of it."""
@@ -207,36 +207,6 @@ def _proof_of(bundle: Bundle) -> _Proof:
     if not proof.comparisons:
         raise BundleError(f"{PARITY_FILE} of bundle {bundle.manifest.name!r} holds no comparison; export it again")
     return proof
-
-
-def read_golden(bundle: Bundle) -> dict[str, Array]:
-    """The golden record, `sample/graph/in|out/tensor` -> array, compared with the manifest before it is unpacked.
-
-    Raises:
-        BundleError: the record is missing or malformed, or holds what no graph of the manifest takes or gives.
-    """
-    elements = {
-        f"{graph.name}/{side}/{tensor.name}": math.prod(tensor.shape)
-        for graph in bundle.manifest.graphs
-        for side, tensors in (("in", graph.inputs), ("out", graph.outputs))
-        for tensor in tensors
-    }
-    samples = set()
-
-    def check(entry: str, size: int) -> None:
-        sample, _, tensor = entry.partition("/")
-        samples.add(sample)
-        if tensor not in elements:
-            raise BundleError(
-                f"{GOLDEN_FILE} holds an entry {entry!r}; expected sample/graph/in|out/tensor, of the manifest's graphs"
-            )
-        if size > elements[tensor] * _LARGEST_ITEM + _LARGEST_HEADER or len(samples) > _MOST_SAMPLES:
-            raise BundleError(
-                f"{GOLDEN_FILE} holds {size} bytes of {entry!r}, {len(samples)} samples so far; the manifest's tensor "
-                f"has {elements[tensor]} elements, and at most {_MOST_SAMPLES} samples are read; export it again"
-            )
-
-    return read_npz(bundle.path(GOLDEN_FILE), check)
 
 
 def _golden(arrays: Mapping[str, Array]) -> dict[str, dict[str, dict[str, dict[str, Array]]]]:

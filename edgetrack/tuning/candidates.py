@@ -17,6 +17,7 @@ from edgetrack.presentation.progress import Progress
 from edgetrack.presentation.table import counted
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.found import FoundHere
+from edgetrack.runtime.threads import thread_counts
 from edgetrack.tuning.record import LeftOut
 
 _RANKS = ("fp32", "bf16", "fp16", "int8-bf16", "int8-fp16", "int8")
@@ -101,11 +102,6 @@ class Machine:
         """Why this machine cannot compute in a hint's arithmetic; None where it can, or another device may."""
         found = self.found.get(target.name)
         return None if found is None else found.refused.get(hint)
-
-
-def thread_counts(cores: int) -> tuple[int, ...]:
-    """1, 2, 4 ... and `cores`."""
-    return (*(2**n for n in range(cores.bit_length()) if 2**n < cores), cores)
 
 
 def find_candidates(

@@ -63,7 +63,7 @@ def test_the_keys_that_scripts_read(entry):
     }
     assert list(data["settings"]) == [
         "scenario", "device", "threads", "warmup_s", "duration_s", "iterations", "rounds", "fps", "streams",
-        "batched", "profile",
+        "batched", "profile", "auto_threads",
     ]  # fmt: skip
     assert set(data["source"]) == {"spec", "size", "box", "camera"}
     assert data["failures"] == [
@@ -73,5 +73,5 @@ def test_the_keys_that_scripts_read(entry):
         "bundle", "tracker", "target", "precision", "hint", "weights", "device", "threads", "versions", "latency_ms",
         "fps", "waterfall_ms", "memory_mb", "size_mb", "load_ms", "first_ms", "cores_busy", "vs_pytorch",
         "vs_pytorch_interval", "vs_paper", "roofline", "warnings", "samples_ms", "attainable", "overrides", "placement",
-        "energy", "paced", "burst", "together", "soak",
+        "energy", "paced", "burst", "together", "soak", "thread_race",
     ]  # fmt: skip

@@ -83,6 +83,16 @@ def test_a_number_that_is_left_out_is_not_zero(run, make_bundle, option):
     assert f"{option} 0: expected 1 or more" in str(done.exception)
 
 
+def test_auto_threads_are_asked_for_and_anything_else_is_refused(run, make_bundle, monkeypatch):
+    asked = []
+    monkeypatch.setattr("edgetrack.benchmark.run.Runner.run", lambda self, after: asked.append(self._measurements))
+    bundle = make_bundle("a")
+    run(bundle, "--threads", "auto")
+    assert asked[0][0].config.auto_threads
+    done = run(bundle, "--threads", "many")
+    assert "--threads many: expected 1 or more, or auto" in str(done.exception)
+
+
 def test_an_interrupted_run_exits_with_130(run, make_bundle, monkeypatch):
     def interrupt(self, after_round):
         raise KeyboardInterrupt

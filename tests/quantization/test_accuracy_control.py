@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgetrack.bundle import BundleWriter, open_bundle, write_npz
+from edgetrack.bundle.golden import GOLDEN_FILE
 from edgetrack.errors import AccuracyError, EdgetrackError, UsageError
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.protocols.anchored import Anchored
@@ -23,7 +24,6 @@ from edgetrack.quantization.accuracy_control import (
     lines,
     markdown,
 )
-from edgetrack.runtime.verify import GOLDEN_FILE
 from tests.builders import scripted_manifest
 
 STAGES = ("stem", "trunk", "size")

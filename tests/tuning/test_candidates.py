@@ -5,7 +5,7 @@ import pytest
 from edgetrack.capabilities import find_target, targets
 from edgetrack.errors import EdgetrackError, UsageError
 from edgetrack.runtime.found import FoundHere
-from edgetrack.tuning.candidates import Machine, find_candidates, thread_counts
+from edgetrack.tuning.candidates import Machine, find_candidates
 
 HERE = Machine(
     {
@@ -17,13 +17,6 @@ HERE = Machine(
     nvidia=False,
     cores=4,
 )
-
-
-@pytest.mark.parametrize(
-    ("cores", "counts"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (4, (1, 2, 4)), (12, (1, 2, 4, 8, 12))]
-)
-def test_numbers_of_threads(cores, counts):
-    assert thread_counts(cores) == counts
 
 
 @pytest.fixture
