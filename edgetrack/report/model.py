@@ -28,6 +28,7 @@ from edgetrack.io import BAD_JSON, read_bytes
 from edgetrack.presentation.sanitize import printable
 from edgetrack.quantization.accuracy_control import Sensitivity
 from edgetrack.system.timeline import Timeline
+from edgetrack.tuning.record import TuneRecord
 
 _T = TypeVar("_T")
 UNTRAINED = "untrained"
@@ -47,9 +48,12 @@ _MARKS: tuple[tuple[type[Any], frozenset[str]], ...] = (
     (BenchRecord, frozenset({"machine", "settings", "source", "results"})),
     (CompareRecord, frozenset({"a", "b", "dataset", "sequences"})),
     (Sensitivity, frozenset({"stages", "first", "last", "max_drop"})),
+    (TuneRecord, frozenset({"entries", "wishes", "rounds_ms"})),
     (EvalRecord, frozenset({"results"})),
 )
-_EXPECTED = "expected what `edgetrack bench`, `eval` or `compare` wrote with --output, or a bundle's sensitivity.json"
+_EXPECTED = (
+    "expected what `edgetrack bench`, `eval`, `compare` or `tune` wrote with --output, or a bundle's sensitivity.json"
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Results:
     evaluations: tuple[Sourced[EvalRecord], ...] = ()
     comparisons: tuple[Sourced[CompareRecord], ...] = ()
     sensitivities: tuple[Sourced[Sensitivity], ...] = ()
+    tunings: tuple[Sourced[TuneRecord], ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -222,9 +227,8 @@ def read_results(paths: Sequence[Path]) -> Results:
     def of_kind(kind: type[_T]) -> tuple[Sourced[_T], ...]:
         return tuple(one for one in found if isinstance(one.value, kind))
 
-    return Results(
-        of_kind(BenchRecord), of_kind(EvalRecord), of_kind(CompareRecord), of_kind(Sensitivity), tuple(skipped)
-    )
+    kinds = of_kind(BenchRecord), of_kind(EvalRecord), of_kind(CompareRecord), of_kind(Sensitivity)
+    return Results(*kinds, tunings=of_kind(TuneRecord), skipped=tuple(skipped))
 
 
 def read_file(path: Path) -> Any:
@@ -429,6 +433,14 @@ def _check_sensitivity(record: Sensitivity, source: str) -> None:
     _within((record.fp32_ms, record.first_ms, record.last_ms, *record.hints_ms.values()), 0, None, "a time", source)
 
 
+def _check_tuning(record: TuneRecord, source: str) -> None:
+    _few((*record.entries, *record.left_out, *record.advice, *record.undecided), MOST_RESULTS, "lines", source)
+    _within((record.seconds, record.race_seconds), 0, None, "a time", source)
+    for one in record.entries:
+        _within((one.track_ms, one.peak_rss_mb, one.load_ms, one.size_mb), 0, None, "a size or time", source)
+        _check_difference(one.ao, source)
+
+
 def _check_difference(found: Difference | None, source: str) -> None:
     if found is not None:
         _within((found.value, found.low, found.high), -1, 1, "a difference of AO", source)
@@ -440,6 +452,7 @@ _CHECKS: dict[type[Any], Any] = {
     EvalRecord: _check_evaluation,
     CompareRecord: _check_comparison,
     Sensitivity: _check_sensitivity,
+    TuneRecord: _check_tuning,
 }
 """What a record must hold to be drawn, beyond its types: ranges, counts, rounds that fit each other."""
 

@@ -50,6 +50,7 @@ from edgetrack.report.model import (
 from edgetrack.report.table import accuracy_table, point_table, speed_table
 from edgetrack.report.template import render
 from edgetrack.system.machine import MachineRecord
+from edgetrack.tuning.advice import tune_table
 
 MOST_GATED = 4
 """Sequences of an evaluation whose gates are drawn."""
@@ -111,6 +112,11 @@ def html(
                 }
                 for i, one in enumerate(results.sensitivities)
             ],
+            "tunings": [
+                {"source": one.source, "system": one.value.system, "advice": one.value.advice}
+                | _grid(tune_table(one.value))
+                for one in results.tunings
+            ],
         },
         findings=findings(results),
         headlines=headlines(results),
@@ -141,6 +147,8 @@ def markdown(results: Results, title: str = "edgetrack report") -> str:
     for one in results.sensitivities:
         blocks += [f"## Sensitivity: {markdown_text(f'{one.value.precision} on {one.value.dataset}')}"]
         blocks += [_items(markdown_text(line.strip()) for line in sensitivity.lines(one.value))]
+    for tuned in results.tunings:
+        blocks += [f"## Tuning of {markdown_text(tuned.value.system)}", tune_table(tuned.value).markdown()]
     for bench in results.benchmarks:
         blocks += [f"## Machine of {markdown_text(bench.source)}"]
         blocks += [_items(f"{name}: {markdown_text(value)}" for name, value in machine_facts(bench.value.machine))]
@@ -193,6 +201,7 @@ def contents(results: Results) -> str:
         (len(results.evaluations), "evaluation"),
         (len(results.comparisons), "comparison"),
         (len(results.sensitivities), "sensitivity map"),
+        (len(results.tunings), "tuning"),
     )
     return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in kinds if count)
 
