@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.report.leaderboard import admitted
+from edgetrack.report.leaderboard import page as leaderboard
 from edgetrack.report.model import read_results
 from edgetrack.report.page import html
-from tests.report.conftest import FRAMES, SCENE, benchmark, contestant, write, write_comparison_with_runs
+from tests.report.conftest import FRAMES, MACHINE, SCENE, benchmark, contestant, write, write_comparison_with_runs
 
 LONG = "a_tracker_with_quite_a_long_name-openvino-fp32"
 VIEWS = [(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")]
@@ -57,12 +60,12 @@ def opened(chromium, page_file: Path):
     """opened(width, scheme) -> the page; what it complains of or asks for fails the test."""
     pages, complaints = [], []
 
-    def show(width: int, scheme: str):
+    def show(width: int, scheme: str, file: Path = page_file):
         one = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         one.on("console", lambda message: complaints.append(message.text))
         one.on("pageerror", lambda error: complaints.append(str(error)))
         one.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
-        one.goto(page_file.as_uri())
+        one.goto(file.as_uri())
         pages.append(one)
         return one
 
@@ -85,6 +88,25 @@ def test_page_fits_and_every_plot_is_drawn(opened, width: int, scheme: str) -> N
         assert box["width"] > 300
         assert box["height"] > 100
     assert page.locator(".strip img").evaluate_all("all => all.every((one) => one.complete && one.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_leaderboard_fits_whatever_machines_are_called(opened, tmp_path: Path, width: int, scheme: str) -> None:
+    long = msgspec.structs.replace(
+        MACHINE, cpu_model="A processor of a name that is longer than a phone is wide, 2.60 GHz"
+    )
+    for name, machine in (("a", MACHINE), ("b", long)):
+        ones = [contestant("smat-openvino-fp32", 20.0, seed=1), contestant(LONG, 100.0, seed=3)]
+        write(tmp_path / f"{name}.json", benchmark(*ones, machine=machine, date="2026-11-30T08:00:00Z"))
+    file = tmp_path / "leaderboard.html"
+    file.write_text(leaderboard(admitted(read_results([tmp_path])), "machines"), "utf-8")
+    page = opened(width, scheme, file)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(TOO_WIDE) == []
+    assert page.evaluate(OUTSIDE) == []
+    assert page.locator("svg.figure:visible").count() == 2
+    page.locator("th", has_text="fps").first.click()
+    assert page.locator("tbody tr").first.locator("th").inner_text().startswith(LONG)
 
 
 def test_no_column_is_clipped_on_a_desk_and_a_phone_shows_that_a_table_goes_on(opened) -> None:
