@@ -1,6 +1,6 @@
 """`make arm64`: bundles run by an emulated Arm processor (qemu-user, Debian's packages), boxes beside x86's.
 
-    python tests/arm64.py BUNDLE... [--folder out/arm64] [--frames 5]
+    python tests/arm64.py BUNDLE... [--folder out/arm64] [--frames 5] [--usual-resize]
 
 Needs `qemu-aarch64-static` and `mmdebstrap` (apt-get install qemu-user-static mmdebstrap). The userland is unpacked,
 not booted: nothing of it is emulated but the Python that runs the bundles; this machine's pip installs the packages.
@@ -36,8 +36,10 @@ CPU part\t: 0xd0b
 CPU revision\t: 1
 """
 MIDR = "0x00000000414fd0b1"
-SAME_PX = 2.0
-"""OpenCV's resize rounds by up to two grey levels otherwise on Arm; boxes moved by up to 1.6 px for that alone."""
+SAME_PX = 0.1
+"""For crops of equal bytes, in FP32; INT8 rounds otherwise by other instructions, which `verify` judges. OpenCV's usual
+resize differs by up to two grey levels on Arm, and boxes then drift apart from frame to frame: that is what is shown
+with --usual-resize, and nothing that could be held to a bound."""
 
 
 def prepare(folder: Path) -> None:
@@ -69,11 +71,20 @@ def mebibytes(path: Path) -> float:
     return sum(file.lstat().st_size for file in files if not file.is_dir()) / 2**20
 
 
-def boxes_of(bundle: str, frames: int) -> list[list[float]]:
-    """The boxes of a short track; run in either world."""
+def boxes_of(bundle: str, frames: int, *, exact: bool) -> list[list[float]]:
+    """The boxes of a short track; run in either world, with crops of equal bytes in both where `exact`."""
+    import cv2
+
     from edgetrack.media.sources import open_source
     from edgetrack.runtime.session import load
 
+    if exact:
+        usual = cv2.resize
+
+        def resize(image: Any, size: Any, **how: Any) -> Any:
+            return usual(image, size, **{**how, "interpolation": cv2.INTER_LINEAR_EXACT})
+
+        cv2.resize = resize
     with load(bundle, threads=1) as tracker, open_source(SCENE.format(frames + 1)) as source:
         images, truth = list(source), source.ground_truth
         if truth is None or truth[0] is None:
@@ -94,11 +105,12 @@ def in_world(command: list[str], environment: dict[str, str], *arguments: object
 
 
 def main() -> int:
-    """Prepare, run, compare; 1 where a bundle fails on Arm, or its boxes are more than `SAME_PX` away."""
+    """Prepare, run, compare; 1 where a bundle fails on Arm, or its boxes in FP32 are more than `SAME_PX` away."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "arm64")
     parser.add_argument("--frames", type=int, default=5)
+    parser.add_argument("--usual-resize", action="store_true")
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +128,7 @@ def main() -> int:
         judged = verified if isinstance(verified, str) else "sound" if verified["ok"] else "NOT sound"
         checks = [] if isinstance(verified, str) else verified["checks"]
         worst = max((check["max_abs"] for check in checks if not check["name"].endswith("px")), default=0.0)
-        track = (__file__, "--track", bundle, options.frames)
+        track = (__file__, "--track", bundle, options.frames, "usual" if options.usual_resize else "exact")
         ours, theirs = in_world([sys.executable], here, *track), in_world(arm, there, *track)
         if isinstance(ours, str) or isinstance(theirs, str):
             said, bad = f"boxes: {theirs if isinstance(theirs, str) else ours}", True
@@ -124,7 +136,9 @@ def main() -> int:
             away = max(
                 abs(a - b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True)
             )
-            said, bad = f"{len(ours)} boxes, at most {away:.2g} px from this machine's", away > SAME_PX
+            said = f"{len(ours)} boxes, at most {away:.2g} px from this machine's"
+            fp32 = json.loads((bundle / "manifest.json").read_bytes())["precision"] == "fp32"
+            bad = fp32 and away > SAME_PX and not options.usual_resize
         failed += bad or judged != "sound"
         print(
             f"{bundle.name}, {mebibytes(bundle):.1f} MiB: verify {judged} (largest difference {worst:.2g}); {said}; "
@@ -139,6 +153,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--track"]:
-        print(json.dumps(boxes_of(sys.argv[2], int(sys.argv[3]))))
+        print(json.dumps(boxes_of(sys.argv[2], int(sys.argv[3]), exact=sys.argv[4] == "exact")))
     else:
         sys.exit(main())
