@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgetrack.benchmark.protocol import Attainable
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.metrics import LongTermScores, PairScores
 from edgetrack.evaluation.results import AttributeResult, EvalRecord
@@ -345,6 +346,20 @@ def test_page_and_markdown_say_what_the_soak_and_the_sensors_found(soak) -> None
         assert "tegrastats:GPU ran at 620 to 1020 MHz" in text
     assert "smat-tensorrt-fp16, window by window" in page
     assert "540 to 600" in page
+
+
+def test_the_attainable_limit_has_a_column_where_it_was_asked_for(tmp_path: Path) -> None:
+    def shown(record):
+        (tmp_path / "bench.json").write_bytes(record.to_json())
+        return texts(speed_table(read_results([tmp_path])))
+
+    limit = Attainable(limit_ms=6.0, model=1.5, engine="listed")
+    asked = benchmark(contestant("a-b-fp32", 9.0, attainable=limit), contestant("a-b-int8", 5.0))
+    titles, *rows = shown(asked)
+    column = titles.index("vs attainable")
+    assert [row[column] for row in rows] == ["-", "1.50 (of 6.00 ms)"]
+    plain = benchmark(contestant("a-b-fp32", 9.0))
+    assert "vs attainable" not in shown(plain)[0]
 
 
 def test_the_table_has_energy_and_late_frames_of_a_soak(soak) -> None:
