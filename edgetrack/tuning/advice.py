@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from edgetrack.evaluation.protocols.anchored import POINTS
 from edgetrack.presentation.table import Column, Table, counted
+from edgetrack.stats.bootstrap import FEW_SEQUENCES
 from edgetrack.stats.race import Race
 from edgetrack.tuning.accuracy import AccuracyFinding
 from edgetrack.tuning.candidates import TuneCandidate
@@ -106,6 +107,9 @@ def tune_notes(record: TuneRecord) -> Iterator[str]:
         yield f"UNDECIDED: {one.what}; {more}"
     if not record.complete:
         yield "the same command goes on with what was measured; --restart begins again"
+    few = min((one.ao.sequences for one in record.entries if one.ao is not None), default=FEW_SEQUENCES)
+    if few < FEW_SEQUENCES:
+        yield f"{counted(few, 'sequence')} {'is' if few == 1 else 'are'} few: intervals of AO are too narrow"
     machine = record.machine
     load = "" if machine.load_average is None else f", load {machine.load_average[0]:.1f} before"
     yield (

@@ -88,7 +88,7 @@ def test_a_budget_that_names_a_device_is_checked_there(typed, desk):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("verb", ["verify", "track", "track to files", "compare"])
+@pytest.mark.parametrize("verb", ["verify", "track", "track to files", "compare", "tune"])
 def test_every_verb_on_a_device(typed, desk, verb):
     if verb == "verify":
         done = typed("verify", "tiny-onnx", "--device", "jetson")
@@ -97,6 +97,24 @@ def test_every_verb_on_a_device(typed, desk, verb):
         done = typed("track", "tiny-onnx", "synthetic:drift?frames=5", "--device", "jetson")
         assert len(done.stdout.splitlines()) == 5
         assert done.stdout == typed("track", "tiny-onnx", "synthetic:drift?frames=5").stdout
+    elif verb == "tune":
+        words = (
+            "tune",
+            "tiny-onnx",
+            "--device",
+            "jetson",
+            "--max-time",
+            "5s",
+            *QUICK[:2],
+            "--json",
+            "-o",
+            "tuned.json",
+        )
+        record = json.loads(typed(*words).stdout)
+        assert {(one["bundle"], one["device"]) for one in record["entries"]} == {("tiny-onnx", "cpu")}
+        assert (record["profile"], bool(record["rounds_ms"])) == ("jetson", True)
+        assert record == json.loads((desk / "tuned.json").read_bytes())
+        assert not (desk / "config" / "edgetrack" / "tuned.toml").exists()
     elif verb == "track to files":
         words = ("track", "tiny-onnx", "clips/a", "--box", "10,10,20,20", "-o", "a.csv", "--video", "a.avi", "--json")
         sequence(desk / "clips" / "a", 3)

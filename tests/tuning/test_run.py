@@ -127,6 +127,7 @@ def test_a_faster_one_that_loses_ao_makes_way(tuning, two, monkeypatch, lost, re
     assert any(words in line for line in record.advice), record.advice
     assert asked == ["a", "b"]
     assert record.complete
+    assert "3 sequences are few: intervals of AO are too narrow" in tune_table(record).notes
 
 
 def test_accuracy_that_no_time_is_left_for_is_undecided_and_not_recommended(tuning, two):
