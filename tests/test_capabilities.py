@@ -17,6 +17,7 @@ from edgetrack.capabilities import (
     backend_of,
     best_target,
     find_target,
+    full_target,
     open_ref,
     open_refs,
     proof_target,
@@ -160,3 +161,10 @@ def test_bundles_of_one_name_are_told_apart_by_the_ends_of_their_paths(tmp_path:
     plain, other = open_refs([str(folder), str(renamed)])
     assert {plain.label, other.label} == {folder.name, "other"}
     assert [one.alias for one in open_refs([str(folder), str(folder)])] == [None, None]
+
+
+def test_target_without_fp32_is_made_from_the_bundle_of_another() -> None:
+    onnx = find_target("onnx")
+    board = dataclasses.replace(onnx, name="board", precisions=("int8",), made_from="onnx")
+    assert full_target(board) is onnx
+    assert full_target(onnx) is onnx

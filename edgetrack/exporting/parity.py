@@ -203,7 +203,7 @@ def proof_of(target: Target) -> tuple[str, str]:
     proven = TRACE if target.proof == TRACE else backend_of(proof_target(target.name).name).engine
     if not target.proof and not target.device_needed:
         return proven, ""
-    others = {TRACE: "PyTorch's traced modules, which were converted", "": "a simulation of it"}
+    others = {TRACE: "PyTorch's traced modules, which were converted", "": "simulations of it"}
     ran = others.get(target.proof, "the same files")
     return (
         proven,

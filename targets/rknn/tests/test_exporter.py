@@ -9,9 +9,10 @@ import pytest
 from edgetrack_rknn.exporter import RknnExporter, RknnOptions, write_samples
 from rknn_graphs import fed
 
-from edgetrack.capabilities import find_target
+from edgetrack.capabilities import find_target, full_target
 from edgetrack.errors import BackendMissingError, UnknownNameError, UsageError
 from edgetrack.exporting.lowering import Method
+from edgetrack.exporting.parity import proof_of
 from edgetrack.exporting.pipeline import ExportPlan, ExportRequest, plan
 from edgetrack.exporting.recipe import Tolerance, find_recipe
 from edgetrack.exporting.targets.base import read_options
@@ -92,3 +93,11 @@ def test_samples_are_written_as_float_images_with_the_batch(tmp_path: Path) -> N
 
 def test_no_samples_are_no_files(tmp_path: Path) -> None:
     assert write_samples(tmp_path, ()) == []
+
+
+def test_report_says_that_no_board_ran(installed: Path) -> None:
+    target = find_target("rknn")
+    assert proof_of(full_target(target)) == ("onnxruntime", "")
+    proven, not_run = proof_of(target)
+    assert proven == "rknn"
+    assert not_run.startswith("rknn itself, which needs a board with a Rockchip NPU; compared were simulations of it.")
