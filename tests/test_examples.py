@@ -1,12 +1,14 @@
-"""examples/cpp: its programs find the boxes that edgetrack finds, in both back ends and all of its families.
+"""The notebook runs, and examples/cpp finds the boxes that edgetrack finds, in both back ends and all of its families.
 
-They are built by `make cpp` (and by continuous integration); without them these tests skip.
+The programs are built by `make cpp` (and by continuous integration); without them their tests skip.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -326,6 +328,57 @@ def test_a_model_of_more_than_the_score_is_refused(target: str, tmp_path: Path) 
     bundle = _write(tmp_path / "colour", "box", target)
     _model_of_losses(bundle, 0.5, score=1.0, jump=-1.0)
     assert "by a model of several features" in _cpp(target, "verify", bundle).stderr
+
+
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+# As Jupyter runs them: one namespace, one cell after the other.
+CELLS = """
+import contextlib, io, json, sys
+names = {"__name__": "__main__"}
+for cell in json.load(sys.stdin)["cells"]:
+    if cell["cell_type"] == "code":
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+        print(json.dumps(out.getvalue()), flush=True)
+"""
+
+
+def _code_cells() -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_one_and_has_been_run() -> None:
+    book = json.loads(NOTEBOOK.read_text("utf-8"))
+    assert (book["nbformat"], book["metadata"]["kernelspec"]["language"]) == (4, "python")
+    assert len({cell["id"] for cell in book["cells"]}) == len(book["cells"])
+    for number, cell in enumerate(_code_cells(), 1):
+        compile("".join(cell["source"]), cell["id"], "exec")
+        assert cell["execution_count"] == number
+        assert cell["outputs"][0]["text"]
+    links = re.findall(r"\]\(([^)]+)\)", NOTEBOOK.read_text("utf-8"))
+    assert links
+    assert all((NOTEBOOK.parent / link).is_file() for link in links)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_the_notebooks_cells_print_what_stands_in_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CELLS],
+        input=NOTEBOOK.read_text("utf-8"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    figure = re.compile(r"-?\d[\d.e+-]*")
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    stored = ["".join(cell["outputs"][0]["text"]) for cell in _code_cells()]
+    assert [figure.sub("N", text) for text in printed] == [figure.sub("N", text) for text in stored]
 
 
 @pytest.mark.full

@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 import msgspec
 import numpy as np
 
-from edgetrack.errors import InvalidTextError, SequenceError, UsageError
+from edgetrack.errors import InvalidTextError, SequenceError, UsageError, did_you_mean
 from edgetrack.evaluation.datasets import Dataset
 from edgetrack.evaluation.datasets.clip import ClipFiles
 from edgetrack.runtime.prompt import Prompt, phrases_of
@@ -56,8 +56,10 @@ class TextNoise:
         """
         kind, mark, seed = text.partition(":")
         if kind not in get_args(Kind) or (mark and not (seed.isascii() and seed.isdecimal())):
+            kinds = get_args(Kind)
             raise UsageError(
-                f"--text-noise {text!r}: expected {', '.join(get_args(Kind))}, with a seed behind it as in swap:3"
+                f"--text-noise {text!r}{did_you_mean(kind, kinds)}: expected {', '.join(kinds)}, with a seed behind it "
+                "as in swap:3"
             )
         return cls(cast(Kind, kind), int(seed) if mark else 0)
 

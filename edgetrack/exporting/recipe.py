@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.resources import as_file
@@ -376,11 +377,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         Raises:
             UsageError: `default`, and there are none.
+            UnknownNameError: neither a file nor one of the two words, though like one.
         """
         if given is None:
             return UNTRAINED if self.default_weights is None else DEFAULT
         if given == DEFAULT:
             self.require_default()
+        elif given != UNTRAINED and did_you_mean(given, (DEFAULT, UNTRAINED)) and not os.path.lexists(given):
+            raise UnknownNameError.of("--weights", given, (DEFAULT, UNTRAINED), "or a checkpoint's path")
         return given
 
     def require_default(self) -> DefaultWeights:

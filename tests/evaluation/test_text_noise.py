@@ -77,3 +77,8 @@ def test_noise_that_can_change_nothing_is_refused() -> None:
     found, report = with_noise(spoken, TextNoise("shuffle"), prompt)
     assert (report.described, report.changed) == (len(dataset.entries), len(dataset.entries))
     assert all("category" not in found.read(entry).text for entry in found.entries)
+
+
+def test_a_misspelt_kind_is_named_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"'swp:3' \(did you mean 'swap'\?\)"):
+        TextNoise.parse("swp:3")

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from edgetrack.bundle import open_bundle
-from edgetrack.errors import BackendMissingError, CheckpointError, UsageError, WeightsMismatchError
+from edgetrack.errors import BackendMissingError, CheckpointError, UnknownNameError, UsageError, WeightsMismatchError
 from edgetrack.exporting.recipe import find_recipe
 from edgetrack.exporting.weights import fill
 from edgetrack.models.base import make_network, untrained_tensors
@@ -75,6 +75,8 @@ def test_without_a_wish_weights_are_the_default_ones_where_there_are_some() -> N
     assert [none.choose_weights(wish) for wish in ("untrained", "a/b.pth")] == ["untrained", "a/b.pth"]
     with pytest.raises(UsageError, match=r"no weights of tracker 'smat' ship .* MobileViTv2_Track_ep0300\.pth\.tar"):
         none.choose_weights("default")
+    with pytest.raises(UnknownNameError, match="did you mean 'untrained'"):
+        none.choose_weights("untraind")
 
 
 def test_own_checkpoint_is_custom_with_its_hash(save: Callable[..., Path], tensors: dict[str, torch.Tensor]) -> None:

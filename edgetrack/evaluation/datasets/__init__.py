@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from edgetrack.errors import DatasetError, UnknownNameError, did_you_mean
+from edgetrack.errors import DatasetError, UnknownNameError, UsageError, did_you_mean
 from edgetrack.evaluation.datasets.clip import Clip, ClipFiles, ScoringRules, read_clip
 from edgetrack.evaluation.datasets.layouts import LAYOUTS, Layout
 from edgetrack.evaluation.datasets.pairs import Modality, SecondFiles
@@ -108,10 +108,13 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     Raises:
         DatasetError: nothing there, or nothing there that has the layout (any layout).
         UnknownNameError: no such layout or scene.
+        UsageError: a layout of built-in scenes.
     """
-    if isinstance(path, str) and path.startswith(SYNTHETIC):
-        return _synthetic(path)
     layouts = LAYOUTS if layout is None else (_find_layout(layout),)
+    if isinstance(path, str) and path.startswith(SYNTHETIC):
+        if layout is not None:
+            raise UsageError(f"built-in scenes have no layout, given {layout!r}; leave it out")
+        return _synthetic(path)
     # Workers of a cluster have another working directory.
     root = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - leaves ~nobody as it is
     if not root.exists():

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgetrack.errors import DatasetError, SequenceError, UnknownNameError
+from edgetrack.errors import DatasetError, SequenceError, UnknownNameError, UsageError
 from edgetrack.evaluation.datasets import layout_names, open_dataset
 from edgetrack.evaluation.datasets.layouts import LASOT_ATTRIBUTES, OTB_ATTRIBUTES, UAV_ATTRIBUTES
 
@@ -407,3 +407,10 @@ def test_attributes_that_do_not_fit(tmp_path, write_images, write_rows) -> None:
         SequenceError, match=r"cat-1.txt has 3 flags; expected a 0 or 1 for each of the 14 attributes IV"
     ):
         sequences(open_dataset(tmp_path))
+
+
+def test_built_in_scenes_have_no_layout() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'got10k'"):
+        open_dataset("synthetic:drift", "got1k")
+    with pytest.raises(UsageError, match="built-in scenes have no layout"):
+        open_dataset("synthetic:drift", "got10k")
