@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from edgetrack.environments.setup import EnvironmentState
     from edgetrack.runtime.backends.base import CompiledGraph
 
-TRACE = "trace"
-"""In place of a proof target: PyTorch's traced modules, for files that nothing but their own device runs."""
-
 
 EXPORT_PACKAGES = ("torch", "onnx", "safetensors")
 """What every export needs, and no device that runs a bundle."""
@@ -57,8 +54,8 @@ class Target:
         devices: what `load(device=...)` offers: a kind, `cuda:N` for `cuda` and every `cuda:0`, `hetero:LIST` for a
             kind with names behind it, such as `hetero:gpu,cpu`.
         device_needed: what a bundle runs on, for messages, where that is not any machine with the packages.
-        proof: the target whose backend proves an export, itself where it is empty. Another one runs the same files
-            where the target's device need not be; `TRACE` runs what they are converted from.
+        proof: the target whose backend proves an export, itself where it is empty. Another one computes the same files
+            where the target's device need not be.
         made_from: the target whose FP32 bundle its own are lowered from, where it has none of its own.
         channels_last: whether its engine keeps the channels of a map last, so that a map read as rows moves no memory.
         reference: whether it is the published computation, which others are compared with.
@@ -236,12 +233,21 @@ TARGETS = (
         packages=("coremltools",),
         extra="coreml",
         precisions=("fp32", "fp16", "int8"),
-        proof=TRACE,
+        proof="mil",
         device_needed="macOS",
         devices=("cpu", "gpu", "ane", "all"),
         quantizer="coremltools",
-        tested="coremltools 9.0 with numpy 2.3 (packages are made and read; none was run)",
-        about="Core ML on Apple devices; made and checked anywhere, run on macOS",
+        tested="coremltools 9.0 with numpy 2.3 (packages are made and interpreted; Core ML itself ran none)",
+        about="Core ML on Apple devices; made and proven anywhere, run on macOS",
+    ),
+    Target(
+        name="mil",
+        backend="edgetrack.runtime.backends.mil.backend:MilGraph",
+        exporter=None,
+        packages=("coremltools",),
+        extra="coreml",
+        precisions=("fp32", "fp16", "int8"),
+        about="a reference interpreter of Core ML's programs, which proves them anywhere; it is not Core ML",
     ),
     Target(
         name="torch",
@@ -376,14 +382,8 @@ def backend_of(target: str) -> type[CompiledGraph]:
 
 
 def proof_target(name: str) -> Target:
-    """The target whose backend proves exports of another one: itself, or the one that runs the same files anywhere.
-
-    Raises:
-        UsageError: it is proven by a trace: nothing but its own device runs its files.
-    """
+    """The target whose backend proves exports of another one: itself, or the one that computes its files anywhere."""
     target = find_target(name)
-    if target.proof == TRACE:
-        raise UsageError(f"bundles of target {name!r} run on {target.device_needed} only; do this there")
     return find_target(target.proof) if target.proof else target
 
 

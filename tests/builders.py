@@ -15,7 +15,8 @@ import numpy as np
 
 from edgetrack.benchmark.config import BenchConfig, BenchRequest
 from edgetrack.benchmark.protocol import RoundSamples
-from edgetrack.bundle import BundleWriter, Manifest
+from edgetrack.bundle import Bundle, BundleWriter, Manifest, open_bundle
+from edgetrack.bundle.integrity import hash_file, scan_folder
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo, WeightsInfo
 
 # Targets that run on any machine of a developer.
@@ -88,6 +89,15 @@ def write_scripted(path: Path, manifest: Manifest | None = None, *, overwrite: b
             script = {k: f"input:{graph.inputs[0].name}" if rule is None else rule for k, rule in script.items()}
             (writer.folder / graph.file).write_text(json.dumps(script))
         return writer.commit(manifest)
+
+
+def rehashed(folder: Path) -> Bundle:
+    """The bundle, after its manifest was made to say what is there."""
+    manifest = Manifest.from_json((folder / "manifest.json").read_bytes(), source="copy")
+    names = [name for name in scan_folder(folder) if name != "manifest.json"]
+    files = {name: hash_file(folder / name, 1 << 30) for name in names}
+    (folder / "manifest.json").write_bytes(msgspec.structs.replace(manifest, files=files).to_json())
+    return open_bundle(folder)
 
 
 # The same code in two narrow blocks on small crops: section of the recipe -> what differs.
@@ -378,3 +388,42 @@ _PAIRS: dict[str, tuple[str, tuple[str, str], tuple[str, str], tuple[str, ...], 
         "event",
     ),
 }
+
+
+def write_ml_program(package: Path) -> GraphInfo:
+    """A Core ML package of most kinds of operations, one weight in INT8, from a (8, 8, 3) image to (1, 4)."""
+    from coremltools.converters.mil import Builder as mb  # noqa: N813
+
+    from edgetrack.runtime.backends.mil.package import import_coremltools, quiet
+
+    coremltools = import_coremltools()
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((4, 3, 3, 3), np.float32)
+    few = rng.integers(-127, 128, (64, 64), np.int8)
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, 8, 8))], opset_version=coremltools.target.iOS16)  # type: ignore[untyped-decorator]
+    def program(image: Any) -> Any:
+        x = mb.conv(x=image, weight=kernel, bias=kernel[:, 0, 0, 0], pad_type="custom", pad=[1, 1, 1, 1])
+        x = mb.mul(x=mb.relu(x=x), y=np.float32(1 / 255))
+        x = mb.reshape(x=mb.concat(values=[x, mb.sigmoid(x=x)], axis=1), shape=[1, 8, 64])
+        weight = mb.constexpr_affine_dequantize(
+            quantized_data=few, zero_point=np.zeros(64, np.int8), scale=np.full(64, 0.01, np.float32), axis=0
+        )
+        x = mb.layer_norm(x=mb.matmul(x=x, y=weight), axes=[-1], epsilon=np.float32(1e-5))
+        x = mb.softmax(x=mb.mul(x=mb.matmul(x=x, y=x, transpose_y=True), y=np.float32(0.05)), axis=-1)
+        values, order = mb.topk(x=x, k=4, axis=-1, ascending=False)
+        x = mb.add(x=mb.gather_along_axis(x=x, indices=order, axis=-1), y=values)
+        return mb.squeeze(x=mb.slice_by_index(x=x, begin=[0, 2, 0], end=[1, 3, 4]), axes=[1], name="score")
+
+    with quiet():
+        model = coremltools.convert(
+            program,
+            convert_to="mlprogram",
+            inputs=[coremltools.ImageType(name="image", shape=(1, 3, 8, 8), color_layout=coremltools.colorlayout.BGR)],
+            compute_precision=coremltools.precision.FLOAT32,
+            minimum_deployment_target=coremltools.target.iOS16,
+            skip_model_load=True,
+        )
+    model.save(str(package))
+    ends = (tensor("image", 8, 8, 3, dtype="uint8"),), (tensor("score", 1, 4),)
+    return GraphInfo(name="step", role="step", file=package.name, inputs=ends[0], outputs=ends[1])

@@ -223,3 +223,24 @@ def _int8_onnx_opens_on_arm() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OnnxExporter, "lower", lower)
         yield
+
+
+@pytest.fixture(scope="session")
+def lowered_tiny(
+    made_once: Callable[..., Path], exported_tiny: Callable[..., Path], tiny_recipe: Callable[..., Path]
+) -> Callable[[str, str, str], Path]:
+    """lowered_tiny("dastm", "coreml", "int8") -> what `exported_tiny` gives, lowered; not to be changed."""
+    from edgetrack.exporting.pipeline import ExportRequest, plan
+    from edgetrack.quantization.lower import LoweringRequest, lower
+
+    def make(tracker: str, target: str, precision: str) -> Path:
+        full = exported_tiny(tracker, target)
+
+        def write(output: Path) -> None:
+            recipe = str(tiny_recipe(tracker))
+            request = ExportRequest(recipe, target, precision, weights="untrained", output=output)
+            lower(full, plan(request), LoweringRequest(), lambda line: None)
+
+        return full if precision == "fp32" else made_once(f"tiny/{tracker}-{target}-{precision}", write)
+
+    return make

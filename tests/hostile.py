@@ -340,6 +340,93 @@ def irs(folder: Path) -> Attempt:
     return attempt
 
 
+def ml_programs(folder: Path) -> Attempt:
+    """Core ML packages with other operations, values, types, shapes and places of weights: opened and interpreted."""
+    from edgetrack.runtime.backends.base import BackendOptions
+    from edgetrack.runtime.backends.mil.backend import MilGraph
+    from edgetrack.runtime.backends.mil.package import main_block, read_spec, specification_file
+    from tests.builders import write_ml_program
+
+    package = folder / "step.mlpackage"
+    info = write_ml_program(package)
+    program, listing = specification_file(package), package / "Manifest.json"
+    weights = program.parent / "weights" / "weight.bin"
+    whole = {path: path.read_bytes() for path in (program, listing, weights)}
+    names = ["conv", "const", "while_loop", "cond", "pad", "tile", "reshape", "gather", "slice_by_index", "linear",
+             "constexpr_lut_to_dense", "constexpr_affine_dequantize", "shell", ""]  # fmt: skip
+    numbers = [0, 1, -1, 2, 7, 2**16, 2**31 - 1, -(2**31)]
+
+    def tensor_of(value: Any, rng: random.Random) -> None:
+        """Other numbers, text, shape, type or place in the weight file."""
+        way, kind = rng.randrange(6), value.type.tensorType
+        if way == 0:
+            kind.dataType = rng.choice([1, 2, 10, 11, 21, 23, 31, 40, 0])
+        elif way == 1 and kind.dimensions:
+            rng.choice(kind.dimensions).constant.size = rng.choice([0, 1, 3, 2**31, 2**40, 2**63])
+        elif way == 2:
+            value.blobFileValue.offset = rng.choice([0, 1, 64, 128, 2**32, 2**63, 2**64 - 1])
+            value.blobFileValue.fileName = rng.choice(
+                ["@model_path/weights/weight.bin"] * 4
+                + ["@model_path/../../Manifest.json", "/etc/passwd", "", *POISON[:4]]
+            )
+        elif way == 3:
+            value.immediateValue.tensor.strings.values[:] = rng.choice([["x"], ["valid"], ["a", "b"], []])
+            kind.dataType = 2
+        else:
+            count = rng.choice([0, 1, 2, 4, 8])
+            value.immediateValue.tensor.ints.values[:] = [rng.choice(numbers) for _ in range(count)]
+            kind.dataType, kind.rank = 23, 1
+            del kind.dimensions[:]
+            kind.dimensions.add().constant.size = rng.choice([count, count, count + 1])
+
+    def changed(rng: random.Random) -> bytes:
+        spec = read_spec(package)
+        operations = main_block(spec).operations
+        for _ in range(rng.choice([1, 1, 1, 2, 4])):
+            operation, way = rng.choice(operations), rng.randrange(9)
+            known = [output.name for other in operations for output in other.outputs]
+            if way == 0:
+                operation.type = rng.choice([*names, rng.choice(operations).type])
+            elif way == 1 and operation.inputs:
+                argument = operation.inputs[rng.choice(sorted(operation.inputs))]
+                argument.arguments[0].name = rng.choice([*known, "image", "absent"])
+            elif way == 2 and operation.inputs:
+                del operation.inputs[rng.choice(sorted(operation.inputs))]
+            elif way == 3:
+                operation.inputs[rng.choice(["axis", "x", "y", "pad", ""])].arguments.add().name = rng.choice(known)
+            elif way == 4:
+                operations.insert(rng.randrange(len(operations)), operation)
+            elif way == 5 and len(operations) > 1:
+                operations.remove(operation)
+            elif way == 6:
+                operation.blocks.add()
+            elif way == 7:
+                output = rng.choice(operation.outputs) if operation.outputs else operation.outputs.add()
+                output.name = rng.choice([output.name, *known, ""])
+                if output.type.tensorType.dimensions:
+                    rng.choice(output.type.tensorType.dimensions).constant.size = rng.choice([0, 1, 5, 2**20, 2**62])
+            else:
+                constants = [one for one in operations if one.type == "const" and "val" in one.attributes]
+                tensor_of(rng.choice(constants).attributes["val"], rng)
+        return bytes(spec.SerializeToString())
+
+    def attempt(rng: random.Random) -> None:
+        for path, data in whole.items():
+            path.write_bytes(data)
+        way = rng.random()
+        if way < 0.75:
+            program.write_bytes(changed(rng))
+        else:
+            path = rng.choice(list(whole))
+            path.write_bytes(damaged(whole[path], rng))
+        graph = MilGraph(info, package, BackendOptions())
+        graph.inputs["image"][:] = FRAME[:8, :8]
+        graph.run()
+        graph.close()
+
+    return attempt
+
+
 def frames(folder: Path) -> Attempt:
     """Images of five formats, and videos, damaged: decoded to frames or refused."""
     import cv2
@@ -526,6 +613,7 @@ def names(folder: Path) -> Attempt:
 KINDS: dict[str, Callable[[Path], Attempt]] = {
     function.__name__: function
     for function in (
-        manifests, zips, arrays, checkpoints, networks, onnx_graphs, irs, frames, boxes, tomls, records, talk, names,
+        manifests, zips, arrays, checkpoints, networks, onnx_graphs, irs, ml_programs, frames, boxes, tomls, records,
+        talk, names,
     )
 }  # fmt: skip

@@ -12,7 +12,6 @@ import pytest
 from edgetrack import capabilities
 from edgetrack.capabilities import (
     TARGETS,
-    TRACE,
     Target,
     backend_of,
     best_target,
@@ -124,13 +123,9 @@ def test_one_of_several_packages_is_enough() -> None:
     assert not dataclasses.replace(target, packages=("nothing_a | nothing_b",)).installed
 
 
-def test_every_target_is_proven_by_a_backend_that_runs_its_files_or_by_a_trace() -> None:
+def test_every_target_is_proven_by_a_backend_that_computes_its_files() -> None:
     for target in TARGETS:
-        if target.proof == TRACE:
-            with pytest.raises(UsageError, match=f"run on {target.device_needed} only"):
-                proof_target(target.name)
-        else:
-            assert not proof_target(target.name).proof
+        assert not proof_target(target.name).proof
         assert bool(target.proof) == bool(target.device_needed)
 
 

@@ -10,6 +10,8 @@ from edgetrack.cli.device import DEFAULT, DeviceCommand, chosen_device
 from edgetrack.cli.options import BundleArgument, DeviceOption, HereOption, HostOption, JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edgetrack.devices.profiles import DeviceChoice
     from edgetrack.presentation.table import Table
     from edgetrack.runtime.verify import Verification
@@ -26,7 +28,7 @@ def verify(
 ) -> None:
     """Check a bundle's hashes and run its graphs on the recorded inputs; needs its backend and numpy only."""
     from edgetrack.cli.console import print_json, stdout
-    from edgetrack.presentation.table import counted
+    from edgetrack.presentation.table import counted, show_all
 
     choice = chosen_device(device, host, here)
     there = choice.host is not None
@@ -36,7 +38,7 @@ def verify(
     else:
         console = stdout()
         console.print(f"{found.bundle} ({found.weights} weights)")
-        table(found).show(console)
+        show_all(tables(found), console)
         if device != "cpu":
             for graph, place in found.placement.items():
                 console.print(f"{graph} ran on {place}")
@@ -76,13 +78,15 @@ def _verified_there(context: typer.Context, bundle: str, choice: DeviceChoice) -
         return there.run("--json").record(Verification)
 
 
-def table(found: Verification) -> Table:
-    """The errors of every output; of a bundle that cannot run here, what its structure says."""
+def tables(found: Verification) -> Iterator[Table]:
+    """The errors of every output; of a bundle that cannot run here, before it what its structure says."""
     from edgetrack.presentation.table import Column, Table
 
-    if found.verified == "structure":
+    if found.verified != "outputs":
         rows = [("ok" if one.ok else "FAILED", one.name, one.detail) for one in found.findings]
-        return Table([Column(title, align="left") for title in ("verdict", "part", "found")], rows)
+        yield Table([Column(title, align="left") for title in ("verdict", "part", "found")], rows)
+    if found.verified == "structure":
+        return
     columns = (
         Column("output", align="left"),
         Column("max error"),
@@ -91,7 +95,7 @@ def table(found: Verification) -> Table:
         Column("allowed"),
         Column("verdict", align="left"),
     )
-    return Table(columns, [
+    yield Table(columns, [
         (
             one.name,
             *(f"{value:.2g}" for value in (one.max_abs, one.q999_abs, one.mean_abs)),
@@ -106,4 +110,7 @@ def _verdict(found: Verification) -> str:
     if found.verified == "structure":
         word = "structure sound" if found.ok else "structure NOT sound"
         return f"{word}; not run: nothing on this system runs such a bundle"
+    if found.verified == "interpreted":
+        word = "equal within tolerance" if found.ok else "NOT equal to what was recorded"
+        return f"structure sound; {word} where interpreted; not run: this system does not run its target"
     return "equal within tolerance" if found.ok else "NOT equal to PyTorch"

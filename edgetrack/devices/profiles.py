@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from edgetrack.capabilities import TRACE, find_target, is_device, place_of
+from edgetrack.capabilities import find_target, is_device, place_of
 from edgetrack.decoding import converted
 from edgetrack.device_name import EXAMPLES, DeviceName, ProfileName
 from edgetrack.errors import BackendMissingError, DeviceUnavailableError, UnknownNameError, UsageError
@@ -138,7 +138,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         rows = [row for row in map(find_target, self.backends) if row.exporter is not None and not row.reference]
         for row in rows:
             # What proves an export has to be installed here, not what runs it there.
-            if row.installed or (row.proof not in ("", TRACE) and find_target(row.proof).installed):
+            if row.installed or (row.proof and find_target(row.proof).installed):
                 return row
         raise BackendMissingError(
             f"no package is installed to export for the device {self.name}; type one of: "

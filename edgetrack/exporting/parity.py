@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -23,13 +21,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgetrack.arrays import Array
-from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo
-from edgetrack.capabilities import TRACE, Target, backend_of, proof_target
+from edgetrack.bundle.manifest import Manifest, TensorInfo
+from edgetrack.capabilities import Target, backend_of, proof_target
 from edgetrack.errors import ParityError, SourceError
 from edgetrack.exporting.recipe import Tolerance
 from edgetrack.media.sources import open_source
 from edgetrack.models.base import GraphModule
-from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
+from edgetrack.runtime.backends.base import CompiledGraph, allocate
 from edgetrack.runtime.frames import with_stand_in
 from edgetrack.runtime.prompt import prepare_text
 from edgetrack.runtime.trackers.base import find_procedure
@@ -200,34 +198,16 @@ def exported_runner(graphs: Mapping[str, CompiledGraph]) -> GraphRunner:
 
 def proof_of(target: Target) -> tuple[str, str]:
     """`proven` and `not_run` of a report on a target."""
-    proven = TRACE if target.proof == TRACE else backend_of(proof_target(target.name).name).engine
+    ran = proof_target(target.name)
+    proven = backend_of(ran.name).engine
     if not target.proof and not target.device_needed:
         return proven, ""
-    others = {TRACE: "PyTorch's traced modules, which were converted", "": "simulations of it"}
-    ran = others.get(target.proof, "the same files")
+    compared = f"the same files, in {ran.about}" if target.proof else "simulations of it"
     return (
         proven,
-        f"{target.name} itself, which needs {target.device_needed}; compared were {ran}. `edgetrack verify` "
-        f"on such a device runs it",
+        f"{target.name} itself, which needs {target.device_needed}; compared were {compared}. "
+        f"`edgetrack verify` on such a device runs it",
     )
-
-
-def open_proof(
-    target: Target, module: GraphModule, info: GraphInfo, path: Path, options: BackendOptions
-) -> CompiledGraph:
-    """The graph that the proof runs: of the target's proof backend on the exported file, or the trace."""
-    if target.proof != TRACE:
-        return backend_of(proof_target(target.name).name)(info, path, options)
-    return ModuleGraph(traced(module))
-
-
-def traced(module: GraphModule) -> GraphModule:
-    """The same graph as TorchScript, recorded on its example: what converters from PyTorch take."""
-    with warnings.catch_warnings(), torch.inference_mode():
-        # Every shape is a constant here, of which tracing warns.
-        warnings.simplefilter("ignore")
-        trace = torch.jit.trace(module.module, module.example())  # type: ignore[no-untyped-call]
-        return replace(module, module=trace)
 
 
 def chained(modules: Sequence[GraphModule], run: GraphRunner, sample: Sample) -> dict[str, dict[str, dict[str, Array]]]:

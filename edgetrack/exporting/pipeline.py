@@ -18,7 +18,16 @@ from edgetrack.arrays import Array
 from edgetrack.bundle import BundleWriter, write_npz
 from edgetrack.bundle.golden import GOLDEN_FILE
 from edgetrack.bundle.manifest import GraphInfo, LicenceInfo, Manifest, Scalar, WeightsInfo, bundle_name
-from edgetrack.capabilities import EXPORT_PACKAGES, Target, find_target, full_target, require_precision, targets
+from edgetrack.capabilities import (
+    EXPORT_PACKAGES,
+    Target,
+    backend_of,
+    find_target,
+    full_target,
+    proof_target,
+    require_precision,
+    targets,
+)
 from edgetrack.errors import BackendMissingError, BundleError, RecipeError, UsageError
 from edgetrack.exporting.memory import require_memory
 from edgetrack.exporting.recipe import DEFAULT, Recipe, Tolerance, find_recipe
@@ -445,7 +454,6 @@ def _prove(
         Sample,
         exported_runner,
         noise_sample,
-        open_proof,
         prove,
         real_samples,
     )
@@ -463,8 +471,8 @@ def _prove(
     options = BackendOptions(threads=usable_cores(), operators=operators_of(manifest))
     with ExitStack() as stack:
         graphs: dict[str, CompiledGraph] = {}
-        for info, module in zip(manifest.graphs, shipped, strict=True):
-            graphs[info.name] = open_proof(full, module, info, folder / info.file, options)
+        for info in manifest.graphs:
+            graphs[info.name] = backend_of(proof_target(full.name).name)(info, folder / info.file, options)
             stack.callback(graphs[info.name].close)
         return prove(shipped, published, exported_runner(graphs), samples, work.tolerance)
 

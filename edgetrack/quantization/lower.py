@@ -13,7 +13,7 @@ from edgetrack.arrays import Array
 from edgetrack.bundle import Bundle, BundleWriter, Manifest, check_destination, open_bundle, write_npz
 from edgetrack.bundle.golden import GOLDEN_FILE, read_golden
 from edgetrack.bundle.manifest import CalibrationInfo, GraphInfo, Precision, split_precision
-from edgetrack.capabilities import TRACE, backend_of, proof_target
+from edgetrack.capabilities import backend_of, proof_target
 from edgetrack.errors import UsageError
 from edgetrack.exporting.lowering import Inputs, Method
 from edgetrack.exporting.pipeline import ExportPlan, ExportReport, ExportRequest, plan
@@ -242,8 +242,9 @@ class _BundleLowering:
         wide = rest if rest in target.hints else self.work.exporter.kept_in(precision)
         exceptions = dict.fromkeys((f"stage {name}" for name in kept), wide)
         exceptions.update(self.work.exporter.exceptions.get(precision, {}))
+        golden = read_golden(source)
         for info in graphs:
-            inputs = () if recording is None else recording.inputs(info)
+            inputs = recorded(golden, info) if recording is None else recording.inputs(info)
             patterns = patterns_of(self.work.recipe.stages, kept, "step" if info.role == "batch" else info.name)
             lowering = Lowering(precision, inputs, self.method, patterns, operators_of(source.manifest))
             nodes = self._lower(writer.folder / info.file, lowering, quick)
@@ -295,17 +296,13 @@ class _BundleLowering:
         from edgetrack.exporting.parity import ParityReport, proof_of
 
         golden = read_golden(source)
-        fp32, arithmetic, boxes = dict(golden), "", {}
+        fp32 = dict(golden)
         comparisons: list[Comparison] = []
         for info in manifest.graphs:
-            if self.work.target.proof == TRACE:
-                # Nothing runs the files here: FP32's outputs stay the record, the weights are what is compared.
-                comparisons += self.work.exporter.compare_weights(folder, info, manifest.precision)
-            else:
-                comparisons += self._compare(manifest, info, folder, golden)
-        if self.work.target.proof != TRACE:
-            arithmetic = arithmetic_of(proof_target(manifest.target).name)
-            boxes = {sample: _same_box(manifest, sample, golden, fp32) for sample in _samples_of(golden, "step")}
+            comparisons += self._compare(manifest, info, folder, golden)
+            comparisons += self.work.exporter.compare_weights(folder, info, manifest.precision)
+        arithmetic = arithmetic_of(proof_target(manifest.target).name)
+        boxes = {sample: _same_box(manifest, sample, golden, fp32) for sample in _samples_of(golden, "step")}
         proven, not_run = proof_of(self.work.target)
         report = ParityReport(reference="FP32", proven=proven, not_run=not_run, comparisons=tuple(comparisons))
         report.require()
@@ -331,9 +328,9 @@ class _BundleLowering:
         graph = backend_of(proof_target(manifest.target).name)(info, folder / info.file, options)
         comparisons = []
         try:
-            for sample in _samples_of(golden, info.name):
+            for sample, given in zip(_samples_of(golden, info.name), recorded(golden, info), strict=True):
                 prefix = f"{sample}/{info.name}"
-                found = run_graph(graph, {t.name: golden[f"{prefix}/in/{t.name}"] for t in info.inputs})
+                found = run_graph(graph, given)
                 for name, value in found.items():
                     title = f"{manifest.precision} {info.name}/{name} #{sample}"
                     comparisons.append(compare(title, value, golden[f"{prefix}/out/{name}"], **limits))
@@ -341,6 +338,14 @@ class _BundleLowering:
         finally:
             graph.close()
         return comparisons
+
+
+def recorded(golden: Mapping[str, Array], info: GraphInfo) -> list[Inputs]:
+    """What a golden record has a graph fed with, a sample each."""
+    return [
+        {t.name: golden[f"{sample}/{info.name}/in/{t.name}"] for t in info.inputs}
+        for sample in _samples_of(golden, info.name)
+    ]
 
 
 def _samples_of(golden: Mapping[str, Array], graph: str) -> list[str]:

@@ -39,7 +39,8 @@ class Lowering:
 
     Attributes:
         precision: `fp16`, `bf16`, `int8` or `int8-bf16`.
-        inputs: what the graph is fed, by running the tracker; empty where the precision needs none.
+        inputs: what the graph is fed, by running the tracker; those of the FP32 bundle's record where the precision
+            needs no calibration.
         method: of quantization.
         kept: regular expressions for the whole names of nodes that stay in FP32.
         operators: those that the tracker's family needs beyond plain ones, see `Procedure.operators`.
@@ -109,7 +110,7 @@ class Exporter(abc.ABC):
         raise UsageError(f"{path.name} cannot be lowered to {lowering.precision}: this target has FP32 only")
 
     def compare_weights(self, folder: Path, info: GraphInfo, precision: str) -> tuple[Comparison, ...]:
-        """A lowered graph's weights against the network's, where nothing here can run the files."""
+        """A lowered graph's weights against the network's, for a target that keeps a record of those."""
         return ()
 
     def complete(self, folder: Path, manifest: Manifest, progress: Callable[[str], None]) -> Manifest:

@@ -17,19 +17,12 @@ import numpy as np
 from edgetrack.bundle import Manifest, read_npz, write_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import EdgetrackError, UnknownNameError, UsageError
-from edgetrack.exporting.lowering import Method
+from edgetrack.exporting.lowering import HEADROOM, LARGEST, Method
 from edgetrack.exporting.targets.base import Exporter, ExporterOptions, Lowering
-from edgetrack.runtime.backends.coreml.backend import is_image, source_file
-from edgetrack.runtime.backends.coreml.package import (
-    SMALLEST,
-    hold_against,
-    import_coremltools,
-    layers,
-    quiet,
-    read_spec,
-    record,
-    weights,
-)
+from edgetrack.runtime.backends.coreml.backend import source_file
+from edgetrack.runtime.backends.coreml.package import SMALLEST, hold_against, layers, record, weights
+from edgetrack.runtime.backends.mil.interpreter import beyond
+from edgetrack.runtime.backends.mil.package import import_coremltools, is_image, quiet, read_spec
 from edgetrack.runtime.verify import LAYERS_FILE, Comparison, LayerReport
 
 if TYPE_CHECKING:
@@ -126,7 +119,7 @@ class CoreMlExporter(Exporter):
         return manifest
 
     def lower(self, path: Path, lowering: Lowering) -> tuple[str, ...]:
-        """See `Exporter`; no node stays in FP32 for what was observed.
+        """See `Exporter`; nodes stay in FP32 where the interpreter observes numbers that half precision may not hold.
 
         `fp16` computes in half precision but for what is kept; `int8` stores weights of the rest as INT8 besides.
         """
@@ -136,12 +129,13 @@ class CoreMlExporter(Exporter):
         # Not public, and the way that coremltools.optimize itself takes; the extra bounds the version.
         from coremltools.models.utils import _apply_graph_pass
 
+        wide = beyond(path, lowering.inputs, LARGEST / HEADROOM)
         with _writing():
             model = coremltools.models.MLModel(str(path), skip_model_load=True)
             places: dict[str, str] = json.loads(model.user_defined_metadata[PLACES])
             metadata = {k: v for k, v in model.user_defined_metadata.items() if k != PLACES}
             patterns = [re.compile(text) for text in lowering.kept]
-            kept = {name for name, place in places.items() if any(p.fullmatch(place) for p in patterns)}
+            kept = {name for name, place in places.items() if any(p.fullmatch(place) for p in patterns)} | set(wide)
             half = add_fp16_cast(op_selector=lambda operation: operation.outputs[0].name not in kept)
             package = _apply_graph_pass(model, half)
             if lowering.precision == "int8":
@@ -152,7 +146,7 @@ class CoreMlExporter(Exporter):
         package.user_defined_metadata.pop(PLACES, None)
         shutil.rmtree(path)
         _save(package, path)
-        return ()
+        return tuple(wide)
 
     def compare_weights(self, folder: Path, info: GraphInfo, precision: str) -> tuple[Comparison, ...]:
         """See `Exporter`."""

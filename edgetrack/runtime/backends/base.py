@@ -91,18 +91,24 @@ class CompiledGraph(abc.ABC):
 
     Write into `inputs[name]`, call `run()`, read `outputs[name]`: the arrays are the same ones on every call.
     `engine` is the backend's name in records, `probe` and `layer_timer` the `module:Class` of its `RooflineProbe` and
-    its `LayerTimer`, if any. `placement` is where the backend says that the graph runs, once it is open: `GPU.0 in
-    f16`; empty where that cannot be a question.
+    its `LayerTimer`, if any. `arithmetic` says how it rounds where that is the same on every machine; empty where
+    processor and versions decide. `same_peak` is what the same arithmetic may differ by, of an output's largest
+    magnitude. `placement` is where the backend says that the graph runs, once it is open: `GPU.0 in f16`; empty where
+    that cannot be a question.
     """
 
     engine: ClassVar[str]
     probe: ClassVar[str] = ""
     layer_timer: ClassVar[str] = ""
+    arithmetic: ClassVar[str] = ""
+    same_peak: ClassVar[float] = 0.02
+    """Threads add up in another order, and a sum beside a rounding edge falls to the other side: SMAT in INT8 moves by
+    0.0024 of the largest magnitude."""
     placement: str = ""
 
     @classmethod
     def runs_here(cls) -> bool:
-        """Whether this operating system can run the backend; where it cannot, `check_structure` is all there is."""
+        """Whether this operating system can run the backend; where it cannot, `check_structure` reads its files."""
         return True
 
     @classmethod  # noqa: B027
@@ -136,7 +142,7 @@ class CompiledGraph(abc.ABC):
 
     @classmethod
     def check_structure(cls, bundle: Bundle) -> list[StructureFinding]:
-        """All that can be said of a bundle without running it."""
+        """All that can be said of a bundle without computing anything."""
         return []
 
     @classmethod

@@ -1,9 +1,8 @@
-"""Core ML on macOS: camera images in, arrays out. Elsewhere a bundle's structure can be checked, nothing more."""
+"""Core ML on macOS: camera images in, arrays out. Elsewhere its files are read, and interpreted to prove them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,15 @@ from edgetrack.bundle import Bundle, read_json, read_npz
 from edgetrack.bundle.manifest import GraphInfo, TensorInfo
 from edgetrack.errors import BackendMissingError, BundleIntegrityError, DeviceUnavailableError
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature, StructureFinding
-from edgetrack.runtime.backends.coreml.package import (
-    NEURAL_ENGINE,
+from edgetrack.runtime.backends.coreml.package import NEURAL_ENGINE, coverage, hold_against, layers, weights
+from edgetrack.runtime.backends.mil.package import (
     REMEDY,
-    coverage,
-    hold_against,
+    as_stated,
     import_coremltools,
-    layers,
+    is_image,
     quiet,
     read_spec,
     signatures,
-    weights,
 )
 from edgetrack.runtime.verify import LAYERS_FILE, LayerReport
 
@@ -71,8 +68,8 @@ class CoreMlGraph(CompiledGraph):
             )
         if not self.runs_here():
             raise DeviceUnavailableError(
-                f"Core ML bundles run on macOS only, this is {sys.platform}; take the bundle to a Mac, or check its "
-                "structure here with: edgetrack verify"
+                f"Core ML bundles run on macOS only, this is {sys.platform}; take the bundle to a Mac, or compute its "
+                "recorded outputs here, in the reference interpreter, with: edgetrack verify"
             )
         inputs, outputs = signatures(read_spec(path))
         self._check_signature("inputs", as_stated(inputs, self.info.inputs))
@@ -103,17 +100,6 @@ class CoreMlGraph(CompiledGraph):
 
     def _close(self) -> None:
         del self._model
-
-
-def is_image(tensor: TensorInfo) -> bool:
-    """Whether a tensor is a Core ML image; other uint8 ones, several crops at once, are arrays of floats there."""
-    return tensor.dtype == "uint8" and len(tensor.shape) == 3 and tensor.shape[2] == 3
-
-
-def as_stated(found: GraphSignature, tensors: Iterable[TensorInfo]) -> GraphSignature:
-    """A package's signature with uint8 for arrays of floats that stand for it."""
-    floats = {t.name for t in tensors if t.dtype == "uint8" and not is_image(t)}
-    return {n: ("uint8" if n in floats and d == "float32" else d, shape) for n, (d, shape) in found.items()}
 
 
 def _check_graph(bundle: Bundle, info: GraphInfo, report: LayerReport) -> list[StructureFinding]:

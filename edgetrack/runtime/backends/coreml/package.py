@@ -1,11 +1,7 @@
-"""coremltools, and what it reads of an .mlpackage without running it: inputs, outputs, operators, weights."""
+"""What an .mlpackage says without being run, beside its signature: operators, and weights against a record of them."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrack.errors import BackendMissingError, BundleIntegrityError
-from edgetrack.runtime.backends.base import GraphSignature
+from edgetrack.runtime.backends.mil.evaluation import fold
+from edgetrack.runtime.backends.mil.package import main_block
+from edgetrack.runtime.backends.mil.program import read_program
 from edgetrack.runtime.verify import Comparison, GraphLayers, Layer, compare
 
-REMEDY = "install it with: pip install 'edgetrack[coreml]'"
 SUFFIXES = ("_quantized", "_to_fp16")
 """What coremltools adds to a weight's name when it changes its type."""
 NEURAL_ENGINE = frozenset({
@@ -29,69 +25,7 @@ NEURAL_ENGINE = frozenset({
     "tanh", "transpose", "upsample_bilinear", "upsample_nearest_neighbor",
 })  # fmt: skip
 """Operators that the Neural Engine takes in FP16, as far as known: Apple publishes no list, and shapes decide too."""
-_ARRAYS = {65568: "float32", 65552: "float16", 131104: "int32"}
 _NUMBERS = {10: "fp16", 11: "fp32", 12: "fp64", 1: "bool", 21: "int8", 22: "int16", 23: "int32", 31: "uint8"}
-
-
-def import_coremltools() -> Any:
-    """The package.
-
-    Raises:
-        BackendMissingError: it is not installed, or numpy is too new for it.
-    """
-    # It logs what is absent on other systems, and versions that it was not tested with.
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
-    with quiet():
-        try:
-            import coremltools
-        except ImportError as error:
-            raise BackendMissingError(f"coremltools is not installed ({error}); {REMEDY}") from error
-    major, minor = (int(part) for part in np.__version__.split(".")[:2])
-    if (major, minor) >= (2, 4):
-        raise BackendMissingError(f"coremltools 9 fails with numpy {np.__version__}, it needs one below 2.4; {REMEDY}")
-    return coremltools
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """coremltools draws bars on stderr and warns of every constant."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def read_spec(path: Path) -> Any:
-    """The specification of a package.
-
-    Raises:
-        BundleIntegrityError: it is not one, or not an ML program.
-        BackendMissingError: coremltools is missing.
-    """
-    coremltools = import_coremltools()
-    try:
-        with quiet():
-            spec = coremltools.utils.load_spec(str(path))
-    except Exception as error:  # protobuf's, the package reader's and the file system's errors share no base
-        raise BundleIntegrityError(f"Core ML package {path.name} cannot be read: {error}") from None
-    if spec.WhichOneof("Type") != "mlProgram" or "main" not in spec.mlProgram.functions:
-        raise BundleIntegrityError(f"Core ML package {path.name} holds no ML program; export the bundle again")
-    return spec
-
-
-def signatures(spec: Any) -> tuple[GraphSignature, GraphSignature]:
-    """Inputs and outputs as the manifest states them: an image is uint8 (H, W, 3), BGR."""
-    return {i.name: _tensor(i.type) for i in spec.description.input}, {
-        o.name: _tensor(o.type) for o in spec.description.output
-    }
-
-
-def _tensor(kind: Any) -> tuple[str, tuple[int, ...]]:
-    if kind.WhichOneof("Type") == "imageType":
-        image = kind.imageType
-        order = image.ColorSpace.Name(image.colorSpace)
-        return ("uint8" if order == "BGR" else f"{order} image"), (image.height, image.width, 3)
-    array = kind.multiArrayType
-    return _ARRAYS.get(array.dataType, f"type {array.dataType}"), tuple(array.shape)
 
 
 def layers(spec: Any) -> GraphLayers:
@@ -109,29 +43,18 @@ def layers(spec: Any) -> GraphLayers:
 
 def operations(spec: Any) -> Any:
     """The operations of the main function."""
-    function = spec.mlProgram.functions["main"]
-    return function.block_specializations[function.opset].operations
+    return main_block(spec).operations
 
 
-def weights(path: Path, smallest: int = 1) -> Mapping[str, NDArray[Any]]:
-    """Constant tensors by the name of the parameter they come from, de-quantized.
+def weights(path: Path) -> Mapping[str, NDArray[Any]]:
+    """Constant tensors of floats by the name of the parameter they come from, de-quantized.
 
     Raises:
         BundleIntegrityError: they cannot be read.
+        BackendMissingError: coremltools is missing.
     """
-    coremltools = import_coremltools()
-    from coremltools.optimize import coreml as optimize
-
-    try:
-        with quiet():
-            model = coremltools.models.MLModel(str(path), skip_model_load=True)
-            # It refuses a model without a compressed weight in some versions, and returns others as they are.
-            if any(operation.type.startswith("constexpr") for operation in operations(model.get_spec())):
-                model = optimize.decompress_weights(model)
-            found = optimize.get_weights_metadata(model, weight_threshold=smallest - 1)
-    except Exception as error:  # damaged blobs end in errors of many classes
-        raise BundleIntegrityError(f"the weights of Core ML package {path.name} cannot be read: {error}") from None
-    return {plain_name(name): np.asarray(info.val) for name, info in found.items()}
+    found = fold(read_program(path))
+    return {plain_name(name): value for name, value in found.items() if value.dtype.kind == "f"}
 
 
 def plain_name(name: str) -> str:
