@@ -38,7 +38,7 @@ from edgetrack.quantization.lower import LoweringRequest, export
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
 from edgetrack.runtime.session import Tracker, load
 from edgetrack.runtime.trackers.base import operators_of
-from edgetrack.runtime.verify import PARITY_FILE, SAME_PEAK, compare, run_graph
+from edgetrack.runtime.verify import PARITY_FILE, compare, run_graph
 
 # None of what an export proves itself on.
 SOURCE = "synthetic:blur?frames=25"
@@ -214,7 +214,9 @@ def test_a_run_depends_on_its_inputs_alone(case: Case) -> None:
         after = [*graph.inputs.values(), *graph.outputs.values()]
         assert all(one is other for one, other in zip(buffers, after, strict=True)), "run() replaced a buffer"
         for name, value in again.items():
-            assert compare(name, value, before[name], atol=0, rtol=0, peak=SAME_PEAK).ok, f"{name!r} remembers"
+            assert compare(name, value, before[name], atol=0, rtol=0, peak=CompiledGraph.same_peak).ok, (
+                f"{name!r} remembers"
+            )
         if any(not np.array_equal(first[name], second[name]) for name in first):
             assert any(not np.array_equal(between[name], before[name]) for name in before), "outputs ignore inputs"
 
