@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,14 @@ from edgetrack.bundle.golden import GOLDEN_FILE, read_golden
 from edgetrack.bundle.manifest import GraphInfo
 from edgetrack.capabilities import Target, backend_of, find_target
 from edgetrack.conformance.damage import DIFFERS, REFUSED, outcomes
-from edgetrack.errors import BackendMissingError, DeviceUnavailableError, EdgetrackError, UnknownNameError, UsageError
+from edgetrack.errors import (
+    BackendMissingError,
+    BundleError,
+    DeviceUnavailableError,
+    EdgetrackError,
+    UnknownNameError,
+    UsageError,
+)
 from edgetrack.exporting.parity import ModuleGraph, Sample, chained, exported_runner, real_samples, torch_runner
 from edgetrack.exporting.pipeline import ExportPlan, ExportRequest, filled_network, plan
 from edgetrack.exporting.targets.base import Exporter, exporter_of, option_fields, read_options
@@ -214,9 +222,7 @@ def test_a_run_depends_on_its_inputs_alone(case: Case) -> None:
         after = [*graph.inputs.values(), *graph.outputs.values()]
         assert all(one is other for one, other in zip(buffers, after, strict=True)), "run() replaced a buffer"
         for name, value in again.items():
-            assert compare(name, value, before[name], atol=0, rtol=0, peak=CompiledGraph.same_peak).ok, (
-                f"{name!r} remembers"
-            )
+            assert compare(name, value, before[name], atol=0, rtol=0, peak=graph.same_peak).ok, f"{name!r} remembers"
         if any(not np.array_equal(first[name], second[name]) for name in first):
             assert any(not np.array_equal(between[name], before[name]) for name in before), "outputs ignore inputs"
 
@@ -319,7 +325,9 @@ def test_damage_under_fresh_hashes_is_refused(case: Case) -> None:
             def change(folder: Path, file: Path = file, damage: Callable[[bytes], bytes] = damage) -> None:
                 (folder / file).write_bytes(damage((folder / file).read_bytes()))
 
-            copies.append(case.copy(f"{number}-{file.name}-{name}", change))
+            # A hash that the manifest states of an engine's file beside its own is refused while the copy is written.
+            with suppress(BundleError):
+                copies.append(case.copy(f"{number}-{file.name}-{name}", change))
     found = outcomes(copies, case.device, run=subprocess.run)
     assert {name: what for name, what in found.items() if not what.startswith(REFUSED)} == {}
 
