@@ -60,19 +60,24 @@ class NcnnGraph(CompiledGraph):
                 )
 
     def _infer(self) -> None:
-        extractor = self._net.create_extractor()
-        for number, buffer in enumerate(self.inputs.values()):
-            value = buffer.transpose(2, 0, 1)[None].astype(np.float32) if buffer.dtype == np.uint8 else buffer
-            # A copy: ncnn lays channels out with gaps.
-            extractor.input(f"in{number}", self._ncnn.Mat(value, batch_index=0).clone())
-        for number, (name, buffer) in enumerate(self.outputs.items()):
-            code, found = extractor.extract(f"out{number}")
-            if code != 0 or found.empty():
-                raise BundleError(f"ncnn cannot compute output {name!r} of graph {self.info.name!r} (code {code})")
-            value = np.asarray(found.numpy(batch_index=0))
-            if value.shape != buffer.shape:
-                raise BundleError(f"output {name!r}: ncnn gave {value.shape}, the manifest says {buffer.shape}")
-            np.copyto(buffer, value)
+        extractor, found = self._net.create_extractor(), None
+        try:
+            for number, buffer in enumerate(self.inputs.values()):
+                value = buffer.transpose(2, 0, 1)[None].astype(np.float32) if buffer.dtype == np.uint8 else buffer
+                # A copy: ncnn lays channels out with gaps.
+                extractor.input(f"in{number}", self._ncnn.Mat(value, batch_index=0).clone())
+            for number, (name, buffer) in enumerate(self.outputs.items()):
+                code, found = extractor.extract(f"out{number}")
+                if code != 0 or found.empty():
+                    raise BundleError(f"ncnn cannot compute output {name!r} of graph {self.info.name!r} (code {code})")
+                value = np.asarray(found.numpy(batch_index=0))
+                if value.shape != buffer.shape:
+                    raise BundleError(f"output {name!r}: ncnn gave {value.shape}, the manifest says {buffer.shape}")
+                np.copyto(buffer, value)
+        finally:
+            # An error's traceback would keep them beyond the network, whose memory they lie in: ncnn then aborts.
+            found = value = None
+            extractor.clear()
 
     def _close(self) -> None:
         self._net.clear()

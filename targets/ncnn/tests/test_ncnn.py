@@ -167,7 +167,7 @@ def test_output_of_another_shape_is_an_error_of_the_bundle(path: Path) -> None:
 
 
 def test_what_ncnn_cannot_compute_is_an_error_of_the_bundle(path: Path) -> None:
-    graph = opened(path)
+    graph, cleared = opened(path), []
 
     class Fails:
         """ncnn on a graph that pnnx understood wrongly: SMAT's step, too large for this test, is one."""
@@ -178,10 +178,14 @@ def test_what_ncnn_cannot_compute_is_an_error_of_the_bundle(path: Path) -> None:
         def extract(self, name: str) -> tuple[int, Any]:
             return -1, graph._ncnn.Mat()
 
+        def clear(self) -> None:
+            cleared.append(True)
+
     graph._net = types.SimpleNamespace(create_extractor=Fails, clear=graph._net.clear)
     with pytest.raises(BundleError, match=r"ncnn cannot compute output 'maps' of graph 'step' \(code -1\)"):
         run_graph(graph, fed())
     graph.close()
+    assert cleared == [True]
 
 
 def test_other_devices_and_hints_are_refused(path: Path, installed: Path) -> None:
