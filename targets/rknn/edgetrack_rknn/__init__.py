@@ -10,7 +10,6 @@ ENVIRONMENT = PythonEnvironment(
     name="rknn",
     python=">=3.11,<3.12",
     steps=(
-        PipStep(("setuptools==69.5.1",)),
         # Its metadata asks for torch 2.4 at most and for an OpenCV with windows; neither is needed here.
         PipStep(("rknn-toolkit2==2.5.0",), no_deps=True),
         PipStep(
@@ -28,8 +27,10 @@ ENVIRONMENT = PythonEnvironment(
                 "torch==2.13.0",
             )
         ),
+        # Last, for what went before brings a newer one: the toolkit needs pkg_resources, which went out of it.
+        PipStep(("setuptools==69.5.1",)),
     ),
-    imports=("rknn.api",),
+    imports=("pkg_resources", "rknn.api"),
     worker="edgetrack_rknn.worker",
 )
 
