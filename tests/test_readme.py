@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,46 @@ def test_every_edgetrack_command_works_in_the_order_given(tmp_path: Path) -> Non
     frames = "from edgetrack.media import load_scene\nframe, next_frame = map(load_scene('drift').frame, (0, 1))\n"
     (example,) = _blocks("python")
     subprocess.run([sys.executable, "-c", frames + example], cwd=tmp_path, check=True, timeout=120)
+
+
+@pytest.mark.full  # installs PyTorch
+@pytest.mark.timeout(5400)
+def test_a_newcomer_follows_it_line_by_line(tmp_path: Path) -> None:
+    """In a clone of what is committed, with an environment of its own for each line that installs."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path / "checkout"], check=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "EDGETRACK"))}
+    lines = [line for block in _blocks("bash") for line in block.splitlines()]
+    installs = [shlex.split(line, comments=True) for line in lines if line.startswith("pip install ")]
+    exporter, *devices = installs
+    started = time.monotonic()
+
+    def run(place: Path, command: list[str]) -> None:
+        # Typed in the checkout; the path finds this environment's programs and the system's.
+        path = f"{place / 'bin'}{os.pathsep}{os.defpath}"
+        own = shutil.which(command[0], path=path) or command[0]
+        done = subprocess.run(
+            [own, *command[1:]],
+            cwd=tmp_path / "checkout",
+            env={**kept, "PATH": path, "EDGETRACK_CACHE": "off"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        print(f"{time.monotonic() - started:6.0f} s  {shlex.join(command)}")
+
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "exporter"], check=True)
+    for command in (exporter, *_commands("edgetrack")):
+        run(tmp_path / "exporter", command)
+    frames = "from edgetrack.media import load_scene\nframe, next_frame = map(load_scene('drift').frame, (0, 1))\n"
+    run(tmp_path / "exporter", ["python", "-c", frames + _blocks("python")[0]])
+    run(tmp_path / "exporter", shlex.split("edgetrack export smat --target onnx"))
+    for number, command in enumerate(devices):
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", "venv", tmp_path / f"device{number}"], check=True)
+        run(tmp_path / f"device{number}", command)
+        target = "onnx" if "onnx" in command[2] else "openvino"
+        run(tmp_path / f"device{number}", ["edgetrack", "track", f"smat-{target}-fp32", "synthetic:drift"])
 
 
 def test_a_contributors_walk_throughs_work(tmp_path: Path) -> None:
