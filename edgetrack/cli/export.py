@@ -131,8 +131,12 @@ def export(
         bool, typer.Option("--redistribute", help="Note with --licence that the weights may be passed on.")
     ] = False,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 17 or 18.")] = 17,
-    atol: Annotated[float | None, typer.Option(help="Absolute parity tolerance in place of the recipe's.")] = None,
-    rtol: Annotated[float | None, typer.Option(help="Relative parity tolerance in place of the recipe's.")] = None,
+    atol: Annotated[
+        float | None, typer.Option(help="Absolute parity tolerance of this precision in place of the recipe's.")
+    ] = None,
+    rtol: Annotated[
+        float | None, typer.Option(help="Relative parity tolerance of this precision in place of the recipe's.")
+    ] = None,
     parity_source: Annotated[
         list[str] | None,
         typer.Option(help="Sequence folder with ground truth to prove parity on, too. May be repeated."),
@@ -265,8 +269,8 @@ def _show_plan(work: ExportPlan, as_json: bool) -> None:
     from edgetrack.cli.console import print_json, print_text
     from edgetrack.exporting.memory import needed_mib
 
-    request, tolerance = work.request, work.tolerance
-    reference = "given ONNX" if request.onnx else "PyTorch"
+    request, tolerance = work.request, work.allowed
+    reference = "FP32" if request.precision != "fp32" else "given ONNX" if request.onnx else "PyTorch"
     weights = ", ".join(map(str, request.onnx)) or request.weights
     replaces = request.overwrite and work.output.exists()
     if as_json:

@@ -149,8 +149,8 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """The one nearest to, or furthest past, its tolerance; where the relative part covers all, the largest."""
         return max(self.comparisons, key=lambda c: (c.smallest_atol, c.max_abs))
 
-    def require(self) -> None:
-        """Raise ParityError, with the failures and what would have passed, unless all passed."""
+    def require(self, option: str = "--atol") -> None:
+        """Raise ParityError, with the failures and the value of `option` that would have passed, unless all passed."""
         failed = [c for c in self.comparisons if not c.ok]
         if not failed:
             return
@@ -162,14 +162,14 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         raise ParityError(
             f"{len(failed)} of {len(self.comparisons)} comparisons with {self.reference} fail; nothing was written.\n"
             + "\n".join(lines)
-            + self._remedy()
+            + self._remedy(option)
         )
 
-    def _remedy(self) -> str:
+    def _remedy(self, option: str) -> str:
         if math.isinf(self.worst.smallest_atol):
             return "\nno tolerance passes them: a tensor holds NaN or infinity, or has another shape"
         return (
-            f"\nthe smallest --atol that passes them all is {_rounded_up(self.worst.smallest_atol)} (with --rtol "
+            f"\nthe smallest {option} that passes them all is {_rounded_up(self.worst.smallest_atol)} (with --rtol "
             f"{self.worst.rtol:g}); raise it only if you know why the difference is harmless"
         )
 

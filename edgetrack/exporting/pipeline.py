@@ -66,7 +66,7 @@ class ExportRequest:
         licence: the weights' terms, as who exports them states them; None: those of the recipe's default weights, else
             none are noted.
         opset: ONNX operator set, 17 or 18.
-        atol, rtol: in place of the recipe's parity tolerance.
+        atol, rtol: in place of the recipe's parity tolerance for `precision`.
         parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
         options: what the target alone offers, None for its defaults.
     """
@@ -93,7 +93,8 @@ class ExportPlan:
     """A request, resolved and checked; nothing was computed yet.
 
     `recipe` has the overrides in it, `overrides` those that differ from its own values; `tolerance` is that of FP32
-    against PyTorch, `weight_bytes` the network's in FP32, 0 where ONNX brings them.
+    against PyTorch, `allowed` that of the precision asked for: against FP32, where it is a lower one. `weight_bytes`
+    are the network's in FP32, 0 where ONNX brings them.
     """
 
     request: ExportRequest
@@ -104,6 +105,7 @@ class ExportPlan:
     name: str
     output: Path
     tolerance: Tolerance
+    allowed: Tolerance
     weight_bytes: int = 0
 
 
@@ -151,10 +153,10 @@ def plan(request: ExportRequest) -> ExportPlan:
     for name, value in (("--atol", request.atol), ("--rtol", request.rtol)):
         if value is not None and not 0 <= value < float("inf"):
             raise UsageError(f"{name} is {value}; expected a finite number of at least 0")
-    recipe.tolerance(request.precision)
-    tolerance = recipe.tolerance("fp32")
     given = {"atol": request.atol, "rtol": request.rtol}
-    tolerance = msgspec.structs.replace(tolerance, **{name: v for name, v in given.items() if v is not None})
+    allowed = recipe.tolerance(request.precision)
+    allowed = msgspec.structs.replace(allowed, **{name: v for name, v in given.items() if v is not None})
+    tolerance = allowed if request.precision == "fp32" else recipe.tolerance("fp32")
     told = overrides if request.batch == 1 else {**overrides, "batch": request.batch}
     name = bundle_name(recipe.name, told, target.name, request.precision)
     output = request.output or Path("out") / name
@@ -169,7 +171,7 @@ def plan(request: ExportRequest) -> ExportPlan:
         request = replace(request, weights=recipe.choose_weights(request.weights))
     if request.licence is not None and request.weights == DEFAULT:
         raise UsageError("--licence is for weights of yours; the default ones have terms of their own: leave it out")
-    return ExportPlan(request, recipe, overrides, target, exporter, name, output, tolerance, weight_bytes)
+    return ExportPlan(request, recipe, overrides, target, exporter, name, output, tolerance, allowed, weight_bytes)
 
 
 def _check_batch(request: ExportRequest, recipe: Recipe, exporter: type[Exporter]) -> None:
@@ -326,7 +328,7 @@ def export(
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
         proven, not_run = proof_of(full_target(work.target))
         report = msgspec.structs.replace(report, reference=reference, proven=proven, not_run=not_run)
-        report.require()
+        report.require("--atol" if work.request.precision == "fp32" else "atol of [parity.fp32] in the recipe")
         if work.request.onnx:
             from edgetrack.exporting.from_onnx import check_ranges
 

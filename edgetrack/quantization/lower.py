@@ -307,7 +307,7 @@ class _BundleLowering:
         report = ParityReport(reference="FP32", proven=proven, not_run=not_run, comparisons=tuple(comparisons))
         report.require()
         proof = LoweredProof(
-            allowed=self.work.recipe.tolerance(manifest.precision),
+            allowed=self.work.allowed,
             comparisons=report.comparisons,
             fp32=msgspec.Raw(source.path(PARITY_FILE).read_bytes()),
             proven=proven,
@@ -321,7 +321,7 @@ class _BundleLowering:
 
     def _compare(self, manifest: Manifest, info: GraphInfo, folder: Path, golden: dict[str, Array]) -> list[Comparison]:
         """Run a lowered graph on the record's inputs; its outputs take the place of FP32's in `golden`."""
-        limits = msgspec.structs.asdict(self.work.recipe.tolerance(manifest.precision))
+        limits = msgspec.structs.asdict(self.work.allowed)
         options = BackendOptions(
             threads=usable_cores(), precision_hint=hint_for(manifest, None), operators=operators_of(manifest)
         )

@@ -37,6 +37,13 @@ def test_given_values_win(tmp_path: Path) -> None:
     assert (work.tolerance.atol, work.tolerance.rtol) == (0.5, 0.0)
 
 
+def test_values_given_for_a_lower_precision_are_its_own(tmp_path: Path) -> None:
+    """`--atol` with `--precision int8` did nothing to INT8's comparison, and loosened FP32's."""
+    work = plan(ExportRequest("smat", "onnx", "int8", output=tmp_path / "b", atol=0.5))
+    assert work.tolerance == work.recipe.tolerance("fp32")
+    assert work.allowed == msgspec.structs.replace(work.recipe.tolerance("int8"), atol=0.5)
+
+
 @pytest.mark.parametrize("kept", ["atol", "rtol"])
 def test_one_given_tolerance_leaves_the_other_to_the_recipe(kept: str) -> None:
     given = {"atol": 0.5, "rtol": 0.5}
