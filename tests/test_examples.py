@@ -332,7 +332,7 @@ def test_a_model_of_more_than_the_score_is_refused(target: str, tmp_path: Path) 
 
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 # As Jupyter runs them: one namespace, one cell after the other.
-CELLS = """
+RUN_CELLS = """
 import contextlib, io, json, sys
 names = {"__name__": "__main__"}
 for cell in json.load(sys.stdin)["cells"]:
@@ -365,7 +365,7 @@ def test_the_notebook_is_one_and_has_been_run() -> None:
 @pytest.mark.timeout(1800)
 def test_the_notebooks_cells_print_what_stands_in_it(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CELLS],
+        [sys.executable, "-W", "error", "-c", RUN_CELLS],
         input=NOTEBOOK.read_text("utf-8"),
         cwd=tmp_path,
         capture_output=True,

@@ -94,8 +94,8 @@ def test_a_newcomer_follows_it_line_by_line(tmp_path: Path) -> None:
 
 def test_a_contributors_walk_throughs_work(tmp_path: Path) -> None:
     tracker, target = _blocks("bash", CONTRIBUTING)
-    # The target's commands are those of the page that tests/test_plugins.py builds, installs and runs.
-    assert target in (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    # The target's commands are those of the page that tests/test_plugins_targets.py builds, installs and runs.
+    assert target in (ROOT / "docs" / "targets.md").read_text("utf-8")
     shutil.copytree(ROOT / "export_recipes", tmp_path / "export_recipes")
     (tmp_path / "edgetrack").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m edgetrack "$@"\n')
     (tmp_path / "edgetrack").chmod(0o755)

@@ -92,7 +92,8 @@ def race_threads(bundle: Bundle, most: int, open_graphs: OpenGraphs, clock: Cloc
         for graphs in opened.values():
             turn(graphs)
         for number in range(_MOST_ROUNDS):
-            if race.decided or (number >= FIRST and clock.now_ns() - start > LONGEST_S * 1e9):
+            # Where there is one number to try, nothing is open, and its time is still wanted.
+            if (number and race.decided) or (number >= FIRST and clock.now_ns() - start > LONGEST_S * 1e9):
                 break
             order = race.alive if number % 2 == 0 else race.alive[::-1]
             race.add({label: turn(opened[label]) for label in order})

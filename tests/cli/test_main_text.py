@@ -75,8 +75,13 @@ JSON: dict[str, tuple[tuple[str, ...], int, str]] = {
     "list": ((), 0, "items"),
     "doctor": ((), 0, "machine"),
 }
-ELSEWHERE = {"ablate": "test_ablate_command.py", "train": "test_train_command.py", "verify": "test_main_verbs.py"}
-"""Verbs whose --json takes a training pack or a real bundle, and where it is tested."""
+ELSEWHERE = {
+    "ablate": "test_ablate_command.py",
+    "train": "test_train_command.py",
+    "tune": "test_tune_command.py",
+    "verify": "test_main_verbs.py",
+}
+"""Verbs whose --json takes a training pack a real bundle or processes, and where it is tested."""
 
 
 @pytest.mark.parametrize("verb", JSON)

@@ -78,16 +78,19 @@ def test_names_that_are_none_are_refused(folder: Path, monkeypatch: pytest.Monke
     assert (done.returncode, "target 'nothing' is not known" in done.stderr) == (pytest.ExitCode.USAGE_ERROR, True)
     with pytest.raises(pytest.UsageError, match="'fp7' is not known; expected one of: fp32"):
         configured("fake", pytest.Config.ArgsSource.ARGS, "fp7")
-    (folder / "bare-1.0.dist-info").mkdir()
-    (folder / "bare-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: bare\nVersion: 1.0\n")
-    (folder / "bare-1.0.dist-info" / "entry_points.txt").write_text("[edgetrack.targets]\nbare = bare_row:ROW\n")
-    (folder / "bare_row.py").write_text(
+    about = folder / "lacking-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lacking\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[edgetrack.targets]\nlacking = lacking_row:ROW\n"
+    )
+    (folder / "lacking_row.py").write_text(
         "from edgetrack.capabilities import Target\n"
-        "ROW = Target('bare', 'x:X', None, ('no-such-package',), '', ('fp32',), 'bare')\n"
+        "ROW = Target('lacking', 'x:X', None, ('no-such-package',), '', ('fp32',), 'lacking')\n"
     )
     monkeypatch.syspath_prepend(str(folder))
-    with pytest.raises(pytest.UsageError, match="'bare' is not installed; type: pip install no-such-package"):
-        configured("bare", pytest.Config.ArgsSource.ARGS)
+    with pytest.raises(pytest.UsageError, match="'lacking' is not installed; type: pip install no-such-package"):
+        configured("lacking", pytest.Config.ArgsSource.ARGS)
 
 
 def test_what_it_needs_is_in_the_package() -> None:

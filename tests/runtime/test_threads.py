@@ -82,6 +82,13 @@ def test_of_equals_the_smaller_number_is_taken(raced):
     assert (found.threads, found.decided) == (1, True)
 
 
+def test_one_core_has_one_number_and_its_time(raced):
+    found, _ = raced({1: 10.0})
+    assert (found.threads, found.decided, len(found.tried)) == (1, True, 1)
+    assert found.tried[0].step_ms == pytest.approx(10.0, rel=0.1)
+    assert found.describe() == "threads: 1 is taken"
+
+
 def test_noise_ends_it_in_time(raced):
     found, seconds = raced({1: 103.0, 2: 100.0}, noise=0.3)
     assert not found.decided

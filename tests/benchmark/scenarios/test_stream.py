@@ -21,6 +21,7 @@ class FakeTracker:
 
     modalities = 1
     attributes = ()
+    thread_race = None
 
     def __init__(self, clock):
         self.placement = {}
