@@ -81,9 +81,7 @@ def test_names_that_are_none_are_refused(folder: Path, monkeypatch: pytest.Monke
     about = folder / "lacking-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lacking\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(
-        "[edgetrack.targets]\nlacking = lacking_row:ROW\n"
-    )
+    (about / "entry_points.txt").write_text("[edgetrack.targets]\nlacking = lacking_row:ROW\n")
     (folder / "lacking_row.py").write_text(
         "from edgetrack.capabilities import Target\n"
         "ROW = Target('lacking', 'x:X', None, ('no-such-package',), '', ('fp32',), 'lacking')\n"
