@@ -99,12 +99,12 @@ class AccuracyCheck:
             if found.high < -self.max_drop:
                 return AccuracyFinding("worse", found)
         assert found is not None
-        more = f"about {found.more_runs} more short runs" if found.more_runs else "more sequences"
+        more = f"about {found.more_runs} more short runs on other sequences" if found.more_runs else "more sequences"
         return AccuracyFinding(
             "undecided",
             found,
             f"whether that is more than {POINTS * self.max_drop:g} is not decided by the {found.runs} short runs of "
-            f"{found.sequences} sequences; {more} on other sequences would probably decide it",
+            f"{found.sequences} sequences; {more} would probably decide it",
         )
 
     def _runs(self, ref: BundleRef, names: list[str]) -> list[AnchoredRuns]:
