@@ -79,7 +79,8 @@ def make(exported: Make, tmp_path: Path, few: str) -> Make:
         calibration = None if precision == "bf16" else CalibrationSources((few,))
         lowering = LoweringRequest(**{"calibration": calibration, **request})
         work = plan(ExportRequest(TRACKER, target, precision, output=output))
-        lower(exported(target, tracker=TRACKER), replace(work, name=name, recipe=recipe), lowering, lambda stage: None)
+        work = replace(work, name=name, recipe=recipe, allowed=Tolerance(tolerance, 0.0))
+        lower(exported(target, tracker=TRACKER), work, lowering, lambda stage: None)
         return output
 
     return made

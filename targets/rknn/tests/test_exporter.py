@@ -74,7 +74,8 @@ def test_stages_can_be_kept_in_fp16_by_int8_alone(installed: Path, tmp_path: Pat
     assert exporter().kept_in("int8") == "fp16"
     assert exporter(platform="rv1103").kept_in("int8") == exporter().kept_in("fp16") == ""
     recipe, request = find_recipe("nanotrack_v2"), ExportRequest("nanotrack_v2", "rknn", "fp16")
-    work = ExportPlan(request, recipe, {}, find_target("rknn"), exporter(), "one", tmp_path, Tolerance(atol=0, rtol=0))
+    exact = Tolerance(atol=0, rtol=0)
+    work = ExportPlan(request, recipe, {}, find_target("rknn"), exporter(), "one", tmp_path, exact, exact)
     with pytest.raises(UsageError, match="computes all of a graph in fp16; leave --keep out"):
         LoweringRequest(keep=("reg",)).check(work)
 

@@ -47,7 +47,7 @@ class OpenVinoLayers(LayerTimer):
 
     def __init__(self, path: Path, options: BackendOptions) -> None:
         # oneDNN reads it once, when its first primitive is made; it then names what it chooses.
-        os.environ.setdefault(_VERBOSE, "profile_create")
+        self._made_it_talk = os.environ.setdefault(_VERBOSE, "profile_create") == "profile_create"
         self._ov = import_openvino()
         self._core = shared_core()
         self._config = {**configuration(self._core, "CPU", options), "PERF_COUNT": True}
@@ -58,6 +58,8 @@ class OpenVinoLayers(LayerTimer):
 
     def layers(self, seconds: float) -> list[TimedLayer]:
         compiled, said = self._compile(self._model)
+        if self._made_it_talk:  # what this process starts shall not
+            os.environ.pop(_VERBOSE, None)
         self.instructions = next((line.partition("isa:")[2] for line in said if ",isa:" in line), "")
         times = _least_times(self._ov, compiled, seconds)
         return [

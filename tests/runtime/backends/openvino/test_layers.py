@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,9 @@ openvino = pytest.importorskip("openvino")
 
 
 @pytest.fixture
-def convolutions(tmp_path: Path) -> Path:
+def convolutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two convolutions with what is fused with them, quantized, and a change of axes behind."""
+    monkeypatch.setenv("ONEDNN_VERBOSE", "0")  # it would talk to the end of this process, and in all that it starts
     op, rng = openvino.opset13, np.random.default_rng(0)
     image = op.parameter([1, 16, 32, 32], np.float32, name="image")
     flow = image
@@ -82,15 +84,20 @@ def test_traffic_takes_time_by_its_size(convolutions: Path) -> None:
 
 def test_onednn_names_its_instructions_in_a_process_of_its_own(convolutions: Path) -> None:
     code = (
-        "import sys; from pathlib import Path\n"
+        "import os, sys; from pathlib import Path\n"
         "from edgetrack.runtime.backends.base import BackendOptions\n"
         "from edgetrack.runtime.backends.openvino.layers import OpenVinoLayers, least_time\n"
         "timer = OpenVinoLayers(Path(sys.argv[1]), BackendOptions())\n"
         "found = [one for one in timer.layers(0.01) if one.role == 'compute']\n"
+        "assert 'ONEDNN_VERBOSE' not in os.environ\n"
         "print('*', timer.instructions, '*', timer.alone(found[0], 0.01).primitive)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(convolutions)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(convolutions)],
+        env={name: value for name, value in os.environ.items() if name != "ONEDNN_VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert "onednn" not in done
     _, instructions, primitive = done.split("*")
