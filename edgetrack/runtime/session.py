@@ -348,7 +348,7 @@ def load(
             `tuned` a tracker's name, too.
         device: `cpu`, or what the bundle's target offers (`cuda:0`).
         threads: threads of one inference; None takes the cores that this process may use, `auto` the number that a
-            race of up to 4 s finds, which `Tracker.thread_race` then says.
+            race of up to 4 s finds, which `Tracker.thread_race` then says; on another device than the CPU as None.
         precision_hint: `bf16` asks the backend to compute in bfloat16 where the processor can; None takes
             the bundle's precision, which for a `bf16` bundle is that hint. Nothing is ever changed silently: what
             cannot be done is an error.
