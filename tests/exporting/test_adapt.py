@@ -360,8 +360,8 @@ def test_sections_that_cannot_be_are_refused(tmp_path: Path, text: str, message:
 
 
 SHIPPED = [
-    "avtrack_box", "hit_256", "lighttrack", "litetrack", "mixformerv2_s", "nanotrack_v2_onnx", "ostrack_256",
-    "ostrack_384", "stark_lightning", "sutrack_t224", "vittrack",
+    "avtrack_box", "hit_256", "lighttrack", "litetrack", "mixformerv2_s", "nanotrack_v2_onnx", "ocean",
+    "ostrack_256", "ostrack_384", "stark_lightning", "sutrack_t224", "vittrack",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo
+from edgetrack.exporting.recipe import find_recipe
 from edgetrack.runtime.backends.base import CompiledGraph, allocate
 from edgetrack.runtime.trackers.base import Procedure, find_family
 from edgetrack.runtime.trackers.box import BoxFamily
@@ -179,3 +181,54 @@ def test_lighttrack(golden: Callable[[str], Golden], synthetic_image: NDArray[np
         found = procedure.update(frame, NO_TIMER)
         np.testing.assert_allclose(tuple(procedure.loop.target), record["centre_size"][t], rtol=0, atol=1e-3)
         np.testing.assert_allclose(found.score, record["score"][t], rtol=0, atol=1e-6)
+
+
+def distances_step(
+    target: list[float], score: NDArray[np.float64], reg: NDArray[np.float64], settings: Mapping[str, Any]
+) -> list[float]:
+    """One frame of TracKit's loop on a 320 x 240 frame, written from its formulas, cell by cell: (cx, cy, w, h)."""
+    cx, cy, w, h = target
+    cells, middle = score.shape[-1], settings["search_size"] // 2
+
+    def size(w: float, h: float) -> float:
+        return math.sqrt((w + (w + h) / 2) * (h + (w + h) / 2))
+
+    k = settings["template_size"] / size(w, h)
+    best = (-math.inf, 0.0, 0.0, 0.0, 0.0, 0.0)
+    for row in range(cells):
+        for column in range(cells):
+            px, py = (settings["stride"] * (place - cells // 2) + middle for place in (column, row))
+            left, top, right, bottom = reg[:, row, column]
+            x1, y1, x2, y2 = px - left, py - top, px + right, py + bottom
+            change = size(x2 - x1, y2 - y1) / size(w * k, h * k)
+            aspect = (w / h) / ((x2 - x1) / (y2 - y1))
+            penalty = math.exp((1 - max(change, 1 / change) * max(aspect, 1 / aspect)) * settings["penalty_k"])
+            window = np.hanning(cells)[row] * np.hanning(cells)[column]
+            share = settings["window_influence"]
+            total = penalty * score[row, column] * (1 - share) + share * window
+            if total > best[0]:
+                best = total, penalty * score[row, column], (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    _, weight, x, y, found_w, found_h = best
+    rate = (weight * settings["size_rate"]) ** 2
+    moved = cx + (x - middle) / k, cy + (y - middle) / k, w + rate * (found_w / k - w), h + rate * (found_h / k - h)
+    limits = (0, 320), (0, 240), (10, 320), (10, 240)
+    return [min(max(value, low), high) for value, (low, high) in zip(moved, limits, strict=True)]
+
+
+def test_ocean(synthetic_image: NDArray[np.uint8]) -> None:
+    """The recipe's numbers on random maps of Ocean's size."""
+    settings = find_recipe("ocean").procedure
+    rng = np.random.default_rng(5)
+    scores = rng.uniform(0.01, 0.99, (20, 25, 25)).astype(np.float32)
+    regs = rng.uniform(20, 70, (20, 4, 25, 25)).astype(np.float32)
+    script = ({"score": score, "reg": reg} for score, reg in zip(scores, regs, strict=True))
+    inputs = image("template", 127, 127, 3), image("search", 255, 255, 3)
+    outputs = tensor("score", 1, 1, 25, 25), tensor("reg", 1, 4, 25, 25)
+    procedure, _ = played(DistancesFamily, settings, inputs, outputs, script)
+    video = frames(synthetic_image, 20)
+    procedure.init(video[0], Box(120, 80, 64, 48))
+    target = [152.0, 104.0, 64.0, 48.0]
+    for frame, score, reg in zip(video[1:], scores, regs, strict=True):
+        procedure.update(frame, NO_TIMER)
+        target = distances_step(target, score.astype(np.float64), reg.astype(np.float64), settings)
+        np.testing.assert_allclose(tuple(procedure.loop.target), target, rtol=0, atol=1e-4)
