@@ -47,14 +47,27 @@ def require_present(core: Any, device: str, names: Iterable[str]) -> None:
     Raises:
         DeviceUnavailableError: one is not; the message says what there is and what to install.
     """
-    present = tuple(core.available_devices)
-    for name in names:
-        kind = name.partition(".")[0]
-        if not any(name == one or (name == kind and one.startswith(f"{kind}.")) for one in present):
-            more = _TO_DO.get(kind, f"name one of those, such as --device {present[0].lower()}" if present else "")
-            raise DeviceUnavailableError(
-                f"device {device!r}: OpenVINO finds no {name} here, only {', '.join(present) or 'nothing'}; {more}"
-            )
+    missing = [name for name in names if not _is_present(core, name)]
+    if missing:
+        present, kind = tuple(core.available_devices), missing[0].partition(".")[0]
+        more = _TO_DO.get(kind, f"name one of those, such as --device {present[0].lower()}" if present else "")
+        raise DeviceUnavailableError(
+            f"device {device!r}: OpenVINO finds no {missing[0]} here, only {', '.join(present) or 'nothing'}; {more}"
+        )
+
+
+def _is_present(core: Any, name: str) -> bool:
+    """Ask the device's own plug-in.
+
+    `available_devices` asks them all: the plug-ins of GPU and NPU then stay in the process, 28 MiB and 60 ms that a
+    tracker on the processor has no use for. It also calls a GPU that is the only one `GPU` alone, never `GPU.0`.
+    """
+    kind, _, number = name.partition(".")
+    try:
+        numbers = tuple(core.get_property(kind, "AVAILABLE_DEVICES"))
+    except RuntimeError:
+        return False  # there is no such plug-in
+    return number in numbers if number else bool(numbers)
 
 
 def configuration(core: Any, name: str, options: BackendOptions) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -61,12 +64,16 @@ class ScriptedCore:
     """
 
     available_devices = ("CPU", "GPU.0", "GPU.1", "NPU")
+    numbers: ClassVar[dict[str, list[str]]] = {}
 
     def __init__(self, place: list[str] | None = None, refuses: bool = False) -> None:
         self.place, self.refuses, self.calls = place, refuses, []
         self.real = backend.shared_core()
 
     def get_property(self, name: str, what: str) -> Any:
+        if what == "AVAILABLE_DEVICES":
+            listed = [one.partition(".") for one in self.available_devices]
+            return self.numbers.get(name, [number for kind, _, number in listed if kind == name])
         name = "GPU.0" if name == "GPU" else name
         return ABLE[name] if what == "OPTIMIZATION_CAPABILITIES" else f"a {name}"
 
@@ -136,6 +143,40 @@ def test_a_device_that_is_missing_is_never_replaced(
     with pytest.raises(DeviceUnavailableError, match=f"device '{device}': OpenVINO finds no {lacks} here") as caught:
         graph_file("openvino").open(device=device)
     assert words in str(caught.value)
+
+
+def test_the_only_gpu_goes_by_its_number_too(
+    graph_file: Callable[..., Any], scripted: Callable[..., ScriptedCore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = scripted()
+    # OpenVINO lists two GPUs as GPU.0 and GPU.1, one as GPU; its plug-in numbers either.
+    monkeypatch.setattr(core, "available_devices", ("CPU", "GPU"))
+    monkeypatch.setattr(core, "numbers", {"GPU": ["0"]})
+    for device in ("gpu", "gpu:0"):
+        graph = graph_file("openvino").open(device=device)
+        assert graph.placement == "GPU.0 in f32"
+        graph.close()
+    with pytest.raises(DeviceUnavailableError, match=r"OpenVINO finds no GPU\.1 here, only CPU, GPU;"):
+        graph_file("openvino").open(device="gpu:1")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the mapped libraries are read from /proc")
+def test_a_graph_on_the_processor_leaves_other_plugins_alone(graph_file: Callable[..., Any]) -> None:
+    path = graph_file("openvino").path
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from edgetrack.runtime.backends.openvino import backend, devices\n"
+        "core = backend.shared_core()\n"
+        "devices.require_present(core, 'cpu', ('CPU',))\n"
+        "core.compile_model(backend.read_ir(core, Path(sys.argv[1])), 'CPU')\n"
+        "print(Path('/proc/self/maps').read_text())"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    mapped = {line.rpartition("/")[2] for line in done.stdout.splitlines()}
+    plugins = {name for name in mapped if "plugin" in name}
+    assert any("cpu_plugin" in name for name in plugins), mapped
+    assert not any("gpu" in name or "npu" in name for name in plugins)
 
 
 def test_a_gpu_is_asked_for_fp32_and_its_compiled_graph_kept(
