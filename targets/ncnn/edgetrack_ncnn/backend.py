@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from edgetrack.errors import BackendMissingError, BundleError, BundleIntegrityError
-from edgetrack.io import open_regular
+from edgetrack.io import read_bytes
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph
+from edgetrack_ncnn.network import MAGIC, crop_shape, is_crop, sizes, stated_inputs
 
-MAGIC = b"7767517\n"
-"""The first line of every .param file."""
+_LARGEST_TEXT = 16 << 20
 _SHORTER = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_vulkan_compute")
 
 
@@ -25,7 +25,7 @@ def _import() -> Any:
 
 
 class NcnnGraph(CompiledGraph):
-    """A graph in ncnn. pnnx names inputs and outputs by their order: in0, in1, ..., out0, ..."""
+    """A graph in ncnn, whose inputs and outputs have the manifest's names."""
 
     engine = "ncnn"
 
@@ -38,11 +38,9 @@ class NcnnGraph(CompiledGraph):
         options.require_cpu("ncnn")
         options.refuse_hint("ncnn", "ncnn")
         weights = path.with_suffix(".bin")
-        for file in (path, weights):
-            with open_regular(file) as opened:
-                start = opened.read(len(MAGIC))
-            if file == path and start != MAGIC:
-                raise BundleIntegrityError(f"{path.name} is no network of ncnn; export the bundle again")
+        if not weights.is_file():
+            raise BundleIntegrityError(f"graph {self.info.name!r} has no {weights.name}; export the bundle again")
+        self._require_stated(path)
         self._net = self._ncnn.Net()
         for name in _SHORTER:
             setattr(self._net.opt, name, False)
@@ -50,24 +48,42 @@ class NcnnGraph(CompiledGraph):
         # load_model returns 0 for a file that ends early, too: what then lacks its weights does not run.
         if self._net.load_param(str(path)) != 0 or self._net.load_model(str(weights)) != 0:
             raise BundleIntegrityError(f"ncnn cannot read {path.name} and {weights.name}; export the bundle again")
-        for prefix, names, buffers in (
-            ("in", self._net.input_names(), self.inputs),
-            ("out", self._net.output_names(), self.outputs),
-        ):
-            if set(names) != {f"{prefix}{number}" for number in range(len(buffers))}:
+        if set(self._net.output_names()) != set(self.outputs):
+            found, wanted = sorted(self._net.output_names()), sorted(self.outputs)
+            raise BundleIntegrityError(
+                f"{path.name} gives {found}, the manifest says {wanted}; export the bundle again"
+            )
+
+    def _require_stated(self, path: Path) -> None:
+        """The network's inputs are the manifest's. ncnn would run whatever it is fed, beyond its buffers too."""
+        text = read_bytes(path, _LARGEST_TEXT)
+        if not text.startswith(MAGIC):
+            raise BundleIntegrityError(f"{path.name} is no network of ncnn; export the bundle again")
+        for tensor in (*self.info.inputs, *self.info.outputs):
+            if tensor.dtype != "float32" and not (is_crop(tensor) and tensor in self.info.inputs):
                 raise BundleIntegrityError(
-                    f"{path.name} has {', '.join(names)} for {', '.join(buffers)}; export the bundle again"
+                    f"tensor {tensor.name!r} of graph {self.info.name!r} is {tensor.dtype} {tensor.shape}; ncnn takes "
+                    "uint8 crops (height, width, 3) and gives float32"
                 )
+        wanted = {one.name: sizes(crop_shape(one) if is_crop(one) else one.shape) for one in self.info.inputs}
+        try:
+            found = stated_inputs(text.decode("utf-8"))
+        except ValueError as error:
+            raise BundleIntegrityError(f"{path.name} is no network of ncnn: {error}; export the bundle again") from None
+        if found != wanted:
+            raise BundleIntegrityError(
+                f"{path.name} takes {found}, the manifest says {wanted}; export the bundle again"
+            )
 
     def _infer(self) -> None:
         extractor, found = self._net.create_extractor(), None
         try:
-            for number, buffer in enumerate(self.inputs.values()):
+            for name, buffer in self.inputs.items():
                 value = buffer.transpose(2, 0, 1)[None].astype(np.float32) if buffer.dtype == np.uint8 else buffer
                 # A copy: ncnn lays channels out with gaps.
-                extractor.input(f"in{number}", self._ncnn.Mat(value, batch_index=0).clone())
-            for number, (name, buffer) in enumerate(self.outputs.items()):
-                code, found = extractor.extract(f"out{number}")
+                extractor.input(name, self._ncnn.Mat(value, batch_index=0).clone())
+            for name, buffer in self.outputs.items():
+                code, found = extractor.extract(name)
                 if code != 0 or found.empty():
                     raise BundleError(f"ncnn cannot compute output {name!r} of graph {self.info.name!r} (code {code})")
                 value = np.asarray(found.numpy(batch_index=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -13,12 +14,15 @@ from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
 from edgetrack.exporting.targets.base import Lowering
 from edgetrack.exporting.targets.onnx import OnnxExporter
 from edgetrack.io import ScratchFolder
+from edgetrack_ncnn.network import INPUT, crop_shape, is_crop, sizes
 
 if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule
 
 CONVERT_TIMEOUT_S = 900
 _LAST_WORDS = 300
+_NAME = re.compile(r"[A-Za-z_][\w./-]{0,200}", re.ASCII)
+"""What a tensor may be called: pnnx names its own by numbers, and blanks end a name of ncnn."""
 RunConverter = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -45,19 +49,26 @@ class NcnnExporter(OnnxExporter):
     def prepare(self) -> None:
         """See `Exporter`."""
         find_converter()
-        # ONNX of the graphs converted so far: `lower` starts from it again.
-        self._sources: dict[str, bytes] = {}
+        # Graphs converted so far, and their ONNX: `lower` starts from it again.
+        self._sources: dict[str, tuple[GraphModule, bytes]] = {}
 
     def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
         """See `Exporter`.
 
         Raises:
-            UsageError: the graph has an input or output without a batch of one in front, which ncnn has no place for.
+            UsageError: the graph has an input or output without a batch of one in front, which ncnn has no place for,
+                or one with a name that is none there.
             EdgetrackError: pnnx cannot convert it.
         """
         for tensor in (*graph.inputs, *graph.outputs):
-            crop = tensor.dtype == "uint8" and len(tensor.shape) == 3 and tensor.shape[2] == 3
-            if not crop and (tensor.dtype != "float32" or tensor.shape[:1] != (1,) or not 2 <= len(tensor.shape) <= 4):
+            if not _NAME.fullmatch(tensor.name):
+                raise UsageError(
+                    f"tensor {tensor.name!r} of graph {graph.name!r}: ncnn takes names of letters, "
+                    "digits and _ . / - that begin with a letter or _"
+                )
+            if not is_crop(tensor) and (
+                tensor.dtype != "float32" or tensor.shape[:1] != (1,) or not 2 <= len(tensor.shape) <= 4
+            ):
                 raise UsageError(
                     f"tensor {tensor.name!r} of graph {graph.name!r} is {tensor.dtype} {tensor.shape}; ncnn takes "
                     "uint8 crops (height, width, 3) and float32 tensors (1, ...) of up to 4 dimensions; export for "
@@ -66,7 +77,7 @@ class NcnnExporter(OnnxExporter):
         file = f"{graph.name}.ncnn.param"
         with ScratchFolder() as scratch:
             name = super().convert(graph, scratch, opset=opset, metadata=metadata)
-            self._sources[file] = image_inputs(scratch / name)
+            self._sources[file] = graph, image_inputs(scratch / name)
         self._write(folder / file, half=False)
         return file
 
@@ -84,10 +95,10 @@ class NcnnExporter(OnnxExporter):
         return path, path.with_suffix(".bin")
 
     def _write(self, path: Path, *, half: bool) -> None:
-        source, shapes = self._sources[path.name], _shapes(self._sources[path.name])
+        graph, source = self._sources[path.name]
         with ScratchFolder() as scratch:
             (scratch / "graph.onnx").write_bytes(source)
-            command = [str(find_converter()), "graph.onnx", f"inputshape={shapes}", f"fp16={int(half)}"]
+            command = [str(find_converter()), "graph.onnx", f"inputshape={_shapes(source)}", f"fp16={int(half)}"]
             try:
                 done = self.run_converter(
                     command, cwd=scratch, capture_output=True, text=True, errors="replace", check=False,
@@ -99,8 +110,28 @@ class NcnnExporter(OnnxExporter):
             if done.returncode or not all(one.is_file() for one in made.values()):
                 words = " ".join((done.stderr or done.stdout).split())[-_LAST_WORDS:]
                 raise EdgetrackError(f"pnnx cannot convert {path.name} (exit code {done.returncode}): {words}")
+            text = made[path].read_text("utf-8")
+            made[path].write_text(named(text, graph), "utf-8")
             for one, from_there in made.items():
                 shutil.move(from_there, one)
+
+
+def named(text: str, graph: GraphModule) -> str:
+    """A network's text with the graph's names for in0, in1, ..., out0, ..., and its inputs' sizes.
+
+    ncnn itself checks neither: by them the backend tells a manifest of another graph.
+    """
+    names = {f"in{number}": tensor.name for number, tensor in enumerate(graph.inputs)}
+    names.update({f"out{number}": tensor.name for number, tensor in enumerate(graph.outputs)})
+    shapes = {tensor.name: crop_shape(tensor) if is_crop(tensor) else tensor.shape for tensor in graph.inputs}
+    lines = text.splitlines()
+    for place, line in enumerate(lines[2:], 2):
+        kind, layer, bottoms, tops, *rest = line.split()
+        blobs = int(bottoms) + int(tops)
+        made = [names.get(one, one) for one in rest[:blobs]]
+        stated = sizes(shapes[made[0]]) if kind == INPUT else rest[blobs:]
+        lines[place] = " ".join((kind, names.get(layer, layer), bottoms, tops, *made, *stated))
+    return "\n".join(lines) + "\n"
 
 
 def image_inputs(path: Path) -> bytes:

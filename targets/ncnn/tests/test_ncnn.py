@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -70,10 +72,13 @@ def fed() -> dict[str, Any]:
     }
 
 
-def opened(path: Path, options: BackendOptions | None = None) -> NcnnGraph:
+def info_of(path: Path) -> GraphInfo:
     graph = step()
-    info = GraphInfo(name="step", role="step", file=path.name, inputs=graph.inputs, outputs=graph.outputs)
-    return NcnnGraph(info, path, options or BackendOptions())
+    return GraphInfo(name="step", role="step", file=path.name, inputs=graph.inputs, outputs=graph.outputs)
+
+
+def opened(path: Path, options: BackendOptions | None = None) -> NcnnGraph:
+    return NcnnGraph(info_of(path), path, options or BackendOptions())
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +151,60 @@ def test_missing_converter_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(exporters.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
     with pytest.raises(BackendMissingError, match="pip install pnnx"):
         find_converter()
+
+
+def test_network_has_the_tensors_names_and_its_inputs_sizes(path: Path, exporter: NcnnExporter) -> None:
+    lines = [line.split() for line in path.read_text().splitlines()]
+    assert lines[2:4] == [
+        ["Input", "search", "0", "1", "search", "0=32", "1=32", "2=3"],
+        ["Input", "kernel", "0", "1", "kernel", "0=8", "1=4"],
+    ]
+    names = {name for line in lines[2:] for name in line[4:] if "=" not in name}
+    assert {"search", "kernel", "maps", "score"} <= names
+    assert not {"in0", "in1", "out0", "out1"} & names
+    exporter.lower(path, Lowering("fp16"))
+    assert opened(path).inputs.keys() == {"search", "kernel"}
+
+
+@pytest.mark.parametrize(
+    ("side", "changed", "words"),
+    [
+        ("inputs", {"name": "crop"}, "the manifest says .*'crop'"),
+        ("inputs", {"shape": (32, 40, 3)}, "'0=40', '1=32', '2=3'"),
+        ("inputs", {"dtype": "int32"}, r"'search' of graph 'step' is int32 \(32, 32, 3\)"),
+        ("outputs", {"name": "other"}, r"gives \['maps', 'score'\], the manifest says \['other', 'score'\]"),
+        ("outputs", {"dtype": "int32"}, "gives float32"),
+    ],
+)
+def test_manifest_of_another_graph_is_refused(path: Path, side: str, changed: dict[str, Any], words: str) -> None:
+    """ncnn would run it: a longer crop was read to its end, and names were taken by their order."""
+    info = info_of(path)
+    first, *rest = getattr(info, side)
+    stated = msgspec.structs.replace(info, **{side: (msgspec.structs.replace(first, **changed), *rest)})
+    with pytest.raises(BundleIntegrityError, match=words):
+        NcnnGraph(stated, path, BackendOptions())
+
+
+def test_name_that_ncnn_cannot_tell_from_its_own_is_refused(tmp_path: Path, exporter: NcnnExporter) -> None:
+    for name in ("12", "two words", ""):
+        graph = msgspec.structs.replace(step().inputs[0], name=name)
+        with pytest.raises(UsageError, match="begin with a letter"):
+            exporter.convert(GraphModule("step", "step", Step(), (graph,), ()), tmp_path, opset=17, metadata={})
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data.replace(b" search 0 1 search 0=32 1=32 2=3", b""), lambda data: data[:8] + b"\n\n\xff"]
+)
+def test_text_that_is_none_of_a_network_is_refused(path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BundleIntegrityError, match="no network of ncnn"):
+        opened(path)
+
+
+def test_missing_weights_are_named(path: Path) -> None:
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(BundleIntegrityError, match=r"has no step\.ncnn\.bin"):
+        opened(path)
 
 
 def test_other_files_are_refused(path: Path) -> None:
