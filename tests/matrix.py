@@ -1,10 +1,11 @@
 """`make test-matrix`: the wheel in clean environments of every Python found here, with one extra each, tracks a bundle.
 
-    python tests/matrix.py [PYTHON ...]     # such as 3.10 3.13; by default all that are installed
+    python tests/matrix.py [PYTHON ...] [EXTRA ...]     # such as 3.10 3.13 openvino; by default all that are installed
 
 Each environment gets the wheel with `[headless,onnx]` or `[headless,openvino]` alone, runs `doctor`, verifies an
 untrained NanoTrack that this environment exports, and tracks a scene with it, also where `fcntl`, `resource` and
-affinity are missing.
+affinity are missing. What it prints says how long installing took, how large the environment is, and when the first
+boxes were there.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = ("onnx", "openvino")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 TRACKER, SCENE = "nanotrack_v2", "synthetic:drift?frames=6&size=320x240"
 HIDE = """
@@ -56,34 +59,42 @@ def tried(python: str, extra: str, wheel: Path, bundle: Path, work: Path) -> Ite
     """One environment; what it found, a part a time."""
     run(python, "-m", "venv", work / "venv")
     own = work / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    started = time.monotonic()
     # Wheels alone: what has none for this Python would be compiled for an hour.
     run(own, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", f"{wheel}[headless,{extra}]")
+    installed = time.monotonic() - started
+    size = sum(path.lstat().st_size for path in (work / "venv").rglob("*"))
+    yield f"installed in {installed:.0f} s, {size / 1e6:.0f} MB"
     # The host's settings of BLAS are for other builds of it than these.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENBLAS", "PYTHON", "EDGETRACK"))}
     settings = {"cwd": work, "env": {**environment, "EDGETRACK_CACHE": "off"}}
+    began = time.monotonic()
+    run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "boxes.txt", **settings)
+    first = installed + time.monotonic() - began
+    yield f"{len((work / 'boxes.txt').read_text().splitlines())} boxes {first:.0f} s after `pip install` began"
     run(own, "-m", "edgetrack", "doctor", "--json", **settings)
     run(own, "-m", "edgetrack", "verify", bundle, **settings)
-    run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "boxes.txt", **settings)
-    yield f"{len((work / 'boxes.txt').read_text().splitlines())} boxes"
     (next((work / "venv").glob("[Ll]ib/**/site-packages")) / "sitecustomize.py").write_text(HIDE)
     run(own, "-m", "edgetrack", "track", bundle, SCENE, "-o", "again.txt", **settings)
     same = (work / "again.txt").read_text() == (work / "boxes.txt").read_text()
     yield "the same without fcntl, resource and affinity" if same else "OTHER boxes without fcntl, resource, affinity"
 
 
-def main(versions: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Try all; 1 where one failed."""
     failed = 0
+    extras = [name for name in arguments if name in EXTRAS] or EXTRAS
+    versions = [name for name in arguments if name not in EXTRAS] or PYTHONS
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", place, cwd=ROOT)
         (wheel,) = place.glob("*.whl")
-        for target in ("onnx", "openvino"):
+        for target in extras:
             options = ("--weights", "untrained", "--target", target, "-o", place / target)
             run(sys.executable, "-m", "edgetrack", "export", TRACKER, *options, cwd=ROOT)
-        for version in versions or PYTHONS:
+        for version in versions:
             python = interpreter(version)
-            for extra in ("onnx", "openvino") if python else ():
+            for extra in extras if python else ():
                 work = place / f"{version}-{extra}"
                 work.mkdir()
                 try:

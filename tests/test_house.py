@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def _own_files(name: str) -> set[Path]:
     return {p for p in PACKAGE.rglob("*.py") if p.stem == name or name in p.relative_to(PACKAGE).parts[:-1]}
 
 
+@cache
 def _strings(path: Path) -> set[str]:
     """String constants of a file that are not docstrings."""
     tree = ast.parse(path.read_text("utf-8"))
@@ -93,6 +95,7 @@ def test_tests_mirror_the_package() -> None:
     assert sorted(strays) == []
 
 
+@cache
 def _imports() -> dict[str, set[str]]:
     """What every module imports of the package, also inside functions, but not for types alone."""
     modules = {

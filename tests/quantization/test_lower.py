@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -63,10 +64,16 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def make(exported: Make, tmp_path: Path, few: str) -> Make:
-    """make("onnx", "int8", ...) -> a lowered bundle of untrained NanoTrack."""
+def make(exported: Make, made_once: Make, tmp_path: Path, few: str) -> Make:
+    """make("onnx", "int8", ...) -> a lowered bundle of untrained NanoTrack; with no further wish made once, not to be
+    changed."""
 
-    def made(target: str, precision: str, name: str = "lowered", tolerance: float = 1e3, **request: object) -> Path:
+    def made(target: str, precision: str, name: str = "", **wishes: Any) -> Path:
+        if name or wishes:
+            return lowered(tmp_path / (name or "lowered"), target, precision, **wishes)
+        return made_once(f"few-{target}-{precision}/lowered", lambda output: lowered(output, target, precision))
+
+    def lowered(output: Path, target: str, precision: str, tolerance: float = 1e3, **request: object) -> Path:
         recipe = find_recipe(TRACKER)
         # Weights from names alone have ranges that no training would leave.
         recipe = type(recipe)(
@@ -75,11 +82,10 @@ def make(exported: Make, tmp_path: Path, few: str) -> Make:
                 "parity": {precision: Tolerance(tolerance, 0.0)},
             }
         )
-        output = tmp_path / name
         calibration = None if precision == "bf16" else CalibrationSources((few,))
         lowering = LoweringRequest(**{"calibration": calibration, **request})
         work = plan(ExportRequest(TRACKER, target, precision, output=output))
-        work = replace(work, name=name, recipe=recipe, allowed=Tolerance(tolerance, 0.0))
+        work = replace(work, name=output.name, recipe=recipe, allowed=Tolerance(tolerance, 0.0))
         lower(exported(target, tracker=TRACKER), work, lowering, lambda stage: None)
         return output
 
@@ -127,7 +133,7 @@ def test_int8_onnx_is_signed_throughout_with_stored_weights(make: Make) -> None:
 
 @pytest.mark.parametrize("target", [pytest.param("openvino", marks=pytest.mark.full), "onnx"])
 def test_the_same_list_gives_the_same_bytes(make: Make, target: str) -> None:
-    first, second = make(target, "int8", "first"), make(target, "int8", "second")
+    first, second = make(target, "int8"), make(target, "int8", "second")
     graphs = [path.name for path in first.iterdir() if path.suffix in (".onnx", ".xml", ".bin")]
     assert graphs
     for name in graphs:
@@ -246,7 +252,7 @@ def test_wishes_that_cannot_be_met_are_refused(make: Make, monkeypatch: pytest.M
             Method(**wrong)
     monkeypatch.setitem(__import__("sys").modules, "nncf", None)
     with pytest.raises(BackendMissingError, match=r"edgetrack\[int8\]"):
-        make("onnx", "int8")
+        make("onnx", "int8", "without")
 
 
 def test_crops_can_be_collected_by_the_tracker_that_is_exported(make: Make) -> None:
