@@ -13,12 +13,13 @@ from edgetrack.tuning.candidates import TuneCandidate
 from edgetrack.tuning.record import TuneEntry, TuneRecord, Undecided
 
 _SHOWN = 4
+_OUT = ("refused", "unproven")
 
 
 def advice(record: TuneRecord, candidates: Mapping[str, TuneCandidate]) -> list[str]:
     """The recommendation and its reasons, in sentences."""
     choice, wishes = record.choice, record.wishes
-    refused = [one for one in record.entries if one.standing == "refused"]
+    refused = [one for one in record.entries if one.standing in _OUT]
     if choice is None or choice.track_ms is None:
         why = "; ".join(f"{one.label}: {one.reason}" for one in refused[:_SHOWN])
         return [f"Nothing meets the wishes{f': {why}' if why else ''}."]
@@ -122,7 +123,7 @@ def tune_notes(record: TuneRecord) -> Iterator[str]:
         "all that is said together); front (*): no other has less time, less memory and as high a precision"
     )
     yield from (f"left out: {one.what}: {one.reason}" for one in record.left_out)
-    yield from (f"{one.label}: {one.reason}" for one in record.entries if one.standing in ("refused", "failed"))
+    yield from (f"{one.label}: {one.reason}" for one in record.entries if one.standing in (*_OUT, "failed"))
 
 
 def _pace(one: TuneEntry) -> str:

@@ -14,7 +14,7 @@ from edgetrack.io import encode_json
 from edgetrack.stats.race import MARGIN
 from edgetrack.system.machine import MachineRecord
 
-Standing = Literal["recommended", "equal", "slower", "undecided", "refused", "failed"]
+Standing = Literal["recommended", "equal", "slower", "undecided", "refused", "unproven", "failed"]
 
 
 class TuneWishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,8 @@ class TuneEntry(msgspec.Struct, frozen=True, kw_only=True):
         rounds: that it ran in; track_ms: median over all of its frames; null where it never ran.
         versus_fastest: over the common rounds with the fastest of those that meet the wishes.
         standing: `equal`: within the margin of the fastest, and dearer than what is recommended. `slower`: shown to
-            take longer than the margin allows. `refused`: it does not meet a wish. `reason` says more.
+            take longer than the margin allows. `refused`: shown not to meet a wish. `unproven`: its AO is not
+            shown to meet the wish. `reason` says more.
         front: no other has less time, less memory and a precision as high.
         ao: against FP32, where it was measured.
     """

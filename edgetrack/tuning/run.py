@@ -350,7 +350,9 @@ class Tuning:
         if one.label in self.workers.failures:
             standing = "failed"
         elif one.label in race.refused:
-            standing = "refused"
+            accuracy = self.accuracy.get(one.variant)
+            open_ = accuracy is not None and accuracy.verdict == "undecided" and reason == accuracy.describe()
+            standing = "unproven" if open_ else "refused"
         elif one.label == pick:
             standing = "recommended"
         elif one.label in race.beaten:

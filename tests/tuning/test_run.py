@@ -124,6 +124,7 @@ def test_a_faster_one_that_loses_ao_makes_way(tuning, two, monkeypatch, lost, re
     wishes = TuneWishes(max_drop=0.5, dataset="synthetic")
     record = tuning(TIMES, *two, wishes=wishes, dataset=open_dataset("synthetic:drift?frames=60&size=96x64"))
     assert record.recommended == recommended
+    assert lost == 0 or standings(record)["b on 2 threads"] == "refused"
     assert any(words in line for line in record.advice), record.advice
     assert asked == ["a", "b"]
     assert record.complete
@@ -135,6 +136,7 @@ def test_accuracy_that_no_time_is_left_for_is_undecided_and_not_recommended(tuni
     dataset = open_dataset("synthetic:drift?frames=600&size=96x64")
     record = tuning({**TIMES, "b on 1 thread": 400.0, "b on 2 threads": 10.0}, *two, wishes=wishes, dataset=dataset)
     assert record.recommended == "a on 2 threads"
+    assert standings(record)["b on 2 threads"] == "unproven"
     assert not record.complete
     assert any("no time was left" in one.what and one.more_s for one in record.undecided)
 

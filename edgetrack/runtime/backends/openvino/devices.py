@@ -59,8 +59,8 @@ def require_present(core: Any, device: str, names: Iterable[str]) -> None:
 def _is_present(core: Any, name: str) -> bool:
     """Ask the device's own plug-in.
 
-    `available_devices` asks them all: the plug-ins of GPU and NPU then stay in the process, 28 MiB and 60 ms that a
-    tracker on the processor has no use for. It also calls a GPU that is the only one `GPU` alone, never `GPU.0`.
+    `available_devices` asks them all: the plug-ins of GPU and NPU then stay in the process, 25 MiB that a tracker on
+    the processor has no use for. It also calls a GPU that is the only one `GPU` alone, never `GPU.0`.
     """
     kind, _, number = name.partition(".")
     try:
