@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from edgetrack.exporting.pipeline import ExportRequest, export
 from edgetrack.exporting.recipe import find_recipe
+from edgetrack.exporting.stages import patterns_of
 from edgetrack.media import open_source
 from edgetrack.models.base import make_network, untrained_tensors
 from edgetrack.runtime.session import load
@@ -69,3 +72,18 @@ def test_checkpoint_and_public_file_give_the_same_boxes(tmp_path: Path, target: 
             tracker.init(frames[0], (100, 80, 60, 40))
             boxes.append([tracker.update(frame).box for frame in frames[1:]])
     np.testing.assert_allclose(*boxes, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_the_attention_s_products_are_those_of_the_stage(tmp_path: Path, official: bool) -> None:
+    """By name, in our graph and in a file as public exporters write it: two products and a softmax in each layer."""
+    recipe = small_recipe(tmp_path)
+    network = public_onnx(recipe, tmp_path / "small.onnx")
+    torch.save({"net": network.state_dict()}, tmp_path / "small.pth")
+    files, weights = ((tmp_path / "small.onnx",), None) if official else ((), str(tmp_path / "small.pth"))
+    export(ExportRequest(str(recipe), "onnx", weights=weights, onnx=files, output=tmp_path / "bundle"))
+    (pattern,) = patterns_of(find_recipe("ostrack_256").stages, ("products",), "step")
+    nodes = onnx.load(str(tmp_path / "bundle" / "step.onnx")).graph.node
+    kept = [node.op_type for node in nodes if re.fullmatch(pattern, node.name)]
+    assert (kept.count("MatMul"), kept.count("Softmax"), len(kept)) == (22, 11, 33)
+    assert sum(node.op_type == "MatMul" for node in nodes) == 22 + 4 * 11
