@@ -45,6 +45,7 @@ def export(
     atol: float | None = None,
     rtol: float | None = None,
     parity_source: Sequence[AnyPath] = (),
+    tokenizer: AnyPath | None = None,
     calib: Sequence[AnyPath] = (),
     calib_size: int = 300,
     calib_method: str = "minmax",
@@ -84,6 +85,7 @@ def export(
         atol: absolute parity tolerance in place of the recipe's.
         rtol: relative parity tolerance in place of the recipe's.
         parity_source: sequence folders with ground truth to prove parity on, beside the built-in scenes.
+        tokenizer: a file of CLIP's merges for a tracker that reads text. Default: those of an installed package.
         calib: calibration crops: a set's name or file, or clips with boxes.
         calib_size: number of calibration crops to collect from clips.
         calib_method: how INT8 ranges are found: minmax, percentile or histogram.
@@ -146,6 +148,7 @@ def export(
         atol=atol,
         rtol=rtol,
         parity_source=_texts(parity_source),
+        tokenizer=_path(tokenizer),
         options=given,
         calib=_texts(calib),
         calib_size=calib_size,

@@ -141,6 +141,13 @@ def export(
         list[str] | None,
         typer.Option(help="Sequence folder with ground truth to prove parity on, too. May be repeated."),
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="CLIP's merges for a tracker that reads text: bpe_simple_vocab_16e6.txt.gz or merges.txt. Default: "
+            "those of an installed package."
+        ),
+    ] = None,
     calib: Annotated[
         list[str] | None,
         typer.Option(help="Calibration crops: a set's name or file, or clips with boxes to track. May be repeated."),
@@ -215,6 +222,7 @@ def export(
         atol=atol,
         rtol=rtol,
         parity_source=parity_source or (),
+        tokenizer=tokenizer,
         options=context.obj or {},
         calib=calib or (),
         calib_size=calib_size,
@@ -238,6 +246,7 @@ def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> N
     from edgetrack.quantization.accuracy_control import lines
     from edgetrack.quantization.lower import export as run
     from edgetrack.requests.exporting import exported
+    from edgetrack.runtime.trackers.base import find_procedure
 
     with stages(f"exporting {work.name}") as progress:
         try:
@@ -247,6 +256,8 @@ def _export_one(work: ExportPlan, lowering: LoweringRequest, as_json: bool) -> N
                 for line in lines(lowering.control.found):
                     stderr().print(line)
     found = exported(report)
+    if lacking := find_procedure(report.manifest).lacking(report.manifest, report.path):
+        stderr().print(lacking, markup=False)
     if as_json:
         print_json(found)
     else:

@@ -107,7 +107,7 @@ class Case:
     @cached_property
     def samples(self) -> list[Sample]:
         """What the tracker feeds its graphs on a scene that the export did not see."""
-        return list(real_samples(self.manifest, self.published, SOURCE))
+        return list(real_samples(self.manifest, self.published, SOURCE, self.bundle))
 
     @property
     def manifest(self) -> Manifest:

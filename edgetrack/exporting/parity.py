@@ -14,6 +14,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -84,14 +85,17 @@ def _given(modules: Sequence[GraphModule], graphs: Mapping[str, ModuleGraph]) ->
     return given
 
 
-def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str) -> Iterator[Sample]:
+def real_samples(manifest: Manifest, modules: Sequence[GraphModule], source: str, folder: Path) -> Iterator[Sample]:
     """What the graphs are fed on a source by the tracker's own procedure, while PyTorch tracks.
+
+    `folder` is the bundle's, where the files beside its graphs are.
 
     Raises:
         SourceError: the source cannot be read or has no box for its first frame.
     """
     graphs = {module.name: ModuleGraph(module) for module in modules}
     procedure = find_procedure(manifest)(manifest, graphs)
+    procedure.take_files(folder)
     prepare_text(procedure)
     with open_source(source) as frames:
         start = frames.truth_at(0)

@@ -38,7 +38,7 @@ from edgetrack.plugins import MODELS, plugin_names
 from edgetrack.resources import require_extra, usable_cores
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, allocate
 from edgetrack.runtime.multi import MOST_TARGETS
-from edgetrack.runtime.trackers.base import find_family, operators_of, read_settings
+from edgetrack.runtime.trackers.base import find_family, find_procedure, operators_of, read_settings
 from edgetrack.runtime.verify import PARITY_FILE
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class ExportRequest:
         opset: ONNX operator set, 17 or 18.
         atol, rtol: in place of the recipe's parity tolerance for `precision`.
         parity_sources: frames with a ground-truth box to prove parity on, beside the built-in scenes.
+        tokenizer: a file of CLIP's merges for a tracker that reads text; None: an installed package's.
         options: what the target alone offers, None for its defaults.
     """
 
@@ -85,6 +86,7 @@ class ExportRequest:
     atol: float | None = None
     rtol: float | None = None
     parity_sources: tuple[str, ...] = ()
+    tokenizer: Path | None = None
     options: ExporterOptions | None = None
 
 
@@ -218,6 +220,8 @@ def _check_sections(recipe: Recipe, request: ExportRequest, *, overridden: bool)
                 procedure=recipe.procedure,
             )
             family(manifest, {graph.name: cast("CompiledGraph", _Unopened(graph)) for graph in graphs})
+            if request.tokenizer is not None:
+                family.side_files(manifest, request.tokenizer)
     except BundleError as error:
         said = str(error).removesuffix("; export it again")
         if overridden:
@@ -325,6 +329,8 @@ def export(
         shipped = (*shipped, for_many(step, work.request.batch))
     with BundleWriter(output or work.output, overwrite=output is None and work.request.overwrite) as writer:
         manifest = _manifest(work, weights, _convert(work, shipped, weights, writer.folder, progress))
+        for file, content in find_procedure(manifest).side_files(manifest, work.request.tokenizer).items():
+            (writer.folder / file).write_bytes(content)
         report, golden = _prove(work, manifest, shipped, published, writer.folder, progress)
         proven, not_run = proof_of(full_target(work.target))
         report = msgspec.structs.replace(report, reference=reference, proven=proven, not_run=not_run)
@@ -467,7 +473,7 @@ def _prove(
     single = [module for module in shipped if module.role != "batch"]
     for source in (*built_in, *work.request.parity_sources):
         progress(f"parity: tracking {source}")
-        samples.extend(real_samples(manifest, single, source))
+        samples.extend(real_samples(manifest, single, source, folder))
     samples.append(noise_sample(single, samples[-1]))
     progress(f"parity: {len(samples)} samples on {full.proof or full.name}")
     options = BackendOptions(threads=usable_cores(), operators=operators_of(manifest))

@@ -302,7 +302,7 @@ class _BundleLowering:
             comparisons += self._compare(manifest, info, folder, golden)
             comparisons += self.work.exporter.compare_weights(folder, info, manifest.precision)
         arithmetic = arithmetic_of(proof_target(manifest.target).name)
-        boxes = {sample: _same_box(manifest, sample, golden, fp32) for sample in _samples_of(golden, "step")}
+        boxes = {sample: _same_box(manifest, sample, golden, fp32, folder) for sample in _samples_of(golden, "step")}
         proven, not_run = proof_of(self.work.target)
         report = ParityReport(reference="FP32", proven=proven, not_run=not_run, comparisons=tuple(comparisons))
         report.require()
@@ -353,11 +353,15 @@ def _samples_of(golden: Mapping[str, Array], graph: str) -> list[str]:
     return sorted({key.split("/")[0] for key in golden if key.split("/")[1] == graph})
 
 
-def _same_box(manifest: Manifest, sample: str, lowered: Mapping[str, Array], fp32: Mapping[str, Array]) -> bool:
+def _same_box(
+    manifest: Manifest, sample: str, lowered: Mapping[str, Array], fp32: Mapping[str, Array], folder: Path
+) -> bool:
     """Whether a sample's outputs stand for the same box in both records."""
     start = f"{sample}/step/out/"
     ours, theirs = (
-        decoded_box(manifest, {key.removeprefix(start): value for key, value in one.items() if key.startswith(start)})
+        decoded_box(
+            manifest, {key.removeprefix(start): value for key, value in one.items() if key.startswith(start)}, folder
+        )
         for one in (lowered, fp32)
     )
     return ours is not None and theirs is not None and compare_boxes("", ours, theirs).ok

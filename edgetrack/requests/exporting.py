@@ -38,6 +38,7 @@ def export_work(
     atol: float | None,
     rtol: float | None,
     parity_source: Sequence[str],
+    tokenizer: Path | None,
     options: Mapping[str, Any],
     calib: Sequence[str],
     calib_size: int,
@@ -74,6 +75,7 @@ def export_work(
         atol=atol,
         rtol=rtol,
         parity_sources=tuple(parity_source),
+        tokenizer=tokenizer,
         options=read_options(find_target(chosen), options),
     )
     return plan(request), lowering

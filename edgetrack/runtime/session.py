@@ -130,6 +130,7 @@ class Tracker:
                 stack.callback(bundle.close)
             self.graphs = dict(graphs) if graphs is not None else open_graphs(bundle, options, stack)
             self._procedure: Procedure = family(self.manifest, self.graphs)
+            self._procedure.take_files(bundle.folder)
             self._guard = guard(self.manifest, self._procedure, recover)
             self._text: Text | None = None
             self._phrases: dict[str, str] = {}

@@ -13,6 +13,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -167,12 +168,13 @@ class _RecordedGraph(CompiledGraph):
         """There is nothing to release."""
 
 
-def decoded_box(manifest: Manifest, outputs: Mapping[str, Array]) -> Box | None:
+def decoded_box(manifest: Manifest, outputs: Mapping[str, Array], folder: Path) -> Box | None:
     """The box that outputs of `step` stand for where the target was 100 x 100 pixels in the middle of a large frame.
 
     Args:
         manifest: of the bundle.
         outputs: of `step`, by name.
+        folder: of the bundle.
 
     Returns:
         x, y, w, h in pixels; None where the tracker's procedure decodes no single `step`, or what it needs besides is
@@ -180,6 +182,7 @@ def decoded_box(manifest: Manifest, outputs: Mapping[str, Array]) -> Box | None:
     """
     graphs = {info.name: _RecordedGraph(info) for info in manifest.graphs}
     procedure = find_procedure(manifest)(manifest, graphs)
+    procedure.take_files(folder)
     frame = np.zeros((2048, 2048, 3 * procedure.modalities), np.uint8)
     try:
         prepare_text(procedure)
@@ -263,7 +266,7 @@ def verify_bundle(bundle: Bundle, options: BackendOptions) -> Verification:
                     for name, reference in sides["out"].items()
                 )
                 if elsewhere and info.name == "step" and proof.boxes.get(sample):
-                    boxes = [decoded_box(bundle.manifest, outputs) for outputs in (found, sides["out"])]
+                    boxes = [decoded_box(bundle.manifest, outputs, bundle.folder) for outputs in (found, sides["out"])]
                     if boxes[0] is not None and boxes[1] is not None:
                         decided.append(compare_boxes(f"box of {info.name} #{sample}, px", boxes[0], boxes[1]))
         finally:

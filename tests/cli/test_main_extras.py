@@ -53,7 +53,7 @@ EXTRAS = {
     "opencv": ("cv2",),
     "onnx": ("onnxruntime",),
     "openvino": ("openvino",),
-    "text": ("instant_clip_tokenizer", "ftfy"),
+    "text": ("open_clip", "instant_clip_tokenizer", "ftfy"),
     "gpu": ("pynvml",),
     "devices": ("asyncssh",),
     "eval": ("joblib",),

