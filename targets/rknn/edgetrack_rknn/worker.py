@@ -23,6 +23,8 @@ import numpy as np
 
 Say = Callable[[str], None]
 MODEL = "graph"
+SETTLED = "normal"
+"""The algorithm of a build whose ranges are there already: with the others the toolkit refuses to take them."""
 PREAMBLE = ("Cast", "Unsqueeze", "Transpose")
 """What every graph does to a uint8 (H, W, 3) crop before it computes; here the toolkit's own input conversion does."""
 _OPEN: dict[str, Any] = {}
@@ -69,7 +71,7 @@ def build(
         inputs: their names, by number.
         count: of samples.
     """
-    settings = (platform, algorithm, per_channel)
+    settings = (platform, SETTLED, per_channel)
     with _workshop():
         names, outputs = _prepare(onnx)
         decided: dict[str, Any] = {"schema": 1, "platform": platform, "precision": precision}
@@ -77,10 +79,13 @@ def build(
             say(f"finding ranges in {count} samples")
             Path("samples").symlink_to(samples)
             numbers = [inputs.index(name) for name in names]
-            lines = (" ".join(f"samples/{number}-{row:06d}.npy" for number in numbers) for row in range(count))
+            lines = [" ".join(f"samples/{number}-{row:06d}.npy" for number in numbers) for row in range(count)]
             Path("dataset.txt").write_text("\n".join(lines) + "\n", "utf-8")
-            _calibrate(settings)
+            _calibrate((platform, algorithm, per_channel))
             text = Path(f"{MODEL}.quantization.cfg").read_text("utf-8")
+            if algorithm != SETTLED:
+                Path("dataset.txt").write_text(f"{lines[0]}\n", "utf-8")
+                _calibrate(settings)
             decided["algorithm"], decided["per_channel"] = algorithm, per_channel
             decided["ranges"] = _ranges(text)
             decided["float16"] = _kept(decided["ranges"], outputs, kept)
@@ -94,7 +99,7 @@ def build(
 
 def open_graph(arrays: Mapping[str, Any], say: Say, *, path: str, device: str, threads: int, record: Any) -> Any:
     """Build the graph again as it was for the board, for the simulator; see `EnvironmentGraph`."""
-    settings = (record["platform"], record["algorithm"], record["per_channel"])
+    settings = (record["platform"], SETTLED, record["per_channel"])
     with _workshop():
         names, _ = _prepare(path)
         if record["precision"] == "int8":
