@@ -38,12 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests on one worker, so that what its tests share is made once; begin with the longest ones."""
-    long = {item.location[0] for item in items if item.get_closest_marker("timeout")}
+    """Begin with the longest files: one that begins last leaves the other worker idle.
+
+    xdist keeps a file's tests on one worker, so that what they share is made once, and must not sort the files by their
+    numbers of tests: the Makefile's `--dist loadfile --no-loadscope-reorder`.
+    """
+    long = {item.location[0] for item in items if item.get_closest_marker("timeout") or item.get_closest_marker("long")}
     items.sort(key=lambda item: item.location[0] not in long)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,6 @@ from typer.testing import CliRunner
 from edgetrack.cli.main import app
 from tests.builders import write_scripted
 
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 
 @pytest.fixture
 def make_bundle(tmp_path):

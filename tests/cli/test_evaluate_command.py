@@ -17,8 +17,6 @@ from typer.testing import CliRunner
 from edgetrack.cli.main import app
 from tests.builders import bench_json, write_scripted
 
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 FIGURES = ["ao", "sr50", "sr75", "auc", "precision", "p_norm", "op50", "op75"]
 
 

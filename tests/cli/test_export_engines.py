@@ -15,6 +15,7 @@ from edgetrack.quantization.calibration import Part, find_set, make_set, to_toml
 from edgetrack.runtime.verify import LAYERS_FILE, LayerReport
 
 pytest.importorskip("tensorrt_rtx", reason="TENSORRT-RTX ABSENT: pip install 'edgetrack[tensorrt]'")
+pytestmark = pytest.mark.long
 CARDS = ("8.6", "8.9")
 
 

@@ -13,6 +13,8 @@ import pytest
 from edgetrack.bundle.manifest import LicenceInfo, WeightsInfo
 from tests.builders import scripted_manifest, write_scripted
 
+pytestmark = pytest.mark.long
+
 # Runs each case in a fork that has loaded what is always there, with some packages as good as not installed.
 PROGRAM = """
 import contextlib, importlib.machinery, io, json, os, sys, tempfile

@@ -15,8 +15,6 @@ from edgetrack.evaluation.config import EvalConfig
 from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.protocols.anchored import Anchored
 
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 
 @pytest.fixture
 def request_of(make_bundle, plain_dataset, tmp_path):

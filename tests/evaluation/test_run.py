@@ -16,8 +16,6 @@ from edgetrack.evaluation.protocols.streaming import RecordedLatencies, Streamin
 from edgetrack.evaluation.results import EvalRecord, eval_table
 from edgetrack.evaluation.run import SUMMARY, evaluate
 
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 
 class Log(list):
     """Collects what is told; `interrupt_after` raises as Ctrl-C does after so many finished sequences."""

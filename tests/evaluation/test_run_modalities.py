@@ -26,7 +26,6 @@ from edgetrack.quantization.lower import LoweringRequest, lower
 from edgetrack.runtime.session import load
 from tests.builders import PAIR_LAYOUTS, write_pairs
 
-pytestmark = pytest.mark.xdist_group("evaluation")
 FRAMES = 4
 
 

@@ -49,6 +49,7 @@ from edgetrack.runtime.prompt import stand_in_text
 from edgetrack.runtime.session import load
 from edgetrack.runtime.verify import arithmetic_of, verify_bundle
 
+pytestmark = pytest.mark.long
 TRACKER = "nanotrack_v2"
 Make = Callable[..., Path]
 

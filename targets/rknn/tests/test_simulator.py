@@ -20,7 +20,7 @@ from edgetrack.exporting.targets.base import Lowering
 from edgetrack.runtime.backends.base import BackendOptions
 from edgetrack.runtime.verify import run_graph
 
-pytestmark = [pytest.mark.full, pytest.mark.usefixtures("toolkit"), pytest.mark.xdist_group("rknn")]
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("toolkit")]
 
 
 def built(

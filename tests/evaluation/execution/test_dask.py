@@ -15,8 +15,6 @@ from edgetrack.evaluation.execution.ledger import Setup, Work
 from edgetrack.evaluation.protocols.anchored import Anchored
 from edgetrack.evaluation.run import evaluate
 
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 DEADLY = """
 import os, signal
 from edgetrack.evaluation.datasets.clip import Clip

@@ -16,8 +16,6 @@ from edgetrack.evaluation.execution import local
 from edgetrack.evaluation.execution.ledger import Setup, Work
 from edgetrack.evaluation.execution.local import DIED, run_in_processes
 
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 DEADLY = """
 import os, signal
 from edgetrack.evaluation.datasets.clip import Clip
