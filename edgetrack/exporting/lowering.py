@@ -72,6 +72,13 @@ class Ignored:
     patterns: tuple[str, ...] = ()
     types: tuple[str, ...] = field(default=())
 
+    def whole_names(self) -> list[str]:
+        """The patterns for NNCF, which matches them against the beginning of a name: `Mul_1` would take `Mul_10` too.
+
+        OpenVINO splits the bias from a layer, and names what is left `LAYER/WithoutBiases`.
+        """
+        return [rf"(?:{pattern})(?:/WithoutBiases)?\Z" for pattern in self.patterns]
+
 
 def quantize(model: Any, inputs: Sequence[Inputs], method: Method, ignored: Ignored) -> Any:
     """Quantize an OpenVINO or ONNX model.
@@ -105,7 +112,7 @@ def quantize(model: Any, inputs: Sequence[Inputs], method: Method, ignored: Igno
             preset=presets.PERFORMANCE if method.symmetric else presets.MIXED,
             subset_size=len(inputs),
             fast_bias_correction=method.bias_correction != "full",
-            ignored_scope=nncf.IgnoredScope(patterns=list(ignored.patterns), types=list(ignored.types), validate=False),
+            ignored_scope=nncf.IgnoredScope(patterns=ignored.whole_names(), types=list(ignored.types), validate=False),
             advanced_parameters=advanced,
         )
 

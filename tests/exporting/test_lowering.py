@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from edgetrack.errors import EdgetrackError
-from edgetrack.exporting.lowering import fold_weights, quantized, quantized_types, signed, to_half
+from edgetrack.exporting.lowering import (
+    Ignored,
+    Method,
+    fold_weights,
+    quantize,
+    quantized,
+    quantized_types,
+    signed,
+    to_half,
+)
+from edgetrack.runtime.backends.openvino.backend import shared_core
 
 Array = NDArray[Any]
 
@@ -167,3 +177,34 @@ def test_named_nodes_and_sums_stay_in_fp32() -> None:
     assert types[produced["square"].output[0]] == TensorProto.FLOAT16
     for name in ("triple", "mean", "root"):
         assert types.get(produced[name].output[0], TensorProto.FLOAT) == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_what_is_kept_goes_by_its_whole_name(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    names = ["/a/Conv", "/a/Conv_1", "/a/Conv_10", "/a/b/Conv"]
+    tensors = ["x", "t0", "t1", "t2", "y"]
+    constants = {f"w{n}": rng.standard_normal((4, 4, 3, 3)).astype(np.float32) for n in range(4)}
+    constants |= {f"b{n}": rng.standard_normal(4).astype(np.float32) for n in range(4)}
+    nodes = [
+        helper.make_node("Conv", [tensors[n], f"w{n}", f"b{n}"], [tensors[n + 1]], name, pads=[1, 1, 1, 1])
+        for n, name in enumerate(names)
+    ]
+    made: Any = paired_model(nodes, constants, (1, 4, 8, 8))
+    if kind == "openvino":
+        made = shared_core().read_model(made.SerializeToString())
+    inputs = [{"x": rng.standard_normal((1, 4, 8, 8)).astype(np.float32)} for _ in range(3)]
+    # A whole name, and a class of names that ends at the next slash.
+    for pattern, left in (("/a/Conv_1", [0, 2, 3]), ("/a/[^/]*", [3]), ("/a/.*", [])):
+        found = quantize(made, inputs, Method(), Ignored((pattern,)))
+        if kind == "onnx":
+            makers = {output: node.op_type for node in found.graph.node for output in node.output}
+            lowered = {n.name for n in found.graph.node if n.op_type == "Conv" and n.input[1] in makers}
+        else:
+            lowered = {
+                node.get_friendly_name().removesuffix("/WithoutBiases")
+                for node in found.get_ops()
+                if node.get_type_name() == "Convolution"
+                and node.input_value(1).get_node().get_type_name() != "Constant"
+            }
+        assert lowered == {names[n] for n in left}, pattern
