@@ -224,7 +224,7 @@ class LimitMeasurement(Measurement):
             device=self.candidate.device or self.config.device,
             threads=self.config.threads,
             seconds=_LIMIT_S,
-            processor=self.machine.cpu_model or self.machine.architecture,
+            processor=self.machine.processor,
             busy=any(one.code == _BUSY for one in warnings.of_machine(self.machine, 0)),
         )
         self.attainable = worker.ask(request, protocol.Attained, self.timeout_s + _LIMIT_S).attainable

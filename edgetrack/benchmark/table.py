@@ -65,7 +65,7 @@ def notes(record: BenchRecord, percentile: int = 99) -> Iterator[str]:
     width, height = source.size
     profile = f", device profile {settings.profile}" if settings.profile else ""
     yield (
-        f"{machine.cpu_model or machine.architecture}, {counted(machine.usable_cores, 'usable core')}, "
+        f"{machine.processor}, {counted(machine.usable_cores, 'usable core')}, "
         f"{'up to ' if settings.auto_threads else ''}{counted(settings.threads, 'thread')}{profile}"
     )
     rounds = SCENARIOS[settings.scenario].round_name if settings.scenario in SCENARIOS else "rounds"

@@ -116,10 +116,10 @@ def tables(
 def tuned_here(machine: MachineRecord) -> list[dict[str, str]]:
     """The choices that `edgetrack tune` has kept: tracker, what was chosen, and why it is stale, else nothing."""
     from edgetrack.errors import EdgetrackError
-    from edgetrack.runtime.tuned import machine_key, read_choices
+    from edgetrack.runtime.tuned import read_choices
 
     try:
-        choices, here = read_choices(), machine_key(machine)
+        choices, here = read_choices(), machine.kind
     except EdgetrackError as error:
         return [{"tracker": "-", "choice": str(error), "stale": ""}]
     problems = [(one, one.problem(here)) for one in choices]

@@ -193,14 +193,14 @@ def _tuned_there(
 def _keep(record: TuneRecord) -> None:
     """Keep a finished recommendation, and say where."""
     from edgetrack.cli.console import stderr
-    from edgetrack.runtime.tuned import TunedChoice, keep_choice, machine_key
+    from edgetrack.runtime.tuned import TunedChoice, keep_choice
 
     one = record.choice
     if one is None or record.exhaustive:
         return
     choice = TunedChoice(
         tracker=record.system,
-        machine=machine_key(record.machine),
+        machine=record.machine.kind,
         bundle=one.path,
         digest=one.digest,
         hint=one.hint,

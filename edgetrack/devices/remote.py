@@ -200,7 +200,7 @@ def _check_device(output: bytes, host: Host, profile: Profile, job: DeviceJob, n
         if row.target in job.inputs.targets and row.problem is not None:
             raise BackendMissingError(f"{host.label}: {row.target} cannot be imported there: {printable(row.problem)}")
     if not profile.fits(doctor.machine):
-        board = doctor.machine.device_model or doctor.machine.cpu_model or doctor.machine.architecture
+        board = doctor.machine.device_model or doctor.machine.processor
         notify(f"{host.label} is {printable(board)}, which the profile {profile.name} does not describe")
 
 

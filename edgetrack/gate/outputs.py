@@ -144,7 +144,7 @@ def _notes(report: GateReport) -> Iterator[str]:
             yield f"{finding.rule}: {_more(finding)}"
     machine = report.machine
     yield (
-        f"{machine.cpu_model or machine.architecture}, {counted(machine.usable_cores, 'usable core')}; "
+        f"{machine.processor}, {counted(machine.usable_cores, 'usable core')}; "
         f"device {report.device}, threads {report.threads}, {report.source}"
     )
     yield f"candidate: {_side(report.candidate)}"

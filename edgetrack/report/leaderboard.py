@@ -20,7 +20,6 @@ from edgetrack.report.plots import BAR, LETTER, row_axis, row_texts
 from edgetrack.report.svg import INK, Marks, annotate, both
 from edgetrack.report.table import PageCell, PageColumn, PageTable, energy_cell, number
 from edgetrack.report.template import render
-from edgetrack.system.machine import MachineRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,15 +61,6 @@ def unfit(record: BenchRecord) -> str | None:
     return next((words for wrong, words in faults if wrong), None)
 
 
-def machine_name(machine: MachineRecord) -> str:
-    """What tells one kind of machine from another: device or processor, cores that may be used, GPUs."""
-    parts = [machine.device_model or machine.cpu_model or machine.architecture]
-    if machine.usable_cores:
-        parts.append(counted(machine.usable_cores, "core"))
-    parts += dict.fromkeys(gpu.name for gpu in machine.gpus)
-    return ", ".join(parts)
-
-
 def admitted(results: Results) -> Results:
     """The results with those benchmarks alone that may stand beside others; the rest is `skipped`, with the reason.
 
@@ -92,7 +82,7 @@ def by_tracker(results: Results) -> dict[str, list[Entry]]:
     for bench in results.benchmarks:
         for result in bench.value.results:
             system = " ".join([result.tracker, *settings_of(result.overrides)])
-            found.setdefault(system, []).append(Entry(machine_name(bench.value.machine), bench, result))
+            found.setdefault(system, []).append(Entry(bench.value.machine.kind, bench, result))
     return {system: _ordered(entries) for system, entries in sorted(found.items())}
 
 
@@ -120,7 +110,6 @@ def page(results: Results, title: str, made: datetime | None = None) -> str:
         ],
         contents=contents(results),
         benchmarks=results.benchmarks,
-        machine_name=machine_name,
         machine_facts=machine_facts,
         measured=measured,
         notices=list(notices(results)),
@@ -129,7 +118,7 @@ def page(results: Results, title: str, made: datetime | None = None) -> str:
 
 def contents(results: Results) -> str:
     """What the page is made from, such as `3 benchmarks of 2 machines`."""
-    machines = {machine_name(bench.value.machine) for bench in results.benchmarks}
+    machines = {bench.value.machine.kind for bench in results.benchmarks}
     return f"{counted(len(results.benchmarks), 'benchmark')} of {counted(len(machines), 'machine')}"
 
 

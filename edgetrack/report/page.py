@@ -122,7 +122,7 @@ def html(
         headlines=headlines(results),
         table=speed_table(results),
         notices=list(notices(results)),
-        processors=list(dict.fromkeys(machine.cpu_model or machine.architecture for machine in machines)),
+        processors=list(dict.fromkeys(machine.processor for machine in machines)),
         contents=contents(results),
         missing=missing(results),
         machine_facts=machine_facts,

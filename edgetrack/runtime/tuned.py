@@ -26,7 +26,7 @@ class TunedChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         tracker: with its settings, as `Manifest.system`.
-        machine: `machine_key` of where it was measured.
+        machine: where it was measured, `MachineRecord.kind`.
         bundle, digest: the absolute path, and the SHA-256 of the manifest.
         hint, device, threads: as `edgetrack.load` takes them.
         versions: of the packages that ran it.
@@ -80,12 +80,6 @@ def tuned_file() -> Path:
     return Path(base or os.path.expanduser("~/.config")) / "edgetrack" / "tuned.toml"  # noqa: PTH111
 
 
-def machine_key(machine: MachineRecord) -> str:
-    """What a choice depends on: the processor with its usable cores, and the GPUs."""
-    parts = [machine.device_model or machine.cpu_model or machine.architecture, f"{machine.usable_cores} cores"]
-    return ", ".join([*parts, *(gpu.name for gpu in machine.gpus)])
-
-
 def read_choices(path: Path | None = None) -> tuple[TunedChoice, ...]:
     """The choices of the user's file; none where there is none.
 
@@ -128,7 +122,7 @@ def find_choice(bundle: str | Path, machine: MachineRecord | None = None, path: 
         UsageError: there is none, or it is stale; the message says why and what to type.
     """
     text, choices = str(bundle), read_choices(path)
-    here = machine_key(machine or collect())
+    here = (machine or collect()).kind
     mine = [one for one in choices if one.tracker == text] or _raced(text, choices)
     if not mine:
         known = sorted({one.tracker for one in choices})

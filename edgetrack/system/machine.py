@@ -141,6 +141,25 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     container: str | None = None
     packages: dict[str, str]
 
+    @property
+    def processor(self) -> str:
+        """Its name, else the architecture; with its instruction sets where the name has no number.
+
+        Virtual machines report names such as "AMD EPYC" for processors of several generations, with and without
+        AVX-512 and bfloat16.
+        """
+        name = self.cpu_model or self.architecture
+        return name if any(map(str.isdigit, name)) or not self.cpu_flags else f"{name} ({' '.join(self.cpu_flags)})"
+
+    @property
+    def kind(self) -> str:
+        """What tells one kind of machine from another: device or processor, cores that may be used, GPUs."""
+        cores = self.usable_cores
+        parts = [self.device_model or self.processor]
+        if cores:
+            parts.append("1 core" if cores == 1 else f"{cores} cores")
+        return ", ".join([*parts, *dict.fromkeys(gpu.name for gpu in self.gpus)])
+
     def to_json(self) -> bytes:
         """The record as UTF-8 JSON."""
         return msgspec.json.encode(self)

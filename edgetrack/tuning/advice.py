@@ -114,7 +114,7 @@ def tune_notes(record: TuneRecord) -> Iterator[str]:
     machine = record.machine
     load = "" if machine.load_average is None else f", load {machine.load_average[0]:.1f} before"
     yield (
-        f"{machine.cpu_model or machine.architecture}, {counted(machine.usable_cores, 'usable core')}{load}; "
+        f"{machine.processor}, {counted(machine.usable_cores, 'usable core')}{load}; "
         f"{counted(len(record.rounds_ms), 'round')} in {record.race_seconds / 60:.1f} min, "
         f"{record.seconds / 60:.1f} min in all{'' if record.complete else ', NOT COMPLETE'}"
     )

@@ -26,7 +26,6 @@ from edgetrack.io import ScratchFolder, check_output, read_bytes, write_whole
 from edgetrack.media.sources import open_source
 from edgetrack.resources import usable_cores
 from edgetrack.runtime.found import FoundHere, find_here
-from edgetrack.runtime.tuned import machine_key
 from edgetrack.stats.quantile import quantile_bounds
 from edgetrack.stats.race import Race
 from edgetrack.system.machine import MachineRecord
@@ -278,8 +277,8 @@ class Tuning:
         if self.request.restart or not self.work_file.is_file():
             return 0.0, []
         kept = TuneRecord.from_json(read_bytes(self.work_file), source=str(self.work_file))
-        same = (machine_key(kept.machine), kept.source.spec, kept.exhaustive) == (
-            machine_key(self.machine),
+        same = (kept.machine.kind, kept.source.spec, kept.exhaustive) == (
+            self.machine.kind,
             self.request.source,
             self.request.exhaustive,
         )

@@ -10,7 +10,7 @@ from edgetrack.bundle import open_bundle
 from edgetrack.cli.doctor import tuned_here
 from edgetrack.cli.main import app
 from edgetrack.errors import UsageError
-from edgetrack.runtime.tuned import TunedChoice, keep_choice, machine_key, read_choices
+from edgetrack.runtime.tuned import TunedChoice, keep_choice, read_choices
 from edgetrack.system.machine import collect
 from tests.builders import scripted_manifest, write_scripted
 
@@ -44,7 +44,7 @@ def test_what_was_tuned_is_taken_where_it_is_asked_for_and_refused_where_it_is_s
     with open_bundle(path) as bundle:
         digest = bundle.manifest.digest
     found = {"bundle": str(path), "digest": digest, "device": "cpu", "threads": 1, "versions": {}, "measured": "now"}
-    keep_choice(TunedChoice(tracker="smat", machine=machine_key(collect()), **found))
+    keep_choice(TunedChoice(tracker="smat", machine=collect().kind, **found))
     with edgetrack.load("smat", tuned=True) as tracker:
         assert tracker.tuned.bundle == str(path)
         assert tracker.options.threads == 1

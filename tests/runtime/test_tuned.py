@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from edgetrack.errors import EdgetrackError, UsageError
-from edgetrack.runtime.tuned import TunedChoice, find_choice, keep_choice, machine_key, read_choices
+from edgetrack.runtime.tuned import TunedChoice, find_choice, keep_choice, read_choices
 from edgetrack.system.machine import Gpu, MachineRecord
 from tests.builders import scripted_manifest, write_scripted
 
@@ -24,7 +24,7 @@ def choice(tmp_path):
     digest = scripted_manifest_digest(path)
     return TunedChoice(
         tracker="smat",
-        machine=machine_key(MACHINE),
+        machine=MACHINE.kind,
         bundle=str(path),
         digest=digest,
         hint=None,
@@ -81,7 +81,7 @@ def test_a_stale_choice_is_refused_with_the_reason(file, choice, changes, words)
 
 def test_a_gpu_is_part_of_the_machine():
     with_gpu = msgspec.structs.replace(MACHINE, gpus=(Gpu("an RTX", None, None),))
-    assert machine_key(with_gpu) == "a CPU, 2 cores, an RTX"
+    assert with_gpu.kind == "a CPU, 2 cores, an RTX"
 
 
 @pytest.mark.parametrize("text", ["schema = ", "schema = 1\nchoice = 3", "schema = 1\nfurther = 1"])

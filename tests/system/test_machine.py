@@ -142,6 +142,29 @@ def pi5(tmp_path):
     )
 
 
+def named(**fields):
+    return MachineRecord(os="an OS", kernel="1", architecture="x86_64", python="CPython", packages={}, **fields)
+
+
+def test_a_virtual_machines_processor_is_told_from_others_of_its_name_by_its_instructions():
+    old = named(cpu_model="AMD EPYC", cpu_flags=("avx2", "fma"), usable_cores=2)
+    new = msgspec.structs.replace(old, cpu_flags=("avx2", "avx512f", "avx512_bf16", "fma"))
+    assert old.processor == "AMD EPYC (avx2 fma)"
+    assert old.kind == "AMD EPYC (avx2 fma), 2 cores" != new.kind
+
+
+def test_a_name_with_a_number_stands_alone():
+    record = named(cpu_model="AMD EPYC 9354 32-Core Processor", cpu_flags=("avx2",), usable_cores=1)
+    assert record.processor == "AMD EPYC 9354 32-Core Processor"
+    assert record.kind == "AMD EPYC 9354 32-Core Processor, 1 core"
+    assert named(cpu_flags=("avx2",)).processor == "x86_64"
+
+
+def test_a_board_and_its_gpus_are_the_kind():
+    gpus = (Gpu("NVIDIA A2", "550", 1), Gpu("NVIDIA A2", "550", 1))
+    assert named(device_model="A board", cpu_model="Cortex", gpus=gpus).kind == "A board, NVIDIA A2"
+
+
 class TestBoards:
     def test_epyc_with_a_graphics_card(self, epyc):
         smi = "NVIDIA GeForce RTX 3090, 550.54.14, 24576 MiB\nNVIDIA A2, 550.54.14, 15356 MiB\n"
