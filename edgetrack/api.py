@@ -52,6 +52,7 @@ def export(
     bias_correction: str = "fast",
     per_tensor: bool = False,
     smooth_quant: float | None = None,
+    weight_bits: int = 8,
     keep: Sequence[str] | None = None,
     seed: int = 0,
     max_drop: float | None = None,
@@ -92,6 +93,7 @@ def export(
         bias_correction: how INT8 biases are corrected: fast, full or none.
         per_tensor: one scale for each INT8 weight, not one for each channel.
         smooth_quant: alpha of SmoothQuant for INT8, 0..1. Default: without it.
+        weight_bits: of INT8; OpenVINO needs 7 to compute exactly on x86 processors without VNNI.
         keep: stages that stay in FP32; none of them where it is empty. Default: the recipe's.
         seed: of the calibration sampling.
         max_drop: accuracy control: points of AO that the precision may cost on `val`.
@@ -156,6 +158,7 @@ def export(
         bias_correction=bias_correction,
         per_tensor=per_tensor,
         smooth_quant=smooth_quant,
+        weight_bits=weight_bits,
         keep=keep,
         seed=seed,
         control=control,

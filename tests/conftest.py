@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -29,7 +30,12 @@ settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each xdist worker a core of its own: backends take all they may use, and two at once slow one another."""
+    """Give each xdist worker a core of its own: backends take all they may use, and two at once slow one another.
+
+    A shell ignores Ctrl-C in what it starts with `&`; tests that send it would wait for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))

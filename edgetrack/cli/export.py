@@ -163,6 +163,13 @@ def export(
     smooth_quant: Annotated[
         float | None, typer.Option(help="Alpha of SmoothQuant for INT8, 0..1. Default: without SmoothQuant.")
     ] = None,
+    weight_bits: Annotated[
+        int,
+        typer.Option(
+            metavar="7|8",
+            help="Bits of INT8 weights. OpenVINO needs 7 to compute exactly on x86 processors without VNNI.",
+        ),
+    ] = 8,
     keep: Annotated[
         list[str] | None, typer.Option(help="Stages that stay in fp32, as a,b, or none. Default: the recipe's.")
     ] = None,
@@ -230,6 +237,7 @@ def export(
         bias_correction=bias_correction,
         per_tensor=per_tensor,
         smooth_quant=smooth_quant,
+        weight_bits=weight_bits,
         keep=split_names(keep),
         seed=seed,
         control=control,

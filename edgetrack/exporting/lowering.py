@@ -35,6 +35,8 @@ class Method:
         smooth_quant: alpha in 0..1 by which matrix products move range from activations to weights (Xiao et al.,
             "SmoothQuant", ICML 2023); None leaves it off.
         symmetric: activations are symmetric where their sign allows.
+        weight_bits: 7 leaves half the range of INT8 weights unused, so that two products of bytes fit 16 bits, in which
+            x86 processors without VNNI add them; else 8 (docs/decisions/0033-int8-without-vnni.md).
     """
 
     ranges: Ranges = "minmax"
@@ -42,6 +44,7 @@ class Method:
     per_channel: bool = True
     smooth_quant: float | None = None
     symmetric: bool = True
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
         if self.ranges not in get_args(Ranges):
@@ -51,6 +54,8 @@ class Method:
             raise UnknownNameError.of("--bias-correction", self.bias_correction, get_args(Correction))
         if self.smooth_quant is not None and not 0 <= self.smooth_quant <= 1:
             raise UsageError(f"--smooth-quant {self.smooth_quant}: expected a number in 0..1")
+        if self.weight_bits not in (7, 8):
+            raise UsageError(f"--weight-bits {self.weight_bits}: expected 7 or 8")
 
     def describe(self, quantizer: str) -> str:
         """As the manifest states it, such as `nncf minmax, fast bias correction, per channel, symmetric`."""
@@ -62,6 +67,8 @@ class Method:
         ]
         if self.smooth_quant is not None:
             parts.append(f"SmoothQuant {self.smooth_quant:g}")
+        if self.weight_bits != 8:
+            parts.append(f"{self.weight_bits}-bit weights")
         return ", ".join(parts)
 
 
@@ -99,6 +106,8 @@ def quantize(model: Any, inputs: Sequence[Inputs], method: Method, ignored: Igno
     params = nncf.quantization.advanced_parameters
     weights = None if method.per_channel else params.QuantizationParameters(per_channel=False)
     advanced = params.AdvancedQuantizationParameters(
+        # NNCF's default halves the range of the first layer alone.
+        overflow_fix=params.OverflowFix.ENABLE if method.weight_bits == 7 else None,
         disable_bias_correction=method.bias_correction == "none",
         weights_quantization_params=weights,
         activations_range_estimator_params=_estimator(method.ranges),
@@ -214,6 +223,45 @@ def fold_weights(model: Any) -> int:
         model.graph.node.remove(node)
     drop_unread(model)
     return len(folded)
+
+
+def unshare_weights(model: Any) -> int:
+    """Give each reader of a quantized constant a DequantizeLinear and constants of its own, in place.
+
+    ONNX Runtime's exact mode for processors without VNNI replaces constants; 1.31 fails where two nodes share one.
+
+    Returns:
+        How many constants were copied.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    taken: set[str] = set()
+    copies = []
+
+    def own(node: Any) -> None:
+        for at in range(0, len(node.input), 2):  # values and zero points; scales are not replaced
+            name = node.input[at]
+            if name in taken:
+                copies.append(type(stored[name])())
+                copies[-1].CopyFrom(stored[name])
+                copies[-1].name = node.input[at] = f"{name}/{node.output[0]}"
+            taken.add(name)
+
+    twins = []
+    for node in [one for one in _pairs(model) if one.op_type == "DequantizeLinear" and one.input[0] in stored]:
+        output = node.output[0]
+        readers = [(user, at) for user in model.graph.node for at, name in enumerate(user.input) if name == output]
+        for index, (user, at) in enumerate(readers[1:], 1):
+            twin = type(node)()
+            twin.CopyFrom(node)
+            twin.name, twin.output[0] = f"{node.name}_{index}", f"{output}_{index}"
+            user.input[at] = twin.output[0]
+            twins.append(twin)
+        own(node)
+    for twin in twins:
+        own(twin)
+        model.graph.node.insert(0, twin)
+    model.graph.initializer.extend(copies)
+    return len(copies)
 
 
 def quantized(

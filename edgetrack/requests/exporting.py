@@ -46,6 +46,7 @@ def export_work(
     bias_correction: str,
     per_tensor: bool,
     smooth_quant: float | None,
+    weight_bits: int,
     keep: Sequence[str] | None,
     seed: int,
     control: AccuracyControl | None,
@@ -53,9 +54,16 @@ def export_work(
     """What to export and how it is lowered, checked; see `edgetrack.api.export`."""
     at_least(1, calib_size=calib_size)
     at_least(0, seed=seed)
+    method = Method(
+        cast(Ranges, calib_method),
+        cast(Correction, bias_correction),
+        not per_tensor,
+        smooth_quant,
+        weight_bits=weight_bits,
+    )
     lowering = LoweringRequest(
         calibration=CalibrationSources(tuple(calib or (DEFAULT,)), None, CropSampling(calib_size, seed)),
-        method=Method(cast(Ranges, calib_method), cast(Correction, bias_correction), not per_tensor, smooth_quant),
+        method=method,
         keep=None if keep is None else tuple(name for name in keep if name != "none"),
         control=control,
     )

@@ -6,8 +6,11 @@ import json
 import shutil
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
+
+from edgetrack.system import machine
 
 BUNDLE = "smat-openvino-fp32"
 
@@ -41,6 +44,27 @@ def test_doctor_names_machine_and_targets(run) -> None:
     assert {t["target"] for t in found["targets"]} >= {"openvino", "onnx", "torch"}
     assert "pip install" in found["targets"][0]["install"]
     assert "jetson" not in found["profiles"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "wanted"),
+    [
+        ("x86_64", ("avx2", "fma"), True),
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("x86_64", ("avx2", "avx512f", "avx512_vnni"), False),
+        ("x86_64", (), False),
+        ("aarch64", ("asimd", "asimddp"), False),
+    ],
+)
+def test_doctor_says_what_int8_lacks_without_vnni(inside, monkeypatch, architecture, flags, wanted) -> None:
+    real = machine.collect
+
+    def collect(packages):
+        return msgspec.structs.replace(real(packages), architecture=architecture, cpu_flags=flags)
+
+    monkeypatch.setattr(machine, "collect", collect)
+    said = " ".join(inside("doctor").stdout.split())
+    assert ("no VNNI: INT8 is slow in ONNX Runtime" in said) is wanted
 
 
 def test_track_prints_a_box_for_every_frame(run) -> None:

@@ -24,6 +24,7 @@ from edgetrack.exporting.lowering import (
     quantized_types,
     signed,
     to_half,
+    unshare_weights,
 )
 from edgetrack.runtime.backends.openvino.backend import shared_core
 
@@ -123,6 +124,28 @@ def test_weights_are_stored_as_integers_and_give_the_same() -> None:
     np.testing.assert_allclose(run_paired(made, x), before, rtol=1e-6, atol=1e-6)
 
 
+def test_each_reader_of_a_quantized_weight_gets_its_own() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-127, 128, (3, 3, 1, 1), np.int8)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["first"], "one", axis=0),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["second"], "two", axis=0),
+        helper.make_node("Conv", ["x", "first"], ["a"]),
+        helper.make_node("Conv", ["a", "second"], ["b"]),
+        helper.make_node("Conv", ["b", "second"], ["y"]),
+    ]
+    scales = np.full(3, 0.01, np.float32)
+    made = paired_model(nodes, {"w": weight, "s": scales, "z": np.zeros(3, np.int8)}, (1, 3, 4, 4))
+    x = rng.standard_normal((1, 3, 4, 4)).astype(np.float32)
+    before = run_paired(made, x)
+    assert unshare_weights(made) == 4  # two of the weight, two of its zero point
+    assert unshare_weights(made) == 0
+    onnx.checker.check_model(made, full_check=True)
+    weights = [node for node in made.graph.node if node.op_type == "DequantizeLinear"]
+    assert len({node.input[0] for node in weights}) == len({node.output[0] for node in weights}) == 3
+    assert np.array_equal(run_paired(made, x), before)
+
+
 def model(factor: float) -> Any:
     """y = sqrt(mean((factor x)^2)) beside z = 3 x."""
     nodes = [
@@ -177,6 +200,18 @@ def test_named_nodes_and_sums_stay_in_fp32() -> None:
     assert types[produced["square"].output[0]] == TensorProto.FLOAT16
     for name in ("triple", "mean", "root"):
         assert types.get(produced[name].output[0], TensorProto.FLOAT) == TensorProto.FLOAT
+
+
+def test_seven_bits_of_weights_do_not_saturate_on_any_processor() -> None:
+    """y = 64 x: two layers of the largest weights there are, and inputs of the largest magnitude."""
+    weights = {f"w{index}": np.ones((8, 8, 1, 1), np.float32) for index in range(2)}
+    nodes = [helper.make_node("Conv", ["x", "w0"], ["t"], "a"), helper.make_node("Conv", ["t", "w1"], ["y"], "b")]
+    core, made = shared_core(), paired_model(nodes, weights, (1, 8, 4, 4))
+    inputs = [{"x": np.full((1, 8, 4, 4), value, np.float32)} for value in (-1, 1)]
+    found = quantize(core.read_model(made.SerializeToString()), inputs, Method(weight_bits=7), Ignored())
+    constants = [node.data for node in found.get_ops() if node.get_type_name() == "Constant"]
+    assert [int(np.abs(one).max()) for one in constants if one.dtype == np.int8] == [63, 63]
+    np.testing.assert_allclose(core.compile_model(found, "CPU")(inputs[1])[0], 64, rtol=0.03)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])

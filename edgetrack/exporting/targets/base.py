@@ -80,8 +80,10 @@ class Exporter(abc.ABC):
             UsageError: an option asks for what the target does not offer.
         """
 
-    def check_method(self, method: Method, precision: str) -> None:  # noqa: B027
+    def check_method(self, method: Method, precision: str) -> None:
         """Raise UsageError where the target cannot be lowered to a precision so."""
+        if method.weight_bits != 8:
+            raise UsageError("--weight-bits 7 is for openvino: no other target saturates; leave it out")
 
     def describe_method(self, method: Method, quantizer: str) -> str:
         """How a graph is quantized, as the manifest states it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetrack.bundle.onnx_file import check_onnx
 from edgetrack.errors import BackendMissingError, EdgetrackError, UsageError
-from edgetrack.exporting.lowering import Ignored, fold_weights, quantize, signed, to_half
+from edgetrack.exporting.lowering import Ignored, fold_weights, quantize, signed, to_half, unshare_weights
 from edgetrack.exporting.scales import per_tensor_activations
 from edgetrack.exporting.targets.base import Exporter, Lowering
 from edgetrack.io import ScratchFolder
@@ -197,6 +197,7 @@ class OnnxExporter(Exporter):
             signed(model)
             fold_weights(model)
             per_tensor_activations(model)
+            unshare_weights(model)
         for file in self.files(path):
             file.unlink()
         save_onnx(model, path)

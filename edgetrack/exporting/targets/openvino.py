@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetrack.bundle.manifest import split_precision
 from edgetrack.errors import EdgetrackError
-from edgetrack.exporting.lowering import Ignored, quantize
+from edgetrack.exporting.lowering import Ignored, Method, quantize
 from edgetrack.exporting.scales import join_ranges, unit_steps
 from edgetrack.exporting.targets.base import Exporter, Lowering
 from edgetrack.exporting.targets.onnx import to_onnx
@@ -52,6 +52,9 @@ class OpenVinoExporter(Exporter):
     def files(self, path: Path) -> tuple[Path, ...]:
         """An IR has its weights in a second file."""
         return path, path.with_suffix(".bin")
+
+    def check_method(self, method: Method, precision: str) -> None:
+        """All of it is met."""
 
     def lower(self, path: Path, lowering: Lowering) -> tuple[str, ...]:
         """See `Exporter`; no node stays in FP32 for what was observed.

@@ -22,7 +22,7 @@ class OnnxGraph : public Graph {
     options.AddConfigEntry("session.load_model_format", "ONNX");
     options.SetIntraOpNumThreads(threads);
     options.SetInterOpNumThreads(1);
-    session_ = Ort::Session(environment(), (bundle.folder / info.file).c_str(), options);
+    session_ = open((bundle.folder / info.file).c_str(), options);
     binding_ = std::make_unique<Ort::IoBinding>(session_);
     check(session_.GetInputCount(), inputs.size());
     check(session_.GetOutputCount(), outputs.size());
@@ -33,6 +33,17 @@ class OnnxGraph : public Graph {
   void run() override { session_.Run(Ort::RunOptions{nullptr}, *binding_); }
 
  private:
+  // Without VNNI, sums of INT8 would saturate. Files of earlier versions may share weights, and open without the option alone.
+  static Ort::Session open(const ORTCHAR_T* file, const Ort::SessionOptions& options) {
+    auto exact = options.Clone();
+    exact.AddConfigEntry("session.x64quantprecision", "1");
+    try {
+      return Ort::Session(environment(), file, exact);
+    } catch (const Ort::Exception&) {
+      return Ort::Session(environment(), file, options);
+    }
+  }
+
   void check(std::size_t found, std::size_t stated) const {
     if (found != stated) throw Error(info.file + " has other inputs or outputs than the manifest says");
   }

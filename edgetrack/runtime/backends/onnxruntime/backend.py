@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from edgetrack.runtime.backends.onnxruntime.providers import (
     require_first,
 )
 
+log = logging.getLogger(__name__)
 _WARNING = 2
 """The severity from which ONNX Runtime prints unless it is told otherwise."""
 _TYPES = {
@@ -86,11 +88,11 @@ class OnnxRuntimeGraph(CompiledGraph):
     @classmethod
     def _choose_session(cls, runtime: Any, path: Path, options: BackendOptions, choice: ProviderChoice) -> Any:
         """A session of the chosen providers; ONNX Runtime's exceptions share no base class."""
+        if choice.first == CPU:
+            return cls._on_cpu(runtime, path, options, choice)
         try:
             return cls._session_of(runtime, path, options, choice)
         except Exception as error:
-            if choice.first == CPU:
-                raise BundleIntegrityError(f"ONNX Runtime cannot read {path.name}: {error}") from None
             reason = " ".join(str(error).split())
         if choice.strict:
             # Its error names no node: a session with the fallback tells which they are.
@@ -105,9 +107,31 @@ class OnnxRuntimeGraph(CompiledGraph):
                     raise not_all(choice, left)
         raise DeviceUnavailableError(f"ONNX Runtime cannot run {path.name} on {choice.first}: {reason}")
 
+    @classmethod
+    def _on_cpu(cls, runtime: Any, path: Path, options: BackendOptions, choice: ProviderChoice) -> Any:
+        try:
+            return cls._session_of(runtime, path, options, choice, exact=True)
+        except Exception:  # 1.31 cannot do so where two nodes share a weight, as they do in bundles of earlier versions
+            try:
+                session = cls._session_of(runtime, path, options, choice)
+            except Exception as error:
+                raise BundleIntegrityError(f"ONNX Runtime cannot read {path.name}: {error}") from None
+        log.warning(
+            "%s: sums of INT8 may saturate, since this processor has no VNNI instructions: export the bundle again, "
+            "and ONNX Runtime computes it exactly",
+            path.name,
+        )
+        return session
+
     @staticmethod
-    def _session_of(runtime: Any, path: Path, options: BackendOptions, choice: ProviderChoice) -> Any:
+    def _session_of(
+        runtime: Any, path: Path, options: BackendOptions, choice: ProviderChoice, exact: bool = False
+    ) -> Any:
         settings = runtime.SessionOptions()
+        if exact:
+            # Without VNNI, two products of bytes are added in 16 bits, which saturate (decision 0033). With it, this
+            # changes nothing.
+            settings.add_session_config_entry("session.x64quantprecision", "1")
         # Else a name or a first byte would have it read as another format, past the check.
         settings.add_session_config_entry("session.load_model_format", "ONNX")
         settings.intra_op_num_threads = options.threads

@@ -26,6 +26,7 @@ from edgetrack.runtime.backends.openvino.devices import (
     plugin_name,
     require_present,
 )
+from edgetrack.system.machine import cpu_flags
 
 log = logging.getLogger(__name__)
 _CONVERTER = "openvino.tools.ovc"
@@ -137,7 +138,8 @@ def _key(openvino: Any, core: Any, name: str, path: Path, options: BackendOption
         "openvino": str(openvino.get_version()),
         "device": name,
         "processor": str(core.get_property(name, "FULL_DEVICE_NAME")),
-        "able": ", ".join(core.get_property(name, "OPTIMIZATION_CAPABILITIES")),
+        # A virtual machine's processor has the same name with AVX-512 and without.
+        "able": ", ".join([*core.get_property(name, "OPTIMIZATION_CAPABILITIES"), *cpu_flags()]),
         "precision": HINTS[options.precision_hint],
         "threads": options.threads,
         "operators": ", ".join(sorted(options.operators)),

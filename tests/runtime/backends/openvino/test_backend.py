@@ -101,6 +101,15 @@ def _halved(path: Path) -> Any:
     return model
 
 
+def test_processors_of_one_name_share_no_compiled_graph(
+    graph_file: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flags in (("avx2",), ("avx2", "avx512f"), ("avx2",)):
+        monkeypatch.setattr("edgetrack.runtime.backends.openvino.backend.cpu_flags", lambda flags=flags: flags)
+        graph_file("openvino", "step").open(cache=tmp_path / "cache").close()
+    assert len(list((tmp_path / "cache" / "openvino").glob("*.blob"))) == 2
+
+
 def test_no_cache_is_left_where_it_is_off(
     exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
