@@ -93,7 +93,7 @@ def export(
         bias_correction: how INT8 biases are corrected: fast, full or none.
         per_tensor: one scale for each INT8 weight, not one for each channel.
         smooth_quant: alpha of SmoothQuant for INT8, 0..1. Default: without it.
-        weight_bits: of INT8; OpenVINO needs 7 to compute exactly on x86 processors without VNNI.
+        weight_bits: of INT8: 7 keeps sums from saturating on x86 processors without VNNI; else 8.
         keep: stages that stay in FP32; none of them where it is empty. Default: the recipe's.
         seed: of the calibration sampling.
         max_drop: accuracy control: points of AO that the precision may cost on `val`.

@@ -133,7 +133,7 @@ def _without_vnni(machine: MachineRecord) -> str:
     """What INT8 lacks on an x86 processor that says what it has."""
     if machine.architecture != "x86_64" or not machine.cpu_flags or any("vnni" in flag for flag in machine.cpu_flags):
         return ""
-    return "; no VNNI: INT8 is slow in ONNX Runtime, and in OpenVINO exact with export --weight-bits 7 alone"
+    return "; no VNNI: INT8 gains less here and may need export --weight-bits 7, see docs/precision.md"
 
 
 def _facts(machine: MachineRecord) -> list[tuple[str, str]]:

@@ -167,7 +167,7 @@ def export(
         int,
         typer.Option(
             metavar="7|8",
-            help="Bits of INT8 weights. OpenVINO needs 7 to compute exactly on x86 processors without VNNI.",
+            help="Bits of INT8 weights: 7 keeps sums from saturating on x86 processors without VNNI.",
         ),
     ] = 8,
     keep: Annotated[

@@ -250,7 +250,7 @@ def test_wishes_that_cannot_be_met_are_refused(make: Make, monkeypatch: pytest.M
         make("onnx", "int8", keep=("nose",))
     with pytest.raises(UsageError, match="give --calib"):
         LoweringRequest().check(plan(ExportRequest(TRACKER, "onnx", "int8")))
-    with pytest.raises(UsageError, match="--weight-bits 7 is for openvino"):
+    with pytest.raises(UsageError, match="--weight-bits 7 does not apply to this target"):
         LoweringRequest(CalibrationSources(), Method(weight_bits=7)).check(plan(ExportRequest(TRACKER, "onnx", "int8")))
     for wrong in ({"ranges": "entropy"}, {"bias_correction": "some"}, {"smooth_quant": 2.0}, {"weight_bits": 6}):
         with pytest.raises(UsageError, match="expected"):

@@ -83,7 +83,9 @@ class Exporter(abc.ABC):
     def check_method(self, method: Method, precision: str) -> None:
         """Raise UsageError where the target cannot be lowered to a precision so."""
         if method.weight_bits != 8:
-            raise UsageError("--weight-bits 7 is for openvino: no other target saturates; leave it out")
+            raise UsageError(
+                "--weight-bits 7 does not apply to this target, whose sums of INT8 are exact; leave it out"
+            )
 
     def describe_method(self, method: Method, quantizer: str) -> str:
         """How a graph is quantized, as the manifest states it."""
