@@ -61,12 +61,14 @@ class Exporter(abc.ABC):
         reads_onnx: whether an export may start from ONNX files.
         calibrated: precisions for which `lower` needs to know what the tracker feeds its graphs.
         exceptions: what of a bundle is not of its precision: precision -> part -> its precision.
+        weight_bits: what `Method.weight_bits` may be; 7 helps where sums of INT8 saturate (decision 0033).
     """
 
     options_type: ClassVar[type[ExporterOptions]] = ExporterOptions
     reads_onnx: ClassVar[bool] = True
     calibrated: ClassVar[tuple[str, ...]] = ("int8", "int8-bf16", "fp16")
     exceptions: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    weight_bits: ClassVar[tuple[int, ...]] = (8,)
 
     def __init__(self, recipe: Recipe, options: ExporterOptions | None = None) -> None:
         self.recipe = recipe
@@ -82,9 +84,10 @@ class Exporter(abc.ABC):
 
     def check_method(self, method: Method, precision: str) -> None:
         """Raise UsageError where the target cannot be lowered to a precision so."""
-        if method.weight_bits != 8:
+        if method.weight_bits not in self.weight_bits:
             raise UsageError(
-                "--weight-bits 7 does not apply to this target, whose sums of INT8 are exact; leave it out"
+                f"--weight-bits {method.weight_bits} does not apply to this target, whose sums of INT8 are exact; "
+                "leave it out"
             )
 
     def describe_method(self, method: Method, quantizer: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetrack.bundle.manifest import split_precision
 from edgetrack.errors import EdgetrackError
-from edgetrack.exporting.lowering import Ignored, Method, quantize
+from edgetrack.exporting.lowering import Ignored, quantize
 from edgetrack.exporting.scales import join_ranges, unit_steps
 from edgetrack.exporting.targets.base import Exporter, Lowering
 from edgetrack.exporting.targets.onnx import to_onnx
@@ -21,7 +21,7 @@ from edgetrack.runtime.backends.openvino.backend import import_openvino, read_ir
 if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule
 
-_NUMBERED = re.compile(r"[A-Za-z]+_\d+")
+_NUMBERED = re.compile(r"[A-Za-z]+_\d+(/convert)?")
 LONG, TALL = 1024, 16
 """Summands and rows from which on a product is kept from the processor plugin's slow library (decision 0014)."""
 _ACTIVATIONS = {"Gelu", "Relu", "PRelu", "Swish", "HSwish", "Sigmoid", "Tanh", "Clamp"}
@@ -29,6 +29,8 @@ _ACTIVATIONS = {"Gelu", "Relu", "PRelu", "Swish", "HSwish", "Sigmoid", "Tanh", "
 
 class OpenVinoExporter(Exporter):
     """Writes OpenVINO IR, and lowers it."""
+
+    weight_bits = (7, 8)
 
     def convert(self, graph: GraphModule, folder: Path, *, opset: int, metadata: Mapping[str, str]) -> str:
         """Write `<graph>.xml` and `<graph>.bin`; see `Exporter`."""
@@ -52,9 +54,6 @@ class OpenVinoExporter(Exporter):
     def files(self, path: Path) -> tuple[Path, ...]:
         """An IR has its weights in a second file."""
         return path, path.with_suffix(".bin")
-
-    def check_method(self, method: Method, precision: str) -> None:
-        """All of it is met."""
 
     def lower(self, path: Path, lowering: Lowering) -> tuple[str, ...]:
         """See `Exporter`; no node stays in FP32 for what was observed.
