@@ -17,6 +17,8 @@ from edgetrack.exporting.lowering import drop_unread
 
 Doubles = NDArray[np.float64]
 LEVELS = 256
+UNEVEN = 4.0
+"""Largest scale of a channel over the median from which on channels are made even by a product (decision 0034)."""
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _SAME_VALUES = ("VariadicSplit", "Split", "Reshape", "Transpose", "Slice", "StridedSlice")
 
@@ -206,7 +208,8 @@ def per_tensor_activations(model: Any) -> int:
     """Leave no activation of an ONNX model with a scale for each channel; returns how many had one.
 
     The scales go into the weights before and behind, the integers stay the same. Where anything but one convolution
-    makes the tensor, or anything but depthwise ones read it, all channels get the largest scale.
+    makes the tensor, a product with one factor a channel takes the place of the weights before, if it is worth its time
+    (`UNEVEN`); else, and where anything but depthwise layers reads the tensor, all channels get the largest scale.
 
     Args:
         model: with signed quantize/dequantize pairs, its weights stored as INT8; changed in place.
@@ -241,8 +244,11 @@ class _Pairs:
             pairs = [quantize, *self.readers[quantize.output[0]]]
             before = self._conv_before(quantize)
             users = [user for node in pairs[1:] for user in self.readers[node.output[0]]]
-            if before is not None and all(map(self._is_depthwise, users)):
-                self._scale(before, step / scales, f"{number}_made", bias=True)
+            if all(map(self._is_depthwise, users)) and (before is not None or step > UNEVEN * np.median(scales)):
+                if before is None:
+                    self._multiply(quantize, step / scales, f"{number}_made")
+                else:
+                    self._scale(before, step / scales, f"{number}_made", bias=True)
                 for index, user in enumerate(users):
                     self._scale(user, scales / step, f"{number}_read_{index}", bias=False)
             scale = self._keep(f"{quantize.output[0]}_step", np.array(step, np.float32))
@@ -293,6 +299,16 @@ class _Pairs:
         conv.input[1] = own.output[0]
         if bias and len(conv.input) > 2:
             conv.input[2] = self._keep(f"bias_{name}", (self.values[conv.input[2]] * factors).astype(np.float32))
+
+    def _multiply(self, quantize: Any, factors: Doubles, name: str) -> None:
+        """Multiply each channel of what is quantized: of a tensor that a depthwise layer reads, (1, C, H, W)."""
+        from onnx import helper
+
+        factor = self._keep(f"factor_{name}", factors.reshape(1, -1, 1, 1).astype(np.float32))
+        product = helper.make_node("Mul", [quantize.input[0], factor], [f"even_{name}"], f"even_{name}")
+        self.graph.node.insert(list(self.graph.node).index(quantize), product)
+        self.makers[product.output[0]] = product
+        quantize.input[0] = product.output[0]
 
     def _keep(self, name: str, value: NDArray[Any]) -> str:
         from onnx import numpy_helper

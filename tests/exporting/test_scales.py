@@ -153,8 +153,8 @@ def test_what_is_joined_with_what_is_not_quantized_stays() -> None:
     assert join_ranges(model) == 0
 
 
-def paired(steps: Any, *, relu: bool = True, shared: bool = False, full: bool = False) -> Any:
-    """ONNX: conv, `relu`, a pair with a scale for each channel, a depthwise (or full) layer; twice where `shared`."""
+def paired(steps: Any, *, between: str = "Relu", shared: bool = False, full: bool = False) -> Any:
+    """ONNX: conv, `between`, a pair with a scale for each channel, a depthwise (or full) layer; twice where `shared`."""
     last = (CHANNELS, CHANNELS if full else 1, 3, 3)
     constants: dict[str, Array] = {
         "one": np.array(1, np.float32),
@@ -175,7 +175,7 @@ def paired(steps: Any, *, relu: bool = True, shared: bool = False, full: bool = 
     for y in outputs:
         nodes += [
             helper.make_node("Conv", ["xf", "a", "bias"], [f"{y}c"]),
-            helper.make_node("Relu" if relu else "Identity", [f"{y}c"], [f"{y}r"]),
+            helper.make_node(between, [f"{y}c"], [f"{y}r"]),
             helper.make_node("QuantizeLinear", [f"{y}r", "steps", "zeros"], [f"{y}q"], axis=1),
             helper.make_node("DequantizeLinear", [f"{y}q", "steps", "zeros"], [f"{y}d"], axis=1),
             helper.make_node("Conv", [f"{y}d", "b"], [y], group=1 if full else CHANNELS, pads=[1, 1, 1, 1]),
@@ -219,17 +219,45 @@ def test_pairs_with_scales_of_channels_become_plain_ones(steps: list[float], sha
 def test_arm_refuses_a_scale_for_each_channel_behind_a_convolution_and_takes_what_is_written() -> None:
     steps = [0.5, 0.25, 1, 2]
     with pytest.raises(Exception, match="QLinearConv"):
-        run_paired(paired(steps, relu=False), "1")
-    model = paired(steps, relu=False)
+        run_paired(paired(steps, between="Identity"), "1")
+    model = paired(steps, between="Identity")
     per_tensor_activations(model)
     on_x86, on_arm = run_paired(model, "0")[0], run_paired(model, "1")[0]
     np.testing.assert_allclose(on_arm, on_x86, rtol=0, atol=1e-6 * np.abs(on_x86).max())
 
 
-def test_where_scales_cannot_move_the_largest_serves_all() -> None:
-    model = paired([0.5, 0.25, 1, 2], full=True)
-    assert per_tensor_activations(model) == 1
+def step_of_pair(model: Any) -> Array:
     (pair,) = (node for node in model.graph.node if node.output[0] == "y0q")
     (scale,) = (tensor for tensor in model.graph.initializer if tensor.name == pair.input[1])
-    assert numpy_helper.to_array(scale) == 2
+    return np.asarray(numpy_helper.to_array(scale))
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        ([0.5, 0.25, 1, 2], {"full": True}),
+        ([8, 0.25, 1, 2], {"full": True}),
+        ([1, 0.5, 1, 4], {"between": "HardSwish"}),
+    ],
+    ids=["full", "full-uneven", "nearly-even"],
+)
+def test_where_scales_cannot_or_need_not_move_the_largest_serves_all(steps: list[float], options: Any) -> None:
+    model = paired(steps, **options)
+    assert per_tensor_activations(model) == 1
+    assert step_of_pair(model) == max(steps)
+    assert "Mul" not in {node.op_type for node in model.graph.node}
     assert np.isfinite(run_paired(model, "1")).all()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_behind_an_activation_a_product_makes_uneven_channels_even_and_keeps_the_integers(shared: bool) -> None:
+    steps = [0.125, 16, 0.25, 0.5]
+    model = paired(steps, between="HardSwish", shared=shared)
+    before = run_paired(model, "0", fused=False)
+    assert per_tensor_activations(model) == 1 + shared
+    assert [node.op_type for node in model.graph.node].count("Mul") == 1 + shared
+    assert step_of_pair(model) == 16
+    for ours, theirs in zip(run_paired(model, "0", fused=False), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    on_x86, on_arm = run_paired(model, "0")[0], run_paired(model, "1")[0]
+    np.testing.assert_allclose(on_arm, on_x86, rtol=0, atol=1e-6 * np.abs(on_x86).max())
