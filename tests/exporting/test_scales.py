@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13
 
-from edgetrack.exporting.scales import join_ranges, per_tensor_activations, unit_steps
+from edgetrack.exporting.scales import even_ranges, join_ranges, per_tensor_activations, unit_steps
 from edgetrack.runtime.backends.openvino.backend import shared_core
 
 Array = NDArray[Any]
@@ -136,6 +136,26 @@ def test_an_image_has_all_its_values() -> None:
     assert [bound.item() for bound in ranges(model)[0]] == [0, 255]
 
 
+def clipped(steps: list[float]) -> openvino.Model:
+    """conv, clip, quantizer, depthwise layer."""
+    x = image()
+    y = opset13.clamp(conv(quantizer(x, 1.0), stored(FIRST)), 0.0, 6.0)
+    return openvino.Model([opset13.result(conv(quantizer(y, steps), stored(LAST)))], [x], "clipped")
+
+
+def test_channels_that_differ_little_get_the_widest_range_behind_a_clip() -> None:
+    model = clipped([1 / 64, 1 / 32, 1 / 64, 1 / 32])
+    assert even_ranges(model) == 1
+    assert [float(bound.item()) for bound in ranges(model)[1]] == [0.0, 255 / 32]
+    assert even_ranges(model) == 0
+    np.testing.assert_array_equal(computed(model)[0], computed(clipped([1 / 32] * CHANNELS))[0])
+
+
+def test_channels_that_differ_much_or_lie_behind_a_convolution_keep_their_ranges() -> None:
+    assert even_ranges(clipped([1 / 64, 1 / 64, 1 / 64, 1 / 8])) == 0
+    assert even_ranges(chain([1 / 64, 1 / 32, 1 / 64, 1 / 32])) == 0
+
+
 def test_what_is_joined_has_one_range() -> None:
     x = image()
     turned = opset13.reshape(quantizer(x, 0.25, signed=True), np.array([1, 3, 5, 6]), special_zero=False)
@@ -154,7 +174,7 @@ def test_what_is_joined_with_what_is_not_quantized_stays() -> None:
 
 
 def paired(steps: Any, *, between: str = "Relu", shared: bool = False, full: bool = False) -> Any:
-    """ONNX: conv, `between`, a pair with a scale for each channel, a depthwise (or full) layer; twice where `shared`."""
+    """ONNX: conv, `between`, a pair with a scale for each channel, a depthwise or full layer; twice where `shared`."""
     last = (CHANNELS, CHANNELS if full else 1, 3, 3)
     constants: dict[str, Array] = {
         "one": np.array(1, np.float32),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgetrack.bundle.manifest import split_precision
 from edgetrack.errors import EdgetrackError
 from edgetrack.exporting.lowering import Ignored, quantize
-from edgetrack.exporting.scales import join_ranges, unit_steps
+from edgetrack.exporting.scales import even_ranges, join_ranges, unit_steps
 from edgetrack.exporting.targets.base import Exporter, Lowering
 from edgetrack.exporting.targets.onnx import to_onnx
 from edgetrack.io import ScratchFolder
@@ -70,6 +70,7 @@ class OpenVinoExporter(Exporter):
             if split_precision(lowering.precision)[0] == "int8":
                 model = quantize(model, lowering.inputs, lowering.method, Ignored(patterns=lowering.kept))
                 join_ranges(model)
+                even_ranges(model)
                 unit_steps(model)
             _save(openvino, model, Path(scratch) / path.name, half=lowering.precision == "fp16")
             del model  # it maps the weights' file that is replaced now
