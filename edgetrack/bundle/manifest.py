@@ -156,6 +156,10 @@ class WeightsInfo(_Strict, frozen=True, kw_only=True):
     licence: LicenceInfo | msgspec.UnsetType = msgspec.UNSET
 
 
+SEVEN_BITS = "7-bit weights"
+"""What a calibration's method says where INT8 weights keep to half of their range."""
+
+
 class CalibrationInfo(_Strict, frozen=True, kw_only=True):
     """How the quantization ranges were found."""
 

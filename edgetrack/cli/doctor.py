@@ -131,7 +131,9 @@ def tuned_here(machine: MachineRecord) -> list[dict[str, str]]:
 
 def _without_vnni(machine: MachineRecord) -> str:
     """What INT8 lacks on an x86 processor that says what it has."""
-    if machine.architecture != "x86_64" or not machine.cpu_flags or any("vnni" in flag for flag in machine.cpu_flags):
+    from edgetrack.system.machine import lacks_vnni
+
+    if not lacks_vnni(machine.architecture, machine.cpu_flags):
         return ""
     return "; no VNNI: INT8 gains less here and may need export --weight-bits 7, see docs/precision.md"
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.arrays import Array
+from edgetrack.bundle.manifest import SEVEN_BITS
 from edgetrack.errors import BackendMissingError, EdgetrackError, UnknownNameError, UsageError
 
 Inputs = dict[str, Array]
@@ -67,8 +68,8 @@ class Method:
         ]
         if self.smooth_quant is not None:
             parts.append(f"SmoothQuant {self.smooth_quant:g}")
-        if self.weight_bits != 8:
-            parts.append(f"{self.weight_bits}-bit weights")
+        if self.weight_bits == 7:
+            parts.append(SEVEN_BITS)
         return ", ".join(parts)
 
 

@@ -306,6 +306,8 @@ def open_graphs(
     """
     graph_class = backend_of(bundle.manifest.target)
     options = replace(options, operators=find_procedure(bundle.manifest).operators)
+    if doubt := graph_class.doubt(bundle.manifest, options):
+        log.warning("%s: %s", bundle.manifest.name, doubt)
     graphs: dict[str, CompiledGraph] = {}
     for info in bundle.manifest.graphs:
         if info.role == "batch" and not several:

@@ -217,6 +217,11 @@ def cpu_flags(root: Path = Path("/")) -> tuple[str, ...]:
     return tuple(flag for flag in CPU_FLAGS if flag in common)
 
 
+def lacks_vnni(architecture: str | None, flags: Collection[str]) -> bool:
+    """Whether an x86 processor, by the flags that it shows, adds products of bytes in 16 bits (decision 0033)."""
+    return architecture == "x86_64" and bool(flags) and not any("vnni" in flag for flag in flags)
+
+
 def _linux(root: Path, allowed: Collection[int] | None) -> dict[str, Any]:
     cpus = _cpuinfo(read_text(root / "proc/cpuinfo") or "")
     logical = len(cpus) or None

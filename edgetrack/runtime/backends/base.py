@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrack.arrays import Array
-from edgetrack.bundle.manifest import GraphInfo, TensorInfo
+from edgetrack.bundle.manifest import GraphInfo, Manifest, TensorInfo
 from edgetrack.bundle.reader import Bundle
 from edgetrack.errors import BundleError, BundleIntegrityError, DeviceUnavailableError, EdgetrackError, UsageError
 
@@ -139,6 +139,11 @@ class CompiledGraph(abc.ABC):
         Raises:
             BackendMissingError, DeviceUnavailableError: it does not; not every backend can tell so early.
         """
+
+    @classmethod
+    def doubt(cls, manifest: Manifest, options: BackendOptions) -> str:
+        """What may go wrong with a bundle on this machine, as a sentence for who opens it; empty: nothing is known."""
+        return ""
 
     @classmethod
     def check_structure(cls, bundle: Bundle) -> list[StructureFinding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import platform
 import sys
 from collections.abc import Collection
 from functools import cache
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from edgetrack.bundle.manifest import SEVEN_BITS, Manifest, split_precision
 from edgetrack.errors import BackendMissingError, BundleIntegrityError
 from edgetrack.io import encode_json, read_bytes, sha256
 from edgetrack.runtime.backends.base import BackendOptions, CompiledGraph, GraphSignature
@@ -26,7 +28,7 @@ from edgetrack.runtime.backends.openvino.devices import (
     plugin_name,
     require_present,
 )
-from edgetrack.system.machine import cpu_flags
+from edgetrack.system.machine import cpu_flags, lacks_vnni
 
 log = logging.getLogger(__name__)
 _CONVERTER = "openvino.tools.ovc"
@@ -188,6 +190,17 @@ class OpenVinoGraph(CompiledGraph):
     def require_device_here(cls, device: str) -> None:
         core = shared_core()
         require_present(core, device, members(core, plugin_name(device)))
+
+    @classmethod
+    def doubt(cls, manifest: Manifest, options: BackendOptions) -> str:
+        method = "" if manifest.calibration is None else manifest.calibration.method
+        narrow = split_precision(manifest.precision)[0] != "int8" or SEVEN_BITS in method
+        if narrow or options.device != "cpu" or not lacks_vnni(platform.machine(), cpu_flags()):
+            return ""
+        return (
+            "sums of INT8 may saturate, since this processor has no VNNI instructions: export the bundle again with "
+            "--weight-bits 7, or run another precision here"
+        )
 
     def _open(self, path: Path, options: BackendOptions) -> None:
         openvino = import_openvino()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import numpy as np
 import openvino
 import pytest
 
+from edgetrack.bundle import open_bundle
+from edgetrack.bundle.manifest import SEVEN_BITS, CalibrationInfo
 from edgetrack.errors import BundleIntegrityError, DeviceUnavailableError
 from edgetrack.io import sha256
+from edgetrack.runtime.backends.openvino import backend
 from edgetrack.runtime.backends.openvino.backend import shared_core
 from edgetrack.runtime.session import load
 from edgetrack.runtime.verify import run_graph
@@ -176,6 +180,7 @@ def missing(*_): raise KeyError("no such user")
 def refused(*_, **__): raise AssertionError("the network was asked")
 pwd.getpwuid = missing
 socket.getaddrinfo = refused
+from edgetrack.runtime.backends.openvino import backend
 from edgetrack.runtime.backends.openvino.backend import shared_core
 shared_core()
 import edgetrack.exporting.lowering
@@ -214,3 +219,33 @@ def test_the_converter_is_not_loaded_where_a_bundle_runs_and_is_there_for_who_as
         "assert 'openvino.tools.ovc' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("precision", "bits", "flags", "said"),
+    [
+        ("int8", "", ("avx2",), True),
+        ("int8", f", {SEVEN_BITS}", ("avx2",), False),
+        ("int8", "", ("avx2", "avx_vnni"), False),
+        ("int8", "", (), False),
+        ("fp32", "", ("avx2",), False),
+    ],
+)
+def test_int8_says_where_its_sums_may_saturate(
+    exported: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+    bits: str,
+    flags: tuple[str, ...],
+    said: bool,
+) -> None:
+    monkeypatch.setattr(backend, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(backend.platform, "machine", lambda: "x86_64")
+    full = open_bundle(exported("openvino"))
+    method = CalibrationInfo(method=f"nncf minmax{bits}", list_sha256="0" * 64, size=1)
+    manifest = msgspec.structs.replace(full.manifest, precision=precision, calibration=method)
+    with caplog.at_level("WARNING"), load(replace(full, manifest=manifest)):
+        pass
+    assert ("sums of INT8 may saturate" in caplog.text) is said
+    assert ("--weight-bits 7" in caplog.text) is said
