@@ -301,6 +301,10 @@ def open_zip(
     except OSError as error:
         raise BundleError(f"{path}: cannot be read or unpacked: {error.strerror or error}") from error
     except _ZIP_DAMAGE as error:
+        if path.suffix == ".onnx":
+            raise BundleError(
+                f"{path}: an ONNX file is no bundle yet; begin with: edgetrack recipe new --onnx {path.name}"
+            ) from error
         reason = str(error) or type(error).__name__
         raise BundleError(f"{path}: cannot be read as a zip: {reason}; copy it again from where it was made") from error
 

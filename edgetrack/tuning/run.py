@@ -187,12 +187,15 @@ class Tuning:
                 return
 
     def _run_rounds(self, seconds: float) -> None:
-        """Rounds until the race is decided or the time is over; one at least, so that there is something to say."""
+        """Rounds until the race is decided or the time is over; one at least where a candidate has none yet.
+
+        A race that is resumed may have got a candidate since: nothing can be said of it before it ran.
+        """
         race, begun, latest = self.race, self._elapsed_s(), 0.0
         while race.alive and not (race.decided and not self.request.exhaustive):
             spent = self._elapsed_s() - begun
-            enough = len(self.rounds_ms) >= MOST_ROUNDS or spent + latest > seconds
-            if enough and self.rounds_ms:
+            enough = len(self.rounds_ms) >= MOST_ROUNDS or spent + latest >= seconds
+            if enough and (latest or all(any(label in one for one in self.rounds_ms) for label in race.alive)):
                 break
             labels = list(self.workers.runners) if self.request.exhaustive else race.alive
             self.environment.progress(f"round {len(self.rounds_ms) + 1}, {len(labels)} in the race", 0, 0)

@@ -222,6 +222,12 @@ def test_a_file_that_is_no_zip(tmp_path: Path, content: bytes) -> None:
         open_bundle(tmp_path / "no.zip")
 
 
+def test_an_onnx_file_is_told_where_to_begin(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(bytes(100))
+    with pytest.raises(BundleError, match=r"no bundle yet; begin with: edgetrack recipe new --onnx net\.onnx"):
+        open_bundle(tmp_path / "net.onnx")
+
+
 def test_a_truncated_zip(packed: Path) -> None:
     content = packed.read_bytes()
     for length in range(0, len(content), 97):

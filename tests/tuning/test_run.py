@@ -64,6 +64,17 @@ def test_time_ends_the_race_and_the_same_call_goes_on(tuning, two):
     assert again.rounds_ms[0] != first.rounds_ms[0]
 
 
+@pytest.mark.parametrize("fps", [5.0, 1000.0])
+def test_one_that_came_since_runs_once_where_a_resumed_race_has_no_time(tuning, two, fps):
+    first, second = two
+    close = {**TIMES, "a on 1 thread": 12.3}
+    begun = tuning(close, first, max_time_s=10.0)
+    record = tuning(close, first, second, max_time_s=0.001, wishes=TuneWishes(fps=fps))
+    assert record.rounds_ms[: len(begun.rounds_ms)] == begun.rounds_ms
+    assert {one.label: one.rounds for one in record.entries}["b on 1 thread"] == 1
+    assert (record.recommended is None) is (fps == 1000)
+
+
 def test_interruption_keeps_what_was_measured(tuning, two, monkeypatch):
     rounds = []
 
