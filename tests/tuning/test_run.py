@@ -9,7 +9,8 @@ from edgetrack.evaluation.datasets import open_dataset
 from edgetrack.evaluation.protocols.anchored import AnchoredRuns, AnchorRun
 from edgetrack.tuning.advice import tune_table
 from edgetrack.tuning.record import TuneRecord, TuneWishes
-from tests.gate.conftest import SimulatedWorker
+from tests.gate.conftest import Machine, SimulatedWorker
+from tests.tuning.conftest import QUIET
 
 
 def standings(record):
@@ -69,7 +70,14 @@ def test_one_that_came_since_runs_once_where_a_resumed_race_has_no_time(tuning, 
     first, second = two
     close = {**TIMES, "a on 1 thread": 12.3}
     begun = tuning(close, first, max_time_s=10.0)
-    record = tuning(close, first, second, max_time_s=0.001, wishes=TuneWishes(fps=fps))
+
+    class Ticking(Machine):
+        def now_ns(self):
+            self.now += 0.01
+            return super().now_ns()
+
+    late = Ticking(0, **QUIET)
+    record = tuning(close, first, second, clock=late, max_time_s=0.001, wishes=TuneWishes(fps=fps))
     assert record.rounds_ms[: len(begun.rounds_ms)] == begun.rounds_ms
     assert {one.label: one.rounds for one in record.entries}["b on 1 thread"] == 1
     assert (record.recommended is None) is (fps == 1000)
@@ -84,8 +92,6 @@ def test_interruption_keeps_what_was_measured(tuning, two, monkeypatch):
             if len(rounds) > 60:
                 raise KeyboardInterrupt
             return super().ask(request, expect, timeout_s)
-
-    from tests.tuning.conftest import QUIET, Machine
 
     clock = Machine(0, **QUIET)
     record = tuning(10.0, *two, clock=clock, start=lambda label, threads: Interrupted(clock, 10.0))
@@ -153,8 +159,6 @@ def test_accuracy_that_no_time_is_left_for_is_undecided_and_not_recommended(tuni
 
 
 def test_one_whose_process_fails_is_left_out_of_the_race_with_the_reason(tuning, two):
-    from tests.tuning.conftest import QUIET, Machine
-
     clock = Machine(0, **QUIET)
 
     class Broken(SimulatedWorker):
