@@ -219,7 +219,7 @@ def _scale(node: Any, factor: Doubles, *, inputs: bool = False) -> None:
     new = (np.asarray(scale.data, np.float64) * factor).astype(np.float32)
     # Weights of its own: a layer that runs twice in a frame has other ranges the other time.
     own = opset13.constant(np.array(stored.data), dtype=stored.get_element_type(), name=stored.get_friendly_name())
-    own = opset13.convert(own, "f32", name=f"{stored.get_friendly_name()}/convert")
+    own = opset13.convert(own, "f32")
     product = opset13.multiply(own, opset13.constant(new), name=node.input_value(1).get_node().get_friendly_name())
     node.input(1).replace_source_output(product.output(0))
 

@@ -21,7 +21,7 @@ from edgetrack.runtime.backends.openvino.backend import import_openvino, read_ir
 if TYPE_CHECKING:
     from edgetrack.models.base import GraphModule
 
-_NUMBERED = re.compile(r"[A-Za-z]+_\d+(/convert)?")
+_NUMBERED = re.compile(r"[A-Za-z]+_\d+")
 LONG, TALL = 1024, 16
 """Summands and rows from which on a product is kept from the processor plugin's slow library (decision 0014)."""
 _ACTIVATIONS = {"Gelu", "Relu", "PRelu", "Swish", "HSwish", "Sigmoid", "Tanh", "Clamp"}

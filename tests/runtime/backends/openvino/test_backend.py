@@ -180,7 +180,6 @@ def missing(*_): raise KeyError("no such user")
 def refused(*_, **__): raise AssertionError("the network was asked")
 pwd.getpwuid = missing
 socket.getaddrinfo = refused
-from edgetrack.runtime.backends.openvino import backend
 from edgetrack.runtime.backends.openvino.backend import shared_core
 shared_core()
 import edgetrack.exporting.lowering
